@@ -1,0 +1,33 @@
+"""What every test shares: shapes checked at run time, a compilation cache, the `gpu` marker."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+from beartype import beartype
+from jaxtyping import install_import_hook
+
+CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+
+
+def functions_only(fn):
+    """Beartype for functions and methods, not for constructors.
+
+    JAX rebuilds pytree dataclasses with batched arrays, axis numbers, shapes or None in their
+    fields (vmap, tree_map, scan), so a check in `__init__` would refuse what is legal.
+    """
+    return fn if fn.__name__ == "__init__" else beartype(fn)
+
+
+# The hook names the checker by a string that it imports: here, this very module.
+install_import_hook("toysae", f"{__name__}.functions_only")
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
+        pytest.skip("needs a GPU")

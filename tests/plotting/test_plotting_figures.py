@@ -1,0 +1,183 @@
+"""Every figure on made-up results: what its CSV says is what the table says."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from toysae.errors import ToysaeError
+from toysae.plotting import FIGURES, draw
+from toysae.plotting import style as st
+
+D_IN, N_STEPS = 32, 20_000
+ARMS = [("tied", "random"), ("tied", "orthogonal"), ("untied", "random"), ("tied", "truth")]
+
+
+@dataclass
+class FakeResults:
+    table: pd.DataFrame
+    groups: dict[str, dict[str, np.ndarray]]
+    name: str = "made-up"
+
+    def arrays(self, group: str) -> dict[str, np.ndarray]:
+        return self.groups[group]
+
+
+def fake(
+    ratios=(1, 2, 8),
+    sizes=(1.0,),
+    seeds=3,
+    l1s=(0.01, 0.03, 0.1, 0.3),
+    worlds=("spikes",),
+    arms=ARMS,
+) -> FakeResults:
+    """Results whose best L1 is 0.1 and whose recovery falls with the ratio; no training."""
+    rng = np.random.default_rng(0)
+    rows, groups = [], {}
+    for world in worlds:
+        for ratio in ratios:
+            for size in sizes:
+                n, name = int(ratio * D_IN), f"{world}-{ratio}-{size}"
+                runs = [(a, s, l1) for a in arms for s in range(seeds) for l1 in l1s]
+                steps = np.array([0, *range(100, N_STEPS + 1, 100)])
+                freq = 0.2 * 0.98 ** np.arange(n) if ratio > 1 else np.full(n, 0.1)
+                arrays = {k: np.zeros((len(runs), len(steps))) for k in CURVES}
+                arrays |= {"mcs": np.zeros((len(runs), n)), "curve_steps": steps}
+                arrays["feature_freq"] = np.tile(freq, (len(runs), 1))
+                arrays["firings_seen"] = arrays["feature_freq"] * N_STEPS * 256
+                for r, ((recipe, init), seed, l1) in enumerate(runs):
+                    off = abs(np.log10(l1 / 0.1))
+                    good = np.exp(-off) / (1 + 0.15 * ratio * (recipe == "tied"))
+                    found = rng.random(n) < good * (0.5 + freq / freq.max() / 2)
+                    mcs = np.where(found, 1 - 0.05 * rng.random(n), rng.normal(0.4, 0.06, n))
+                    mcs = np.where(init == "truth", 0.97, mcs)
+                    arrays["mcs"][r] = mcs
+                    rise = 1 - np.exp(-steps / 3000)
+                    arrays["curve_mmcs"][r] = 0.35 + (mcs.mean() - 0.35) * rise
+                    arrays["curve_l0"][r] = 5 * 4 ** (1 - rise) * (0.1 / l1) ** 0.8
+                    arrays["curve_ev"][r] = 0.9 * rise
+                    arrays["curve_loss"][r] = 1 - 0.9 * rise
+                    above = {f"mcs_above_{t}": (mcs > t).mean() for t in (0.8, 0.9, 0.95)}
+                    shape = {"d_in": D_IN, "n_features": n, "ratio": n / D_IN, "true_l0": 5.0}
+                    never = mcs.mean() < 0.6
+                    rows.append(
+                        {"group": name, "row": r, "world": world, "recipe": recipe, "init": init}
+                        | {"d_sae": int(size * n), "world_seed": seed, "sae_seed": 0, "l1": l1}
+                        | {"l1_coeff": l1, "n_steps": N_STEPS, "batch_size": 256}
+                        | shape
+                        | above
+                        | {"diverged": False, "mmcs": mcs.mean()}
+                        | {"l0": arrays["curve_l0"][r, -1], "ev": 0.9, "mse": 0.01 * (1 + off)}
+                        | {"dead_fraction": min(1, off / 2), "floor": 0.35, "mmcs_init": 0.35}
+                        | {"steps_to_0.9": np.nan if never else 1000 * ratio + 300 * seed + 50 * r}
+                        | {"censored_0.9": never}
+                    )
+                groups[name] = arrays
+    return FakeResults(pd.DataFrame(rows), groups)
+
+
+CURVES = ("curve_mmcs", "curve_l0", "curve_ev", "curve_loss")
+
+
+@pytest.fixture(scope="module")
+def results() -> FakeResults:
+    return fake()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_draws_and_saves(name, results, tmp_path):
+    before = dict(matplotlib.rcParams)
+    png, csv = draw(results, [name], tmp_path)
+    assert png.read_bytes().startswith(b"\x89PNG") and len(pd.read_csv(csv))
+    assert {p.name for p in tmp_path.iterdir()} == {f"{name}.png", f"{name}.csv"}
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "case", ["one seed", "all diverged", "one arm diverged", "nan", "two worlds"]
+)
+def test_sparse_results_are_drawn(name, case, tmp_path):
+    few = {"arms": ARMS[-2:], "l1s": (0.1, 0.3), "seeds": 1 if case == "one seed" else 2}
+    res = fake(ratios=(1,), worlds=("spikes", "tree")[: 1 + (case == "two worlds")], **few)
+    gone = pd.Series(case == "all diverged", index=res.table.index)
+    if case == "one arm diverged":
+        gone = res.table["recipe"] == "untied"
+    res.table["diverged"] = gone
+    scores = ["mmcs", "l0", "ev", "mse", "mcs_above_0.9", "steps_to_0.9"]
+    res.table.loc[gone, scores] = np.nan
+    for arrays in res.groups.values():
+        if case == "all diverged":
+            arrays["mcs"][:] = np.nan
+        if case == "nan":
+            arrays["mcs"][::3, 2:] = np.nan
+            arrays["curve_ev"][:] = np.nan
+    if case == "nan":
+        res.table.loc[::3, ["mmcs", "l0", "mse"]] = np.nan
+        res.table["floor"] = np.nan
+    fig, frame = FIGURES[name](res)
+    st.save(fig, frame, tmp_path, name)
+    assert len(frame.columns) and (len(frame) or case == "all diverged")
+
+
+def test_histogram_shares_are_those_of_the_arrays(results):
+    _, frame = FIGURES["mcs_histograms"](results)
+    for (recipe, init), ratio in [(a, r) for a in ARMS for r in (1, 2, 8)]:
+        t = results.table
+        picked = t[(t.recipe == recipe) & (t.init == init) & (t.ratio == ratio) & (t.l1 == 0.1)]
+        mcs = results.groups[f"spikes-{ratio}-1.0"]["mcs"][picked["row"]]
+        part = frame[(frame.recipe == recipe) & (frame.init == init) & (frame.ratio == ratio)]
+        best = part[part.line == "best"]
+        assert np.isclose(best["share"].sum(), 1)
+        assert np.isclose(best.loc[best["low"] > 0.899, "share"].sum(), (mcs > 0.9).mean())
+        assert set(best["half"]) == ({"all"} if ratio == 1 else {"frequent half", "rarest half"})
+        assert set(part.loc[part.line == "other L1", "l1"]) == {0.01, 0.03, 0.3}
+        if ratio > 1:
+            rare = best[(best["half"] == "rarest half") & (best["low"] > 0.899)]
+            half = mcs[:, mcs.shape[1] // 2 :]
+            assert np.isclose(rare["share"].sum(), (half > 0.9).sum() / mcs.size)
+
+
+def test_ratio_figure_is_the_mean_and_students_interval(results):
+    _, frame = FIGURES["mmcs_by_ratio"](results)
+    assert len(frame) == len(ARMS) * 3
+    for row in frame.itertuples():
+        t = results.table
+        t = t[(t.recipe == row.recipe) & (t.init == row.init) & (t.ratio == row.ratio)]
+        mmcs = t.loc[t.l1 == 0.1, "mmcs"].to_numpy()
+        assert np.isclose(row.mmcs, mmcs.mean())
+        assert np.isclose(row.mmcs_half_width, 4.302653 * mmcs.std(ddof=1) / np.sqrt(3))
+        l0 = t.loc[t.l1 == 0.1, "l0"] / 5
+        assert np.isclose(row.l0_ratio, np.exp(np.log(l0).mean()))
+
+
+def test_heat_map_counts_diverged_runs():
+    res = fake(ratios=(1,), sizes=(1.0, 2.0), seeds=2)
+    res.table.loc[res.table.l1 == 0.3, "diverged"] = True
+    _, frame = FIGURES["l1_by_size"](res)
+    gone = frame[frame.l1 == 0.3]
+    assert (gone["n"] == 0).all() and (gone["n_diverged"] == 2).all() and gone["mmcs"].isna().all()
+    assert np.allclose(frame.loc[frame.l1 == 0.01, "dead_fraction"], 0.5)
+
+
+def test_arms_of_one_sweep_look_different():
+    arms = [(r, i) for r in ("tied", "untied") for i in ("random", "orthogonal", "svd")]
+    looks = [st.arm_style(*arm) for arm in arms]
+    assert len({look["color"] for look in looks}) == len({look["marker"] for look in looks}) == 6
+    assert st.arm_style("tied", "truth")["linestyle"] == "--"
+    assert all(look["linestyle"] not in ("--", ":") for look in looks)
+
+
+def test_unknown_figure_is_refused_before_drawing(results, tmp_path):
+    with pytest.raises(ToysaeError, match="did you mean 'mmcs_by_ratio'"):
+        draw(results, ["l1_by_size", "mmcs_by_ratios"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pyplot_is_not_loaded():
+    code = "import sys, toysae.plotting; assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,66 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from toysae.errors import ToysaeError
+from toysae.recovery import Interval, over_seeds, student_t
+
+
+@pytest.mark.parametrize("confidence", [0.68, 0.95])
+def test_student_t_equals_scipy(confidence):
+    values = np.random.default_rng(0).normal(3, 2, 6)
+    got = student_t([*values, np.nan], confidence)
+    low, high = stats.t.interval(confidence, 5, loc=values.mean(), scale=stats.sem(values))
+    assert got.n == 6
+    np.testing.assert_allclose([got.mean - got.half_width, got.mean + got.half_width], [low, high])
+
+
+def test_coverage_at_three_seeds_is_what_it_says():
+    draws = np.random.default_rng(1).standard_normal((2000, 3))
+    covered = [abs(i.mean) <= i.half_width for i in map(student_t, draws)]
+    assert abs(np.mean(covered) - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 2000)
+
+
+def test_one_value_and_none():
+    one, none = student_t([2.0, np.nan]), student_t([])
+    assert (one.mean, one.n) == (2.0, 1) and np.isnan(one.half_width)
+    assert none.n == 0 and np.isnan(none.mean)
+    assert str(Interval(0.8123, 0.0341, 5)) == "0.812 ± 0.034 (5)"
+    with pytest.raises(ToysaeError, match="confidence"):
+        student_t([1.0, 2.0], confidence=95.0)
+
+
+def _table():
+    rows = [
+        ("a", 0, 0, 1.0, False),
+        ("a", 0, 1, 3.0, False),  # world 0: mean 2
+        ("a", 0, 2, 99.0, True),
+        ("a", 1, 0, 4.0, False),
+        ("a", 2, 0, 6.0, False),
+        ("b", 0, 0, 7.0, True),
+        (None, 0, 0, 8.0, False),
+    ]
+    return pd.DataFrame(rows, columns=["recipe", "world_seed", "sae_seed", "score", "diverged"])
+
+
+def test_over_seeds_averages_worlds_and_drops_diverged():
+    got = over_seeds(_table(), ["recipe"], "score")
+    assert list(got.columns) == ["recipe", "mean", "half_width", "n"]
+    assert list(got["recipe"][:2]) == ["a", "b"] and pd.isna(got["recipe"][2])
+    expected = student_t([2.0, 4.0, 6.0])
+    assert got["n"].tolist() == [3, 0, 1]
+    np.testing.assert_allclose(got["mean"], [4.0, np.nan, 8.0])
+    np.testing.assert_allclose(got["half_width"], [expected.half_width, np.nan, np.nan])
+
+
+def test_over_seeds_without_groups_or_divergence():
+    got = over_seeds(_table().drop(columns="diverged").query("recipe == 'a'"), [], "score")
+    np.testing.assert_allclose(got["mean"], [(103 / 3 + 4 + 6) / 3])
+
+
+def test_over_seeds_refuses_missing_columns_and_seeds_as_groups():
+    with pytest.raises(ToysaeError, match="nope"):
+        over_seeds(_table(), ["nope"], "score")
+    with pytest.raises(ToysaeError, match="world_seed"):
+        over_seeds(_table(), ["world_seed"], "score")

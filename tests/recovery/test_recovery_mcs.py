@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toysae.recovery import (
+    cosines,
+    fraction_above,
+    mcs,
+    mcs_latents,
+    mmcs,
+    mmcs_abs,
+    mmcs_latents,
+)
+
+
+def _random(n_features=7, d_sae=5, d_in=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return 3 * rng.standard_normal((n_features, d_in)), 0.1 * rng.standard_normal((d_sae, d_in))
+
+
+def _oracle(directions, W_dec):
+    cos = np.empty((len(directions), len(W_dec)))
+    for g, f in enumerate(directions):
+        for j, d in enumerate(W_dec):
+            cos[g, j] = f @ d / np.sqrt((f @ f) * (d @ d))
+    return cos
+
+
+def test_every_score_equals_the_float64_oracle():
+    f, w = _random()
+    cos = _oracle(f, w)
+    f32, w32 = jnp.float32(f), jnp.float32(w)
+    close = dict(rtol=0, atol=2e-6)
+    np.testing.assert_allclose(cosines(f32, w32), cos, **close)
+    np.testing.assert_allclose(mcs(f32, w32), cos.max(1), **close)
+    np.testing.assert_allclose(mcs_latents(f32, w32), cos.max(0), **close)
+    np.testing.assert_allclose(mmcs(f32, w32), cos.max(1).mean(), **close)
+    np.testing.assert_allclose(mmcs_latents(f32, w32), cos.max(0).mean(), **close)
+    np.testing.assert_allclose(mmcs_abs(f32, w32), np.abs(cos).max(1).mean(), **close)
+
+
+def test_antipodal_features_half_found_are_half_recovered_only_when_signed():
+    eye = jnp.eye(2)
+    directions = jnp.concatenate([eye, -eye])
+    W_dec = jnp.concatenate([eye, eye])  # each positive one found twice, no negative one
+    np.testing.assert_allclose(mmcs(directions, W_dec), 0.5)
+    np.testing.assert_allclose(mmcs_abs(directions, W_dec), 1.0)
+
+
+def test_zero_rows_are_zero_and_nan_rows_stay_nan():
+    directions = jnp.array([[1.0, 0.0], [0.0, 0.0]])
+    W_dec = jnp.array([[2.0, 0.0], [0.0, 0.0]])
+    np.testing.assert_array_equal(cosines(directions, W_dec), [[1, 0], [0, 0]])
+    W_dec = W_dec.at[1, 0].set(jnp.nan)
+    assert np.isnan(mmcs(directions, W_dec)) and np.isnan(mmcs_abs(directions, W_dec))
+    np.testing.assert_array_equal(np.isnan(mcs_latents(directions, W_dec)), [False, True])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_row_length_does_not_matter(scale):
+    f, w = map(jnp.float32, _random())
+    np.testing.assert_allclose(cosines(f, w * scale), cosines(f, w), atol=1e-6)
+
+
+def test_vmap_over_members_equals_one_by_one():
+    f, _ = _random()
+    members = jnp.float32(np.stack([_random(seed=s)[1] for s in range(3)]))
+    together = jax.jit(jax.vmap(mcs, in_axes=(None, 0)))(jnp.float32(f), members)
+    single = np.stack([mcs(jnp.float32(f), w) for w in members])
+    np.testing.assert_allclose(together, single, atol=1e-6)
+
+
+def test_fraction_above_is_strict_and_shows_nan():
+    scores = jnp.array([[0.5, 0.9, 0.95, 1.0], [0.5, jnp.nan, 1.0, 1.0]])
+    np.testing.assert_array_equal(fraction_above(scores, 0.9), [0.5, np.nan])

@@ -1,0 +1,90 @@
+"""The architecture, checked: imports run downward, `import toysae` is light, files are short."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "toysae"
+FOLDERS = ["worlds", "sae", "training", "recovery", "sweeps", "plotting", "interop", "lm"]
+TOP = len(FOLDERS)  # cli.py and bench.py may import everything; so may toysae/__init__.py
+HELPERS = -1  # other top-level modules: all may import them, they import no folder
+FILES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 350
+
+
+def rank(name: str) -> int:
+    """The height of a dotted module, or of a name in one, e.g. ``toysae.sae.spec.SAESpec``."""
+    part = name.split(".")[1] if "." in name else ""
+    if part in FOLDERS:
+        return FOLDERS.index(part)
+    is_helper = part not in ("cli", "bench") and (PACKAGE / f"{part}.py").exists()
+    return HELPERS if part and is_helper else TOP
+
+
+def imported(source: str, package: str) -> list[tuple[int, str]]:
+    """(line, dotted name) of each import from toysae in a module of `package`, lazy ones too."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")
+            base = parents[: len(parents) - node.level + 1] if node.level else []
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found += [(node.lineno, name) for name in names if name.split(".")[0] == "toysae"]
+    return found
+
+
+def upward(source: str, file: Path) -> list[str]:
+    """The imports in `source`, placed at `file`, that run upward."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    own = rank(".".join(parts))
+    names = imported(source, ".".join(parts[:-1]))
+    return [f"{file.name}:{line} imports {name}" for line, name in names if rank(name) > own]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_run_only_downward(file):
+    if file == PACKAGE / "__init__.py":
+        return
+    assert upward(file.read_text(encoding="utf-8"), file) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "source", "allowed"),
+    [
+        ("sae/x.py", "from toysae.worlds.world import World", True),
+        ("sae/x.py", "from ..keys import named_key", True),
+        ("sae/x.py", "from . import spec", True),
+        ("sae/x.py", "from ..training import loop", False),
+        ("sae/x.py", "def f():\n    import toysae.lm", False),
+        ("sae/x.py", "import toysae", False),
+        ("sae/x.py", "from toysae import training", False),
+        ("errors.py", "from .worlds import world", False),
+        ("cli.py", "from toysae import lm, __version__", True),
+    ],
+)
+def test_the_rule_itself(place, source, allowed):
+    assert (upward(source, PACKAGE / place) == []) is allowed
+
+
+def test_import_toysae_is_light():
+    code = "import sys, toysae; print('\\n'.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    heavy = {"torch", "toysae.lm", "matplotlib", "pandas"} & set(done.stdout.split())
+    assert heavy == set()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_files_are_short(file):
+    n_lines = len(file.read_text(encoding="utf-8").splitlines())
+    assert n_lines <= MAX_LINES, f"{file.name} has {n_lines} lines: one concept per file"

@@ -1,0 +1,22 @@
+"""The one error that users see: it names the wrong value and says what to write instead."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ToysaeError(ValueError):
+    """Bad input. The command line prints it as one line and exits with status 2."""
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> ToysaeError:
+    """The error for a name that is not in a table, with the nearest one that is."""
+    known = sorted(known)
+    near = get_close_matches(given, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return ToysaeError(f"unknown {kind} {given!r}: {hint}known: {', '.join(known)}")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises :class:`ToysaeError` with `message` unless `condition` holds."""
+    if not condition:
+        raise ToysaeError(message)

@@ -1,0 +1,20 @@
+"""Random keys named by purpose, so that no two uses can ever share a stream.
+
+`split(key, n)[i]` and `fold_in(key, i)` can be the very same key; folding in the hash of a
+label first keeps the world, the inits, the data stream and the evaluation apart.
+"""
+
+from zlib import crc32
+
+import jax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+
+def named_key(key: PRNGKeyArray, label: str) -> PRNGKeyArray:
+    """The key for one purpose, e.g. ``named_key(key, "init")``."""
+    return jax.random.fold_in(key, crc32(label.encode()))
+
+
+def seed_key(seed: int | Int[Array, ""], label: str) -> PRNGKeyArray:
+    """The key for one purpose under an integer seed (traceable in `seed`)."""
+    return named_key(jax.random.key(seed), label)

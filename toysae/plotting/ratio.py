@@ -1,0 +1,112 @@
+"""Recovery against the ratio n_features / d_in: where does it break, and at what L0?"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from toysae.plotting import style as st
+from toysae.plotting.rows import (
+    ARM,
+    NAMES,
+    Results,
+    arms,
+    best,
+    interval_frame,
+    members,
+    of_arm,
+    remarks,
+)
+
+PANELS = {
+    "mmcs": "mmcs (mean MCS over features)",
+    "mcs_above_0.9": "share of features with MCS > .9",
+    "l0_ratio": "L0 / true L0",
+}
+
+
+def mmcs_by_ratio(results: Results) -> tuple[Figure, pd.DataFrame]:
+    """Three panels against the ratio, at the best L1: mmcs, features found, L0 / true L0.
+
+    Returns:
+        The figure, and a frame with one row per case, arm and ratio: each value with its
+        `_half_width` (95 % Student-t over world seeds) and `_n`, and the random `floor`.
+        `l0_ratio` is a geometric mean with `l0_ratio_low` and `l0_ratio_high`.
+    """
+    table, column = members(results)
+    chosen = best(table)
+    frame = _frame(chosen, column)
+    cases = sorted(table["case"].unique())
+    with st.style():
+        fig, axes = st.canvas(max(1, len(cases)), len(PANELS), (2.6, 2.2))
+        for row, case in zip(axes, cases, strict=False):
+            here = frame[frame["case"] == case]
+            for ax, (value, label) in zip(row, PANELS.items(), strict=True):
+                if here.empty:
+                    st.note(ax, "every run diverged")
+                _decorate(ax, here, value, column)
+                shown = arms(here)
+                for k, arm in enumerate(shown):
+                    part = of_arm(here, arm).sort_values(column)
+                    aside = 2 ** (
+                        0.05 * (k - (len(shown) - 1) / 2)
+                    )  # else the bars hide each other
+                    _line(ax, part[column] * aside, part, arm, value)
+                ax.set_ylabel(label)
+                _log2_axis(ax, np.sort(table[column].unique()), column)
+            if len(cases) > 1:
+                row[0].set_title(case, loc="left")
+        title = f"recovery by {NAMES[column]} at the best L1"
+        return st.finish(fig, results, title, remarks(table, chosen)), frame
+
+
+def _frame(chosen: pd.DataFrame, column: str) -> pd.DataFrame:
+    by = ["case", *ARM, column]
+    logged = chosen["l0_ratio"].where(chosen["l0_ratio"] > 0).astype(float)
+    chosen = chosen.assign(l0_ratio=np.log2(logged))
+    frame = interval_frame(chosen, by, PANELS)
+    middle, half = frame["l0_ratio"].astype(float), frame.pop("l0_ratio_half_width").astype(float)
+    return frame.assign(
+        l0_ratio=2.0**middle,
+        l0_ratio_low=2.0 ** (middle - half),
+        l0_ratio_high=2.0 ** (middle + half),
+    )
+
+
+def _line(ax: Axes, x: pd.Series, part: pd.DataFrame, arm: tuple[str, str], value: str) -> None:
+    y = part[value].to_numpy(float)
+    if value == "l0_ratio":
+        low, high = y - part["l0_ratio_low"], part["l0_ratio_high"] - y
+    else:
+        low = high = part[f"{value}_half_width"]
+    error = np.nan_to_num(np.abs(np.array([low, high], float)))
+    look = st.arm_style(*arm) | {"capsize": 2, "elinewidth": 0.8}
+    ax.errorbar(x, y, yerr=error, label=st.arm_label(*arm), **look)
+
+
+def _decorate(ax: Axes, here: pd.DataFrame, value: str, column: str) -> None:
+    if value == "l0_ratio":
+        ax.set_yscale("log", base=2)
+        ax.axhspan(0.5, 2, color="0.92", label="L0 within 2× of the truth", linewidth=0)
+        ax.axhline(1, **st.THRESHOLD)
+        spread = here[["l0_ratio", "l0_ratio_low", "l0_ratio_high"]].to_numpy(float)
+        spread = spread[np.isfinite(spread)]
+        ax.set_ylim(max(2**-8, min(0.35, *spread, 0.35)), min(2**8, max(2.8, *spread, 2.8)))
+        ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+        return
+    ax.set_ylim(-0.03, 1.03)
+    if value == "mmcs" and len(here):
+        floor = here.groupby(column)["floor"].mean()
+        x, y = floor.index.to_numpy(float), floor.to_numpy(float)
+        if len(x) == 1:
+            ax.axhline(y[0], **st.FLOOR, label="random floor")
+        else:
+            ax.plot(x, y, **st.FLOOR, label="random floor")
+
+
+def _log2_axis(ax: Axes, values: np.ndarray, column: str) -> None:
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(values, [f"{v:g}" for v in values])
+    ax.set_xticks([], minor=True)
+    ax.set_xlim(values.min() / 1.25, values.max() * 1.25)
+    ax.set_xlabel(NAMES[column])

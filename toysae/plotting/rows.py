@@ -1,0 +1,141 @@
+"""What the figures read, and which rows of it share a panel.
+
+A figure's panels are laid out by three things. The **arm** is a recipe with an init. The
+**column** is what the sweep varies: the ratio, or `d_sae / n_features` when there is one
+ratio only. The **case** is the world, followed by whatever else varies at one world and
+column (steps, true L0, ...), so that a panel never averages over a setting unseen.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+
+from toysae.recovery.intervals import over_seeds
+from toysae.recovery.selection import best_coefficient
+
+CEILING = "truth"  # the init of the rows that are a ceiling and not an arm
+ARM = ["recipe", "init"]
+CELL = ["world", *ARM, "ratio", "d_sae", "d_in", "true_l0", "n_steps", "batch_size"]
+NAMES = {"size": "d_sae / n_features", "ratio": "ratio (n_features / d_in)"}
+_CASE = ["ratio", "size", "d_in", "true_l0", "n_steps", "batch_size"]
+
+
+@runtime_checkable
+class Results(Protocol):
+    """A finished sweep: one row per trained SAE (member), arrays by group."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def table(self) -> pd.DataFrame: ...
+
+    def arrays(self, group: str, /) -> dict[str, np.ndarray]: ...
+
+
+def members(results: Results) -> tuple[pd.DataFrame, str]:
+    """The table with `size`, `case` and `l0_ratio` added, and the name of the column axis."""
+    table = results.table.copy()
+    table["size"] = (table["d_sae"] / table["n_features"]).round(4)
+    table["diverged"] = table["diverged"].astype(bool)
+    table["l0_ratio"] = table["l0"] / table["true_l0"]
+    one_ratio = table["ratio"].nunique() <= 1
+    column = "size" if one_ratio and table["size"].nunique() > 1 else "ratio"
+    return with_case(table, ["world", column]), column
+
+
+def with_case(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Adds `case`: the world and each setting with several values within one group of `by`."""
+    groups = table.groupby(by)
+    varied = [c for c in _CASE if c not in by and (groups[c].nunique() > 1).any()]
+    case = table["world"].astype(str)
+    for c in varied:
+        case = case + f", {NAMES.get(c, c).split(' (')[0]} " + table[c].map("{:g}".format)
+    return table.assign(case=case)
+
+
+def best(table: pd.DataFrame) -> pd.DataFrame:
+    """Members at the L1 that the *other* world seeds chose, those that did not diverge.
+
+    A seed whose run diverged at that L1 is lost, not given another L1: `n_lost` counts them.
+    """
+    chosen = best_coefficient(table, by=CELL)
+    alive = chosen[~chosen["diverged"] & chosen["mmcs"].notna()]
+    return alive.assign(n_lost=len(chosen) - len(alive))
+
+
+def arms(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """The (recipe, init) pairs, by recipe, each recipe's ceiling last."""
+    pairs = {(str(r), str(i)) for r, i in table[ARM].itertuples(index=False)}
+    return sorted(pairs, key=lambda arm: (arm[0], arm[1] == CEILING, arm[1]))
+
+
+def of_arm(table: pd.DataFrame, arm: tuple[str, str]) -> pd.DataFrame:
+    """The rows of one (recipe, init)."""
+    return table[(table["recipe"] == arm[0]) & (table["init"] == arm[1])]
+
+
+def mean_over_seeds(table: pd.DataFrame, by: list[str], value: str) -> tuple[float, float]:
+    """(mean, half width of the 95 % interval) of the one group that `table` is; NaN if empty."""
+    alive = table[table[value].notna()]
+    if alive.empty:
+        return np.nan, np.nan
+    row = over_seeds(alive, by, value).iloc[0]
+    return float(row["mean"]), float(row["half_width"])
+
+
+def interval_frame(table: pd.DataFrame, by: list[str], values: Iterable[str]) -> pd.DataFrame:
+    """One row per group: mean `floor`, and each value with its `_half_width` and `_n`."""
+    values = list(values)
+    if table.empty:
+        stats = [f"{v}{end}" for v in values for end in ("", "_half_width", "_n")]
+        return pd.DataFrame(columns=[*by, "floor", *stats])
+    frame = table.groupby(by)[["floor"]].mean().reset_index()
+    for value in values:
+        alive = table[table[value].notna()]
+        names = {"mean": value, "half_width": f"{value}_half_width", "n": f"{value}_n"}
+        if alive.empty:
+            frame = frame.assign(**{n: np.nan for n in names.values()})
+            continue
+        part = over_seeds(alive, by, value)[[*by, *names]].rename(columns=names)
+        frame = frame.merge(part, on=by, how="left")
+    return frame
+
+
+def interval_remark(table: pd.DataFrame) -> str:
+    """What the error bars are, or why there are none."""
+    if table["world_seed"].nunique() < 2:
+        return "one world seed: no intervals"
+    return "intervals: 95 %, Student's t over world seeds"
+
+
+def choice_remark(chosen: pd.DataFrame) -> str:
+    """What to distrust in the choice of the L1: none that fits the L0, or no other seed."""
+    if chosen.empty:
+        return ""
+    parts = []
+    unmatched = int((~chosen["l0_matched"].astype(bool)).sum())
+    if unmatched:
+        parts.append(
+            f"{unmatched} of {len(chosen)} chosen runs: no L1 had L0 within 2× of the truth"
+        )
+    if chosen["selected_on_self"].astype(bool).any():
+        parts.append("a lone seed chose its own L1")
+    if chosen["n_lost"].iloc[0]:
+        parts.append(f"{chosen['n_lost'].iloc[0]} runs lost that diverged at the chosen L1")
+    return "; ".join(parts)
+
+
+def remarks(table: pd.DataFrame, chosen: pd.DataFrame) -> str:
+    """The footnote's end: what the intervals are, then what to distrust."""
+    return "; ".join(filter(None, [interval_remark(table), choice_remark(chosen)]))
+
+
+def with_arrays(
+    results: Results, table: pd.DataFrame
+) -> Iterator[tuple[pd.DataFrame, dict[str, np.ndarray]]]:
+    """(rows of one group, that group's arrays), each group read once."""
+    for group, rows in table.groupby("group", sort=True):
+        yield rows, results.arrays(str(group))

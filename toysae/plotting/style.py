@@ -1,0 +1,193 @@
+"""One look for every figure: readable in print, in greyscale and to colour-blind readers.
+
+Colours are Okabe and Ito's (2008). An arm, one recipe with one init, always has the same
+colour, marker and line style, whichever figure it is in. The line style "dashed" is kept
+for the ceiling (initialised at the truth, then trained) and "dotted" for the random floor.
+"""
+
+import os
+import tempfile
+import textwrap
+import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from toysae.plotting.rows import CEILING, Results
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "v", "s", "X", "^", "D", "P", "*", "<", "p")
+LINES: tuple[Any, ...] = ("-", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (2, 1, 1, 1)), (0, (9, 1, 2, 1)))
+FLOOR = {"color": "0.3", "linestyle": ":", "linewidth": 1.2}
+THRESHOLD = {"color": "0.75", "linestyle": "-", "linewidth": 0.7}
+
+# Only the order of the colours; a name that is not here takes a place by its checksum.
+RECIPES = ("tied", "untied", "anthropic-2023", "topk", "batchtopk", "jumprelu", "gated")
+INITS = ("random", "orthogonal", "svd", "transpose", "pca")
+
+_RC: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "figure.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.5,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "savefig.facecolor": "white",
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """The settings of every figure, for a `with` block; leaves matplotlib as it was."""
+    return matplotlib.rc_context(_RC)
+
+
+def arm_style(recipe: str, init: str) -> dict[str, Any]:
+    """Line arguments (colour, marker, line style) of the arm `recipe` with `init`."""
+    r = _place(recipe, RECIPES)
+    if init == CEILING:
+        color = OKABE_ITO[r % len(OKABE_ITO)]
+        return {"color": color, "linestyle": "--", "marker": "d", "markerfacecolor": "white"}
+    i = _place(init, INITS)
+    return {
+        "color": OKABE_ITO[(r + 2 * i) % len(OKABE_ITO)],
+        "marker": MARKERS[(3 * r + 2 * i) % len(MARKERS)],
+        "linestyle": LINES[(r + 2 * i) % len(LINES)],
+    }
+
+
+def arm_label(recipe: str, init: str) -> str:
+    """What a legend calls the arm."""
+    return f"{recipe}, truth init (ceiling)" if init == CEILING else f"{recipe}, {init} init"
+
+
+def row_label(case: str, arm: tuple[str, str], quantity: str) -> str:
+    """What stands left of a row of panels of one arm."""
+    init = "truth (ceiling)" if arm[1] == CEILING else arm[1]
+    return case.replace(", ", "\n") + f"\n{arm[0]}, {init}\n{quantity}"
+
+
+def _place(name: str, order: tuple[str, ...]) -> int:
+    return order.index(name) if name in order else zlib.crc32(name.encode()) % 97
+
+
+def canvas(n_rows: int, n_columns: int, panel: tuple[float, float], extra: float = 0.9) -> Any:
+    """A figure of `n_rows` × `n_columns` panels of `panel` inches, and its axes (2-D array)."""
+    size = (max(3.6, panel[0] * n_columns + 0.7), panel[1] * n_rows + extra)
+    fig = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots(n_rows, n_columns, squeeze=False)
+
+
+def finish(fig: Figure, results: Results, title: str, remarks: str = "") -> Figure:
+    """Adds the title, one legend for all panels, and the footnote with any `remarks`."""
+    inches = fig.get_size_inches()[0]
+    title = _wrap(f"{results.name}: {title}", inches * 14)
+    footnote = caption(results) + (f"; {remarks}" if remarks else "")
+    fig.supxlabel(_wrap(footnote, inches * 19), fontsize=6.5, color="0.35")
+    known: dict[str, Any] = {}
+    for ax in fig.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            known.setdefault(label, handle)
+    if not known:
+        fig.suptitle(title)
+        return fig
+    longest = max(map(len, known)) * 0.062 + 0.5
+    columns = max(1, min(len(known), int(inches / longest)))
+    place = {"loc": "outside upper center", "ncols": columns, "title": title}
+    fig.legend(list(known.values()), list(known), title_fontsize=9, **place)
+    return fig
+
+
+def caption(results: Results) -> str:
+    """The footnote: runs, seeds, steps and samples, so that a figure says how much it rests on."""
+    table = results.table
+    if table.empty:
+        return "no runs"
+    steps, samples = table["n_steps"], table["n_steps"] * table["batch_size"]
+    parts = [
+        _count(len(table), "run"),
+        _count(table["world_seed"].nunique(), "world seed"),
+        _count(table["sae_seed"].nunique(), "SAE seed"),
+        f"{_range(steps)} steps",
+        f"{_range(samples)} samples per run",
+    ]
+    diverged = int(table["diverged"].astype(bool).sum())
+    if diverged:
+        parts.insert(1, f"{diverged} diverged, left out")
+    return "; ".join(parts)
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}" + "s" * (n != 1)
+
+
+def _range(values: pd.Series) -> str:
+    low, high = float(values.min()), float(values.max())
+    return number(low) if low == high else f"{number(low)}–{number(high)}"
+
+
+def _wrap(text: str, width: float) -> str:
+    return "\n".join(textwrap.wrap(text, max(30, int(width))))
+
+
+def number(value: float) -> str:
+    """A short form: 12 000 as 12k, 0.00316 as 0.0032."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.2g}" if abs(value) < 1 else f"{value:.3g}"
+
+
+def share(value: float) -> str:
+    """A score below one without its leading zero: .93, -.05."""
+    return "n/a" if not np.isfinite(value) else f"{value:.2f}".replace("0.", ".", 1)
+
+
+def pm(mean: float, half_width: float) -> str:
+    """`.93 ± .01`, or the mean alone when there are too few seeds for an interval."""
+    return share(mean) + (f" ± {share(half_width)}" if np.isfinite(half_width) else "")
+
+
+def note(ax: Axes, text: str) -> None:
+    """Says in the middle of a panel why it is empty."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="0.4")
+
+
+def save(fig: Figure, frame: pd.DataFrame, out_dir: str | Path, name: str) -> list[Path]:
+    """Writes `name`.png (160 dpi) and `name`.csv; each appears whole or not at all."""
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    with style():
+        png = _replace(out / f"{name}.png", lambda tmp: fig.savefig(tmp, format="png", dpi=160))
+    csv = _replace(
+        out / f"{name}.csv", lambda tmp: frame.to_csv(tmp, index=False, float_format="%.6g")
+    )
+    return [png, csv]
+
+
+def _replace(path: Path, write: Callable[[str], object]) -> Path:
+    handle, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(tmp)
+        os.chmod(tmp, 0o644)
+        os.replace(tmp, path)
+    finally:
+        Path(tmp).unlink(missing_ok=True)
+    return path

@@ -1,0 +1,91 @@
+"""Max cosine similarity (MCS) between true features and learned latents.
+
+``mcs[g] = max_j cos(directions[g], W_dec[j])`` and ``mmcs`` is its mean over features
+(Sharkey, Braun and Millidge 2022). The cosine is *signed*: with antipodal features |cos| calls
+a feature found when only its opposite was, so the unsigned variant bears ``abs`` in its name.
+``*_latents`` is the other direction: per latent, the best feature.
+
+A zero row has cosine 0 with everything (a dead row found nothing). A NaN row makes every score
+that reads it NaN, so that a diverged SAE never passes for a measured one. Exclude features
+without a definite direction before scoring. All functions can be jitted and vmapped.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+def _unit_rows(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    # Dividing by the largest entry first keeps very small and very large rows from under- or
+    # overflowing when squared. `== 0` is False for NaN, which therefore stays NaN.
+    scale = jnp.max(jnp.abs(rows), axis=-1, keepdims=True)
+    rows = rows / jnp.where(scale == 0, 1, scale)
+    squared = jnp.sum(rows**2, axis=-1, keepdims=True)
+    return rows / jnp.sqrt(jnp.where(squared == 0, 1, squared))
+
+
+def cosines(
+    directions: Float[Array, "n_features d_in"], W_dec: Float[Array, "d_sae d_in"]
+) -> Float[Array, "n_features d_sae"]:
+    """Signed cosine of every feature with every latent.
+
+    Args:
+        directions: true features ``[n_features, d_in]``, of any length.
+        W_dec: learned dictionary ``[d_sae, d_in]``, of any row length.
+
+    Returns:
+        Cosines in [-1, 1], ``[n_features, d_sae]``; 0 for a zero row, NaN for a NaN row.
+    """
+    # Full precision: an accelerator's default (TF32, bfloat16) is off in the third decimal.
+    return jnp.matmul(_unit_rows(directions), _unit_rows(W_dec).T, precision=lax.Precision.HIGHEST)
+
+
+def mcs(
+    directions: Float[Array, "n_features d_in"], W_dec: Float[Array, "d_sae d_in"]
+) -> Float[Array, " n_features"]:
+    """Per feature, the largest signed cosine over latents, ``[n_features]`` in [-1, 1]."""
+    return jnp.max(cosines(directions, W_dec), axis=1)
+
+
+def mcs_latents(
+    directions: Float[Array, "n_features d_in"], W_dec: Float[Array, "d_sae d_in"]
+) -> Float[Array, " d_sae"]:
+    """Per latent, the largest signed cosine over features, ``[d_sae]`` in [-1, 1]."""
+    return jnp.max(cosines(directions, W_dec), axis=0)
+
+
+def mmcs(
+    directions: Float[Array, "n_features d_in"], W_dec: Float[Array, "d_sae d_in"]
+) -> Float[Array, ""]:
+    """Mean over features of :func:`mcs`, in [-1, 1] (Sharkey et al. 2022)."""
+    return jnp.mean(mcs(directions, W_dec))
+
+
+def mmcs_latents(
+    directions: Float[Array, "n_features d_in"], W_dec: Float[Array, "d_sae d_in"]
+) -> Float[Array, ""]:
+    """Mean over latents of :func:`mcs_latents`, in [-1, 1]; zero rows count as 0."""
+    return jnp.mean(mcs_latents(directions, W_dec))
+
+
+def mmcs_abs(
+    directions: Float[Array, "n_features d_in"], W_dec: Float[Array, "d_sae d_in"]
+) -> Float[Array, ""]:
+    """Mean over features of the largest |cosine|, in [0, 1]; blind to sign, see the module."""
+    return jnp.mean(jnp.max(jnp.abs(cosines(directions, W_dec)), axis=1))
+
+
+def fraction_above(
+    scores: Float[Array, "*batch n"], threshold: float | Float[Array, ""]
+) -> Float[Array, "*batch"]:
+    """Share of scores strictly above a threshold.
+
+    Args:
+        scores: e.g. the result of :func:`mcs`, ``[..., n]``.
+        threshold: cosine, usually .8, .9 or .95.
+
+    Returns:
+        Shares in [0, 1], one per leading axis; NaN where any score is NaN.
+    """
+    share = jnp.mean(scores > threshold, axis=-1)
+    return jnp.where(jnp.any(jnp.isnan(scores), axis=-1), jnp.nan, share)

@@ -1,0 +1,22 @@
+"""The points of the learning curves."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..sae import SAE
+from ..worlds import World
+from .evaluate import add_batch, empty_totals, summarise
+from .mcs import mcs
+
+
+def recovery_probe(sae: SAE, world: World, x: Float[Array, "n d_in"]) -> dict[str, Array]:
+    """mmcs, fraction of features with MCS > .9, L0 and explained variance of one SAE."""
+    f = sae(x)
+    totals = summarise(add_batch(empty_totals(*sae.W_dec.shape[::-1]), x, f.x_hat, f.z))
+    per_feature = mcs(world.directions, sae.W_dec)
+    return {
+        "mmcs": per_feature.mean(),
+        "mcs_above_0.9": (per_feature > 0.9).mean(dtype=jnp.float32),
+        "l0": totals["l0"],
+        "ev": totals["ev"],
+    }

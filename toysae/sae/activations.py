@@ -1,0 +1,125 @@
+"""Activations: from pre-activations to z, both `[*batch, d_sae]`."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .part import Forward, Hyper, Hypers, Part, RunningStat, Stats
+
+
+@dataclass(frozen=True)
+class Activation(Part):
+    """Base of activations."""
+
+    @abstractmethod
+    def apply(self, pre_acts: Float[Array, "*batch d_sae"], run: Stats, h: Hypers) -> Array:
+        """z."""
+
+    def at_inference(self) -> "Activation":
+        """The activation used outside training."""
+        return self
+
+    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
+        """Why these numbers are impossible, or None."""
+        return None
+
+
+@dataclass(frozen=True)
+class ReLU(Activation):
+    """max(pre_acts, 0)."""
+
+    def apply(self, pre_acts: Array, run: Stats, h: Hypers) -> Array:
+        return jax.nn.relu(pre_acts)
+
+
+def _check_k(d_sae: int, k: float) -> str | None:
+    return None if k <= d_sae else f"k {k:g} is more than d_sae = {d_sae}: give a smaller k"
+
+
+@dataclass(frozen=True)
+class TopK(Activation):
+    """ReLU, then only the k largest of each sample (Gao et al. 2024). k may differ by member."""
+
+    hypers: ClassVar = (Hyper("k", low=1),)
+
+    def apply(self, pre_acts: Array, run: Stats, h: Hypers) -> Array:
+        z = jax.nn.relu(pre_acts)
+        return jnp.where(z >= kth_largest(z, h["k"]), z, 0.0)
+
+    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
+        return _check_k(d_sae, h["k"])
+
+
+@dataclass(frozen=True)
+class RunningThreshold(RunningStat):
+    """A running mean of BatchTopK's smallest kept activation, bias-corrected (rate 0.01)."""
+
+    name: ClassVar[str] = "threshold"
+
+    def init(self, d_sae: int) -> Array:
+        return jnp.zeros(2)
+
+    def update(self, old: Array, forward: Forward) -> Array:
+        # old = (biased mean, weight so far); their ratio is the corrected mean.
+        kept = jnp.where(forward.z > 0, forward.z, jnp.inf).min()
+        new = jnp.stack([jnp.where(jnp.isfinite(kept), kept, 0.0), jnp.float32(1)])
+        return old + 0.01 * (new - old)
+
+
+@dataclass(frozen=True)
+class BatchTopK(Activation):
+    """ReLU, then the k * batch largest of the whole batch (Bussmann et al. 2024); k may be a
+    fraction. Outside training: a fixed threshold, the running mean of the smallest kept."""
+
+    hypers: ClassVar = (Hyper("k", low=0.0),)
+    stats: ClassVar = (RunningThreshold(),)
+
+    def apply(self, pre_acts: Array, run: Stats, h: Hypers) -> Array:
+        z = jax.nn.relu(pre_acts)
+        flat = z.reshape(-1)
+        n_samples = flat.shape[0] // z.shape[-1]
+        return jnp.where(z >= kth_largest(flat, jnp.maximum(h["k"] * n_samples, 1.0)), z, 0.0)
+
+    def at_inference(self) -> "Activation":
+        return Threshold()
+
+    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
+        return _check_k(d_sae, h["k"])
+
+
+@dataclass(frozen=True)
+class Threshold(Activation):
+    """z = pre_acts where above the running threshold that training recorded."""
+
+    stats: ClassVar = (RunningThreshold(),)
+
+    def apply(self, pre_acts: Array, run: Stats, h: Hypers) -> Array:
+        mean, weight = run["threshold"][..., 0], run["threshold"][..., 1]
+        z = jax.nn.relu(pre_acts)
+        return jnp.where(z >= mean / jnp.maximum(weight, 1e-12), z, 0.0)
+
+
+def kth_largest(z: Float[Array, "*batch n"], k: Array | float) -> Float[Array, "*batch 1"]:
+    """The k-th largest of non-negative floats along the last axis, `k` traced.
+
+    Bisects the bits: non-negative floats are ordered as their int32 patterns. Several times
+    faster than a sort, and k may be fractional (the smallest threshold that keeps at most k,
+    or ties with it). Where fewer than k are positive the result is the smallest positive
+    float, so that zeros are never kept.
+    """
+    bits = jax.lax.stop_gradient(z).view(jnp.int32)
+    high = jnp.full((*z.shape[:-1], 1), 0x7F800000, jnp.int32)
+    low = jnp.zeros_like(high)
+
+    def halve(_, bounds):
+        low, high = bounds  # count(bits >= low) >= k  >  count(bits >= high)
+        middle = low + (high - low) // 2
+        enough = (bits >= middle).sum(-1, keepdims=True, dtype=jnp.int32) >= k
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    low, _ = jax.lax.fori_loop(0, 31, halve, (low, high))
+    return jnp.maximum(low, 1).view(jnp.float32)

@@ -1,0 +1,146 @@
+"""Decoders: what is held true of the dictionary W_dec, and where the bias acts.
+
+Three hooks: `resolve` in each forward pass, `project` on the gradient before Adam, `retract`
+on the parameters after the step.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..worlds.dictionaries import unit_rows
+from .part import Part
+
+Bias = Literal["none", "pre", "post"]
+BiasStart = Literal["zero", "mean", "geometric_median"]
+
+
+@dataclass(frozen=True)
+class Decoder(Part):
+    """Base of decoders.
+
+    Attributes:
+        bias: "pre" subtracts b_dec before the encoder and adds it after the decoder, "post"
+            only adds it, "none" has none.
+        bias_start: where b_dec starts.
+    """
+
+    bias: Bias = "pre"
+    bias_start: BiasStart = "zero"
+
+    def check(self, d_in: int, d_sae: int) -> str | None:
+        """Why these sizes are impossible, or None."""
+        return None
+
+    def resolve(self, W: Float[Array, "d_sae d_in"]) -> Float[Array, "d_sae d_in"]:
+        """The dictionary that the forward pass uses."""
+        return W
+
+    def project(self, W: Array, grad: Array) -> Float[Array, "d_sae d_in"]:
+        """The gradient that the optimiser sees."""
+        return grad
+
+    def retract(self, W: Float[Array, "d_sae d_in"]) -> Float[Array, "d_sae d_in"]:
+        """The parameters after a step, back on the constraint."""
+        return W
+
+    def start(self, W: Float[Array, "d_sae d_in"]) -> Float[Array, "d_sae d_in"]:
+        """An initial dictionary put on the constraint."""
+        return self.retract(W)
+
+
+@dataclass(frozen=True)
+class Free(Decoder):
+    """No constraint (Anthropic, April 2024 update)."""
+
+
+@dataclass(frozen=True)
+class UnitNorm(Decoder):
+    """Unit rows; the gradient's part along each row is removed before Adam, rows are
+    renormalised after it (Towards Monosemanticity, 2023)."""
+
+    provides: ClassVar = frozenset({"bounded_decoder"})
+
+    def project(self, W: Array, grad: Array) -> Array:
+        return grad - jnp.sum(grad * W, axis=-1, keepdims=True) * W
+
+    def retract(self, W: Array) -> Array:
+        return unit_rows(W)
+
+
+@dataclass(frozen=True)
+class Normalised(Decoder):
+    """Free parameters whose rows are normalised in each forward pass (Cunningham et al. 2023;
+    Sharkey et al. 2022)."""
+
+    provides: ClassVar = frozenset({"bounded_decoder"})
+
+    def resolve(self, W: Array) -> Array:
+        return unit_rows(W)
+
+    def start(self, W: Array) -> Array:
+        return unit_rows(W)
+
+
+@dataclass(frozen=True)
+class Orthonormal(Decoder):
+    """Rows held orthonormal, W W^T = I, so d_sae <= d_in. Newton-Schulz after each step."""
+
+    provides: ClassVar = frozenset({"bounded_decoder"})
+
+    def check(self, d_in: int, d_sae: int) -> str | None:
+        if d_sae > d_in:
+            return f"at most d_in = {d_in} rows can be orthonormal: use decoder=TightFrame()"
+        return None
+
+    def project(self, W: Array, grad: Array) -> Array:
+        inner = grad @ W.T
+        return grad - (inner + inner.T) @ W / 2
+
+    def retract(self, W: Array) -> Array:
+        return newton_schulz(W)
+
+    def start(self, W: Array) -> Array:
+        return polar(W)
+
+
+@dataclass(frozen=True)
+class TightFrame(Decoder):
+    """Columns held orthogonal, W^T W = (d_sae / d_in) I, so d_sae >= d_in. The rows' mean
+    square norm is 1; single rows may differ from it."""
+
+    provides: ClassVar = frozenset({"bounded_decoder"})
+
+    def check(self, d_in: int, d_sae: int) -> str | None:
+        if d_sae < d_in:
+            return f"a tight frame needs d_sae >= d_in = {d_in}: use decoder=Orthonormal()"
+        return None
+
+    def project(self, W: Array, grad: Array) -> Array:
+        inner = W.T @ grad * (W.shape[1] / W.shape[0])
+        return grad - W @ (inner + inner.T) / 2
+
+    def retract(self, W: Array) -> Array:
+        scale = (W.shape[0] / W.shape[1]) ** 0.5
+        return scale * newton_schulz(W / scale)
+
+    def start(self, W: Array) -> Array:
+        return polar(W) * (W.shape[0] / W.shape[1]) ** 0.5
+
+
+def newton_schulz(W: Float[Array, "n d"], steps: int = 3) -> Float[Array, "n d"]:
+    """The polar factor of a nearly orthonormal matrix (singular values in (0, sqrt 3))."""
+    for _ in range(steps):
+        if W.shape[0] <= W.shape[1]:
+            W = 1.5 * W - 0.5 * (W @ W.T) @ W
+        else:
+            W = 1.5 * W - 0.5 * W @ (W.T @ W)
+    return W
+
+
+def polar(W: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """The nearest matrix with all singular values 1."""
+    U, _, Vt = jnp.linalg.svd(W, full_matrices=False)
+    return U @ Vt

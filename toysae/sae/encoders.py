@@ -1,0 +1,110 @@
+"""Encoders: from x to pre-activations `[*batch, d_sae]`. `x` has b_dec already taken off where
+the decoder's bias is "pre"."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .part import Encoding, Hyper, Hypers, Part, Weights
+
+
+@dataclass(frozen=True)
+class Encoder(Part):
+    """Base of encoders."""
+
+    @abstractmethod
+    def init(self, enc_rows: Float[Array, "d_sae d_in"]) -> dict[str, Array]:
+        """The encoder's own arrays, from the initial encoder directions (one row a latent)."""
+
+    @abstractmethod
+    def encode(self, w: Weights, x: Float[Array, "*batch d_in"], h: Hypers) -> Encoding:
+        """Pre-activations."""
+
+
+@dataclass(frozen=True)
+class Untied(Encoder):
+    """pre_acts = x W_enc + b_enc."""
+
+    def init(self, enc_rows: Array) -> dict[str, Array]:
+        return {"W_enc": enc_rows.T, "b_enc": jnp.zeros(enc_rows.shape[0])}
+
+    def encode(self, w: Weights, x: Array, h: Hypers) -> Encoding:
+        return Encoding(x @ w.enc["W_enc"] + w.enc["b_enc"])
+
+
+@dataclass(frozen=True)
+class Tied(Encoder):
+    """pre_acts = x W_dec^T + b_enc: the encoder is the (resolved) decoder's transpose."""
+
+    def init(self, enc_rows: Array) -> dict[str, Array]:
+        return {"b_enc": jnp.zeros(enc_rows.shape[0])}
+
+    def encode(self, w: Weights, x: Array, h: Hypers) -> Encoding:
+        return Encoding(x @ w.W_dec.T + w.enc["b_enc"])
+
+
+@dataclass(frozen=True)
+class Gated(Encoder):
+    """Gate and magnitude share directions (Rajamanoharan et al. 2024, eq. 5-6).
+
+    gate = x W_enc + b_gate decides which latents fire; exp(r_mag) x W_enc + b_mag how much.
+    """
+
+    provides: ClassVar = frozenset({"gate"})
+    requires: ClassVar = {"gate_loss": "add GatedAux() to the penalty, or the gate is not trained"}
+
+    def init(self, enc_rows: Array) -> dict[str, Array]:
+        zeros = jnp.zeros(enc_rows.shape[0])
+        return {"W_enc": enc_rows.T, "b_gate": zeros, "b_mag": zeros, "r_mag": zeros}
+
+    def encode(self, w: Weights, x: Array, h: Hypers) -> Encoding:
+        shared = x @ w.enc["W_enc"]
+        magnitude = jnp.exp(w.enc["r_mag"]) * shared + w.enc["b_mag"]
+        return Encoding(magnitude, shared + w.enc["b_gate"])
+
+
+@dataclass(frozen=True)
+class FISTA(Encoder):
+    """Non-negative FISTA codes of x in W_dec for ||x - zD||^2 + l1_coeff ||z||_1 (Beck and
+    Teboulle 2009). Nothing is learned in the encoder; the codes carry no gradient."""
+
+    n_iterations: int = 30
+    hypers: ClassVar = (Hyper("l1_coeff", low=0.0),)
+
+    def init(self, enc_rows: Array) -> dict[str, Array]:
+        return {}
+
+    def encode(self, w: Weights, x: Array, h: Hypers) -> Encoding:
+        D, x = jax.lax.stop_gradient((w.W_dec, x))
+        return Encoding(fista(x, D, h["l1_coeff"], self.n_iterations))
+
+
+def fista(
+    x: Float[Array, "*batch d_in"], D: Float[Array, "n d_in"], l1_coeff: Array | float, n: int
+) -> Float[Array, "*batch n"]:
+    """argmin over z >= 0 of ||x - zD||^2 + l1_coeff ||z||_1 after `n` iterations.
+
+    The step is 1/L with L the largest eigenvalue of D D^T, bounded by power iteration on the
+    smaller Gram matrix; the threshold under this scale of the loss is l1_coeff / (2 L).
+    """
+    gram = D @ D.T if D.shape[0] <= D.shape[1] else D.T @ D
+    v = jnp.ones(gram.shape[0])
+    for _ in range(30):
+        v = gram @ v
+        v = v / jnp.sqrt(jnp.sum(v * v) + 1e-30)
+    # Power iteration approaches from below; 2 % more keeps the step safe.
+    lipschitz = 1.02 * jnp.sum(v * (gram @ v)) + 1e-12
+    start = jnp.zeros((*x.shape[:-1], D.shape[0]), x.dtype)
+
+    def body(_, carry):
+        z, y, t = carry
+        step = y - (y @ D - x) @ D.T / lipschitz
+        new = jax.nn.relu(step - l1_coeff / (2 * lipschitz))
+        t_new = (1 + jnp.sqrt(1 + 4 * t * t)) / 2
+        return new, new + (t - 1) / t_new * (new - z), t_new
+
+    return jax.lax.fori_loop(0, n, body, (start, start, jnp.float32(1)))[0]

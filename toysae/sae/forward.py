@@ -1,0 +1,88 @@
+"""One forward pass for every spec, and the trained SAE as users hold it."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..keys import named_key
+from .inits import InitData, first_bias
+from .part import Forward, Hypers, Params, Stats, Weights
+from .spec import SAESpec
+
+
+def init_params(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> Params:
+    """The first parameters of one SAE, on its decoder's constraint."""
+    dec_rows, enc_rows = spec.init.directions(named_key(key, "init"), spec.d_sae, data, h)
+    bias = None
+    if spec.decoder.bias != "none":
+        bias = first_bias(spec.decoder.bias_start, data.x)
+    return Params(spec.decoder.start(dec_rows), bias, spec.encoder.init(enc_rows))
+
+
+def init_stats(spec: SAESpec) -> Stats:
+    """The running statistics that the spec's parts read, before any step."""
+    return {name: stat.init(spec.d_sae) for name, stat in spec.stats().items()}
+
+
+def resolve(spec: SAESpec, params: Params) -> Weights:
+    """Applies the decoder's constraint once; the forward pass reads only the result."""
+    return Weights(spec.decoder.resolve(params.W_dec), params.b_dec, params.enc)
+
+
+def forward(
+    spec: SAESpec, w: Weights, run: Stats, h: Hypers, x: Float[Array, "*batch d_in"]
+) -> Forward:
+    """Encodes and decodes `x`, one SAE, any leading batch axes."""
+    z_in = x - w.b_dec if spec.decoder.bias == "pre" else x
+    encoding = spec.encoder.encode(w, z_in, h)
+    z = spec.activation.apply(encoding.pre_acts, run, h)
+    if encoding.gate_acts is not None:
+        z = jnp.where(encoding.gate_acts > 0, z, 0.0)
+    return Forward(x, decode(w, z), z, encoding.pre_acts, encoding.gate_acts, w)
+
+
+def decode(w: Weights, z: Float[Array, "*batch d_sae"]) -> Float[Array, "*batch d_in"]:
+    """x_hat from z."""
+    x_hat = z @ w.W_dec
+    return x_hat if w.b_dec is None else x_hat + w.b_dec
+
+
+@struct.dataclass
+class SAE:
+    """A trained SAE: everything that is saved, scored and used.
+
+    Attributes:
+        weights: resolved weights; `weights.W_dec [d_sae, d_in]` is the dictionary.
+        run: read-only running statistics (BatchTopK's threshold, ...).
+        hypers: its numbers (TopK reads its k, FISTA its coefficient).
+        spec: as used outside training.
+    """
+
+    weights: Weights
+    run: Stats
+    hypers: Hypers
+    spec: SAESpec = struct.field(pytree_node=False)
+
+    def __call__(self, x: Float[Array, "*batch d_in"]) -> Forward:
+        """The whole pass."""
+        return forward(self.spec, self.weights, self.run, self.hypers, x)
+
+    def encode(self, x: Float[Array, "*batch d_in"]) -> Float[Array, "*batch d_sae"]:
+        """z."""
+        return self(x).z
+
+    def decode(self, z: Float[Array, "*batch d_sae"]) -> Float[Array, "*batch d_in"]:
+        """x_hat."""
+        return decode(self.weights, z)
+
+    @property
+    def W_dec(self) -> Float[Array, "d_sae d_in"]:
+        """The learned dictionary: one row a latent."""
+        return self.weights.W_dec
+
+
+def finished(spec: SAESpec, params: Params, run: Stats, h: Hypers) -> SAE:
+    """The SAE that a member's parameters stand for; progress counts as complete."""
+    run = {**jax.lax.stop_gradient(run), "progress": jnp.float32(1)}
+    return SAE(resolve(spec, params), run, h, spec.at_inference())

@@ -1,0 +1,139 @@
+"""Initialisations: the first dictionary and the first encoder directions, `[d_sae, d_in]` each."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..keys import named_key
+from ..worlds.dictionaries import sphere, unit_rows
+from .decoders import BiasStart, polar
+from .part import Hyper, Hypers, Part
+
+
+@struct.dataclass
+class InitData:
+    """What an init may look at.
+
+    Attributes:
+        x: `[n, d_in]` a data batch.
+        generating_matrix: `[d_in, d_hidden]` the matrix that writes x.
+        directions: `[n_features, d_in]` the truth, for the ceiling only.
+    """
+
+    x: Float[Array, "n d_in"]
+    generating_matrix: Float[Array, "d_in d_hidden"]
+    directions: Float[Array, "n_features d_in"]
+
+
+@dataclass(frozen=True)
+class Init(Part):
+    """Base of inits. Encoder directions are the decoder's times `enc_scale`, or independent.
+
+    Attributes:
+        encoder: "transpose" starts W_enc at W_dec^T; "independent" draws it on its own.
+    """
+
+    encoder: Literal["transpose", "independent"] = "transpose"
+    hypers: ClassVar = (Hyper("enc_scale", default=1.0, low=0.0),)
+
+    @abstractmethod
+    def decoder_rows(
+        self, key: PRNGKeyArray, d_sae: int, data: InitData, h: Hypers
+    ) -> Float[Array, "d_sae d_in"]:
+        """The first dictionary."""
+
+    def directions(
+        self, key: PRNGKeyArray, d_sae: int, data: InitData, h: Hypers
+    ) -> tuple[Array, Array]:
+        """First decoder rows and encoder rows, `[d_sae, d_in]` each."""
+        dec = self.decoder_rows(named_key(key, "decoder"), d_sae, data, h)
+        if self.encoder == "transpose":
+            return dec, dec * h["enc_scale"]
+        enc = self.decoder_rows(named_key(key, "encoder"), d_sae, data, h)
+        return dec, enc * h["enc_scale"]
+
+
+@dataclass(frozen=True)
+class RandomUnit(Init):
+    """Independent directions, uniform on the sphere."""
+
+    def decoder_rows(self, key, d_sae, data, h) -> Array:
+        return sphere(key, d_sae, data.x.shape[1])
+
+
+@dataclass(frozen=True)
+class Orthogonal(Init):
+    """Orthonormal rows; when d_sae > d_in a tight frame scaled to unit mean square norm
+    (orthogonal init of the interim report)."""
+
+    def decoder_rows(self, key, d_sae, data, h) -> Array:
+        d_in = data.x.shape[1]
+        frame = polar(jax.random.normal(key, (d_sae, d_in)))
+        return frame * max(d_sae / d_in, 1.0) ** 0.5
+
+
+_NOISE = (*Init.hypers, Hyper("init_noise", default=0.1, low=0.0))
+
+
+@dataclass(frozen=True)
+class SvdWeights(Init):
+    """Left singular vectors of the matrix that writes x, strongest first, +-U tiled, with
+    Gaussian noise of relative length `init_noise` on each row."""
+
+    hypers: ClassVar = _NOISE
+
+    def decoder_rows(self, key, d_sae, data, h) -> Array:
+        U = jnp.linalg.svd(data.generating_matrix, full_matrices=False)[0]
+        return _tile_noised(key, U.T, d_sae, h["init_noise"])
+
+
+@dataclass(frozen=True)
+class SvdData(Init):
+    """Right singular vectors of a centred data batch (its PCA axes), +-V tiled and noised."""
+
+    hypers: ClassVar = _NOISE
+
+    def decoder_rows(self, key, d_sae, data, h) -> Array:
+        V = jnp.linalg.svd(data.x - data.x.mean(0), full_matrices=False)[2]
+        return _tile_noised(key, V, d_sae, h["init_noise"])
+
+
+@dataclass(frozen=True)
+class FromTruth(Init):
+    """The true directions, noised; latents beyond n_features start at random. A ceiling."""
+
+    hypers: ClassVar = (*Init.hypers, Hyper("truth_noise", default=0.0, low=0.0))
+
+    def decoder_rows(self, key, d_sae, data, h) -> Array:
+        n_features, d_in = data.directions.shape
+        truth = data.directions[:d_sae]
+        noise = sphere(named_key(key, "noise"), truth.shape[0], d_in)
+        rest = sphere(named_key(key, "rest"), max(d_sae - n_features, 0), d_in)
+        return jnp.concatenate([unit_rows(truth + h["truth_noise"] * noise), rest])
+
+
+def _tile_noised(key: PRNGKeyArray, axes: Array, d_sae: int, noise: Array) -> Array:
+    """Axes, then their negatives, repeated to `d_sae` unit rows, each with its own noise."""
+    signed = jnp.concatenate([axes, -axes])
+    rows = signed[jnp.arange(d_sae) % signed.shape[0]]
+    return unit_rows(rows + noise * sphere(key, d_sae, axes.shape[1]))
+
+
+def first_bias(start: BiasStart, x: Float[Array, "n d_in"]) -> Float[Array, " d_in"]:
+    """Where b_dec starts: zero, the data's mean, or its geometric median (Weiszfeld)."""
+    if start == "zero":
+        return jnp.zeros(x.shape[1], x.dtype)
+    mean = x.mean(0)
+    if start == "mean":
+        return mean
+
+    def weiszfeld(_, median):
+        weights = 1 / jnp.maximum(jnp.sqrt(jnp.sum((x - median) ** 2, -1)), 1e-6)
+        return weights @ x / weights.sum()
+
+    return jax.lax.fori_loop(0, 50, weiszfeld, mean)

@@ -1,0 +1,112 @@
+"""The specification of an SAE: six axes, all that changes the compiled program."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+from ..errors import ToysaeError, require, unknown
+from .activations import Activation, ReLU
+from .decoders import Decoder, UnitNorm
+from .encoders import Encoder, Untied
+from .inits import Init, RandomUnit
+from .objectives import Objective, Plain
+from .part import Hyper, Part, RunningStat, parts_of
+from .penalties import L1, Penalty, Sum
+
+
+@dataclass(frozen=True)
+class SAESpec:
+    """Static description of an SAE; numbers go into hypers.
+
+    Raises:
+        ToysaeError: a size below 1, an axis of the wrong kind, or two parts that exclude each
+            other; both are named with a remedy.
+    """
+
+    d_in: int
+    d_sae: int
+    decoder: Decoder = UnitNorm()
+    encoder: Encoder = Untied()
+    activation: Activation = ReLU()
+    penalty: Penalty = Sum((L1(),))
+    objective: Objective = Plain()
+    init: Init = RandomUnit()
+
+    def __post_init__(self) -> None:
+        for size in ("d_in", "d_sae"):
+            value = getattr(self, size)
+            require(
+                isinstance(value, int) and value >= 1, f"{size} {value} must be a positive integer"
+            )
+        for axis in AXES:
+            part = getattr(self, axis)
+            if not isinstance(part, AXES[axis]):
+                kind = AXES[axis].__name__
+                raise ToysaeError(f"{axis}={part!r} is no {kind}: give one, e.g. {kind} parts")
+        reason = self.decoder.check(self.d_in, self.d_sae)
+        if reason:
+            raise ToysaeError(
+                f"decoder {type(self.decoder).__name__} with d_sae {self.d_sae}: {reason}"
+            )
+        provided = frozenset().union(*(part.provides for part in self.parts()))
+        for part in self.parts():
+            for capability, remedy in part.requires.items():
+                if capability not in provided:
+                    others = ", ".join(
+                        type(getattr(self, axis)).__name__ for axis in ("decoder", "encoder")
+                    )
+                    raise ToysaeError(f"{type(part).__name__} does not go with {others}: {remedy}")
+
+    def parts(self) -> list[Part]:
+        """Every part, those inside others too."""
+        return [part for axis in AXES for part in parts_of(getattr(self, axis))]
+
+    def hypers(self) -> dict[str, Hyper]:
+        """The numbers that the parts read, by name."""
+        return {hyper.name: hyper for part in self.parts() for hyper in part.hypers}
+
+    def stats(self) -> dict[str, RunningStat]:
+        """The running statistics that the parts read, by name."""
+        return {stat.name: stat for part in self.parts() for stat in part.stats}
+
+    def at_inference(self) -> "SAESpec":
+        """The spec used outside training."""
+        return replace(self, activation=self.activation.at_inference())
+
+    def check_hypers(self, values: Mapping[str, float]) -> None:
+        """Refuses one member's numbers that no `k` or the like allows.
+
+        Raises:
+            ToysaeError: naming the number and the bound.
+        """
+        reason = self.activation.check(self.d_sae, dict(values))
+        if reason:
+            raise ToysaeError(f"activation {type(self.activation).__name__}: {reason}")
+
+
+AXES: dict[str, type[Part]] = {
+    "decoder": Decoder, "encoder": Encoder, "activation": Activation,
+    "penalty": Penalty, "objective": Objective, "init": Init,
+}  # fmt: skip
+assert set(AXES) == {field.name for field in fields(SAESpec)} - {"d_in", "d_sae"}
+
+
+def resolve_hypers(declared: Mapping[str, Hyper], given: Mapping[str, float]) -> dict[str, float]:
+    """Given numbers with defaults filled in.
+
+    Raises:
+        ToysaeError: a number nothing reads, a required one missing, or one out of bounds.
+    """
+    for name, value in given.items():
+        if name not in declared:
+            raise unknown("hyperparameter", name, declared)
+        hyper = declared[name]
+        require(
+            hyper.low <= value <= hyper.high,
+            f"{name} {value:g} is outside [{hyper.low:g}, {hyper.high:g}]",
+        )
+    resolved = {}
+    for name, hyper in declared.items():
+        value = given.get(name, hyper.default)
+        require(value is not None, f"{name} is required: give {name}=... (one or a list)")
+        resolved[name] = value
+    return resolved

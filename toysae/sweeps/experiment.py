@@ -1,0 +1,209 @@
+"""An experiment is data: one question, one object, every field open to the command line."""
+
+import runpy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ..errors import ToysaeError, require, unknown
+from ..sae import INITS, RECIPES, SAESpec, make_spec
+from ..sae.loss_scale import CONVENTIONS, to_internal
+from ..worlds import WORLDS, world_fields
+from .members import Grid
+
+_PROSE = ("question", "expected", "run_time", "figures", "smoke", "save_params")
+"""Fields that change no number: a directory may be continued with others of these."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A sweep over worlds x ratios x recipes x inits x sizes, each with a grid and seeds.
+
+    Attributes:
+        question: what it asks, in a sentence.
+        expected: what is known or expected, to hold the figures against.
+        run_time: how long it takes, and on what.
+        worlds: names from the catalogue.
+        d_in: input dimension.
+        ratios: n_features / d_in.
+        l0: mean active features in a sample.
+        firing: tail of the firing probabilities, in worlds that have a choice.
+        magnitude: law of the coefficients.
+        recipes: SAE recipes.
+        inits: initialisations, or "recipe" for the recipe's own.
+        ceiling: also start each recipe at the truth and train it: the ceiling of mmcs.
+        sizes: d_sae / n_features.
+        l1: the sparsity grid, in the convention below.
+        l1_convention: whose coefficient `l1` is; see toysae.sae.loss_scale.
+        k: the grid of recipes that read k instead.
+        world_seeds: how many worlds; the n of every interval.
+        sae_seeds: SAEs of each kind on each world.
+        firings_per_feature: sets the steps so that a feature fires equally often at any ratio.
+        n_steps: sets the steps outright instead.
+        batch_size: samples a step.
+        lr: Adam's learning rate.
+        lr_warmup: fraction of training over which lr rises.
+        lr_decay: fraction over which it falls at the end.
+        l1_warmup: fraction over which l1 rises.
+        n_eval: samples that each trained SAE is scored on.
+        curve_points: points of the learning curves.
+        figures: which figures to draw.
+        save_params: keep the SAEs' weights.
+        smoke: overrides of `--smoke`.
+    """
+
+    question: str
+    expected: str = ""
+    run_time: str = ""
+    worlds: tuple[str, ...] = ("sphere",)
+    d_in: int = 32
+    ratios: tuple[float, ...] = (1, 2, 4)
+    l0: float = 3.0
+    firing: str = "uniform"
+    magnitude: str = "uniform"
+    recipes: tuple[str, ...] = ("tied", "untied")
+    inits: tuple[str, ...] = ("recipe",)
+    ceiling: bool = True
+    sizes: tuple[float, ...] = (1.0,)
+    l1: tuple[float, ...] = (0.1,)
+    l1_convention: str = "internal"
+    k: tuple[float, ...] = (4.0,)
+    world_seeds: int = 3
+    sae_seeds: int = 1
+    firings_per_feature: float = 30_000
+    n_steps: int | None = None
+    batch_size: int = 256
+    lr: float = 1e-3
+    lr_warmup: float = 0.0
+    lr_decay: float = 0.2
+    l1_warmup: float = 0.0
+    n_eval: int = 65_536
+    curve_points: int = 40
+    figures: tuple[str, ...] = ("mcs_histograms",)
+    save_params: bool = True
+    smoke: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+
+    def smoked(self) -> "Experiment":
+        """The same experiment in seconds."""
+        return replace(self, **self.smoke)
+
+    def settings(self) -> dict[str, Any]:
+        """What determines the numbers, as JSON would hold it."""
+        return {k: v for k, v in asdict(self).items() if k not in _PROSE}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One group of an experiment: all SAEs that share a compiled shape."""
+
+    world: str
+    world_fields: tuple[tuple[str, Any], ...]
+    spec: SAESpec
+    recipe: str
+    init: str
+    grid: tuple[tuple[str, tuple[float, ...]], ...]
+    asked: tuple[float, ...]
+    knob: str
+    n_steps: int
+
+    @property
+    def slug(self) -> str:
+        n_features = dict(self.world_fields)["n_features"]
+        return f"{self.world}-n{n_features}-{self.recipe}-{self.init}-s{self.spec.d_sae}"
+
+    def hypers(self) -> Grid:
+        return dict(self.grid)
+
+
+def cells(e: Experiment) -> list[Cell]:
+    """Every group of an experiment, in the order they run, fully checked.
+
+    Raises:
+        ToysaeError: an unknown name, an empty grid or a number out of range.
+    """
+    for name in ("worlds", "ratios", "recipes", "inits", "sizes"):
+        require(len(getattr(e, name)) > 0, f"{name} is empty: give at least one value")
+    for name in ("d_in", "world_seeds", "sae_seeds", "batch_size", "n_eval", "curve_points"):
+        require(getattr(e, name) >= 1, f"{name} {getattr(e, name)} must be at least 1")
+    for name in ("ratios", "sizes"):
+        for value in getattr(e, name):
+            require(value > 0, f"{name} {value:g} must be more than 0")
+    require(e.firings_per_feature > 0, f"firings_per_feature {e.firings_per_feature} must be > 0")
+    require(e.n_steps is None or e.n_steps >= 1, f"n_steps {e.n_steps} must be at least 1")
+    if e.l1_convention not in CONVENTIONS:
+        raise unknown("L1 convention", e.l1_convention, CONVENTIONS)
+    inits = list(dict.fromkeys([*e.inits, *(["truth"] if e.ceiling else [])]))
+    found = {}
+    for world in e.worlds:
+        if world not in WORLDS:
+            raise unknown("world", world, WORLDS)
+        for ratio in e.ratios:
+            for recipe in e.recipes:
+                for init in inits:
+                    for size in e.sizes:
+                        cell = _cell(e, world, ratio, recipe, init, size)
+                        found[cell.slug] = cell
+    return list(found.values())
+
+
+def _cell(e: Experiment, world: str, ratio: float, recipe: str, init: str, size: float) -> Cell:
+    if init not in INITS and init != "recipe":
+        raise unknown("init", init, [*INITS, "recipe"])
+    if recipe not in RECIPES:
+        raise unknown("recipe", recipe, RECIPES)
+    n_features = max(round(ratio * e.d_in), 1)
+    d_sae = max(round(size * n_features), 1)
+    spec = make_spec(recipe, e.d_in, d_sae, None if init == "recipe" else init)
+    wanted = {"d_in": e.d_in, "n_features": n_features, "l0": e.l0, "firing": e.firing,
+              "magnitude": e.magnitude}  # fmt: skip
+    known = world_fields(world)
+    knob = "l1_coeff" if "l1_coeff" in spec.hypers() else "k"
+    asked = e.l1 if knob == "l1_coeff" else e.k
+    require(len(asked) > 0, f"{'l1' if knob == 'l1_coeff' else 'k'} is an empty grid")
+    values = tuple(
+        to_internal(e.l1_convention, a, e.d_in, d_sae) if knob == "l1_coeff" else a for a in asked
+    )
+    grid = {knob: values, "lr": (e.lr,), "lr_warmup": (e.lr_warmup,), "lr_decay": (e.lr_decay,)}
+    if "l1_warmup" in spec.hypers():
+        grid["l1_warmup"] = (e.l1_warmup,)
+    n_steps = e.n_steps or -(-round(e.firings_per_feature * n_features / e.l0) // e.batch_size)
+    return Cell(
+        world,
+        tuple((k, v) for k, v in wanted.items() if k in known),
+        spec,
+        recipe,
+        init,
+        tuple(grid.items()),
+        asked,
+        knob,
+        max(int(n_steps), 1),
+    )
+
+
+def load_experiment(path: str | Path) -> Experiment:
+    """The object named `experiment` in a Python file.
+
+    Raises:
+        ToysaeError: no such file (with the nearest one), or no experiment in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        beside = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise unknown("experiment file", str(path), beside)
+    try:
+        found = runpy.run_path(str(path)).get("experiment")
+    except ToysaeError:
+        raise
+    except Exception as error:
+        raise ToysaeError(f"{path} is not an experiment: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Experiment):
+        raise ToysaeError(
+            f"{path} is not an experiment: define `experiment = Experiment(...)` in it"
+        )
+    bad = [name for name in found.smoke if name not in {f.name for f in fields(Experiment)}]
+    if bad:
+        raise unknown("field in smoke", bad[0], [f.name for f in fields(Experiment)])
+    return found

@@ -1,0 +1,164 @@
+"""From a trained group to one table row for each SAE and the arrays behind it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Int
+
+from ..recovery import (
+    add_batch,
+    cosines,
+    empty_totals,
+    fista_oracle,
+    mcc,
+    random_floor,
+    steps_to,
+    summarise,
+)
+from ..sae import SAE
+from ..training import Group, Trained
+from ..training.state import keys_of
+from ..worlds import World
+
+THRESHOLDS = (0.8, 0.9, 0.95)
+_ORACLE_SAMPLES = 2048
+
+
+@partial(jax.jit, static_argnames=("n_batches", "batch_size"))
+def evaluate_all(
+    saes: SAE, worlds: World, world_seeds: Int[Array, " n_worlds"], n_batches: int, batch_size: int
+) -> dict[str, Array]:
+    """Scores over fresh samples at fixed memory, leading axes `[n_worlds, n_members]`."""
+    keys = keys_of(world_seeds, "evaluation")
+    d_sae, d_in = saes.W_dec.shape[-2:]
+
+    def in_world(world, key, saes):
+        def body(totals, step):
+            x = world.sample(jax.random.fold_in(key, step), batch_size).x
+
+            def one(totals, sae):
+                f = sae(x)
+                return add_batch(totals, x, f.x_hat, f.z)
+
+            return jax.vmap(one)(totals, saes), None
+
+        n_members = saes.W_dec.shape[0]
+        empty = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (n_members, *leaf.shape)), empty_totals(d_in, d_sae)
+        )
+        totals, _ = jax.lax.scan(body, empty, jnp.arange(n_batches))
+        return jax.vmap(summarise)(totals)
+
+    return jax.vmap(in_world)(worlds, keys, saes)
+
+
+@jax.jit
+def _world_cosines(saes: SAE, worlds: World) -> Array:
+    return jax.vmap(jax.vmap(lambda sae, world: cosines(world.directions, sae.W_dec), (0, None)))(
+        saes, worlds
+    )
+
+
+def score_group(
+    group: Group, trained: Trained, n_steps: int, n_eval: int
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Scores every SAE of a trained group.
+
+    Args:
+        group: as trained.
+        trained: its result.
+        n_steps: steps taken.
+        n_eval: evaluation samples, rounded up to whole batches.
+
+    Returns:
+        A table, one row an SAE in [world, member] order, and arrays whose leading axis is
+        those rows: `mcs`, `feature_freq`, `firings_seen` `[rows, n_features]`, `latent_freq`
+        `[rows, d_sae]`, `curve_<name>` `[rows, points]`; and `curve_steps` `[points]`.
+    """
+    n_worlds, n_members = trained.diverged.shape
+    n_batches = -(-n_eval // group.batch_size)
+    scores = jax.device_get(
+        evaluate_all(trained.saes, group.worlds, group.world_seeds, n_batches, group.batch_size)
+    )
+    cos = np.asarray(_world_cosines(trained.saes, group.worlds)).reshape(
+        n_worlds * n_members, group.worlds.n_features, -1
+    )
+    diverged = trained.diverged.reshape(-1)
+    mcs = cos.max(2)
+    samples = n_steps * group.batch_size
+    firings = np.repeat(trained.firings, n_members, axis=0)
+    arrays = {
+        "mcs": mcs,
+        "feature_freq": firings / max(samples, 1),
+        "firings_seen": firings,
+        "latent_freq": _rows(scores.pop("firing_freq")),
+        "curve_steps": trained.curve_steps,
+        **{f"curve_{name}": _rows(curve) for name, curve in trained.curves.items()},
+    }
+    spec, d_in, n_features = group.spec, group.worlds.d_in, group.worlds.n_features
+    table = pd.DataFrame(
+        {
+            "row": np.arange(n_worlds * n_members),
+            "d_in": d_in,
+            "n_features": n_features,
+            "ratio": n_features / d_in,
+            "d_sae": spec.d_sae,
+            "world_seed": np.repeat(np.asarray(group.world_seeds), n_members),
+            "sae_seed": np.tile(np.asarray(group.sae_seeds), n_worlds),
+            "n_steps": n_steps,
+            "batch_size": group.batch_size,
+            "n_eval": n_batches * group.batch_size,
+            **{name: np.tile(np.asarray(v), n_worlds) for name, v in group.hypers.items()},
+            "diverged": diverged,
+            "true_l0": arrays["feature_freq"].sum(1),
+            "mmcs": mcs.mean(1),
+            "mmcs_abs": np.abs(cos).max(2).mean(1),
+            "mmcs_latents": cos.max(1).mean(1),
+            **{f"mcs_above_{t:g}": (mcs > t).mean(1) for t in THRESHOLDS},
+            "mcc": [_mcc(c, False) for c in cos],
+            "mcc_abs": [_mcc(c, True) for c in cos],
+            **{name: _rows(value) for name, value in scores.items()},
+            "loss": arrays["curve_loss"][:, -1],
+            "floor": random_floor(d_in, spec.d_sae),
+            "mmcs_init": arrays["curve_mmcs"][:, 0],
+        }
+    )
+    steps, censored = steps_to(trained.curve_steps, arrays["curve_mmcs"], 0.9)
+    table["steps_to_0.9"], table["censored_0.9"] = steps, censored
+    if "l1_coeff" in group.hypers:
+        table = table.merge(_oracle(group), on=["world_seed", "l1_coeff"], how="left")
+    return table, arrays
+
+
+def _rows(values: np.ndarray) -> np.ndarray:
+    """[n_worlds, n_members, ...] -> [rows, ...]."""
+    values = np.asarray(values)
+    return values.reshape(-1, *values.shape[2:])
+
+
+def _mcc(cos: np.ndarray, absolute: bool) -> float:
+    return mcc(cos, absolute) if np.isfinite(cos).all() else float("nan")
+
+
+def _oracle(group: Group) -> pd.DataFrame:
+    """The true dictionary with FISTA codes at each coefficient: what a perfect SAE pays."""
+    coefficients = np.unique(np.asarray(group.hypers["l1_coeff"]))
+    keys, frames = keys_of(group.world_seeds, "oracle"), []
+    for i, seed in enumerate(np.asarray(group.world_seeds)):
+        world = jax.tree.map(lambda leaf, i=i: leaf[i], group.worlds)
+        x = world.sample(keys[i], _ORACLE_SAMPLES).x
+        scores = fista_oracle(x, world.directions, jnp.asarray(coefficients))
+        frames.append(
+            pd.DataFrame(
+                {
+                    "world_seed": seed,
+                    "l1_coeff": coefficients,
+                    "truth_fista_ev": np.asarray(scores["ev"]),
+                    "truth_fista_l0": np.asarray(scores["l0"]),
+                }
+            )
+        )
+    return pd.concat(frames)

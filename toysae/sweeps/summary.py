@@ -1,0 +1,46 @@
+"""The table that a run prints: each arm at its best L1, with interval, floor and ceiling."""
+
+import pandas as pd
+
+from ..recovery import best_coefficient, student_t
+
+_BY = ["world", "n_features", "d_in", "ratio", "recipe", "init", "d_sae"]
+_SHOWN = {
+    "mmcs": "mmcs",
+    "mcs_above_0.9": "MCS > .9",
+    "mcc": "mcc",
+    "l0": "l0",
+    "ev": "ev",
+    "dead_fraction": "dead",
+}
+
+
+def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """One line an arm: `mean ± half-width (n)` over world seeds at the best L1.
+
+    The L1 of each world seed is chosen on the other seeds, among those whose L0 is within a
+    factor of 2 of the truth; an arm without one is marked `no L0 match`.
+    """
+    best = best_coefficient(table, _BY)
+    lines = []
+    for keys, rows in best.groupby(_BY, sort=True):
+        line = dict(zip(_BY, keys, strict=True))
+        line["L1"] = ", ".join(f"{v:.3g}" for v in sorted(rows["l1"].unique()))
+        for column, title in _SHOWN.items():
+            kept = rows[~rows["diverged"].astype(bool)]
+            line[title] = str(student_t(kept.groupby("world_seed")[column].mean().to_numpy()))
+        line["true l0"] = f"{rows['true_l0'].mean():.2f}"
+        line["floor"] = f"{rows['floor'].iloc[0]:.3f}"
+        line["note"] = _note(rows, table)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _note(rows: pd.DataFrame, table: pd.DataFrame) -> str:
+    notes = [] if rows["l0_matched"].all() else ["no L0 match"]
+    same = table[table["group"] == rows["group"].iloc[0]]
+    if same["diverged"].any():
+        notes.append(f"{int(same['diverged'].sum())} of {len(same)} diverged")
+    return ", ".join(notes)
+
+

@@ -1,0 +1,99 @@
+"""The notebook's entry: one world, one recipe, any grid of numbers and seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import pandas as pd
+
+from ..errors import require
+from ..recovery.probe import recovery_probe
+from ..sae import SAE, SAESpec, make_spec
+from ..training import Trained, train_group
+from ..worlds import World
+from .members import make_group
+from .progress import Progress
+from .scoring import score_group
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Trained and scored SAEs.
+
+    Attributes:
+        table: one row for each SAE, numbers and scores.
+        arrays: by row: `mcs [rows, n_features]`, `curve_mmcs [rows, points]`, ...
+        trained: the ensemble itself, leading axes `[1, n_members]`.
+    """
+
+    table: pd.DataFrame
+    arrays: dict[str, np.ndarray]
+    trained: Trained
+
+    def sae(self, row: int) -> SAE:
+        """One trained SAE, ready to call.
+
+        Raises:
+            ToysaeError: no such row.
+        """
+        n = len(self.table)
+        require(0 <= row < n, f"row {row} is outside 0..{n - 1}")
+        return jax.tree.map(lambda leaf: leaf[0, row], self.trained.saes)
+
+
+def train(
+    world: World,
+    recipe: str | SAESpec = "untied",
+    *,
+    d_sae: int | None = None,
+    init: str | None = None,
+    n_steps: int = 10_000,
+    batch_size: int = 256,
+    sae_seeds: Sequence[int] = (0,),
+    data_seed: int = 0,
+    n_eval: int = 65_536,
+    curve_points: int = 40,
+    quiet: bool = False,
+    **hypers: float | Sequence[float],
+) -> TrainResult:
+    """Trains every combination of the given numbers and seeds in one compiled program.
+
+    Args:
+        world: where the data come from.
+        recipe: a recipe's name, or a whole spec.
+        d_sae: number of latents; as many as features if not given. Not with a spec.
+        init: an init's name instead of the recipe's own. Not with a spec.
+        n_steps: Adam steps.
+        batch_size: samples a step, shared by all SAEs.
+        sae_seeds: of the initialisation.
+        data_seed: of the data stream and the evaluation sample.
+        n_eval: samples that the scores are measured on.
+        curve_points: about how many points the learning curves have.
+        quiet: no progress bar.
+        **hypers: what the recipe reads, one number or a list: ``l1_coeff=[0.03, 0.1]``,
+            ``lr=1e-3``, ``lr_decay=0.2``, ``k=8``.
+
+    Returns:
+        Table, arrays and the SAEs.
+
+    Raises:
+        ToysaeError: bad input, before anything trains.
+    """
+    require(n_steps >= 1, f"n_steps {n_steps} must be at least 1")
+    require(n_eval >= 1, f"n_eval {n_eval} must be at least 1")
+    if isinstance(recipe, SAESpec):
+        require(d_sae is None and init is None, "d_sae and init belong into the spec given")
+        spec = recipe
+    else:
+        spec = make_spec(recipe, world.d_in, d_sae if d_sae is not None else world.n_features, init)
+    group = make_group([world], [data_seed], spec, hypers, sae_seeds, batch_size)
+    with Progress({world.name: n_steps * group.n_rows}, batch_size, (), quiet) as progress:
+        trained = train_group(
+            group,
+            n_steps,
+            recovery_probe,
+            curve_points,
+            on_chunk=lambda step: progress.update(world.name, step * group.n_rows),
+        )
+    return TrainResult(*score_group(group, trained, n_steps, n_eval), trained)

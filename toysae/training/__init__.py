@@ -1,0 +1,9 @@
+"""One compiled loop over steps, vmapped over worlds and members."""
+
+from .loop import Group, Probe, Trained, advance, curve_points, probe_all, start, train_group, trained
+from .state import Member, TrainState
+
+__all__ = [
+    "Group", "Member", "Probe", "TrainState", "Trained", "advance", "curve_points", "probe_all",
+    "start", "train_group", "trained",
+]  # fmt: skip

@@ -1,0 +1,183 @@
+"""The training loop: every member of a group, on every world, in one compiled program.
+
+Data are drawn on the device inside the loop and never stored. All members of a world see the
+same batches. A chunk ends where a point of the learning curves is due.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from ..sae import SAE, Hypers, SAESpec, finished
+from ..worlds import World
+from .state import (
+    Member,
+    TrainState,
+    init_data,
+    init_member,
+    keys_of,
+    member_key,
+    member_step,
+)
+
+Probe = Callable[[SAE, World, Float[Array, "n d_in"]], dict[str, Array]]
+"""Scores one SAE on one evaluation batch: scalars by name, one point of the curves."""
+
+
+@struct.dataclass
+class Group:
+    """What one compiled program trains: worlds x members of one shape.
+
+    Attributes:
+        worlds: stacked worlds, leading axis `[n_worlds]`.
+        world_seeds: `[n_worlds]`.
+        hypers: each `[n_members]`.
+        sae_seeds: `[n_members]`.
+        spec: of every member.
+        batch_size: samples a step, the same for all.
+    """
+
+    worlds: World
+    world_seeds: Int[Array, " n_worlds"]
+    hypers: Hypers
+    sae_seeds: Int[Array, " n_members"]
+    spec: SAESpec = struct.field(pytree_node=False)
+    batch_size: int = struct.field(pytree_node=False, default=256)
+
+    @property
+    def n_rows(self) -> int:
+        """SAEs in the group: worlds x members."""
+        return self.world_seeds.shape[0] * self.sae_seeds.shape[0]
+
+
+@jax.jit
+def start(group: Group) -> TrainState:
+    """The state before any step."""
+
+    def in_world(world, world_seed):
+        data = init_data(world, world_seed)
+
+        def one(h, seed):
+            return init_member(group.spec, member_key(world_seed, seed), data, h)
+
+        return jax.vmap(one)(group.hypers, group.sae_seeds)
+
+    members = jax.vmap(in_world)(group.worlds, group.world_seeds)
+    firings = jnp.zeros(group.worlds.directions.shape[:2], jnp.int32)
+    return TrainState(members, jnp.int32(0), firings, jnp.zeros_like(members.diverged, jnp.float32))
+
+
+@partial(jax.jit, donate_argnums=0)
+def advance(state: TrainState, group: Group, until: Array, n_steps: Array) -> TrainState:
+    """Trains until step `until` of `n_steps`; both are traced, so any number of steps is one
+    program. `state` is donated."""
+    data_keys = keys_of(group.world_seeds, "train")
+
+    def in_world(world, key, members: Member, firings, progress):
+        batch = world.sample(key, group.batch_size)
+
+        def one(member, h):
+            return member_step(group.spec, member, h, key, batch.x, progress)
+
+        members, loss = jax.vmap(one)(members, group.hypers)
+        return members, loss, firings + batch.feature_counts()
+
+    def body(state: TrainState) -> TrainState:
+        keys = jax.vmap(jax.random.fold_in, (0, None))(data_keys, state.step)
+        progress = (state.step + 1) / n_steps
+        members, loss, firings = jax.vmap(in_world, (0, 0, 0, 0, None))(
+            group.worlds, keys, state.members, state.firings, progress
+        )
+        return TrainState(members, state.step + 1, firings, loss)
+
+    return jax.lax.while_loop(lambda s: s.step < until, body, state)
+
+
+@jax.jit
+def trained(state: TrainState, group: Group) -> SAE:
+    """The SAEs, leading axes `[n_worlds, n_members]`."""
+
+    def one(member: Member, h: Hypers) -> SAE:
+        return finished(group.spec, member.params, member.run, h)
+
+    return jax.vmap(jax.vmap(one), (0, None))(state.members, group.hypers)
+
+
+@partial(jax.jit, static_argnames=("probe", "n_eval"))
+def probe_all(state: TrainState, group: Group, probe: Probe, n_eval: int) -> dict[str, Array]:
+    """`probe` on every member, on the same evaluation batch at every call."""
+    keys = keys_of(group.world_seeds, "curve")
+
+    def in_world(world, key, saes):
+        x = world.sample(key, n_eval).x
+        return jax.vmap(probe, (0, None, None))(saes, world, x)
+
+    return jax.vmap(in_world)(group.worlds, keys, trained(state, group))
+
+
+def curve_points(n_steps: int, n_points: int) -> np.ndarray:
+    """Steps at which curves are measured: 0, then half evenly and half geometrically spaced,
+    so that both the first hundred steps and the plateau are seen."""
+    even = np.linspace(0, n_steps, max(n_points // 2, 1) + 1)
+    early = np.geomspace(min(100, n_steps), n_steps, max(n_points - n_points // 2, 1))
+    return np.unique(np.concatenate([even, early]).round().astype(int))
+
+
+@struct.dataclass
+class Trained:
+    """A trained group.
+
+    Attributes:
+        saes: leading axes `[n_worlds, n_members]`.
+        diverged: `[n_worlds, n_members]`; such a member stood still from there on.
+        firings: `[n_worlds, n_features]` how often each feature fired in training.
+        curve_steps: `[points]`, the first is 0.
+        curves: each `[n_worlds, n_members, points]`.
+    """
+
+    saes: SAE
+    diverged: np.ndarray
+    firings: np.ndarray
+    curve_steps: np.ndarray
+    curves: dict[str, np.ndarray]
+
+
+def train_group(
+    group: Group,
+    n_steps: int,
+    probe: Probe,
+    n_points: int = 40,
+    n_eval: int = 1024,
+    on_chunk: Callable[[int], None] = lambda step: None,
+) -> Trained:
+    """Trains a group to the end.
+
+    Args:
+        group: worlds x members.
+        n_steps: Adam steps of every member.
+        probe: what the learning curves hold.
+        n_points: about how many points they have, besides step 0.
+        n_eval: samples each point is measured on.
+        on_chunk: called with the number of steps done after each chunk.
+    """
+    state = start(group)
+    steps = curve_points(n_steps, n_points)
+    points = []
+    for until in steps:
+        state = advance(state, group, jnp.int32(until), jnp.float32(n_steps))
+        points.append(jax.device_get({**probe_all(state, group, probe, n_eval), "loss": state.loss}))
+        on_chunk(int(until))
+    points[0]["loss"] = np.full_like(points[0]["loss"], np.nan)  # no step taken, no loss yet
+    curves = {name: np.stack([p[name] for p in points], -1) for name in points[0]}
+    return Trained(
+        trained(state, group),
+        np.asarray(state.members.diverged),
+        np.asarray(state.firings),
+        steps,
+        curves,
+    )

@@ -1,0 +1,109 @@
+"""What training carries: members with a leading [world, member] axis, and one step counter."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from ..keys import named_key, seed_key
+from ..sae import (
+    Hypers,
+    InitData,
+    Params,
+    SAESpec,
+    Stats,
+    forward,
+    init_params,
+    init_stats,
+    resolve,
+)
+from ..worlds import World
+from .optimiser import adam, learning_rate
+
+_INIT_SAMPLES = 4096
+_DIVERGED = 1e6  # loss over mean ||x||^2 beyond which a member counts as diverged
+
+
+@struct.dataclass
+class Member:
+    """One SAE in training."""
+
+    params: Params
+    opt: optax.OptState
+    run: Stats
+    diverged: Bool[Array, "*lead"]
+
+
+@struct.dataclass
+class TrainState:
+    """An ensemble in training.
+
+    Attributes:
+        members: leaves have leading axes `[n_worlds, n_members]`.
+        step: steps taken; outside the member axis, or every cond on it becomes a select.
+        firings: `[n_worlds, n_features]` how often each feature has fired in training.
+        loss: `[n_worlds, n_members]` the last step's.
+    """
+
+    members: Member
+    step: Int[Array, ""]
+    firings: Int[Array, "n_worlds n_features"]
+    loss: Float[Array, "n_worlds n_members"]
+
+
+def init_data(world: World, world_seed: Int[Array, ""]) -> InitData:
+    """What inits may look at, from the world's own stream for it."""
+    x = world.sample(seed_key(world_seed, "init data"), _INIT_SAMPLES).x
+    return InitData(x, world.generating_matrix, world.directions)
+
+
+def init_member(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> Member:
+    """A member before any step. Its key comes from its seeds, never from its place."""
+    params = init_params(spec, key, data, h)
+    return Member(params, adam(h).init(params), init_stats(spec), jnp.zeros((), bool))
+
+
+def member_key(world_seed: Int[Array, ""], sae_seed: Int[Array, ""]) -> PRNGKeyArray:
+    """A member's key from its two seeds."""
+    return jax.random.fold_in(seed_key(sae_seed, "sae"), world_seed)
+
+
+def member_loss(
+    spec: SAESpec, params: Params, run: Stats, h: Hypers, key: PRNGKeyArray, x: Array
+) -> tuple[Array, Stats]:
+    """The loss of one member on one batch, and its next running statistics."""
+    seen = spec.objective.corrupt(key, x, h)
+    f = forward(spec, resolve(spec, params), run, h, seen)
+    loss = spec.objective.loss(key, x, f, h) + spec.penalty.cost(f, run, h)
+    stats = {name: stat.update(run[name], f) for name, stat in spec.stats().items()}
+    return loss, jax.lax.stop_gradient(stats)
+
+
+def member_step(
+    spec: SAESpec,
+    member: Member,
+    h: Hypers,
+    key: PRNGKeyArray,
+    x: Float[Array, "batch d_in"],
+    progress: Float[Array, ""],
+) -> tuple[Member, Array]:
+    """One Adam step of one member. A diverged member stands still: zero gradient, zero lr."""
+    run = {**member.run, "progress": progress}
+    (loss, stats), grad = jax.value_and_grad(member_loss, argnums=1, has_aux=True)(
+        spec, member.params, run, h, key, x
+    )
+    bound = _DIVERGED * (jnp.mean(jnp.sum(x * x, -1)) + 1e-12)
+    diverged = member.diverged | ~(loss < bound)
+    grad = grad.replace(W_dec=spec.decoder.project(member.params.W_dec, grad.W_dec))
+    grad = jax.tree.map(lambda g: jnp.where(diverged, 0.0, g), grad)
+    direction, opt = adam(h).update(grad, member.opt)
+    lr = jnp.where(diverged, 0.0, learning_rate(h, progress))
+    params = jax.tree.map(lambda p, u: p - lr * u, member.params, direction)
+    params = params.replace(W_dec=spec.decoder.retract(params.W_dec))
+    return Member(params, opt, stats, diverged), loss
+
+
+def keys_of(world_seeds: Int[Array, " n_worlds"], label: str) -> PRNGKeyArray:
+    """One named key for each world seed."""
+    return jax.vmap(lambda seed: named_key(seed_key(seed, "data"), label))(world_seeds)

@@ -1,0 +1,168 @@
+"""The data card: what a world's generator realised on a sample, not what was asked for."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import require
+from ..keys import named_key, seed_key
+from .world import World
+
+_BATCH = 256
+_MAX_PAIRED = 2048  # features whose pairwise correlation is measured (the most frequent ones)
+_STARVED = 10  # fewer firings than this in the sample: the probability is not measurable
+
+
+@dataclass(frozen=True)
+class Card:
+    """Measured properties of a world. Probabilities are per sample; cosines are signed."""
+
+    world: str
+    d_in: int
+    n_features: int
+    ratio: float
+    n_samples: int
+    true_l0: float
+    true_l0_sd: float
+    empty_samples: float
+    prob_max: float
+    prob_median: float
+    prob_min: float
+    starved_features: int
+    silent_features: int
+    correlation_rms: float
+    correlation_floor: float
+    correlation_max: float
+    correlation_pairs: int
+    magnitude_mean: float
+    magnitude_sd: float
+    magnitude_max: float
+    norm_mean: float
+    norm_sd: float
+    nearest_cosine: float
+    coherence: float
+    welch_bound: float
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The card as (what, value) lines for a table."""
+        c = self
+        return [
+            ("features in dimensions", f"{c.n_features} in {c.d_in} (ratio {c.ratio:g})"),
+            ("samples", f"{c.n_samples:,}"),
+            ("true L0", f"{c.true_l0:.3f}, sd {c.true_l0_sd:.3f}"),
+            ("empty samples", f"{c.empty_samples:.3%}"),
+            ("firing probability", f"max {c.prob_max:.4g}, median {c.prob_median:.4g}, "
+                                   f"min {c.prob_min:.4g}"),
+            (f"features with < {_STARVED} firings", f"{c.starved_features} "
+                                                  f"({c.silent_features} never fired)"),
+            ("pairwise firing correlation", f"rms {c.correlation_rms:.4f} "
+             f"(noise floor {c.correlation_floor:.4f}), largest {c.correlation_max:.3f}, "
+             f"{c.correlation_pairs:,} pairs"),
+            ("magnitude when on", f"mean {c.magnitude_mean:.3f}, sd {c.magnitude_sd:.3f}, "
+                                  f"max {c.magnitude_max:.3f}"),
+            ("norm of x", f"mean {c.norm_mean:.3f}, sd {c.norm_sd:.3f}"),
+            ("nearest other feature", f"mean max cos {c.nearest_cosine:.3f}"),
+            ("coherence (max |cos|)", f"{c.coherence:.3f} (Welch bound {c.welch_bound:.3f})"),
+        ]  # fmt: skip
+
+    def as_dict(self) -> dict[str, float | int | str]:
+        return asdict(self)
+
+
+def world_card(world: World, n_samples: int = 131_072, seed: int = 0) -> Card:
+    """Samples a world in batches of 256 and measures what it realised.
+
+    The pairwise correlation is that of the on/off indicators (phi), over features that fired
+    at least ten times; its noise floor is 1/sqrt(n_samples), what independent firing shows.
+
+    Raises:
+        ToysaeError: fewer than 256 samples.
+    """
+    require(n_samples >= _BATCH, f"n_samples {n_samples} must be at least {_BATCH}")
+    n_batches = n_samples // _BATCH
+    n = n_batches * _BATCH
+    sums = jax.device_get(_accumulate(world, named_key(seed_key(seed, "world"), "card"), n_batches))
+    counts = np.asarray(sums["counts"], np.float64)
+    probs = counts / n
+    mean_norm, mean_l0 = sums["norm"] / n, counts.sum() / n
+    on = max(counts.sum(), 1.0)
+    mean_value = sums["value"] / on
+    rms, largest, pairs = _correlation(np.asarray(sums["together"], np.float64), counts, n)
+    nearest, coherence = _cosines(np.asarray(world.directions, np.float64))
+    n_features, d_in = world.directions.shape
+    welch = np.sqrt(max(n_features - d_in, 0) / (d_in * max(n_features - 1, 1)))
+    return Card(
+        world=world.name, d_in=d_in, n_features=n_features, ratio=n_features / d_in, n_samples=n,
+        true_l0=float(mean_l0),
+        true_l0_sd=float(np.sqrt(max(sums["l0_square"] / n - mean_l0**2, 0))),
+        empty_samples=float(sums["empty"] / n),
+        prob_max=float(probs.max()), prob_median=float(np.median(probs)),
+        prob_min=float(probs.min()),
+        starved_features=int((counts < _STARVED).sum()), silent_features=int((counts == 0).sum()),
+        correlation_rms=rms, correlation_floor=float(1 / np.sqrt(n)), correlation_max=largest,
+        correlation_pairs=pairs,
+        magnitude_mean=float(mean_value),
+        magnitude_sd=float(np.sqrt(max(sums["value_square"] / on - mean_value**2, 0))),
+        magnitude_max=float(sums["value_max"]),
+        norm_mean=float(mean_norm),
+        norm_sd=float(np.sqrt(max(sums["norm_square"] / n - mean_norm**2, 0))),
+        nearest_cosine=nearest, coherence=coherence, welch_bound=float(welch),
+    )  # fmt: skip
+
+
+@partial(jax.jit, static_argnames="n_batches")
+def _accumulate(world: World, key, n_batches: int) -> dict[str, jax.Array]:
+    paired = min(world.n_features, _MAX_PAIRED)
+    names = ("l0_square", "empty", "value", "value_square", "value_max", "norm", "norm_square")
+    start = {name: jnp.float32(0) for name in names}
+    start["counts"] = jnp.zeros(world.n_features, jnp.int32)
+    start["together"] = jnp.zeros((paired, paired), jnp.float32)
+
+    def body(sums, step):
+        batch = world.sample(jax.random.fold_in(key, step), _BATCH)
+        on = batch.values != 0
+        l0, norm = on.sum(1), jnp.linalg.norm(batch.x, axis=1)
+        fires = (batch.feature_acts[:, :paired] != 0).astype(jnp.float32)
+        new = {
+            "l0_square": (l0**2).sum(),
+            "empty": (l0 == 0).sum(),
+            "value": batch.values.sum(),
+            "value_square": (batch.values**2).sum(),
+            "norm": norm.sum(),
+            "norm_square": (norm**2).sum(),
+            "together": fires.T @ fires,
+        }
+        added = {name: sums[name] + value for name, value in new.items()}
+        added["counts"] = sums["counts"].at[batch.indices].add(on.astype(jnp.int32))
+        added["value_max"] = jnp.maximum(sums["value_max"], batch.values.max())
+        return added, None
+
+    return jax.lax.scan(body, start, jnp.arange(n_batches))[0]
+
+
+def _correlation(together: np.ndarray, counts: np.ndarray, n: int) -> tuple[float, float, int]:
+    p = counts[: len(together)] / n
+    use = (counts[: len(together)] >= _STARVED) & (p < 1)
+    if use.sum() < 2:
+        return float("nan"), float("nan"), 0
+    p, joint = p[use], together[np.ix_(use, use)] / n
+    sd = np.sqrt(p * (1 - p))
+    phi = ((joint - np.outer(p, p)) / np.outer(sd, sd))[np.triu_indices(len(p), 1)]
+    return float(np.sqrt((phi**2).mean())), float(phi[np.abs(phi).argmax()]), phi.size
+
+
+def _cosines(directions: np.ndarray, chunk: int = 1024) -> tuple[float, float]:
+    """Mean over features of the largest signed cosine to another; largest |cos| of all."""
+    if len(directions) < 2:
+        return float("nan"), float("nan")
+    nearest, coherence = [], 0.0
+    for start in range(0, len(directions), chunk):
+        cos = directions[start : start + chunk] @ directions.T
+        rows = np.arange(len(cos))
+        cos[rows, start + rows] = np.nan
+        nearest.append(np.nanmax(cos, axis=1))
+        coherence = max(coherence, float(np.nanmax(np.abs(cos))))
+    return float(np.concatenate(nearest).mean()), coherence

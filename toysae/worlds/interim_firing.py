@@ -1,0 +1,82 @@
+"""The correlated, decaying firing of the interim report, in both of its published readings.
+
+Sharkey, Braun and Millidge 2022: z ~ N(0, Sigma) -> Phi(z) -> decay by feature index ->
+rescale to a mean number of active features -> Bernoulli. The replication (HoagyC,
+sparse_coding) and the other reading ("power") differ in Sigma, decay and rescaling.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.scipy.special import log_ndtr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..keys import named_key
+from .firing import Active, Firing, compact, slots_for
+
+
+@struct.dataclass
+class Replication(Firing):
+    """Phi(z) * decay^g, rescaled so that the mean over features is mean_active / n_features.
+
+    In the replication's code one z is drawn per batch and shared by its rows; `per_sample`
+    draws one for each row instead. An empty row gets one random feature with coefficient 1.
+    """
+
+    root: Float[Array, "n_features n_features"]
+    mean_active: float = struct.field(pytree_node=False)
+    decay: float = struct.field(pytree_node=False)
+    per_sample: bool = struct.field(pytree_node=False)
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        n_features = self.root.shape[0]
+        z = _correlated(key, self.root, n if self.per_sample else 1)
+        raw = jnp.exp(log_ndtr(z)) * self.decay ** jnp.arange(n_features)
+        probs = raw * (self.mean_active / n_features / raw.mean(-1, keepdims=True))
+        active = _draw(key, probs, n, self.mean_active)
+        empty = ~active.on.any(1)
+        random = jax.random.randint(named_key(key, "filler"), (n,), 0, n_features, jnp.int32)
+        return Active(
+            active.indices.at[:, 0].set(jnp.where(empty, random, active.indices[:, 0])),
+            active.on.at[:, 0].set(active.on[:, 0] | empty),
+            empty,
+        )
+
+
+@struct.dataclass
+class Power(Firing):
+    """Phi(z)^(decay * g), rescaled for each sample; empty rows are kept."""
+
+    root: Float[Array, "n_features n_features"]
+    mean_active: float = struct.field(pytree_node=False)
+    decay: float = struct.field(pytree_node=False)
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        n_features = self.root.shape[0]
+        z = _correlated(key, self.root, n)
+        raw = jnp.exp(self.decay * jnp.arange(n_features) * log_ndtr(z))
+        probs = raw * (self.mean_active / n_features / raw.mean(-1, keepdims=True))
+        return _draw(key, probs, n, self.mean_active)
+
+
+def replication_root(key: PRNGKeyArray, n_features: int) -> Float[Array, "n_features n_features"]:
+    """A square root of (U + U^T)/2 - 1.001 lambda_min I, U uniform on [0, 1)."""
+    uniform = jax.random.uniform(key, (n_features, n_features))
+    values, vectors = jnp.linalg.eigh((uniform + uniform.T) / 2)
+    return vectors * jnp.sqrt(jnp.maximum(values - 1.001 * values[0], 0.0))
+
+
+def power_root(key: PRNGKeyArray, n_features: int) -> Float[Array, "n_features n_features"]:
+    """A Gaussian A, so that Sigma = A A^T (its diagonal is about n_features: Phi saturates)."""
+    return jax.random.normal(key, (n_features, n_features))
+
+
+def _correlated(key: PRNGKeyArray, root: Array, n: int) -> Array:
+    return jax.random.normal(named_key(key, "copula"), (n, root.shape[1])) @ root.T
+
+
+def _draw(key: PRNGKeyArray, probs: Array, n: int, mean_active: float) -> Active:
+    n_features = probs.shape[-1]
+    fires = jax.random.uniform(named_key(key, "fire"), (n, n_features)) < probs
+    indices, on = compact(fires, slots_for(mean_active, n_features))
+    return Active(indices, on, jnp.zeros(n, bool))

@@ -1,0 +1,52 @@
+"""Firing probabilities by feature rank, rescaled to a mean number of active features."""
+
+import numpy as np
+
+from ..errors import require, unknown
+
+TAILS = ("uniform", "geometric", "zipf")
+
+
+def firing_probabilities(
+    tail: str, n_features: int, l0: float, decay: float = 0.99, exponent: float = 1.0
+) -> np.ndarray:
+    """Probabilities `[n_features]`, falling with rank, that sum to `l0`.
+
+    Args:
+        tail: "uniform" (all equal), "geometric" (p_i proportional to decay^i) or "zipf"
+            (p_i proportional to (i + 1)^-exponent).
+        n_features: number of features.
+        l0: mean number of active features in a sample, in (0, n_features].
+        decay: of the geometric tail, in (0, 1].
+        exponent: of the Zipf tail, at least 0.
+
+    Raises:
+        ToysaeError: an unknown tail or a number out of range.
+    """
+    require(n_features >= 1, f"n_features {n_features} must be at least 1")
+    require(0 < l0 <= n_features, f"l0 {l0} must be in (0, n_features = {n_features}]")
+    require(0 < decay <= 1, f"decay {decay} must be in (0, 1]")
+    require(exponent >= 0, f"exponent {exponent} must be at least 0")
+    rank = np.arange(n_features, dtype=np.float64)
+    if tail == "uniform":
+        weights = np.ones(n_features)
+    elif tail == "geometric":
+        weights = decay**rank
+    elif tail == "zipf":
+        weights = (rank + 1) ** -exponent
+    else:
+        raise unknown("firing", tail, TAILS)
+    return _rescale(weights, l0)
+
+
+def _rescale(weights: np.ndarray, l0: float) -> np.ndarray:
+    """Scales to sum `l0`; what would pass 1 is held there and the rest makes up for it."""
+    capped = np.zeros(len(weights), bool)
+    for _ in range(len(weights)):
+        free = weights[~capped].sum()
+        probs = np.where(capped, 1.0, weights * ((l0 - capped.sum()) / free if free else 0.0))
+        over = probs > 1
+        if not over.any():
+            return probs
+        capped |= over
+    return np.minimum(probs, 1.0)

@@ -106,9 +106,10 @@ class Results:
                     f"{self.path} holds a different configuration: {field} was {had}, now {wants}: "
                     "choose another --out, or --fresh to discard it",
                 )
-        (self.path / "groups").mkdir(parents=True, exist_ok=True)
         config = {"experiment": settings, **prose, **provenance()}
+        self.path.mkdir(parents=True, exist_ok=True)
         write(self.path / "config.json", lambda p: p.write_text(json.dumps(config, indent=1)))
+        (self.path / "groups").mkdir(exist_ok=True)
 
     def save_group(
         self,

@@ -1,0 +1,146 @@
+"""Throughput of training, held against this machine's own float32 matmul in the same run."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from .errors import require, unknown
+from .sae import make_spec
+from .sweeps.members import make_group
+from .sweeps.results import provenance, write
+from .training import Group, advance, start
+from .worlds import make_world
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One timed group: `n_members` SAEs on one sphere world."""
+
+    recipe: str
+    d_in: int
+    n_features: int
+    d_sae: int
+    n_members: int
+    batch_size: int = 256
+
+
+PRESETS = {
+    "small": Preset("untied", 64, 128, 256, 1),
+    "small-tied": Preset("tied", 64, 128, 256, 1),
+    "small-sweep": Preset("untied", 64, 128, 256, 16),
+    "small-sweep-tied": Preset("tied", 64, 128, 256, 16),
+    "medium": Preset("untied", 256, 512, 1024, 1),
+    "medium-sweep": Preset("untied", 256, 512, 1024, 8),
+}
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to time.
+
+    Attributes:
+        preset: names of presets; all if none is given.
+        seconds: about how long each round of timing lasts.
+        rounds: rounds; the median is reported, matmul and training alternate.
+        out: a JSON file for the numbers with their provenance.
+    """
+
+    preset: tuple[str, ...] = ()
+    seconds: float = 2.0
+    rounds: int = 5
+    out: Path | None = None
+
+
+def bench(options: BenchOptions) -> pd.DataFrame:
+    """Times the presets, alternating with the matmul rate.
+
+    A step's FLOPs are counted as its five products of 2 * batch * d_in * d_sae (encode,
+    decode, two weight gradients, one gradient to z), nothing else.
+
+    Raises:
+        ToysaeError: an unknown preset, or a number that is not positive.
+    """
+    require(options.seconds > 0, f"seconds {options.seconds} must be more than 0")
+    require(options.rounds >= 1, f"rounds {options.rounds} must be at least 1")
+    for name in options.preset:
+        if name not in PRESETS:
+            raise unknown("preset", name, PRESETS)
+    frame = pd.DataFrame(
+        [_time_preset(name, options) for name in options.preset or tuple(PRESETS)]
+    )
+    frame.attrs["import_s"] = import_seconds()
+    print(f"import toysae: {frame.attrs['import_s']:.2f} s", file=sys.stderr)
+    if options.out is not None:
+        record = {"rows": frame.to_dict("records"), "import_s": frame.attrs["import_s"]}
+        record |= provenance() | {"command": " ".join(["toysae", *sys.argv[1:]])}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write(options.out, lambda p: p.write_text(json.dumps(record, indent=1) + "\n"))
+    return frame
+
+
+def import_seconds() -> float:
+    """How long `import toysae` takes in a new process, in seconds."""
+    code = "import time; t = time.perf_counter(); import toysae; print(time.perf_counter() - t)"
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+
+
+def _group(p: Preset) -> Group:
+    world = make_world("sphere", d_in=p.d_in, n_features=p.n_features)
+    spec = make_spec(p.recipe, p.d_in, p.d_sae)
+    return make_group([world], [0], spec, {"l1_coeff": 0.1}, range(p.n_members), p.batch_size)
+
+
+def _time_preset(name: str, options: BenchOptions) -> dict[str, float | str]:
+    p = PRESETS[name]
+    group = _group(p)
+    total = jnp.float32(1e6)
+    begun = time.perf_counter()
+    state = advance(start(group), group, jnp.int32(1), total)
+    state.loss.block_until_ready()
+    compile_s = time.perf_counter() - begun
+    begun = time.perf_counter()
+    state = advance(state, group, jnp.int32(11), total)
+    state.loss.block_until_ready()
+    chunk = max(int(options.seconds * 10 / (time.perf_counter() - begun)), 10)
+    samples, matmul = [], []
+    for _ in range(options.rounds):
+        matmul.append(matmul_rate())
+        until = state.step + chunk
+        begun = time.perf_counter()
+        state = advance(state, group, until, total)
+        state.loss.block_until_ready()
+        samples.append(chunk * p.batch_size * p.n_members / (time.perf_counter() - begun))
+    rate = float(np.median(samples))
+    share = np.median(np.array(samples) / np.array(matmul)) * 10 * p.d_in * p.d_sae
+    return {
+        "preset": name,
+        "recipe": p.recipe,
+        "shape": f"d {p.d_in} / {p.n_features} features / {p.d_sae} latents",
+        "SAEs": p.n_members,
+        "k SAE-samples/s": round(rate / 1e3, 1),
+        "low": round(min(samples) / 1e3, 1),
+        "high": round(max(samples) / 1e3, 1),
+        "share of matmul": round(float(share), 3),
+        "matmul GFLOP/s": round(float(np.median(matmul)) / 1e9, 1),
+        "compile s": round(compile_s, 2),
+    }
+
+
+def matmul_rate(n: int = 2048, repeats: int = 5) -> float:
+    """This device's float32 matmul rate in FLOP/s, by a product of n x n."""
+    a = jnp.ones((n, n), jnp.float32)
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
+    begun = time.perf_counter()
+    for _ in range(repeats):
+        last = product(a, a)
+    last.block_until_ready()
+    return repeats * 2 * n**3 / (time.perf_counter() - begun)

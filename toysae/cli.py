@@ -1,0 +1,191 @@
+"""The command line: toysae run | list | world | bench."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from .errors import ToysaeError, require, unknown
+
+USAGE = """usage: toysae COMMAND
+
+  run FILE [--smoke] [--out DIR] [--FIELD VALUE ...]   run an experiment, draw its figures
+  list [DIR]                                           experiments, worlds, recipes, inits
+  world NAME [--FIELD VALUE ...]                       what a world's generator realises
+  bench [--preset ...] [--out FILE]                    samples/s against this machine's matmul
+
+toysae COMMAND --help shows the fields."""
+
+_out = Console()
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run goes.
+
+    Attributes:
+        out: results directory; results/NAME if not given.
+        figures_dir: where figures go; OUT/figures if not given.
+        smoke: the experiment's own seconds-long version.
+        fresh: discard what is in OUT and begin again.
+        quiet: no progress bar.
+    """
+
+    out: Path | None = None
+    figures_dir: Path | None = None
+    smoke: bool = False
+    fresh: bool = False
+    quiet: bool = False
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console script. Bad input is one line on stderr and exit status 2."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not args or args[0] in ("-h", "--help"):
+            _out.print(USAGE, markup=False, highlight=False)
+            return
+        command, rest = args[0], args[1:]
+        if command not in COMMANDS:
+            raise unknown("command", command, COMMANDS)
+        _use_compilation_cache()
+        COMMANDS[command](rest)
+    except ToysaeError as error:
+        print(f"toysae: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("toysae: stopped; finished groups are kept, the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _use_compilation_cache() -> None:
+    """Compiled programs outlive the process, so a second start is quick."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home / "toysae" / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _run(args: list[str]) -> None:
+    from .plotting import FIGURES, draw
+    from .sweeps import Experiment, load_experiment, run, summarise_runs
+
+    path, rest = _positional(args, "an experiment file, e.g. experiments/recovery.py")
+    names = [f.name for f in fields(RunOptions)] + [
+        f.name for f in fields(Experiment) if f.name != "smoke"
+    ]
+    _check_flags(rest, "field", names)
+    experiment = load_experiment(path)
+    # Smoke's overrides are defaults too, so that fields given beside --smoke win over them.
+    start = experiment.smoked() if "--smoke" in rest else experiment
+    both = make_dataclass(
+        "Run",
+        [
+            ("options", Annotated[RunOptions, tyro.conf.OmitArgPrefixes], field(default=RunOptions())),
+            ("experiment", Annotated[Experiment, tyro.conf.OmitArgPrefixes], field(default=start)),
+        ],
+    )
+    given: Any = tyro.cli(both, args=rest, prog=f"toysae run {path}")
+    options, experiment = given.options, given.experiment
+    for figure in experiment.figures:
+        if figure not in FIGURES:
+            raise unknown("figure", figure, FIGURES)
+    name = Path(path).stem + ("-smoke" if options.smoke else "")
+    out = options.out or Path("results") / name
+    _out.print(f"[bold]{experiment.question}[/bold]")
+    results = run(experiment, out, options.fresh, options.quiet)
+    table = results.table
+    print_frame(summarise_runs(table), f"{name}: best L1 (chosen on the other world seeds), "
+                f"mean ± half-width of the 95 % interval (worlds)")  # fmt: skip
+    for file in draw(results, experiment.figures, options.figures_dir or out / "figures"):
+        _out.print(f"drew {file}", highlight=False)
+    _out.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False)
+
+
+def _list(args: list[str]) -> None:
+    from .sae import INITS, RECIPES
+    from .sweeps import load_experiment
+    from .worlds import WORLDS
+
+    directory = Path(args[0]) if args else Path("experiments")
+    require(directory.is_dir(), f"{directory} is no directory: give the one with your experiments")
+    table = Table("experiment", "question", "run time", title=f"experiments in {directory}")
+    for file in sorted(directory.glob("*.py")):
+        experiment = load_experiment(file)
+        table.add_row(str(file), experiment.question, experiment.run_time)
+    _out.print(table)
+    for kind, rows in (("world", WORLDS), ("recipe", RECIPES), ("init", INITS)):
+        _out.print(f"[bold]{kind}s[/bold]: {', '.join(rows)}", highlight=False)
+
+
+def _world(args: list[str]) -> None:
+    from .worlds import make_world, world_fields
+
+    name, rest = _positional(args, "a world, e.g. sphere")
+    known = world_fields(name)
+    _check_flags(rest, f"field of world {name!r}", [*known, "seed", "n_samples"])
+    options = make_dataclass(
+        "WorldOptions",
+        [(f, type(default), default) for f, default in known.items()]
+        + [("seed", int, 0), ("n_samples", int, 131_072)],
+        frozen=True,
+    )
+    given = vars(tyro.cli(options, args=rest, prog=f"toysae world {name}"))
+    seed, n_samples = given.pop("seed"), given.pop("n_samples")
+    card = make_world(name, seed, **given).card(n_samples)
+    table = Table("what", "realised", title=f"world {name}, seed {seed}")
+    for row in card.rows():
+        table.add_row(*row)
+    _out.print(table)
+
+
+def _bench(args: list[str]) -> None:
+    from .bench import BenchOptions, bench
+
+    _check_flags(args, "option", [f.name for f in fields(BenchOptions)])
+    print_frame(bench(tyro.cli(BenchOptions, args=args, prog="toysae bench")), "throughput")
+
+
+COMMANDS = {"run": _run, "list": _list, "world": _world, "bench": _bench}
+
+
+def _positional(args: list[str], what: str) -> tuple[str, list[str]]:
+    require(bool(args) and not args[0].startswith("-"), f"name {what}")
+    return args[0], args[1:]
+
+
+def _check_flags(args: list[str], kind: str, known: list[str]) -> None:
+    """tyro knows unknown options too, but answers with a page; this is one line."""
+    for arg in args:
+        if not arg.startswith("--"):
+            continue
+        name = arg[2:].split("=")[0].replace("-", "_")
+        if name != "help" and name not in known and name.removeprefix("no_") not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean --{near[0].replace('_', '-')}? " if near else ""
+            raise ToysaeError(f"unknown {kind} {arg!r}: {hint}--help lists them")
+
+
+def print_frame(frame, title: str) -> None:
+    """A DataFrame as a table on the terminal; columns that never vary go into the title."""
+    constant = [c for c in frame.columns if len(frame) > 1 and frame[c].nunique() == 1]
+    shown = [c for c in frame.columns if c not in constant]
+    fixed = ", ".join(f"{c} {frame[c].iloc[0]}" for c in constant if str(frame[c].iloc[0]))
+    table = Table(title=title, caption=fixed or None)
+    for column in shown:
+        table.add_column(str(column), no_wrap=True)
+    for row in frame[shown].itertuples(index=False):
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+    wide = Console(width=None if _out.is_terminal else 160)
+    wide.print(table)
+
+

@@ -73,9 +73,7 @@ def bench(options: BenchOptions) -> pd.DataFrame:
     for name in options.preset:
         if name not in PRESETS:
             raise unknown("preset", name, PRESETS)
-    frame = pd.DataFrame(
-        [_time_preset(name, options) for name in options.preset or tuple(PRESETS)]
-    )
+    frame = pd.DataFrame([_time_preset(name, options) for name in options.preset or tuple(PRESETS)])
     frame.attrs["import_s"] = import_seconds()
     print(f"import toysae: {frame.attrs['import_s']:.2f} s", file=sys.stderr)
     if options.out is not None:
@@ -89,7 +87,9 @@ def bench(options: BenchOptions) -> pd.DataFrame:
 def import_seconds() -> float:
     """How long `import toysae` takes in a new process, in seconds."""
     code = "import time; t = time.perf_counter(); import toysae; print(time.perf_counter() - t)"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    return float(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    )
 
 
 def _group(p: Preset) -> Group:

@@ -61,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"toysae: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("toysae: stopped; finished groups are kept, the same command goes on", file=sys.stderr)
+        print(
+            "toysae: stopped; finished groups are kept, the same command goes on", file=sys.stderr
+        )
         raise SystemExit(130) from None
 
 
@@ -90,7 +92,11 @@ def _run(args: list[str]) -> None:
     both = make_dataclass(
         "Run",
         [
-            ("options", Annotated[RunOptions, tyro.conf.OmitArgPrefixes], field(default=RunOptions())),
+            (
+                "options",
+                Annotated[RunOptions, tyro.conf.OmitArgPrefixes],
+                field(default=RunOptions()),
+            ),
             ("experiment", Annotated[Experiment, tyro.conf.OmitArgPrefixes], field(default=start)),
         ],
     )
@@ -187,5 +193,3 @@ def print_frame(frame, title: str) -> None:
         table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
     wide = Console(width=None if _out.is_terminal else 160)
     wide.print(table)
-
-

@@ -1,7 +1,6 @@
 """A ceiling from the truth: nonnegative FISTA codes on the true features.
 
-Minimises ``‖x - a D‖² + λ ‖a‖₁`` over a >= 0 (Beck and Teboulle 2009) with the restarts of
-O'Donoghue and Candès (2015). It is what a perfect dictionary with a perfect encoder would
+Minimises ``‖x - a D‖² + λ ‖a‖₁`` over a >= 0, see :mod:`toysae.sae.fista`. It is what a perfect dictionary with a perfect encoder would
 score at that λ, shrinkage included; it is not a bound on every score (the truth can have the
 worse loss).
 """
@@ -15,8 +14,7 @@ from jaxtyping import Array, Float
 
 from toysae.errors import require
 from toysae.recovery.evaluate import add_batch, empty_totals, summarise
-
-_matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+from toysae.sae.fista import exact_lipschitz, fista
 
 
 @partial(jax.jit, static_argnames="n_iterations")
@@ -43,31 +41,10 @@ def fista_codes(
         ToysaeError: `n_iterations` is below 1.
     """
     require(n_iterations >= 1, f"n_iterations = {n_iterations!r}: write at least 1")
-    # eigvalsh, not power iteration: an L that is too small diverges. Both Grams have the same
-    # largest eigenvalue.
-    n_features, d_in = directions.shape
-    rows = directions if n_features <= d_in else directions.T
-    top = jnp.linalg.eigvalsh(_matmul(rows, rows.T))[-1]
-    lipschitz = jnp.maximum(top * (1 + 1e-5), jnp.finfo(x.dtype).tiny)
-    # The gradient of the square is 2 (a D - x) Dᵀ, Lipschitz with 2 L: hence λ / (2 L).
-    threshold = l1_coeff / (2 * lipschitz)
-
-    def step(carry, _):
-        codes, ahead, t = carry
-        descent = _matmul(x - _matmul(ahead, directions), directions.T) / lipschitz
-        new = jnp.maximum(ahead + descent - threshold, 0)
-        # Momentum that points uphill is dropped, sample by sample.
-        uphill = jnp.sum((ahead - new) * (new - codes), axis=-1, keepdims=True) > 0
-        t = jnp.where(uphill, 1.0, t)
-        t_new = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
-        return (new, new + (t - 1) / t_new * (new - codes), t_new), None
-
-    start = jnp.zeros((x.shape[0], n_features), x.dtype)
-    ones = jnp.ones((x.shape[0], 1), x.dtype)
-    (codes, _, _), _ = lax.scan(step, (start, start, ones), length=n_iterations)
-    return codes
+    return fista(x, directions, l1_coeff, exact_lipschitz(directions), n_iterations)
 
 
+@partial(jax.jit, static_argnames="n_iterations")
 def fista_oracle(
     x: Float[Array, "batch d_in"],
     directions: Float[Array, "n_features d_in"],
@@ -93,7 +70,7 @@ def fista_oracle(
     def one(l1_coeff):
         codes = fista_codes(x, directions, l1_coeff, n_iterations)
         totals = empty_totals(x.shape[1], directions.shape[0])
-        scores = summarise(add_batch(totals, x, _matmul(codes, directions), codes))
+        scores = summarise(add_batch(totals, x, codes @ directions, codes))
         return {name: scores[name] for name in ("l0", "ev", "mse")}
 
     coefficients = jnp.asarray(l1_coeffs, x.dtype)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .fista import fista, quick_lipschitz
 from .part import Encoding, Hyper, Hypers, Part, Weights
 
 
@@ -80,31 +81,4 @@ class FISTA(Encoder):
 
     def encode(self, w: Weights, x: Array, h: Hypers) -> Encoding:
         D, x = jax.lax.stop_gradient((w.W_dec, x))
-        return Encoding(fista(x, D, h["l1_coeff"], self.n_iterations))
-
-
-def fista(
-    x: Float[Array, "*batch d_in"], D: Float[Array, "n d_in"], l1_coeff: Array | float, n: int
-) -> Float[Array, "*batch n"]:
-    """argmin over z >= 0 of ||x - zD||^2 + l1_coeff ||z||_1 after `n` iterations.
-
-    The step is 1/L with L the largest eigenvalue of D D^T, bounded by power iteration on the
-    smaller Gram matrix; the threshold under this scale of the loss is l1_coeff / (2 L).
-    """
-    gram = D @ D.T if D.shape[0] <= D.shape[1] else D.T @ D
-    v = jnp.ones(gram.shape[0])
-    for _ in range(30):
-        v = gram @ v
-        v = v / jnp.sqrt(jnp.sum(v * v) + 1e-30)
-    # Power iteration approaches from below; 2 % more keeps the step safe.
-    lipschitz = 1.02 * jnp.sum(v * (gram @ v)) + 1e-12
-    start = jnp.zeros((*x.shape[:-1], D.shape[0]), x.dtype)
-
-    def body(_, carry):
-        z, y, t = carry
-        step = y - (y @ D - x) @ D.T / lipschitz
-        new = jax.nn.relu(step - l1_coeff / (2 * lipschitz))
-        t_new = (1 + jnp.sqrt(1 + 4 * t * t)) / 2
-        return new, new + (t - 1) / t_new * (new - z), t_new
-
-    return jax.lax.fori_loop(0, n, body, (start, start, jnp.float32(1)))[0]
+        return Encoding(fista(x, D, h["l1_coeff"], quick_lipschitz(D), self.n_iterations))

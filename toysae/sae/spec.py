@@ -68,9 +68,14 @@ class SAESpec:
         """The running statistics that the parts read, by name."""
         return {stat.name: stat for part in self.parts() for stat in part.stats}
 
+    def once_started(self) -> "SAESpec":
+        """The spec of the steps: the init plays no part any more, so that SAEs which differ
+        only in it share one compiled program."""
+        return replace(self, init=RandomUnit())
+
     def at_inference(self) -> "SAESpec":
         """The spec used outside training."""
-        return replace(self, activation=self.activation.at_inference())
+        return replace(self.once_started(), activation=self.activation.at_inference())
 
     def check_hypers(self, values: Mapping[str, float]) -> None:
         """Refuses one member's numbers that no `k` or the like allows.

@@ -198,7 +198,9 @@ def load_experiment(path: str | Path) -> Experiment:
     except ToysaeError:
         raise
     except Exception as error:
-        raise ToysaeError(f"{path} is not an experiment: {type(error).__name__}: {error}") from error
+        raise ToysaeError(
+            f"{path} is not an experiment: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(found, Experiment):
         raise ToysaeError(
             f"{path} is not an experiment: define `experiment = Experiment(...)` in it"

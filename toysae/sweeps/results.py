@@ -1,10 +1,10 @@
 """Results on disk: a directory whose every file is written whole or not at all.
 
-    config.json              the experiment's fields, versions, device
-    table.csv                one row for each SAE
-    groups/<group>.csv       its rows; written last, so it marks the group as finished
-    groups/<group>.npz       arrays by row: MCS of every feature, curves, firings
-    groups/<group>.safetensors   weights, if kept
+config.json              the experiment's fields, versions, device
+table.csv                one row for each SAE
+groups/<group>.csv       its rows; written last, so it marks the group as finished
+groups/<group>.npz       arrays by row: MCS of every feature, curves, firings
+groups/<group>.safetensors   weights, if kept
 """
 
 import json
@@ -97,7 +97,9 @@ class Results:
         old = self.config
         if old is None:
             stray = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
-            require(not stray, f"{self.path} is not empty and holds no results: choose another --out")
+            require(
+                not stray, f"{self.path} is not empty and holds no results: choose another --out"
+            )
         else:
             for field in sorted({*settings, *old["experiment"]}):
                 had, wants = old["experiment"].get(field), settings.get(field)

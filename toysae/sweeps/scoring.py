@@ -24,7 +24,7 @@ from ..training.state import keys_of
 from ..worlds import World
 
 THRESHOLDS = (0.8, 0.9, 0.95)
-_ORACLE_SAMPLES = 2048
+_ORACLE_SAMPLES = 1024
 
 
 @partial(jax.jit, static_argnames=("n_batches", "batch_size"))

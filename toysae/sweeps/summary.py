@@ -42,5 +42,3 @@ def _note(rows: pd.DataFrame, table: pd.DataFrame) -> str:
     if same["diverged"].any():
         notes.append(f"{int(same['diverged'].sum())} of {len(same)} diverged")
     return ", ".join(notes)
-
-

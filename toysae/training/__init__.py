@@ -1,6 +1,16 @@
 """One compiled loop over steps, vmapped over worlds and members."""
 
-from .loop import Group, Probe, Trained, advance, curve_points, probe_all, start, train_group, trained
+from .loop import (
+    Group,
+    Probe,
+    Trained,
+    advance,
+    curve_points,
+    probe_all,
+    start,
+    train_group,
+    trained,
+)
 from .state import Member, TrainState
 
 __all__ = [

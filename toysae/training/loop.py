@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from ..sae import SAE, Hypers, SAESpec, finished
 from ..worlds import World
+from .optimiser import HYPERS
 from .state import (
     Member,
     TrainState,
@@ -53,6 +54,13 @@ class Group:
     def n_rows(self) -> int:
         """SAEs in the group: worlds x members."""
         return self.world_seeds.shape[0] * self.sae_seeds.shape[0]
+
+    def once_started(self) -> "Group":
+        """The group as its steps see it: without what only the init reads."""
+        spec = self.spec.once_started()
+        read = {*spec.hypers(), *(hyper.name for hyper in HYPERS)}
+        hypers = {name: value for name, value in self.hypers.items() if name in read}
+        return self.replace(spec=spec, hypers=hypers)
 
 
 @jax.jit
@@ -166,11 +174,14 @@ def train_group(
         on_chunk: called with the number of steps done after each chunk.
     """
     state = start(group)
+    group = group.once_started()
     steps = curve_points(n_steps, n_points)
     points = []
     for until in steps:
         state = advance(state, group, jnp.int32(until), jnp.float32(n_steps))
-        points.append(jax.device_get({**probe_all(state, group, probe, n_eval), "loss": state.loss}))
+        points.append(
+            jax.device_get({**probe_all(state, group, probe, n_eval), "loss": state.loss})
+        )
         on_chunk(int(until))
     points[0]["loss"] = np.full_like(points[0]["loss"], np.nan)  # no step taken, no loss yet
     curves = {name: np.stack([p[name] for p in points], -1) for name in points[0]}

@@ -112,7 +112,9 @@ def independent(probs: np.ndarray) -> Firing:
     accept, alias = alias_table(hazards / total)
     cdf = stats.poisson.cdf(np.arange(slots), total)
     return Arrivals(
-        jnp.asarray(accept, jnp.float32), jnp.asarray(alias, jnp.int32), jnp.asarray(cdf, jnp.float32)
+        jnp.asarray(accept, jnp.float32),
+        jnp.asarray(alias, jnp.int32),
+        jnp.asarray(cdf, jnp.float32),
     )
 
 

@@ -14,9 +14,7 @@ class Magnitude:
     """A law of coefficients; `sample` is traceable and sees which feature each slot holds."""
 
     @abstractmethod
-    def sample(
-        self, key: PRNGKeyArray, indices: Int[Array, "n slots"]
-    ) -> Float[Array, "n slots"]:
+    def sample(self, key: PRNGKeyArray, indices: Int[Array, "n slots"]) -> Float[Array, "n slots"]:
         """One coefficient for each slot."""
 
 

@@ -1,0 +1,232 @@
+"""The forward pass of every encoder and activation against float64 NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toysae.sae import SAE, Weights, forward, make_spec
+from toysae.sae.activations import BatchTopK, Threshold, kth_largest
+from toysae.sae.encoders import FISTA, Gated, Tied, Untied, fista
+from toysae.sae.penalties import L1, GatedAux, L1DecoderNorm
+
+D, S, N = 6, 10, 40
+RUN = {"progress": jnp.float32(1), "threshold": jnp.array([0.3, 0.5])}
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    rng = np.random.default_rng(0)
+    W_dec = rng.normal(size=(S, D))
+    W_dec /= np.linalg.norm(W_dec, axis=1, keepdims=True)
+    own = {name: rng.normal(size=S) * 0.3 for name in ("b_enc", "b_gate", "b_mag", "r_mag")}
+    return {"x": rng.normal(size=(N, D)), "W_dec": W_dec, "b_dec": rng.normal(size=D) * 0.2,
+            "W_enc": rng.normal(size=(D, S)), **own}  # fmt: skip
+
+
+def relu(a):
+    return np.maximum(a, 0)
+
+
+def run(recipe, a, hypers=(), names=("W_enc", "b_enc"), bias=True, **axes):
+    spec = make_spec(recipe, D, S, **axes)
+    f32 = {k: jnp.asarray(v, jnp.float32) for k, v in a.items()}
+    w = Weights(f32["W_dec"], f32["b_dec"] if bias else None, {n: f32[n] for n in names})
+    h = {k: jnp.float32(v) for k, v in dict(hypers).items()}
+    return forward(spec, w, RUN, h, f32["x"]), h
+
+
+def check(f, z, x_hat):
+    assert 0 < (z > 0).mean() < 1
+    np.testing.assert_array_equal(np.asarray(f.z) > 0, z > 1e-7)
+    np.testing.assert_allclose(f.z, z, atol=1e-5)
+    np.testing.assert_allclose(f.x_hat, x_hat, atol=1e-5)
+    np.testing.assert_allclose(f.fire_rate, (z > 0).mean(0), atol=1e-6)
+
+
+def test_untied(arrays):
+    a = arrays
+    f, _ = run("untied", a)
+    z = relu((a["x"] - a["b_dec"]) @ a["W_enc"] + a["b_enc"])
+    check(f, z, z @ a["W_dec"] + a["b_dec"])
+
+
+def test_a_post_bias_is_only_added(arrays):
+    from toysae.sae.decoders import UnitNorm
+
+    a = arrays
+    f, _ = run("untied", a, decoder=UnitNorm("post"))
+    z = relu(a["x"] @ a["W_enc"] + a["b_enc"])
+    check(f, z, z @ a["W_dec"] + a["b_dec"])
+
+
+def test_tied(arrays):
+    a = arrays
+    f, _ = run("tied", a, names=("b_enc",), bias=False)
+    z = relu(a["x"] @ a["W_dec"].T + a["b_enc"])
+    check(f, z, z @ a["W_dec"])
+
+
+def test_gated_and_its_auxiliary_loss(arrays):
+    a = arrays
+    f, h = run("gated", a, {"l1_coeff": 0.7, "l1_warmup": 0.0},
+               names=("W_enc", "b_gate", "b_mag", "r_mag"))  # fmt: skip
+    shared = (a["x"] - a["b_dec"]) @ a["W_enc"]
+    gate = shared + a["b_gate"]
+    z = (gate > 0) * relu(np.exp(a["r_mag"]) * shared + a["b_mag"])
+    check(f, z, z @ a["W_dec"] + a["b_dec"])
+    through = relu(gate) @ a["W_dec"] + a["b_dec"]
+    aux = ((a["x"] - through) ** 2).sum(1).mean()
+    assert float(GatedAux().cost(f, RUN, h)) == pytest.approx(aux, rel=1e-5)
+    # The sparsity cost of a gated SAE is that of its rectified gate.
+    assert float(L1().cost(f, RUN, h)) == pytest.approx(0.7 * relu(gate).sum(1).mean(), rel=1e-5)
+
+
+def test_gated_aux_stops_the_decoders_gradient(arrays):
+    f, h = run("gated", arrays, {"l1_coeff": 0.7}, names=("W_enc", "b_gate", "b_mag", "r_mag"))
+    grad = jax.grad(lambda w: GatedAux().cost(f.replace(w=w), RUN, h))(f.w)
+    assert not np.asarray(grad.W_dec).any() and not np.asarray(grad.b_dec).any()
+
+
+def test_penalties_against_numpy(arrays):
+    a = arrays
+    f, _ = run("untied", {**a, "W_dec": a["W_dec"] * np.arange(1, S + 1)[:, None]})
+    z = relu((a["x"] - a["b_dec"]) @ a["W_enc"] + a["b_enc"])
+    h = {"l1_coeff": jnp.float32(0.4), "l1_warmup": jnp.float32(0.5)}
+    for progress, factor in ((0.1, 0.2), (0.5, 1.0), (0.9, 1.0)):
+        stats = {"progress": jnp.float32(progress)}
+        l1 = 0.4 * factor * z.sum(1).mean()
+        assert float(L1().cost(f, stats, h)) == pytest.approx(l1, rel=1e-5)
+        normed = 0.4 * factor * (z * np.arange(1, S + 1)).sum(1).mean()
+        assert float(L1DecoderNorm().cost(f, stats, h)) == pytest.approx(normed, rel=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_topk(arrays, k):
+    a = arrays
+    f, _ = run("topk", a, {"k": k})
+    z = relu((a["x"] - a["b_dec"]) @ a["W_enc"] + a["b_enc"])
+    order = np.argsort(-z, axis=1)
+    for row, best in zip(z, order, strict=True):
+        row[best[k:]] = 0
+    check(f, z, z @ a["W_dec"] + a["b_dec"])
+
+
+@pytest.mark.parametrize("k", [1, 2.5, 4])
+def test_batchtopk_in_training(arrays, k):
+    a = arrays
+    f, _ = run("batchtopk", a, {"k": k})
+    z = relu((a["x"] - a["b_dec"]) @ a["W_enc"] + a["b_enc"])
+    kept = np.sort(z.ravel())[::-1][: int(k * N)]
+    z = np.where(z >= kept[-1], z, 0)
+    assert (z > 0).sum() == int(k * N)
+    check(f, z, z @ a["W_dec"] + a["b_dec"])
+
+
+def test_batchtopk_outside_training_keeps_what_passes_the_recorded_threshold(arrays):
+    a = arrays
+    spec = make_spec("batchtopk", D, S)
+    assert isinstance(spec.at_inference().activation, Threshold)
+    f32 = {k: jnp.asarray(v, jnp.float32) for k, v in a.items()}
+    w = Weights(f32["W_dec"], f32["b_dec"], {n: f32[n] for n in ("W_enc", "b_enc")})
+    sae = SAE(w, RUN, {"k": jnp.float32(2)}, spec.at_inference())
+    z = relu((a["x"] - a["b_dec"]) @ a["W_enc"] + a["b_enc"])
+    z = np.where(z >= 0.6, z, 0)  # 0.3 of weight 0.5, bias-corrected
+    check(sae(f32["x"]), z, z @ a["W_dec"] + a["b_dec"])
+    # One sample alone is coded as in the batch.
+    np.testing.assert_allclose(sae.encode(f32["x"][3]), z[3], atol=1e-5)
+    np.testing.assert_allclose(sae.decode(sae.encode(f32["x"])), sae(f32["x"]).x_hat, atol=1e-6)
+
+
+def test_the_threshold_is_a_bias_corrected_mean_of_the_smallest_kept(arrays):
+    f, _ = run("batchtopk", arrays, {"k": 2})
+    (stat,) = BatchTopK.stats
+    smallest, state, mean = [], stat.init(S), 0.0
+    for scale in (1.0, 2.0, 5.0):
+        state = stat.update(state, f.replace(z=f.z * scale))
+        smallest.append(scale * float(f.z[f.z > 0].min()))
+        mean = 0.99 * mean + 0.01 * smallest[-1]
+    weight = 1 - 0.99**3
+    assert float(state[0] / state[1]) == pytest.approx(mean / weight, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(D, S), (D, 4)])
+@pytest.mark.parametrize("l1_coeff", [0.01, 0.3])
+def test_fista_meets_the_kkt_conditions(shape, l1_coeff):
+    d, s = shape
+    rng = np.random.default_rng(s)
+    dictionary = rng.normal(size=(s, d))
+    dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
+    x = rng.normal(size=(30, d))
+    z = fista(jnp.asarray(x, jnp.float32), jnp.asarray(dictionary, jnp.float32), l1_coeff, 1000)
+    z = np.asarray(z, np.float64)
+    gradient = 2 * (z @ dictionary - x) @ dictionary.T + l1_coeff
+    assert z.min() >= 0 and (z > 0).any() and (z == 0).any()
+    assert np.abs(gradient[z > 1e-4]).max() < 2e-3
+    assert gradient[z == 0].min() > -2e-3
+
+
+def test_thirty_fista_iterations_come_near_the_optimum(arrays):
+    a = arrays
+    f, _ = run("fista", a, {"l1_coeff": 0.3}, names=(), bias=False)
+    x, W = a["x"], a["W_dec"]
+
+    def cost(z):
+        return (((x - z @ W) ** 2).sum(1) + 0.3 * z.sum(1)).mean()
+
+    best = fista(jnp.asarray(x, jnp.float32), jnp.asarray(W, jnp.float32), 0.3, 3000)
+    assert cost(np.asarray(f.z, np.float64)) <= cost(np.asarray(best, np.float64)) * 1.01
+    np.testing.assert_allclose(f.x_hat, np.asarray(f.z) @ W, atol=1e-5)
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 3])
+def test_fista_codes_antipodal_dictionaries(pairs):
+    # The vector of ones is in the null space of D D^T here.
+    D_half = np.eye(2 * pairs)[:pairs]
+    D = jnp.asarray(np.stack([D_half, -D_half], 1).reshape(2 * pairs, -1), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(20, 2 * pairs)), jnp.float32)
+    z = np.asarray(fista(x, D, 0.2, 200))
+    np.testing.assert_allclose(z, relu(np.asarray(x @ D.T) - 0.1), atol=1e-4)
+
+
+def test_encoders_declare_arrays_of_the_right_shape():
+    rows = jnp.ones((S, D))
+    shapes = {e: {k: v.shape for k, v in e.init(rows).items()}
+              for e in (Untied(), Tied(), Gated(), FISTA())}  # fmt: skip
+    assert shapes[Untied()] == {"W_enc": (D, S), "b_enc": (S,)}
+    assert shapes[Tied()] == {"b_enc": (S,)}
+    assert shapes[Gated()] == {"W_enc": (D, S), "b_gate": (S,), "b_mag": (S,), "r_mag": (S,)}
+    assert shapes[FISTA()] == {}
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 9, 16])
+def test_kth_largest_equals_a_sort(k):
+    z = np.random.default_rng(k).random((7, 3, 16)).astype(np.float32) * 1e3
+    found = np.asarray(kth_largest(jnp.asarray(z), k))
+    np.testing.assert_array_equal(found[..., 0], -np.sort(-z, axis=-1)[..., k - 1])
+
+
+def test_kth_largest_with_a_k_for_each_member():
+    z = np.random.default_rng(0).random((4, 16)).astype(np.float32)
+    found = jax.vmap(kth_largest)(jnp.asarray(z), jnp.array([1.0, 3.0, 7.0, 16.0]))
+    expected = [np.sort(row)[-k] for row, k in zip(z, (1, 3, 7, 16), strict=True)]
+    np.testing.assert_array_equal(found[:, 0], np.array(expected, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("z", "k", "kept"),
+    [
+        ([3, 2, 2, 1], 2, [3, 2, 2]),  # ties are kept together
+        ([3, 2, 0, 0], 3, [3, 2]),  # zeros never are
+        ([0, 0, 0, 0], 1, []),
+        ([4, 3, 2, 1], 2.5, [4, 3, 2]),
+        ([4, 3, 2, 1], 0.5, [4]),
+        ([5, 5, 5, 5], 1, [5, 5, 5, 5]),
+        ([1e-38, 1e38, 1, 0], 2, [1e38, 1]),
+    ],
+)
+def test_kth_largest_by_hand(z, k, kept):
+    z = np.array(z, np.float32)
+    threshold = float(kth_largest(jnp.asarray(z), k)[0])
+    assert threshold > 0
+    np.testing.assert_array_equal(z[z >= threshold], np.array(kept, np.float32))

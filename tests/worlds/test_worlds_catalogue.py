@@ -1,0 +1,260 @@
+"""Named worlds: what each promises, on samples and against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toysae.errors import ToysaeError
+from toysae.recovery import welch_bound
+from toysae.worlds import WORLDS, make_world, sample, stack, world_card, world_fields
+from toysae.worlds.world import combine, dense_acts
+
+SMALL = {"d_in": 12, "n_features": 24, "l0": 3.0}
+INTERIM = ["interim-report", "interim-report-per-sample"]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Each world with 2,000 of its samples."""
+    worlds = {name: make_world(name, 3, **SMALL) for name in WORLDS}
+    return {name: (w, sample(w, jax.random.key(5), 2000)) for name, w in worlds.items()}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_x_is_the_sum_of_its_features(drawn, name):
+    world, batch = drawn[name]
+    acts = np.zeros((2000, 24))
+    rows = np.broadcast_to(np.arange(2000)[:, None], batch.indices.shape)
+    np.add.at(acts, (rows, np.asarray(batch.indices)), np.asarray(batch.values, np.float64))
+    np.testing.assert_allclose(np.asarray(batch.feature_acts), acts, atol=1e-6)
+    x = acts @ np.asarray(world.rows, np.float64)
+    x = np.maximum(x, 0) if world.rectify else x
+    np.testing.assert_allclose(batch.x, x, atol=1e-5)
+    assert batch.values.min() >= 0 and batch.values.max() > 0.5
+    assert (world.n_features, world.d_in, world.name) == (24, 12, name)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_feature_counts_are_those_of_the_dense_view(drawn, name):
+    _, batch = drawn[name]
+    counts = (np.asarray(batch.feature_acts) != 0).sum(0)
+    np.testing.assert_array_equal(np.asarray(batch.feature_counts()), counts)
+    assert counts.sum() == (batch.values != 0).sum()
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_directions_are_unit_rows_and_l0_is_as_asked(drawn, name):
+    world, batch = drawn[name]
+    np.testing.assert_allclose(np.linalg.norm(world.directions, axis=1), 1, atol=1e-5)
+    l0 = (batch.values != 0).sum(1)
+    if name in ("sphere", "antipodal", "hidden-layer"):
+        assert abs(l0.mean() - 3.0) < 5 * np.sqrt(3 / 2000)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_same_seed_same_bits_other_seed_other_world(name):
+    first, again, other = (make_world(name, seed, **SMALL) for seed in (1, 1, 2))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert np.abs(np.asarray(first.directions) - np.asarray(other.directions)).max() > 0.1
+    one, two, three = (sample(first, jax.random.key(k), 64).x for k in (0, 0, 1))
+    np.testing.assert_array_equal(one, two)
+    assert np.abs(np.asarray(one) - np.asarray(three)).max() > 0.1
+
+
+def test_the_sparse_path_equals_the_dense_one():
+    n, d, slots = 1500, 8, 5
+    rng = np.random.default_rng(0)
+    indices = np.stack([rng.choice(n, slots, replace=False) for _ in range(40)]).astype(np.int32)
+    values = (rng.random((40, slots)) * (rng.random((40, slots)) < 0.6)).astype(np.float32)
+    rows = rng.normal(size=(n, d)).astype(np.float32)
+    dense = np.asarray(dense_acts(jnp.asarray(indices), jnp.asarray(values), n), np.float64)
+    found = combine(jnp.asarray(indices), jnp.asarray(values), jnp.asarray(rows))
+    np.testing.assert_allclose(found, dense @ rows, atol=1e-5)
+    small = rows[:1000]
+    indices = indices % 1000
+    dense = np.zeros((40, 1000))
+    np.add.at(dense, (np.arange(40)[:, None], indices), values)
+    found = combine(jnp.asarray(indices), jnp.asarray(values), jnp.asarray(small))
+    np.testing.assert_allclose(found, dense @ small, atol=1e-5)
+
+
+def test_a_world_of_many_features_keeps_its_promises():
+    world = make_world("sphere", 0, d_in=8, n_features=1500, l0=4.0, firing="zipf")
+    batch = sample(world, jax.random.key(0), 3000)
+    acts = np.asarray(batch.feature_acts, np.float64)
+    np.testing.assert_allclose(batch.x, acts @ np.asarray(world.directions), atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(batch.feature_counts()), (acts != 0).sum(0))
+    assert abs((acts != 0).sum(1).mean() - 4) < 5 * np.sqrt(4 / 3000)
+
+
+@pytest.mark.parametrize("n_features", [6, 24])
+def test_antipodal_pairs(n_features):
+    world = make_world("antipodal", 0, d_in=12, n_features=n_features, l0=2.0)
+    gram = np.asarray(world.directions, np.float64) @ np.asarray(world.directions).T
+    expected = np.kron(np.eye(n_features // 2), [[1, -1], [-1, 1]])
+    np.testing.assert_allclose(gram, expected, atol=1e-5)
+
+
+def test_antipodal_pairs_beyond_two_d_in_still_pair():
+    gram = make_world("antipodal", 0, d_in=4, n_features=20, l0=2.0).directions
+    gram = np.asarray(gram) @ np.asarray(gram).T
+    np.testing.assert_allclose(np.diag(gram[::2, 1::2]), -1, atol=1e-5)
+
+
+@pytest.mark.parametrize("rectify", [True, False])
+def test_hidden_layer_targets_are_what_a_feature_alone_produces(rectify):
+    world = make_world("hidden-layer", 0, rectify=rectify, **SMALL)
+    for value in (0.2, 3.0):
+        x = combine(jnp.arange(24, dtype=jnp.int32)[:, None], jnp.full((24, 1), value), world.rows)
+        x = np.maximum(x, 0) if rectify else np.asarray(x)
+        np.testing.assert_allclose(
+            x / np.linalg.norm(x, axis=1, keepdims=True), world.directions, atol=1e-5
+        )
+    assert (np.asarray(world.directions) >= 0).all() == rectify
+
+
+@pytest.mark.parametrize("spectrum", [0.0, 0.5, 1.0])
+def test_hidden_layer_spectrum(spectrum):
+    world = make_world("hidden-layer", 0, spectrum=spectrum, **SMALL)
+    values = np.linalg.svd(np.asarray(world.generating_matrix, np.float64), compute_uv=False)
+    np.testing.assert_allclose(values, np.arange(1, 13.0) ** -spectrum, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", INTERIM)
+def test_replication_has_no_empty_rows_and_fillers_count_one(name):
+    world = make_world(name, 0, d_in=8, n_features=40, l0=1.0, decay=0.95)
+    values = np.asarray(sample(world, jax.random.key(0), 4000).values)
+    n_on = (values != 0).sum(1)
+    assert n_on.min() == 1
+    # U[0, 1) never draws a 1: those are the fillers, and each stands alone.
+    filler = (values == 1).any(1)
+    assert (n_on[filler] == 1).all()
+    if name.endswith("per-sample"):  # about e^-1 of the rows would be empty
+        assert 0.25 < filler.mean() < 0.5
+
+
+def test_power_keeps_empty_rows():
+    world = make_world("interim-report-power", 0, d_in=8, n_features=40, l0=1.0)
+    values = np.asarray(sample(world, jax.random.key(0), 4000).values)
+    assert 0.2 < ((values != 0).sum(1) == 0).mean() < 0.5
+    assert (values != 1).all()
+
+
+def test_interim_report_has_five_features_on_and_a_decaying_tail():
+    world = make_world("interim-report-per-sample", 0, d_in=16, n_features=256, decay=0.98)
+    batch = sample(world, jax.random.key(0), 8000)
+    indices, values = np.asarray(batch.indices), np.asarray(batch.values)
+    on = values != 0
+    # 5 by the rescaling, and one filler in the rows that would be empty.
+    filler = (values == 1).any(1)
+    assert on.sum(1).mean() - filler.mean() == pytest.approx(5.0, abs=0.15)
+    counts = np.bincount(indices[on & ~filler[:, None]], minlength=256)
+    by_block = counts.reshape(8, 32).sum(1)
+    np.testing.assert_allclose(by_block[1:5] / by_block[:4], 0.98**32, rtol=0.2)
+
+
+def test_the_literal_replication_shares_its_draw_within_a_batch():
+    fields = {"d_in": 8, "n_features": 60, "l0": 4.0, "decay": 1.0}
+    shared = make_world("interim-report", 0, **fields)
+    own = make_world("interim-report-per-sample", 0, **fields)
+
+    def spread(world):
+        """Variance over batches of a feature's mean rate in a batch of 2,000."""
+        keys = jax.random.split(jax.random.key(1), 12)
+        rates = [np.asarray(sample(world, k, 2000).feature_counts()) / 2000 for k in keys]
+        return np.var(rates, axis=0).mean()
+
+    binomial = (4 / 60) * (56 / 60) / 2000
+    assert spread(own) < 2 * binomial
+    assert spread(shared) > 10 * binomial
+
+
+@pytest.mark.parametrize("law", ["uniform", "constant", "half-normal"])
+def test_magnitudes_follow_their_law(law):
+    world = make_world("sphere", 0, magnitude=law, **SMALL)
+    values = np.asarray(sample(world, jax.random.key(0), 5000).values, np.float64)
+    values = values[values != 0]
+    mean = {"uniform": 0.5, "constant": 1.0, "half-normal": np.sqrt(2 / np.pi)}[law]
+    variance = {"uniform": 1 / 12, "constant": 0.0, "half-normal": 1 - 2 / np.pi}[law]
+    assert abs(values.mean() - mean) <= 5 * np.sqrt(variance / len(values)) + 1e-12
+    assert values.var() == pytest.approx(variance, rel=0.05, abs=1e-12)
+
+
+def test_stacked_worlds_sample_like_each_alone():
+    worlds = [make_world("sphere", seed, **SMALL) for seed in (0, 1)]
+    key = jax.random.key(0)
+    both = jax.vmap(lambda w: w.sample(key, 32).x)(stack(worlds))
+    for world, x in zip(worlds, both, strict=True):
+        np.testing.assert_allclose(x, world.sample(key, 32).x, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sphere", "hidden-layer", "interim-report"])
+def test_card_equals_numpy(name):
+    from toysae.keys import named_key, seed_key
+
+    world = make_world(name, 2, **SMALL)
+    card = world_card(world, 1100, seed=4)
+    key = named_key(seed_key(4, "world"), "card")
+    batches = [sample(world, jax.random.fold_in(key, i), 256) for i in range(4)]
+    x = np.concatenate([b.x for b in batches]).astype(np.float64)
+    acts = np.concatenate([b.feature_acts for b in batches]).astype(np.float64)
+    on, values, norm = acts != 0, acts[acts != 0], np.linalg.norm(x, axis=1)
+    assert (card.n_samples, card.ratio) == (1024, 2.0)
+    expected = {
+        "true_l0": on.sum(1).mean(), "true_l0_sd": on.sum(1).std(),
+        "empty_samples": (on.sum(1) == 0).mean(), "prob_max": on.mean(0).max(),
+        "prob_median": np.median(on.mean(0)), "prob_min": on.mean(0).min(),
+        "magnitude_mean": values.mean(), "magnitude_sd": values.std(),
+        "magnitude_max": values.max(), "norm_mean": norm.mean(), "norm_sd": norm.std(),
+        "starved_features": (on.sum(0) < 10).sum(), "silent_features": (on.sum(0) == 0).sum(),
+        "correlation_floor": 1 / 32, "welch_bound": welch_bound(24, 12),
+    }  # fmt: skip
+    enough = on.sum(0) >= 10
+    phi = np.corrcoef(on[:, enough].T)[np.triu_indices(enough.sum(), 1)]
+    expected["correlation_rms"] = np.sqrt((phi**2).mean())
+    expected["correlation_max"] = phi[np.abs(phi).argmax()]
+    expected["correlation_pairs"] = len(phi)
+    cos = np.asarray(world.directions, np.float64) @ np.asarray(world.directions).T
+    np.fill_diagonal(cos, -np.inf)
+    expected["nearest_cosine"] = cos.max(1).mean()
+    np.fill_diagonal(cos, 0)
+    expected["coherence"] = np.abs(cos).max()
+    for field, value in expected.items():
+        assert getattr(card, field) == pytest.approx(value, rel=2e-4, abs=1e-5), field
+    assert card.coherence >= card.welch_bound
+    assert {"true L0", "norm of x"} <= {what for what, _ in card.rows()}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("spere", {}, "did you mean 'sphere'"),
+        ("sphere", {"n_feature": 3}, "did you mean 'n_features'"),
+        ("sphere", {"d_in": 0}, "d_in 0"),
+        ("sphere", {"n_features": -1}, "n_features -1"),
+        ("sphere", {"n_features": 2.5}, "n_features 2.5"),
+        ("sphere", {"n_features": 4, "l0": 5.0}, "l0 5.0"),
+        ("interim-report", {"n_features": 4, "l0": 5.0}, "l0 5.0"),
+        ("interim-report-power", {"n_features": 4, "l0": 0.0}, "l0 0.0"),
+        ("antipodal", {"n_features": 7, "l0": 2.0}, "n_features 7 must be even"),
+        ("hidden-layer", {"spectrum": -1.0}, "spectrum -1.0"),
+        ("sphere", {"magnitude": "uniforn"}, "did you mean 'uniform'"),
+        ("sphere", {"firing": "zipff"}, "did you mean 'zipf'"),
+    ],
+)
+def test_impossible_worlds_are_refused(name, fields, message):
+    with pytest.raises(ToysaeError, match=message):
+        make_world(name, 0, **fields)
+
+
+def test_a_card_needs_a_batch():
+    with pytest.raises(ToysaeError, match="n_samples 100"):
+        world_card(make_world("sphere", **SMALL), 100)
+
+
+def test_world_fields_are_those_of_the_builder():
+    assert world_fields("sphere")["l0"] == 5.0
+    with pytest.raises(ToysaeError, match="unknown world"):
+        world_fields("torus")

@@ -71,7 +71,7 @@ def _use_compilation_cache() -> None:
     """Compiled programs outlive the process, so a second start is quick."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values.get("jax_compilation_cache_dir") is None:
         home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(home / "toysae" / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

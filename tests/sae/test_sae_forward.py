@@ -202,7 +202,7 @@ def test_encoders_declare_arrays_of_the_right_shape():
 @pytest.mark.parametrize("k", [1, 2, 5, 9, 16])
 def test_kth_largest_equals_a_sort(k):
     z = np.random.default_rng(k).random((7, 3, 16)).astype(np.float32) * 1e3
-    found = np.asarray(kth_largest(jnp.asarray(z), k))
+    found = np.asarray(kth_largest(jnp.asarray(z), float(k)))
     np.testing.assert_array_equal(found[..., 0], -np.sort(-z, axis=-1)[..., k - 1])
 
 
@@ -227,6 +227,6 @@ def test_kth_largest_with_a_k_for_each_member():
 )
 def test_kth_largest_by_hand(z, k, kept):
     z = np.array(z, np.float32)
-    threshold = float(kth_largest(jnp.asarray(z), k)[0])
+    threshold = float(kth_largest(jnp.asarray(z), float(k))[0])
     assert threshold > 0
     np.testing.assert_array_equal(z[z >= threshold], np.array(kept, np.float32))

@@ -1,8 +1,8 @@
 """A ceiling from the truth: nonnegative FISTA codes on the true features.
 
-Minimises ``‖x - a D‖² + λ ‖a‖₁`` over a >= 0, see :mod:`toysae.sae.fista`. It is what a perfect dictionary with a perfect encoder would
-score at that λ, shrinkage included; it is not a bound on every score (the truth can have the
-worse loss).
+Minimises ``‖x - a D‖² + λ ‖a‖₁`` over a >= 0, see :mod:`toysae.sae.fista`. It is what a perfect
+dictionary with a perfect encoder would score at that λ, shrinkage included; it is not a bound on
+every score (the truth can have the worse loss).
 """
 
 from functools import partial

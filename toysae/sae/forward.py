@@ -34,7 +34,7 @@ def forward(
     spec: SAESpec, w: Weights, run: Stats, h: Hypers, x: Float[Array, "*batch d_in"]
 ) -> Forward:
     """Encodes and decodes `x`, one SAE, any leading batch axes."""
-    z_in = x - w.b_dec if spec.decoder.bias == "pre" else x
+    z_in = x - w.b_dec if spec.decoder.bias == "pre" and w.b_dec is not None else x
     encoding = spec.encoder.encode(w, z_in, h)
     z = spec.activation.apply(encoding.pre_acts, run, h)
     if encoding.gate_acts is not None:

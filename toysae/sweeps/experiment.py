@@ -135,7 +135,7 @@ def cells(e: Experiment) -> list[Cell]:
     require(e.n_steps is None or e.n_steps >= 1, f"n_steps {e.n_steps} must be at least 1")
     if e.l1_convention not in CONVENTIONS:
         raise unknown("L1 convention", e.l1_convention, CONVENTIONS)
-    inits = list(dict.fromkeys([*e.inits, *(["truth"] if e.ceiling else [])]))
+    inits = [*e.inits, *(["truth"] if e.ceiling and "truth" not in e.inits else [])]
     found = {}
     for world in e.worlds:
         if world not in WORLDS:

@@ -34,7 +34,7 @@ def member_grid(
         ToysaeError: an empty list, or a number that is unknown, missing or out of bounds.
     """
     axes = {
-        name: list(value) if np.ndim(value) else [value]  # type: ignore[arg-type]
+        name: list(np.atleast_1d(value))  # type: ignore[arg-type]
         for name, value in given.items()
     }
     for name, values in axes.items():

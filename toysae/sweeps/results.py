@@ -134,7 +134,7 @@ class Results:
 
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with open(path, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def write(path: Path, writer: Callable[[Path], Any]) -> None:

@@ -5,6 +5,7 @@ same batches. A chunk ends where a point of the learning curves is due.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -60,7 +61,7 @@ class Group:
         spec = self.spec.once_started()
         read = {*spec.hypers(), *(hyper.name for hyper in HYPERS)}
         hypers = {name: value for name, value in self.hypers.items() if name in read}
-        return self.replace(spec=spec, hypers=hypers)
+        return replace(self, spec=spec, hypers=hypers)
 
 
 @jax.jit

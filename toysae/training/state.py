@@ -61,7 +61,8 @@ def init_data(world: World, world_seed: Int[Array, ""]) -> InitData:
 def init_member(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> Member:
     """A member before any step. Its key comes from its seeds, never from its place."""
     params = init_params(spec, key, data, h)
-    return Member(params, adam(h).init(params), init_stats(spec), jnp.zeros((), bool))
+    opt = adam(h).init(params)  # pyright: ignore[reportArgumentType]  (any pytree will do)
+    return Member(params, opt, init_stats(spec), jnp.zeros((), bool))
 
 
 def member_key(world_seed: Int[Array, ""], sae_seed: Int[Array, ""]) -> PRNGKeyArray:

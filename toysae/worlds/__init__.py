@@ -5,5 +5,6 @@ from .catalogue import WORLDS, make_world, world_fields
 from .world import Batch, World, sample, stack
 
 __all__ = [
-    "WORLDS", "Batch", "Card", "World", "make_world", "sample", "stack", "world_card", "world_fields",
+    "WORLDS", "Batch", "Card", "World", "make_world", "sample", "stack", "world_card",
+    "world_fields",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 
@@ -167,4 +168,4 @@ def make_world(name: str, seed: int = 0, **fields) -> World:
         require(
             isinstance(value, int) and value >= 1, f"{field} {value} must be a positive integer"
         )
-    return WORLDS[name](seed_key(seed, "world"), **fields).replace(name=name)
+    return replace(WORLDS[name](seed_key(seed, "world"), **fields), name=name)

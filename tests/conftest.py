@@ -5,10 +5,14 @@ from pathlib import Path
 
 import jax
 import pytest
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+
+
+# PEP 484: where a float is asked for, an int will do.
+_checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def functions_only(fn):
@@ -17,7 +21,7 @@ def functions_only(fn):
     JAX rebuilds pytree dataclasses with batched arrays, axis numbers, shapes or None in their
     fields (vmap, tree_map, scan), so a check in `__init__` would refuse what is legal.
     """
-    return fn if fn.__name__ == "__init__" else beartype(fn)
+    return fn if fn.__name__ == "__init__" else _checked(fn)
 
 
 # The hook names the checker by a string that it imports: here, this very module.

@@ -7,7 +7,8 @@ import pytest
 
 from toysae.sae import SAE, Weights, forward, make_spec
 from toysae.sae.activations import BatchTopK, Threshold, kth_largest
-from toysae.sae.encoders import FISTA, Gated, Tied, Untied, fista
+from toysae.sae.encoders import FISTA, Gated, Tied, Untied
+from toysae.sae.fista import exact_lipschitz, fista, quick_lipschitz
 from toysae.sae.penalties import L1, GatedAux, L1DecoderNorm
 
 D, S, N = 6, 10, 40
@@ -158,7 +159,8 @@ def test_fista_meets_the_kkt_conditions(shape, l1_coeff):
     dictionary = rng.normal(size=(s, d))
     dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
     x = rng.normal(size=(30, d))
-    z = fista(jnp.asarray(x, jnp.float32), jnp.asarray(dictionary, jnp.float32), l1_coeff, 1000)
+    rows = jnp.asarray(dictionary, jnp.float32)
+    z = fista(jnp.asarray(x, jnp.float32), rows, l1_coeff, quick_lipschitz(rows), 1000)
     z = np.asarray(z, np.float64)
     gradient = 2 * (z @ dictionary - x) @ dictionary.T + l1_coeff
     assert z.min() >= 0 and (z > 0).any() and (z == 0).any()
@@ -174,7 +176,8 @@ def test_thirty_fista_iterations_come_near_the_optimum(arrays):
     def cost(z):
         return (((x - z @ W) ** 2).sum(1) + 0.3 * z.sum(1)).mean()
 
-    best = fista(jnp.asarray(x, jnp.float32), jnp.asarray(W, jnp.float32), 0.3, 3000)
+    rows = jnp.asarray(W, jnp.float32)
+    best = fista(jnp.asarray(x, jnp.float32), rows, 0.3, exact_lipschitz(rows), 3000)
     assert cost(np.asarray(f.z, np.float64)) <= cost(np.asarray(best, np.float64)) * 1.01
     np.testing.assert_allclose(f.x_hat, np.asarray(f.z) @ W, atol=1e-5)
 
@@ -185,8 +188,17 @@ def test_fista_codes_antipodal_dictionaries(pairs):
     D_half = np.eye(2 * pairs)[:pairs]
     D = jnp.asarray(np.stack([D_half, -D_half], 1).reshape(2 * pairs, -1), jnp.float32)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(20, 2 * pairs)), jnp.float32)
-    z = np.asarray(fista(x, D, 0.2, 200))
+    z = np.asarray(fista(x, D, 0.2, quick_lipschitz(D), 200))
     np.testing.assert_allclose(z, relu(np.asarray(x @ D.T) - 0.1), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 9), (20, 9)])
+def test_lipschitz_bounds_the_largest_eigenvalue(shape):
+    rows = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    top = np.linalg.eigvalsh(rows.astype(np.float64) @ rows.T)[-1]
+    exact = float(exact_lipschitz(jnp.asarray(rows)))
+    assert exact == pytest.approx(top, rel=1e-4) and exact >= top
+    assert top <= float(quick_lipschitz(jnp.asarray(rows))) <= 1.03 * top
 
 
 def test_encoders_declare_arrays_of_the_right_shape():

@@ -17,9 +17,9 @@ from toysae.recovery.selection import best_coefficient
 
 CEILING = "truth"  # the init of the rows that are a ceiling and not an arm
 ARM = ["recipe", "init"]
-CELL = ["world", *ARM, "ratio", "d_sae", "d_in", "true_l0", "n_steps", "batch_size"]
+CELL = ["world", *ARM, "ratio", "d_sae", "d_in", "n_steps", "batch_size"]
 NAMES = {"size": "d_sae / n_features", "ratio": "ratio (n_features / d_in)"}
-_CASE = ["ratio", "size", "d_in", "true_l0", "n_steps", "batch_size"]
+_CASE = ["ratio", "size", "d_in", "n_steps", "batch_size"]
 
 
 @runtime_checkable

@@ -1,7 +1,6 @@
 """The progress bar of a run: groups, steps, samples a second, time left."""
 
 from collections.abc import Collection, Mapping
-from typing import Self
 
 import rich.progress as bars
 from rich.console import Console
@@ -39,7 +38,7 @@ class Progress:
             "", total=max(sum(self._cost.values()), 1), group="", rate=""
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         self._bar.__enter__()
         return self
 

@@ -4,33 +4,36 @@ import pandas as pd
 
 from ..recovery import best_coefficient, student_t
 
-_BY = ["world", "n_features", "d_in", "ratio", "recipe", "init", "d_sae"]
-_SHOWN = {
-    "mmcs": "mmcs",
-    "mcs_above_0.9": "MCS > .9",
-    "mcc": "mcc",
-    "l0": "l0",
-    "ev": "ev",
-    "dead_fraction": "dead",
-}
+_BY = ["world", "ratio", "n_features", "d_in", "d_sae", "recipe", "init"]
+_SHOWN = {"mmcs": "mmcs", "mcs_above_0.9": "MCS > .9", "mcc": "mcc", "l0": "l0", "ev": "ev"}
 
 
 def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """One line an arm: `mean ± half-width (n)` over world seeds at the best L1.
+    """One line an arm: mean ± half-width over world seeds at the best L1.
 
     The L1 of each world seed is chosen on the other seeds, among those whose L0 is within a
-    factor of 2 of the truth; an arm without one is marked `no L0 match`.
+    factor of 2 of the truth; an arm without one is marked "no L0 match". `init` "truth" is the
+    ceiling: started at the true features, then trained.
     """
     best = best_coefficient(table, _BY)
     lines = []
-    for keys, rows in best.groupby(_BY, sort=True):
-        line = dict(zip(_BY, keys, strict=True))
-        line["L1"] = ", ".join(f"{v:.3g}" for v in sorted(rows["l1"].unique()))
+    for _, rows in best.groupby(_BY, sort=True):
+        first = rows.iloc[0]
+        kept = rows[~rows["diverged"].astype(bool)]
+        line = {
+            "world": first["world"],
+            "d_in": first["d_in"],
+            "ratio": f"{first['ratio']:g}",
+            "size": f"{first['d_sae'] / first['n_features']:g}",
+            "SAE": f"{first['recipe']}, {first['init']}",
+            "L1": " ".join(f"{v:.3g}" for v in sorted(rows["l1"].unique())),
+        }
         for column, title in _SHOWN.items():
-            kept = rows[~rows["diverged"].astype(bool)]
-            line[title] = str(student_t(kept.groupby("world_seed")[column].mean().to_numpy()))
+            interval = student_t(kept.groupby("world_seed")[column].mean().to_numpy())
+            line[title] = f"{interval.mean:.3f} ± {interval.half_width:.3f}"
         line["true l0"] = f"{rows['true_l0'].mean():.2f}"
-        line["floor"] = f"{rows['floor'].iloc[0]:.3f}"
+        line["floor"] = f"{first['floor']:.3f}"
+        line["n"] = kept["world_seed"].nunique()
         line["note"] = _note(rows, table)
         lines.append(line)
     return pd.DataFrame(lines)

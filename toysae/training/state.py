@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from ..keys import named_key, seed_key
 from ..sae import (
@@ -105,6 +105,6 @@ def member_step(
     return Member(params, opt, stats, diverged), loss
 
 
-def keys_of(world_seeds: Int[Array, " n_worlds"], label: str) -> PRNGKeyArray:
+def keys_of(world_seeds: Int[Array, " n_worlds"], label: str) -> Key[Array, " n_worlds"]:
     """One named key for each world seed."""
     return jax.vmap(lambda seed: named_key(seed_key(seed, "data"), label))(world_seeds)

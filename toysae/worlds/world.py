@@ -11,7 +11,7 @@ from ..keys import named_key
 from .firing import Firing
 from .magnitudes import Magnitude
 
-_DENSE_FEATURES = 1024  # up to here one dense product beats a gather for each active slot
+_DENSE_FEATURES = 256  # up to here one dense product beats a gather for each active slot
 
 
 @struct.dataclass

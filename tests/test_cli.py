@@ -1,0 +1,105 @@
+"""The command line: every bad input is one line that names the value and the remedy."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from toysae.cli import main
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--d-in", "8", "--ratios", "1", "--l1", "0.1", "--world-seeds", "2", "--n-steps", "4",
+        "--n-eval", "256", "--curve-points", "2", "--recipes", "tied", "--inits", "random",
+        "--l0", "2", "--quiet"]  # fmt: skip
+RECOVERY = str(ROOT / "experiments" / "recovery.py")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["rum"], ["'rum'", "'run'"]),
+        (["world", "spere"], ["'spere'", "'sphere'"]),
+        (["world"], ["name a world"]),
+        (["world", "sphere", "--n-featurs", "4"], ["--n-featurs", "--n-features"]),
+        (["world", "sphere", "--n-features", "0"], ["n_features 0", "positive"]),
+        (["world", "sphere", "--l0", "900"], ["l0 900", "128"]),
+        (["world", "sphere", "--firing", "zip"], ["'zip'", "'zipf'"]),
+        (["world", "sphere", "--magnitude", "unifrm"], ["'unifrm'", "'uniform'"]),
+        (["run"], ["name an experiment file"]),
+        (["run", str(ROOT / "experiments" / "recovry.py")], ["recovry.py", "recovery.py"]),
+        (["run", __file__], ["is not an experiment"]),
+        (["run", RECOVERY, "--recipes", "untide"], ["'untide'", "'untied'"]),
+        (["run", RECOVERY, "--inits", "orthogonl"], ["'orthogonl'", "'orthogonal'"]),
+        (["run", RECOVERY, "--worlds", "spere"], ["'spere'", "'sphere'"]),
+        (["run", RECOVERY, "--ratoes", "3"], ["--ratoes", "--ratios"]),
+        (["run", RECOVERY, "--figures", "mcs_histogram"], ["'mcs_histogram'", "'mcs_histograms'"]),
+        (["run", RECOVERY, "--l1"], ["l1", "empty"]),
+        (["run", RECOVERY, "--l1", "-1"], ["l1_coeff -1", "[0"]),
+        (["run", RECOVERY, "--d-in", "-3"], ["d_in -3"]),
+        (["run", RECOVERY, "--sizes", "0"], ["sizes 0"]),
+        (["run", RECOVERY, "--ratios", "-1"], ["ratios -1"]),
+        (["run", RECOVERY, "--sizes", "10000000"], ["GiB", "d_sae"]),
+        (["run", RECOVERY, "--l1-convention", "sharky"], ["'sharky'", "known"]),
+        (["bench", "--preset", "smal"], ["'smal'", "'small'"]),
+        (["list", "/no/such/place"], ["/no/such/place"]),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(args, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err.strip()
+    assert len(message.splitlines()) == 1, message
+    for word in words:
+        assert word in message
+    assert not list(tmp_path.iterdir()), "something was written before the check"
+
+
+def test_run_writes_results_and_figures_and_refuses_another_configuration(tmp_path, capsys):
+    out = tmp_path / "out"
+    main(["run", RECOVERY, "--out", str(out), *TINY])
+    printed = capsys.readouterr().out
+    assert "mmcs" in printed and "(2)" in printed
+    assert (out / "table.csv").exists()
+    config = json.loads((out / "config.json").read_text())
+    assert config["experiment"]["d_in"] == 8 and config["versions"]["jax"]
+    for figure in ("mcs_histograms", "mmcs_by_ratio", "learning_curves"):
+        assert (out / "figures" / f"{figure}.png").stat().st_size > 5000
+        assert (out / "figures" / f"{figure}.csv").stat().st_size > 0
+    before = (out / "groups").stat().st_mtime_ns
+    main(["run", RECOVERY, "--out", str(out), *TINY])
+    assert (out / "groups").stat().st_mtime_ns == before, "a finished group was run again"
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["run", RECOVERY, "--out", str(out), *TINY, "--lr", "0.5"])
+    assert "lr was 0.003, now 0.5" in capsys.readouterr().err
+
+
+def test_list_names_every_experiment_and_world(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    main(["list"])
+    printed = capsys.readouterr().out
+    for word in ("recovery.py", "interim-report", "held-orthogonal", "svd-data"):
+        assert word.split("-")[0] in printed
+
+
+def test_world_prints_its_card(capsys):
+    main(
+        ["world", "sphere", "--d-in", "8", "--n-features", "16", "--l0", "2", "--n-samples", "2560"]
+    )
+    printed = capsys.readouterr().out
+    assert "16 in 8" in printed and "Welch" in printed
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda p: p.stem)
+def test_every_experiment_plans_its_cells(path):
+    from toysae.plotting import FIGURES
+    from toysae.sweeps import load_experiment
+    from toysae.sweeps.experiment import cells
+
+    experiment = load_experiment(path)
+    assert experiment.question and experiment.expected and experiment.run_time
+    assert set(experiment.figures) <= set(FIGURES)
+    plan, smoke = cells(experiment), cells(experiment.smoked())
+    assert sum(c.n_steps for c in smoke) < 0.05 * sum(c.n_steps for c in plan)

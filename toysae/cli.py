@@ -107,14 +107,14 @@ def _run(args: list[str]) -> None:
             raise unknown("figure", figure, FIGURES)
     name = Path(path).stem + ("-smoke" if options.smoke else "")
     out = options.out or Path("results") / name
-    _out.print(f"[bold]{experiment.question}[/bold]")
+    _out.print(f"[bold]{experiment.question}[/bold]", highlight=False)
     results = run(experiment, out, options.fresh, options.quiet)
     table = results.table
     print_frame(summarise_runs(table), f"{name}: best L1 (chosen on the other world seeds), "
                 f"mean ± half-width of the 95 % interval (worlds)")  # fmt: skip
     for file in draw(results, experiment.figures, options.figures_dir or out / "figures"):
-        _out.print(f"drew {file}", highlight=False)
-    _out.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False)
+        _out.print(f"drew {file}", highlight=False, soft_wrap=True)
+    _out.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)
 
 
 def _list(args: list[str]) -> None:

@@ -157,7 +157,9 @@ def test_svd_inits_are_the_singular_vectors(data, part):
     np.testing.assert_allclose(np.abs((W[:D] * axes).sum(1)), 1, atol=1e-3)
     np.testing.assert_allclose(W[D : 2 * D], -W[:D], atol=1e-5)
     np.testing.assert_allclose(W[2 * D :], W[: S - 2 * D], atol=1e-5)
-    noisy = np.asarray(part.directions(jax.random.key(0), S, data, {**H, "init_noise": f32(0.2)})[0])
+    noisy = np.asarray(
+        part.directions(jax.random.key(0), S, data, {**H, "init_noise": f32(0.2)})[0]
+    )
     cos = (noisy * W).sum(1)
     assert 1 / np.sqrt(1 + 0.2**2) - 0.03 < cos.min() and cos.max() < 1 - 1e-4
     assert np.abs(noisy[2 * D :] - noisy[: S - 2 * D]).max() > 0.01  # each copy has its own noise
@@ -289,16 +291,18 @@ def test_unknown_names_are_refused_with_the_nearest(recipe, init, message):
 
 
 def test_resolve_hypers_fills_in_defaults_and_refuses_the_rest():
-    declared = {h.name: h for h in (Hyper("k", low=1, high=9), Hyper("lr", default=0.1, low=0.0))}
-    assert resolve_hypers(declared, {"k": 4}) == {"k": 4, "lr": 0.1}
-    assert resolve_hypers(declared, {"k": 9, "lr": 0.0}) == {"k": 9, "lr": 0.0}
+    declared = {
+        h.name: h for h in (Hyper("k", low=1.0, high=9.0), Hyper("lr", default=0.1, low=0.0))
+    }
+    assert resolve_hypers(declared, {"k": 4.0}) == {"k": 4.0, "lr": 0.1}
+    assert resolve_hypers(declared, {"k": 9.0, "lr": 0.0}) == {"k": 9.0, "lr": 0.0}
     for given, message in [
         ({}, "k is required"),
-        ({"k": 0}, r"k 0 is outside \[1, 9\]"),
-        ({"k": 10}, "k 10 is outside"),
-        ({"k": 2, "lr": -1.0}, r"lr -1 is outside \[0, inf\]"),
+        ({"k": 0.0}, r"k 0 is outside \[1, 9\]"),
+        ({"k": 10.0}, "k 10 is outside"),
+        ({"k": 2.0, "lr": -1.0}, r"lr -1 is outside \[0, inf\]"),
         ({"k": float("nan")}, "k nan is outside"),
-        ({"k": 2, "l1_coef": 1.0}, "unknown hyperparameter 'l1_coef'.*known: k, lr"),
+        ({"k": 2.0, "l1_coef": 1.0}, "unknown hyperparameter 'l1_coef'.*known: k, lr"),
     ]:
         with pytest.raises(ToysaeError, match=message):
             resolve_hypers(declared, given)
@@ -306,7 +310,7 @@ def test_resolve_hypers_fills_in_defaults_and_refuses_the_rest():
 
 def test_a_k_above_d_sae_is_refused():
     spec = make_spec("topk", D, S)
-    spec.check_hypers({"k": S})
+    spec.check_hypers({"k": float(S)})
     with pytest.raises(ToysaeError, match="TopK: k 21 .*d_sae = 20"):
-        spec.check_hypers({"k": S + 1})
+        spec.check_hypers({"k": S + 1.0})
     assert isinstance(spec.activation, TopK)

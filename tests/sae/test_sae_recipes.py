@@ -44,8 +44,8 @@ def train_and_check(world, spec, may_start_at_the_best=False):
     group = group_of(world, spec)
     state = start(group)
     group = group.once_started()
-    on_constraint(spec, state.members.params, trained(state, group).W_dec[0, 0], 1e-4)
-    first_mmcs = float(mmcs(world.directions, trained(state, group).W_dec[0, 0]))
+    on_constraint(spec, state.members.params, trained(state, group).weights.W_dec[0, 0], 1e-4)
+    first_mmcs = float(mmcs(world.directions, trained(state, group).weights.W_dec[0, 0]))
     state = advance(state, group, jnp.int32(1), jnp.float32(N_STEPS))
     first, compiled = float(state.loss[0, 0]), advance._cache_size()
     state = advance(state, group, jnp.int32(N_STEPS), jnp.float32(N_STEPS))
@@ -54,7 +54,7 @@ def train_and_check(world, spec, may_start_at_the_best=False):
     # The world's noise in the loss of one batch of 64 is some 15 %.
     bound = 1.3 if may_start_at_the_best else 0.95
     assert float(state.loss[0, 0]) < bound * first
-    on_constraint(spec, state.members.params, trained(state, group).W_dec[0, 0], 1e-4)
+    on_constraint(spec, state.members.params, trained(state, group).weights.W_dec[0, 0], 1e-4)
     return first_mmcs
 
 
@@ -67,7 +67,7 @@ def test_every_recipe_trains_from_every_init(world, recipe, init):
     first_mmcs = train_and_check(world, spec, at_the_best)
     if init == "truth" and not recipe.startswith("held"):
         assert first_mmcs == pytest.approx(1, abs=1e-5)
-    else:
+    elif init != "truth":  # a held decoder starts near the truth, not at it
         assert first_mmcs < 0.9
 
 

@@ -105,8 +105,8 @@ def _identity(row: dict) -> tuple:
 
 
 def _halves(freq: np.ndarray) -> np.ndarray:
-    """True for the rarest half of the features; nowhere true when all fire equally often."""
-    if not np.isfinite(freq).all() or np.ptp(freq) <= 0.01 * freq.mean():
+    """True for the rarest half of the features; nowhere true when all fire about equally often."""
+    if not np.isfinite(freq).all() or np.ptp(freq) <= 0.25 * freq.mean():
         return np.zeros(len(freq), bool)
     return np.argsort(np.argsort(-freq, kind="stable"), kind="stable") >= len(freq) / 2
 

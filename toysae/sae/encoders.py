@@ -1,5 +1,7 @@
-"""Encoders: from x to pre-activations `[*batch, d_sae]`. `x` has b_dec already taken off where
-the decoder's bias is "pre"."""
+"""Encoders: from x to pre-activations `[*batch, d_sae]`.
+
+Where the decoder's bias is "pre", `shift` is that bias: the encoder sees x - shift.
+"""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -12,6 +14,22 @@ from jaxtyping import Array, Float
 from .fista import fista, quick_lipschitz
 from .part import Encoding, Hyper, Hypers, Part, Weights
 
+Shift = Float[Array, " d_in"] | None
+
+
+def affine(
+    x: Float[Array, "*batch d_in"],
+    shift: Shift,
+    W: Float[Array, "d_in d_sae"],
+    bias: Float[Array, " d_sae"] | float = 0.0,
+) -> Float[Array, "*batch d_sae"]:
+    """(x - shift) W + bias, with the shift folded into the bias.
+
+    The gradient of the shift is then a vector times W^T instead of a sixth product of the size
+    of the whole batch, and all members of an ensemble multiply the same x.
+    """
+    return x @ W + (bias if shift is None else bias - shift @ W)
+
 
 @dataclass(frozen=True)
 class Encoder(Part):
@@ -22,8 +40,10 @@ class Encoder(Part):
         """The encoder's own arrays, from the initial encoder directions (one row a latent)."""
 
     @abstractmethod
-    def encode(self, w: Weights, x: Float[Array, "*batch d_in"], h: Hypers) -> Encoding:
-        """Pre-activations."""
+    def encode(
+        self, w: Weights, x: Float[Array, "*batch d_in"], shift: Shift, h: Hypers
+    ) -> Encoding:
+        """Pre-activations of x - shift."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +53,8 @@ class Untied(Encoder):
     def init(self, enc_rows: Array) -> dict[str, Array]:
         return {"W_enc": enc_rows.T, "b_enc": jnp.zeros(enc_rows.shape[0])}
 
-    def encode(self, w: Weights, x: Array, h: Hypers) -> Encoding:
-        return Encoding(x @ w.enc["W_enc"] + w.enc["b_enc"])
+    def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
+        return Encoding(affine(x, shift, w.enc["W_enc"], w.enc["b_enc"]))
 
 
 @dataclass(frozen=True)
@@ -44,8 +64,8 @@ class Tied(Encoder):
     def init(self, enc_rows: Array) -> dict[str, Array]:
         return {"b_enc": jnp.zeros(enc_rows.shape[0])}
 
-    def encode(self, w: Weights, x: Array, h: Hypers) -> Encoding:
-        return Encoding(x @ w.W_dec.T + w.enc["b_enc"])
+    def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
+        return Encoding(affine(x, shift, w.W_dec.T, w.enc["b_enc"]))
 
 
 @dataclass(frozen=True)
@@ -62,8 +82,8 @@ class Gated(Encoder):
         zeros = jnp.zeros(enc_rows.shape[0])
         return {"W_enc": enc_rows.T, "b_gate": zeros, "b_mag": zeros, "r_mag": zeros}
 
-    def encode(self, w: Weights, x: Array, h: Hypers) -> Encoding:
-        shared = x @ w.enc["W_enc"]
+    def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
+        shared = affine(x, shift, w.enc["W_enc"])
         magnitude = jnp.exp(w.enc["r_mag"]) * shared + w.enc["b_mag"]
         return Encoding(magnitude, shared + w.enc["b_gate"])
 
@@ -79,6 +99,6 @@ class FISTA(Encoder):
     def init(self, enc_rows: Array) -> dict[str, Array]:
         return {}
 
-    def encode(self, w: Weights, x: Array, h: Hypers) -> Encoding:
-        D, x = jax.lax.stop_gradient((w.W_dec, x))
+    def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
+        D, x = jax.lax.stop_gradient((w.W_dec, x if shift is None else x - shift))
         return Encoding(fista(x, D, h["l1_coeff"], quick_lipschitz(D), self.n_iterations))

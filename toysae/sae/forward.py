@@ -34,8 +34,8 @@ def forward(
     spec: SAESpec, w: Weights, run: Stats, h: Hypers, x: Float[Array, "*batch d_in"]
 ) -> Forward:
     """Encodes and decodes `x`, one SAE, any leading batch axes."""
-    z_in = x - w.b_dec if spec.decoder.bias == "pre" and w.b_dec is not None else x
-    encoding = spec.encoder.encode(w, z_in, h)
+    shift = w.b_dec if spec.decoder.bias == "pre" else None
+    encoding = spec.encoder.encode(w, x, shift, h)
     z = spec.activation.apply(encoding.pre_acts, run, h)
     if encoding.gate_acts is not None:
         z = jnp.where(encoding.gate_acts > 0, z, 0.0)
@@ -77,8 +77,8 @@ class SAE:
         return decode(self.weights, z)
 
     @property
-    def W_dec(self) -> Float[Array, "d_sae d_in"]:
-        """The learned dictionary: one row a latent."""
+    def W_dec(self) -> Float[Array, "*lead d_sae d_in"]:
+        """The learned dictionary: one row a latent (an ensemble's has leading axes)."""
         return self.weights.W_dec
 
 

@@ -1,0 +1,331 @@
+"""Running an experiment: what is on disk, resuming, and what is refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from toysae import Experiment, ToysaeError
+from toysae.sweeps import Results, load_experiment, members, run, summarise_runs
+from toysae.sweeps.experiment import cells
+from toysae.sweeps.results import write
+
+TINY = Experiment(
+    question="Does it run?",
+    d_in=8,
+    ratios=(1, 2),
+    l0=1.5,
+    recipes=("tied",),
+    ceiling=False,
+    l1=(0.05, 0.2),
+    world_seeds=2,
+    n_steps=40,
+    batch_size=32,
+    lr=3e-3,
+    n_eval=256,
+    curve_points=3,
+)
+
+
+def run_module():
+    """The module `toysae.sweeps.run`; the package's attribute of that name is the function."""
+    import importlib
+
+    return importlib.import_module("toysae.sweeps.run")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    run(TINY, path, quiet=True)
+    return path
+
+
+def stamps(path):
+    return {p.name: p.stat().st_mtime_ns for p in (path / "groups").iterdir()}
+
+
+def same_results(one, two):
+    """Bit for bit: tables and arrays."""
+    assert (one / "table.csv").read_bytes() == (two / "table.csv").read_bytes()
+    assert Results.load(one).groups == Results.load(two).groups
+    for group in Results.load(one).groups:
+        for read in (Results.arrays, Results.weights):
+            first, second = read(Results.load(one), group), read(Results.load(two), group)
+            assert first.keys() == second.keys()
+            for name in first:
+                assert first[name].tobytes() == second[name].tobytes(), name
+
+
+def test_a_run_writes_its_files(finished):
+    groups = ["sphere-n16-tied-recipe-s16", "sphere-n8-tied-recipe-s8"]
+    assert Results.load(finished).groups == groups
+    assert set(stamps(finished)) == {f"{g}.{end}" for g in groups
+                                     for end in ("csv", "npz", "safetensors")}  # fmt: skip
+    config = json.loads((finished / "config.json").read_text())
+    assert config["question"] == "Does it run?" and config["experiment"]["l1"] == [0.05, 0.2]
+    assert {"jax", "toysae"} <= set(config["versions"])
+    assert not list(finished.rglob("*.tmp"))
+
+
+def test_the_table_has_a_row_for_each_sae(finished):
+    table = pd.read_csv(finished / "table.csv")
+    assert len(table) == 2 * 2 * 2
+    documented = [
+        "group", "world", "recipe", "init", "knob", "l1", "row", "d_in", "n_features", "ratio",
+        "d_sae", "world_seed", "sae_seed", "n_steps", "batch_size", "n_eval", "l1_coeff", "lr",
+        "diverged", "true_l0", "mmcs", "mmcs_abs", "mmcs_latents", "mcs_above_0.8",
+        "mcs_above_0.9", "mcs_above_0.95", "mcc", "mcc_abs", "l0", "ev", "fvu", "mse", "shrinkage",
+        "dead_latents", "dead_fraction", "loss", "floor", "mmcs_init", "steps_to_0.9",
+        "censored_0.9", "truth_fista_ev", "truth_fista_l0",
+    ]  # fmt: skip
+    assert set(documented) <= set(table.columns)
+    assert not table.columns.duplicated().any()
+    arms = table.groupby(["n_features", "world_seed", "l1"]).size()
+    assert len(arms) == 8 and (arms == 1).all()
+    np.testing.assert_allclose(table["l1"], table["l1_coeff"], rtol=1e-6)
+    np.testing.assert_allclose(table["ev"] + table["fvu"], 1, atol=1e-5)
+    assert (table["n_steps"] == 40).all() and (table["n_eval"] == 256).all()
+    finite = [c for c in documented[17:] if c not in ("steps_to_0.9", "censored_0.9")]
+    assert np.isfinite(table[finite].astype(float)).all().all()
+
+
+def test_the_arrays_behind_the_table(finished):
+    results = Results.load(finished)
+    table = results.table
+    for group in results.groups:
+        arrays, weights = results.arrays(group), results.weights(group)
+        rows = table[table["group"] == group]
+        world_seeds = rows["world_seed"].to_numpy()
+        assert rows["row"].tolist() == [0, 1, 2, 3] and world_seeds.tolist() == [0, 0, 1, 1]
+        np.testing.assert_allclose(arrays["mcs"].mean(1), rows["mmcs"], rtol=1e-5)
+        np.testing.assert_allclose((arrays["mcs"] > 0.8).mean(1), rows["mcs_above_0.8"])
+        np.testing.assert_allclose(arrays["latent_freq"].sum(1), rows["l0"], rtol=1e-4)
+        np.testing.assert_allclose(arrays["curve_mmcs"][:, 0], rows["mmcs_init"], rtol=1e-6)
+        np.testing.assert_allclose(arrays["curve_mmcs"][:, -1], rows["mmcs"], atol=1e-5)
+        assert arrays["curve_steps"][[0, -1]].tolist() == [0, 40]
+        assert arrays["firings_seen"].sum(1).mean() == pytest.approx(1.5 * 40 * 32, rel=0.1)
+        # The weights are those scored: their MCS against the world, in NumPy.
+        from toysae.worlds import make_world
+
+        n = int(rows["n_features"].iloc[0])
+        for row, seed in enumerate(world_seeds):
+            truth = np.asarray(make_world("sphere", int(seed), d_in=8, n_features=n, l0=1.5).directions)
+            mcs = (truth @ weights["W_dec"][row].T).max(1)
+            np.testing.assert_allclose(mcs, arrays["mcs"][row], atol=1e-5)
+
+
+def test_a_finished_run_computes_nothing_again(finished, monkeypatch):
+    def no_training(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    before = stamps(finished)
+    table = (finished / "table.csv").read_bytes()
+    monkeypatch.setattr(run_module(), "train_group", no_training)
+    run(TINY, finished, quiet=True)
+    assert stamps(finished) == before
+    assert (finished / "table.csv").read_bytes() == table
+    # Prose may differ.
+    run(replace(TINY, question="Again?", expected="Nothing."), finished, quiet=True)
+    assert stamps(finished) == before
+
+
+@pytest.mark.parametrize("at", ["training", "writing"])
+def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch, at):
+    module, out = run_module(), tmp_path / "resumed"
+    original, calls = module.train_group, []
+
+    def stops(*args, **kwargs):
+        calls.append(args)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    def half_written(path, writer):
+        if path.suffix == ".csv":
+            calls.append(path)
+            if len(calls) > 1:
+                raise KeyboardInterrupt
+        write(path, writer)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if at == "training":
+            patch.setattr(module, "train_group", stops)
+        else:  # arrays of the second group are there, its table is not
+            patch.setattr("toysae.sweeps.results.write", half_written)
+        run(TINY, out, quiet=True)
+    assert len(Results.load(out).groups) == 1 and not (out / "table.csv").exists()
+    assert len(Results.load(out).table) == 4
+    first = {k: v for k, v in stamps(out).items() if k.startswith("sphere-n8-")}
+    run(TINY, out, quiet=True)
+    assert {k: v for k, v in stamps(out).items() if k in first} == first
+    same_results(out, finished)
+
+
+def test_fresh_begins_again(finished, tmp_path):
+    one = replace(TINY, ratios=(1,), save_params=False)
+    out = tmp_path / "fresh"
+    run(one, out, quiet=True)
+    before, table = stamps(out), (out / "table.csv").read_bytes()
+    (out / "groups" / "stray.csv").write_text("row\n1\n")
+    run(one, out, fresh=True, quiet=True)
+    after = stamps(out)
+    assert set(after) == set(before) and all(after[k] > before[k] for k in before)
+    assert (out / "table.csv").read_bytes() == table
+    with pytest.raises(ToysaeError, match="without its weights.*save-params"):
+        Results.load(out).weights("sphere-n8-tied-recipe-s8")
+
+
+def test_fresh_deletes_nothing_that_is_no_run(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for fresh in (True, False):
+        with pytest.raises(ToysaeError, match="holds no results"):
+            run(TINY, tmp_path, fresh=fresh, quiet=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"l1": (0.05, 0.3)}, r"l1 was \[0.05, 0.2\], now \[0.05, 0.3\]"),
+        ({"batch_size": 64}, "batch_size was 32, now 64"),
+        ({"ratios": (1,)}, r"ratios was \[1, 2\], now \[1\]"),
+        ({"world_seeds": 3}, "world_seeds was 2, now 3"),
+    ],
+)
+def test_another_configuration_is_refused_naming_the_field(finished, change, message):
+    before = stamps(finished)
+    with pytest.raises(ToysaeError, match=message):
+        run(replace(TINY, **change), finished, quiet=True)
+    assert stamps(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipes": ("untid",)}, "unknown recipe 'untid': did you mean 'untied'"),
+        ({"worlds": ("spere",)}, "unknown world 'spere': did you mean 'sphere'"),
+        ({"inits": ("orthogonl",)}, "unknown init 'orthogonl': did you mean 'orthogonal'"),
+        ({"l1_convention": "internl"}, "did you mean 'internal'"),
+        ({"firing": "zip"}, "did you mean 'zipf'"),
+        ({"magnitude": "constnt"}, "did you mean 'constant'"),
+        ({"l1": ()}, "l1 is an empty grid"),
+        ({"recipes": ("topk",), "k": ()}, "k is an empty grid"),
+        ({"recipes": ()}, "recipes is empty"),
+        ({"worlds": ()}, "worlds is empty"),
+        ({"ratios": ()}, "ratios is empty"),
+        ({"sizes": ()}, "sizes is empty"),
+        ({"ratios": (-1,)}, "ratios -1 must be more than 0"),
+        ({"sizes": (0.0,)}, "sizes 0 must be more than 0"),
+        ({"d_in": 0}, "d_in 0"),
+        ({"world_seeds": 0}, "world_seeds 0"),
+        ({"sae_seeds": 0}, "sae_seeds 0"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"n_steps": 0}, "n_steps 0"),
+        ({"n_eval": 0}, "n_eval 0"),
+        ({"curve_points": 0}, "curve_points 0"),
+        ({"firings_per_feature": -1.0}, "firings_per_feature -1"),
+        ({"l0": 9.0}, "l0 9.0"),
+        ({"l1": (-0.1,)}, "l1_coeff -0.1"),
+        ({"lr": -1.0}, "lr -1"),
+        ({"lr_decay": 2.0}, "lr_decay 2"),
+        ({"recipes": ("topk",), "k": (20.0,)}, "k 20 is more than d_sae"),
+        ({"worlds": ("antipodal",), "ratios": (9 / 8,)}, "n_features 9 must be even"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(tmp_path, change, message):
+    with pytest.raises(ToysaeError, match=message):
+        run(replace(TINY, **change), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dictionary_that_does_not_fit_is_refused_with_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(members, "_device_bytes", lambda: 2**30)
+    with pytest.raises(ToysaeError, match=r"d_sae 8000000 .* GiB .*has 1\.0: use a smaller d_sae"):
+        run(replace(TINY, ratios=(1,), sizes=(1e6,)), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_cells_are_the_product_of_what_was_asked():
+    e = replace(TINY, recipes=("tied", "topk"), inits=("recipe", "svd"), sizes=(1.0, 2.0),
+                ceiling=True, k=(2.0, 3.0), firings_per_feature=1000, n_steps=None)  # fmt: skip
+    plan = cells(e)
+    assert len(plan) == 2 * 2 * 3 * 2 == len({c.slug for c in plan})
+    for c in plan:
+        n_features = dict(c.world_fields)["n_features"]
+        assert c.spec.d_sae in (n_features, 2 * n_features)
+        # Each feature fires 1000 times in n_steps * 32 samples.
+        assert c.n_steps == int(np.ceil(round(1000 * n_features / 1.5) / 32))
+        assert (c.knob, c.asked) == (("k", (2.0, 3.0)) if c.recipe == "topk"
+                                     else ("l1_coeff", (0.05, 0.2)))  # fmt: skip
+
+
+def test_papers_coefficients_are_translated():
+    e = replace(TINY, l1_convention="interim-report", sizes=(2.0,), ratios=(2,))
+    (cell,) = cells(e)
+    np.testing.assert_allclose(dict(cell.grid)["l1_coeff"], np.array([0.05, 0.2]) * 8 / 32)
+    assert cell.asked == (0.05, 0.2)
+
+
+def test_a_smoke_run_overrides_its_fields():
+    e = replace(TINY, smoke={"d_in": 4, "l1": (0.1,)})
+    assert (e.smoked().d_in, e.smoked().l1, e.smoked().l0) == (4, (0.1,), 1.5)
+    assert "question" not in e.settings() and "smoke" not in e.settings()
+
+
+def test_load_experiment(tmp_path):
+    good = tmp_path / "good.py"
+    good.write_text("from toysae import Experiment\nexperiment = Experiment('Why?', d_in=4)\n")
+    assert load_experiment(good).d_in == 4
+    cases = {
+        "empty.py": ("x = 1\n", "define `experiment = Experiment"),
+        "wrong.py": ("experiment = 3\n", "define `experiment = Experiment"),
+        "broken.py": ("experiment = 1 / 0\n", "ZeroDivisionError"),
+        "syntax.py": ("experiment = (\n", "SyntaxError"),
+        "field.py": ("from toysae import Experiment\nExperiment('Q', d_inn=3)\n", "d_inn"),
+        "smoke.py": ("from toysae import Experiment\n"
+                     "experiment = Experiment('Q', smoke={'ratio': (1,)})\n", "did you mean 'ratios'"),
+    }  # fmt: skip
+    for name, (text, message) in cases.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ToysaeError, match=message):
+            load_experiment(tmp_path / name)
+    with pytest.raises(ToysaeError, match="unknown experiment file.*did you mean.*good.py"):
+        load_experiment(tmp_path / "goood.py")
+    with pytest.raises(ToysaeError, match="unknown experiment file"):
+        load_experiment(tmp_path / "nowhere" / "good.py")
+
+
+def test_loading_what_is_no_run_is_refused(finished, tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ToysaeError, match="holds no results"):
+            Results.load(path)
+    (tmp_path / "config.json").write_text("{half")
+    with pytest.raises(ToysaeError, match="config.json is not JSON"):
+        Results.load(tmp_path)
+    for read in (Results.arrays, Results.weights):
+        with pytest.raises(ToysaeError, match="unknown group.*did you mean 'sphere-n8-tied-recipe-s8'"):
+            read(Results.load(finished), "sphere-n8-tied-recipe")
+
+
+def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
+    file = tmp_path / "table.csv"
+    write(file, lambda p: p.write_text("old"))
+
+    def fails(path):
+        path.write_text("half of the n")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write(file, fails)
+    assert file.read_text() == "old"
+    write(file, lambda p: p.write_text("new"))
+    assert file.read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_the_summary_has_one_line_an_arm(finished):
+    lines = summarise_runs(Results.load(finished).table)
+    assert lines["n_features"].tolist() == [8, 16]
+    assert lines["mmcs"].str.contains("±").all()

@@ -311,6 +311,6 @@ def test_resolve_hypers_fills_in_defaults_and_refuses_the_rest():
 def test_a_k_above_d_sae_is_refused():
     spec = make_spec("topk", D, S)
     spec.check_hypers({"k": float(S)})
-    with pytest.raises(ToysaeError, match="TopK: k 21 .*d_sae = 20"):
+    with pytest.raises(ToysaeError, match=r"TopK: k 21 .*d_sae = 20"):
         spec.check_hypers({"k": S + 1.0})
     assert isinstance(spec.activation, TopK)

@@ -1,5 +1,6 @@
 """Running an experiment: what is on disk, resuming, and what is refused."""
 
+import importlib
 import json
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from toysae import Experiment, ToysaeError
 from toysae.sweeps import Results, load_experiment, members, run, summarise_runs
 from toysae.sweeps.experiment import cells
 from toysae.sweeps.results import write
+from toysae.worlds import make_world
 
 TINY = Experiment(
     question="Does it run?",
@@ -31,8 +33,6 @@ TINY = Experiment(
 
 def run_module():
     """The module `toysae.sweeps.run`; the package's attribute of that name is the function."""
-    import importlib
-
     return importlib.import_module("toysae.sweeps.run")
 
 
@@ -108,12 +108,10 @@ def test_the_arrays_behind_the_table(finished):
         assert arrays["curve_steps"][[0, -1]].tolist() == [0, 40]
         assert arrays["firings_seen"].sum(1).mean() == pytest.approx(1.5 * 40 * 32, rel=0.1)
         # The weights are those scored: their MCS against the world, in NumPy.
-        from toysae.worlds import make_world
-
         n = int(rows["n_features"].iloc[0])
         for row, seed in enumerate(world_seeds):
-            truth = np.asarray(make_world("sphere", int(seed), d_in=8, n_features=n, l0=1.5).directions)
-            mcs = (truth @ weights["W_dec"][row].T).max(1)
+            world = make_world("sphere", int(seed), d_in=8, n_features=n, l0=1.5)
+            mcs = (np.asarray(world.directions) @ weights["W_dec"][row].T).max(1)
             np.testing.assert_allclose(mcs, arrays["mcs"][row], atol=1e-5)
 
 
@@ -174,7 +172,7 @@ def test_fresh_begins_again(finished, tmp_path):
     after = stamps(out)
     assert set(after) == set(before) and all(after[k] > before[k] for k in before)
     assert (out / "table.csv").read_bytes() == table
-    with pytest.raises(ToysaeError, match="without its weights.*save-params"):
+    with pytest.raises(ToysaeError, match=r"without its weights.*save-params"):
         Results.load(out).weights("sphere-n8-tied-recipe-s8")
 
 
@@ -286,13 +284,14 @@ def test_load_experiment(tmp_path):
         "syntax.py": ("experiment = (\n", "SyntaxError"),
         "field.py": ("from toysae import Experiment\nExperiment('Q', d_inn=3)\n", "d_inn"),
         "smoke.py": ("from toysae import Experiment\n"
-                     "experiment = Experiment('Q', smoke={'ratio': (1,)})\n", "did you mean 'ratios'"),
+                     "experiment = Experiment('Q', smoke={'ratio': (1,)})\n",
+                     "did you mean 'ratios'"),
     }  # fmt: skip
     for name, (text, message) in cases.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(ToysaeError, match=message):
             load_experiment(tmp_path / name)
-    with pytest.raises(ToysaeError, match="unknown experiment file.*did you mean.*good.py"):
+    with pytest.raises(ToysaeError, match=r"unknown experiment file.*did you mean.*good\.py"):
         load_experiment(tmp_path / "goood.py")
     with pytest.raises(ToysaeError, match="unknown experiment file"):
         load_experiment(tmp_path / "nowhere" / "good.py")
@@ -303,10 +302,12 @@ def test_loading_what_is_no_run_is_refused(finished, tmp_path):
         with pytest.raises(ToysaeError, match="holds no results"):
             Results.load(path)
     (tmp_path / "config.json").write_text("{half")
-    with pytest.raises(ToysaeError, match="config.json is not JSON"):
+    with pytest.raises(ToysaeError, match=r"config\.json is not JSON"):
         Results.load(tmp_path)
     for read in (Results.arrays, Results.weights):
-        with pytest.raises(ToysaeError, match="unknown group.*did you mean 'sphere-n8-tied-recipe-s8'"):
+        with pytest.raises(
+            ToysaeError, match=r"unknown group.*did you mean 'sphere-n8-tied-recipe-s8'"
+        ):
             read(Results.load(finished), "sphere-n8-tied-recipe")
 
 
@@ -326,6 +327,13 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
 
 
 def test_the_summary_has_one_line_an_arm(finished):
-    lines = summarise_runs(Results.load(finished).table)
-    assert lines["n_features"].tolist() == [8, 16]
-    assert lines["mmcs"].str.contains("±").all()
+    table = Results.load(finished).table
+    lines = summarise_runs(table)
+    assert lines["ratio"].tolist() == ["1", "2"] and (lines["n"] == 2).all()
+    for line, ratio in zip(lines.to_dict("records"), (1, 2), strict=True):
+        rows = table[table["ratio"] == ratio]
+        assert line["floor"] == f"{rows['floor'].iloc[0]:.3f}"
+        # The mean over worlds is that of one choice of L1 in each.
+        pairs = [rows.loc[rows["world_seed"] == seed, "mmcs"] for seed in (0, 1)]
+        means = {f"{(a + b) / 2:.3f}" for a in pairs[0] for b in pairs[1]}
+        assert line["mmcs"].split(" ± ")[0] in means

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..worlds.dictionaries import unit_rows
+from .fista import spectral_square
 from .part import Part
 
 Bias = Literal["none", "pre", "post"]
@@ -131,7 +132,15 @@ class TightFrame(Decoder):
 
 
 def newton_schulz(W: Float[Array, "n d"], steps: int = 3) -> Float[Array, "n d"]:
-    """The polar factor of a nearly orthonormal matrix (singular values in (0, sqrt 3))."""
+    """The polar factor of a nearly orthonormal matrix.
+
+    It converges from singular values in (0, sqrt 3). After a step so large that they are
+    outside, the matrix is first scaled down: then it is only brought nearer, but stays finite.
+    """
+    rows = W if W.shape[0] <= W.shape[1] else W.T
+    size = jnp.abs(rows).max() + 1e-30  # before squaring, which may overflow
+    top = size * jnp.sqrt(spectral_square((rows / size) @ (rows / size).T, 8))
+    W = W / jnp.maximum(1.0, top / 1.4)
     for _ in range(steps):
         if W.shape[0] <= W.shape[1]:
             W = 1.5 * W - 0.5 * (W @ W.T) @ W

@@ -140,8 +140,11 @@ def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def write(path: Path, writer: Callable[[Path], Any]) -> None:
     """Writes through a temporary file, so that `path` is never half written."""
     temporary = path.with_name(f".{path.name}.tmp")
-    writer(temporary)
-    os.replace(temporary, path)
+    try:
+        writer(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def provenance() -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Independent firing is drawn in O(active): a Poisson process whose arrivals carry marks in
 proportion to the hazards h_i = -log(1 - p_i) hits feature i at least once with probability
 exactly p_i, independently of all others. Marks come from Walker's alias table (Vose 1991),
-built in float64, so the rarest of a million features keeps its probability.
+built in float64; the coin that is held against it has 24 bits, an absolute error of 6e-8 of the
+mean hazard (0.3 % of p for the rarest of 20,000 features under a Zipf exponent of 2).
 """
 
 from abc import abstractmethod

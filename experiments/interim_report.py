@@ -7,7 +7,7 @@ experiment = Experiment(
     expected="MMCS near 1 in a band of middling L1 once d_sae >= n_features; dead latents appear "
     "at larger L1 and size (Sharkey, Braun and Millidge 2022).",
     run_time="17 x 9 grid, 20,000 steps: a GPU. On 2 CPU cores under an hour: --sizes 0.25 0.5 1 2 "
-    "--l1 0.01 0.1 0.316 1 3.16 --n-steps 6000 --world-seeds 1",
+    "--l1 0.0316 0.1 0.316 1 3.16 --n-steps 5000",
     worlds=("interim-report",),
     d_in=256,
     ratios=(2,),

@@ -23,7 +23,12 @@ RECOVERY = str(ROOT / "experiments" / "recovery.py")
         (["world", "sphere", "--n-featurs", "4"], ["--n-featurs", "--n-features"]),
         (["world", "sphere", "--n-features", "0"], ["n_features 0", "positive"]),
         (["world", "sphere", "--l0", "900"], ["l0 900", "128"]),
-        (["world", "sphere", "--firing", "zip"], ["'zip'", "'zipf'"]),
+        (["world", "sphere", "--probs", "zip"], ["'zip'", "'zipf'"]),
+        (["world", "sphere", "absorbtion"], ["'absorbtion'", "'absorption'"]),
+        (["world", "sphere", "absorption", "--l0", "3"], ["'sphere' and 'absorption'", "--l0"]),
+        (["world", "sphere", "--group-size", "2"], ["group_size", "'independent'"]),
+        (["run", RECOVERY, "--dials", "rhoo", "1"], ["'rhoo'", "dial"]),
+        (["run", RECOVERY, "--worlds", "hedging"], ["'hedging'", "n_steps"]),
         (["world", "sphere", "--magnitude", "unifrm"], ["'unifrm'", "'uniform'"]),
         (["run"], ["name an experiment file"]),
         (["run", str(ROOT / "experiments" / "recovry.py")], ["recovry.py", "recovery.py"]),
@@ -92,14 +97,68 @@ def test_world_prints_its_card(capsys):
     assert "16 in 8" in printed and "Welch" in printed
 
 
+def test_two_worlds_stand_side_by_side(capsys, tmp_path):
+    args = ["world", "absorption", "exclusive-pair", "--d-in", "8", "--n-samples", "1024"]
+    main([*args, "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "absorption" in printed and "exclusive-pair" in printed and "coherence" in printed
+    assert (tmp_path / "absorption-exclusive-pair.png").stat().st_size > 5000
+
+
+STUDY = """
+from dataclasses import dataclass
+from pathlib import Path
+from toysae.study import Study
+
+@dataclass(frozen=True)
+class Options:
+    n: int = 1000
+    names: tuple[str, ...] = ("a",)
+
+def go(options, out, figures):
+    (out / "n.txt").write_text(f"{options.n} {','.join(options.names)}")
+    (figures / "f.txt").write_text("drawn")
+
+study = Study("Does it run?", go, Options(), "yes", "seconds", smoke={"n": 3})
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "written"),
+    [
+        ([], "1000 a"),
+        (["--smoke"], "3 a"),
+        (["--smoke", "--n", "7", "--names", "x", "y"], "7 x,y"),
+    ],
+)
+def test_a_study_runs_with_its_options(tmp_path, capsys, args, written):
+    (tmp_path / "asks.py").write_text(STUDY)
+    out = tmp_path / "out"
+    main(["run", str(tmp_path / "asks.py"), "--out", str(out), *args])
+    assert (out / "n.txt").read_text() == written
+    assert (out / "figures" / "f.txt").exists()
+    assert "Does it run?" in capsys.readouterr().out
+
+
+def test_a_study_refuses_what_it_does_not_have(tmp_path, capsys):
+    (tmp_path / "asks.py").write_text(STUDY)
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(tmp_path / "asks.py"), "--nmes", "x"])
+    assert stop.value.code == 2 and "--names" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda p: p.stem)
 def test_every_experiment_plans_its_cells(path):
     from toysae.plotting import FIGURES
+    from toysae.study import Study
     from toysae.sweeps import load_experiment
     from toysae.sweeps.experiment import cells
 
     experiment = load_experiment(path)
     assert experiment.question and experiment.expected and experiment.run_time
+    if isinstance(experiment, Study):
+        assert experiment.smoked() != experiment.options
+        return
     assert set(experiment.figures) <= set(FIGURES)
     plan, smoke = cells(experiment), cells(experiment.smoked())
     assert sum(c.n_steps for c in smoke) < 0.05 * sum(c.n_steps for c in plan)

@@ -1,23 +1,26 @@
-"""Throughput of training, held against this machine's own float32 matmul in the same run."""
+"""Throughput of training and sampling, held against this machine's matmul rate in the same run."""
 
 import json
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jaxtyping import Array
 
 from .errors import require, unknown
 from .sae import make_spec
 from .sweeps.members import make_group
 from .sweeps.results import provenance, write
 from .training import Group, advance, start
-from .worlds import make_world
+from .worlds import World, make_world
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,25 @@ PRESETS = {
 }
 
 
+WORLD_PRESETS: dict[str, dict[str, Any]] = {
+    "sphere-1k": {"n_features": 1024, "d_in": 64, "l0": 20.0, "probs": "zipf", "exponent": 0.5},
+    "sphere-16k": {"n_features": 16_384, "d_in": 64, "l0": 20.0, "probs": "zipf", "exponent": 0.5},
+    "sphere-1m": {"n_features": 2**20, "d_in": 64, "l0": 20.0, "probs": "zipf", "exponent": 0.5},
+    "sphere-16k-wide": {
+        "n_features": 16_384, "d_in": 768, "l0": 34.0, "probs": "zipf", "exponent": 0.5,
+    },
+    "synth-sae-bench-16k": {},
+}  # fmt: skip
+"""Timed worlds: "sphere-..." with these fields, or the named world."""
+
+
 @dataclass(frozen=True)
 class BenchOptions:
     """What to time.
 
     Attributes:
-        preset: names of presets; all if none is given.
+        preset: names of presets; all of training if none is given. "worlds" stands for all
+            of sampling.
         seconds: about how long each round of timing lasts.
         rounds: rounds; the median is reported, matmul and training alternate.
         out: a JSON file for the numbers with their provenance.
@@ -70,10 +86,16 @@ def bench(options: BenchOptions) -> pd.DataFrame:
     """
     require(options.seconds > 0, f"seconds {options.seconds} must be more than 0")
     require(options.rounds >= 1, f"rounds {options.rounds} must be at least 1")
-    for name in options.preset:
-        if name not in PRESETS:
-            raise unknown("preset", name, PRESETS)
-    frame = pd.DataFrame([_time_preset(name, options) for name in options.preset or tuple(PRESETS)])
+    names = [
+        name
+        for given in options.preset or tuple(PRESETS)
+        for name in (tuple(WORLD_PRESETS) if given == "worlds" else (given,))
+    ]
+    for name in names:
+        if name not in PRESETS | WORLD_PRESETS:
+            raise unknown("preset", name, [*PRESETS, *WORLD_PRESETS, "worlds"])
+    timers = {name: _time_preset if name in PRESETS else _time_world for name in names}
+    frame = pd.DataFrame([time_it(name, options) for name, time_it in timers.items()])
     frame.attrs["import_s"] = import_seconds()
     print(f"import toysae: {frame.attrs['import_s']:.2f} s", file=sys.stderr)
     if options.out is not None:
@@ -130,6 +152,47 @@ def _time_preset(name: str, options: BenchOptions) -> dict[str, float | str]:
         "high": round(max(samples) / 1e3, 1),
         "share of matmul": round(float(share), 3),
         "matmul GFLOP/s": round(float(np.median(matmul)) / 1e9, 1),
+        "compile s": round(compile_s, 2),
+    }
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def _draw(world: World, key: Array, batch_size: int, n_batches: Array) -> Array:
+    """A number that depends on every x of so many batches."""
+
+    def body(i, total):
+        return total + world.sample(jax.random.fold_in(key, i), batch_size).x.sum()
+
+    return jax.lax.fori_loop(0, n_batches, body, jnp.float32(0))
+
+
+def _time_world(name: str, options: BenchOptions) -> dict[str, float | str]:
+    fields, batch_size = WORLD_PRESETS[name], 1024
+    begun = time.perf_counter()
+    world = make_world("sphere" if name.startswith("sphere-") else name, **fields)
+    jax.block_until_ready(world)
+    build_s = time.perf_counter() - begun
+    key = jax.random.key(0)
+    begun = time.perf_counter()
+    _draw(world, key, batch_size, jnp.int32(1)).block_until_ready()
+    compile_s = time.perf_counter() - begun
+    begun = time.perf_counter()
+    _draw(world, key, batch_size, jnp.int32(4)).block_until_ready()
+    n_batches = max(int(options.seconds * 4 / (time.perf_counter() - begun)), 4)
+    samples, matmul = [], []
+    for _ in range(options.rounds):
+        matmul.append(matmul_rate())
+        begun = time.perf_counter()
+        _draw(world, key, batch_size, jnp.int32(n_batches)).block_until_ready()
+        samples.append(n_batches * batch_size / (time.perf_counter() - begun))
+    return {
+        "preset": name,
+        "shape": f"d {world.d_in} / {world.n_features} features",
+        "k samples/s": round(float(np.median(samples)) / 1e3, 1),
+        "low": round(min(samples) / 1e3, 1),
+        "high": round(max(samples) / 1e3, 1),
+        "matmul GFLOP/s": round(float(np.median(matmul)) / 1e9, 1),
+        "build s": round(build_s, 2),
         "compile s": round(compile_s, 2),
     }
 

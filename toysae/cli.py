@@ -18,7 +18,7 @@ USAGE = """usage: toysae COMMAND
 
   run FILE [--smoke] [--out DIR] [--FIELD VALUE ...]   run an experiment, draw its figures
   list [DIR]                                           experiments, worlds, recipes, inits
-  world NAME [--FIELD VALUE ...]                       what a world's generator realises
+  world NAME [NAME ...] [--FIELD VALUE ...]            what worlds' generators realise
   bench [--preset ...] [--out FILE]                    samples/s against this machine's matmul
 
 toysae COMMAND --help shows the fields."""
@@ -78,17 +78,17 @@ def _use_compilation_cache() -> None:
 
 
 def _run(args: list[str]) -> None:
-    from .plotting import FIGURES, draw
-    from .sweeps import Experiment, load_experiment, run, summarise_runs
+    from .sweeps import Experiment, load_experiment
 
     path, rest = _positional(args, "an experiment file, e.g. experiments/recovery.py")
+    found = load_experiment(path)
+    settable = found if isinstance(found, Experiment) else found.options
     names = [f.name for f in fields(RunOptions)] + [
-        f.name for f in fields(Experiment) if f.name != "smoke"
+        f.name for f in fields(settable) if f.name != "smoke"
     ]
     _check_flags(rest, "field", names)
-    experiment = load_experiment(path)
     # Smoke's overrides are defaults too, so that fields given beside --smoke win over them.
-    start = experiment.smoked() if "--smoke" in rest else experiment
+    start = found.smoked() if "--smoke" in rest else settable
     both = make_dataclass(
         "Run",
         [
@@ -97,22 +97,35 @@ def _run(args: list[str]) -> None:
                 Annotated[RunOptions, tyro.conf.OmitArgPrefixes],
                 field(default=RunOptions()),
             ),
-            ("experiment", Annotated[Experiment, tyro.conf.OmitArgPrefixes], field(default=start)),
+            ("asked", Annotated[type(start), tyro.conf.OmitArgPrefixes], field(default=start)),
         ],
     )
     given: Any = tyro.cli(both, args=rest, prog=f"toysae run {path}")
-    options, experiment = given.options, given.experiment
+    options: RunOptions = given.options
+    name = Path(path).stem + ("-smoke" if options.smoke else "")
+    out = options.out or Path("results") / name
+    figures_dir = options.figures_dir or out / "figures"
+    _out.print(f"[bold]{found.question}[/bold]", highlight=False)
+    if isinstance(found, Experiment):
+        _run_experiment(given.asked, name, out, figures_dir, options)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        figures_dir.mkdir(parents=True, exist_ok=True)
+        found.run(given.asked, out, figures_dir)
+
+
+def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
+    from .plotting import FIGURES, draw
+    from .sweeps import run, summarise_runs
+
     for figure in experiment.figures:
         if figure not in FIGURES:
             raise unknown("figure", figure, FIGURES)
-    name = Path(path).stem + ("-smoke" if options.smoke else "")
-    out = options.out or Path("results") / name
-    _out.print(f"[bold]{experiment.question}[/bold]", highlight=False)
-    results = run(experiment, out, options.fresh, options.quiet)
+    results = run(experiment, out, o.fresh, o.quiet)
     table = results.table
     print_frame(summarise_runs(table), f"{name}: best L1 (chosen on the other world seeds), "
                 f"mean ± half-width of the 95 % interval (worlds)")  # fmt: skip
-    for file in draw(results, experiment.figures, options.figures_dir or out / "figures"):
+    for file in draw(results, experiment.figures, figures_dir):
         _out.print(f"drew {file}", highlight=False, soft_wrap=True)
     _out.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)
 
@@ -121,6 +134,9 @@ def _list(args: list[str]) -> None:
     from .sae import INITS, RECIPES
     from .sweeps import load_experiment
     from .worlds import WORLDS
+    from .worlds.catalogue import FIRINGS
+    from .worlds.magnitudes import MAGNITUDES
+    from .worlds.probabilities import TAILS
 
     directory = Path(args[0]) if args else Path("experiments")
     require(directory.is_dir(), f"{directory} is no directory: give the one with your experiments")
@@ -129,29 +145,70 @@ def _list(args: list[str]) -> None:
         experiment = load_experiment(file)
         table.add_row(str(file), experiment.question, experiment.run_time)
     _out.print(table)
-    for kind, rows in (("world", WORLDS), ("recipe", RECIPES), ("init", INITS)):
+    worlds = Table("world", "what it is", title="worlds")
+    for name, row in WORLDS.items():
+        worlds.add_row(name, row.about)
+    _out.print(worlds)
+    _out.print(f"[bold]firing[/bold]: {', '.join(FIRINGS)}", highlight=False)
+    _out.print(f"[bold]probs[/bold]: {', '.join(TAILS)}", highlight=False)
+    _out.print(f"[bold]magnitude[/bold]: {', '.join(MAGNITUDES)}", highlight=False)
+    for kind, rows in (("recipe", RECIPES), ("init", INITS)):
         _out.print(f"[bold]{kind}s[/bold]: {', '.join(rows)}", highlight=False)
 
 
 def _world(args: list[str]) -> None:
-    from .worlds import make_world, world_fields
+    from .worlds import WORLDS, make_world, world_fields
 
-    name, rest = _positional(args, "a world, e.g. sphere")
-    known = world_fields(name)
-    _check_flags(rest, f"field of world {name!r}", [*known, "seed", "n_samples"])
+    first, rest = _positional(args, "a world, e.g. sphere")
+    names = [first]
+    while rest and not rest[0].startswith("-"):
+        names.append(rest.pop(0))
+    for name in names:
+        world_fields(name)  # unknown names are refused before anything is drawn
+    known = dict.fromkeys(field for name in names for field in WORLDS[name].fields)
+    shared = {
+        field: WORLDS[names[0]].fields[field]
+        for field in known
+        if all(field in WORLDS[name].fields for name in names)
+    }
+    of = f"field of world{'s' * (len(names) > 1)} {' and '.join(map(repr, names))}"
+    _check_flags(rest, of, [*shared, "seed", "n_samples", "out"])
     options = make_dataclass(
         "WorldOptions",
-        [(f, type(default), default) for f, default in known.items()]
-        + [("seed", int, 0), ("n_samples", int, 131_072)],
+        # None: each world keeps its own default.
+        [(field, kind | None, None) for field, (kind, _) in shared.items()]
+        + [("seed", int, 0), ("n_samples", int, 131_072 if len(names) == 1 else 65_536)]
+        + [("out", Path | None, None)],
         frozen=True,
     )
-    given = vars(tyro.cli(options, args=rest, prog=f"toysae world {name}"))
-    seed, n_samples = given.pop("seed"), given.pop("n_samples")
-    card = make_world(name, seed, **given).card(n_samples)
-    table = Table("what", "realised", title=f"world {name}, seed {seed}")
-    for row in card.rows():
-        table.add_row(*row)
-    _out.print(table)
+    given = vars(tyro.cli(options, args=rest, prog=f"toysae world {' '.join(names)}"))
+    seed, n_samples, out = given.pop("seed"), given.pop("n_samples"), given.pop("out")
+    chosen = {field: value for field, value in given.items() if value is not None}
+    worlds = [make_world(name, seed, **chosen) for name in names]
+    if len(worlds) == 1:
+        table = Table("what", "realised", title=f"world {first}, seed {seed}")
+        for row in worlds[0].card(n_samples).rows():
+            table.add_row(*row)
+        _out.print(table)
+    if len(worlds) > 1 or out is not None:
+        _compare(worlds, seed, n_samples, out)
+
+
+def _compare(worlds: list, seed: int, n_samples: int, out: Path | None) -> None:
+    """The panels of several worlds side by side, and their figure."""
+    from .plotting.panel import panel_figure
+    from .plotting.style import save
+    from .worlds.panel import compare_panels, world_panel
+
+    panels = {world.name: world_panel(world, n_samples) for world in worlds}
+    if len(worlds) > 1:
+        table = Table("what", *panels, title=f"worlds side by side, seed {seed}")
+        for row in compare_panels(*panels.values()):
+            table.add_row(*row)
+        _out.print(table)
+    if out is not None:
+        for file in save(*panel_figure(panels), out, "-".join(panels)):
+            _out.print(f"drew {file}", highlight=False, soft_wrap=True)
 
 
 def _bench(args: list[str]) -> None:

@@ -16,7 +16,7 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> ToysaeError:
     return ToysaeError(f"unknown {kind} {given!r}: {hint}known: {', '.join(known)}")
 
 
-def require(condition: bool, message: str) -> None:
-    """Raises :class:`ToysaeError` with `message` unless `condition` holds."""
+def require(condition: object, message: str) -> None:
+    """Raises :class:`ToysaeError` with `message` unless `condition` is true."""
     if not condition:
         raise ToysaeError(message)

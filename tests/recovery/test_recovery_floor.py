@@ -5,7 +5,8 @@ import pytest
 from scipy.integrate import quad
 
 from toysae.errors import ToysaeError
-from toysae.recovery import cosine_cdf, mmcs, mmcs_abs, random_floor, welch_bound
+from toysae.recovery import cosine_cdf, mmcs, mmcs_abs, random_floor
+from toysae.worlds.dictionaries import welch_bound
 
 PUBLISHED = [
     (64, 64, 0.289),

@@ -207,7 +207,7 @@ def test_another_configuration_is_refused_naming_the_field(finished, change, mes
         ({"worlds": ("spere",)}, "unknown world 'spere': did you mean 'sphere'"),
         ({"inits": ("orthogonl",)}, "unknown init 'orthogonl': did you mean 'orthogonal'"),
         ({"l1_convention": "internl"}, "did you mean 'internal'"),
-        ({"firing": "zip"}, "did you mean 'zipf'"),
+        ({"probs": "zip"}, "did you mean 'zipf'"),
         ({"magnitude": "constnt"}, "did you mean 'constant'"),
         ({"l1": ()}, "l1 is an empty grid"),
         ({"recipes": ("topk",), "k": ()}, "k is an empty grid"),
@@ -258,6 +258,21 @@ def test_cells_are_the_product_of_what_was_asked():
         assert c.n_steps == int(np.ceil(round(1000 * n_features / 1.5) / 32))
         assert (c.knob, c.asked) == (("k", (2.0, 3.0)) if c.recipe == "topk"
                                      else ("l1_coeff", (0.05, 0.2)))  # fmt: skip
+
+
+def test_dials_go_to_the_worlds_that_have_them():
+    e = replace(TINY, worlds=("pairs", "sphere"), dials={"rho": 0.25})
+    fields = {cell.world: dict(cell.world_fields) for cell in cells(e)}
+    assert fields["pairs"]["rho"] == 0.25 and "rho" not in fields["sphere"]
+    with pytest.raises(ToysaeError, match="unknown dial"):
+        cells(replace(TINY, worlds=("sphere",), dials={"rho": 0.25}))
+
+
+def test_a_world_of_fixed_size_keeps_it():
+    e = replace(TINY, worlds=("hedging",), sizes=(0.5,), dials={"d_in": 12, "p_parent": 0.5})
+    (cell,) = cells(e)  # one, whatever the ratios
+    assert (cell.n_features, cell.spec.d_in, cell.spec.d_sae) == (2, 12, 1)
+    assert dict(cell.world_fields) == {"d_in": 12, "p_parent": 0.5}
 
 
 def test_papers_coefficients_are_translated():

@@ -148,7 +148,7 @@ def test_the_state_does_not_grow_with_the_steps(worlds):
 
 @pytest.mark.parametrize("n_features", [16, 400])
 def test_firings_count_the_data_that_were_seen(n_features):
-    world = make_world("sphere", 1, d_in=D, n_features=n_features, l0=2.0, firing="zipf")
+    world = make_world("sphere", 1, d_in=D, n_features=n_features, l0=2.0, probs="zipf")
     group = make_group([world], [5], make_spec("tied", D, S), {"l1_coeff": 0.1}, [0, 1], BATCH)
     state = go(group, 12)
     key = keys_of(group.world_seeds, "train")[0]

@@ -6,7 +6,7 @@ the coefficient, and steps to a threshold. Signed scores are primary; see :mod:`
 """
 
 from toysae.recovery.evaluate import Totals, add_batch, empty_totals, summarise
-from toysae.recovery.floor import cosine_cdf, random_floor, welch_bound
+from toysae.recovery.floor import cosine_cdf, random_floor
 from toysae.recovery.intervals import Interval, over_seeds, student_t
 from toysae.recovery.matching import distinct_matches, mcc
 from toysae.recovery.mcs import (
@@ -45,5 +45,4 @@ __all__ = [
     "steps_to",
     "student_t",
     "summarise",
-    "welch_bound",
 ]

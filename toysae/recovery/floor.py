@@ -1,4 +1,4 @@
-"""What chance alone scores: the random floor of MMCS, and the Welch bound on coherence.
+"""What chance alone scores: the random floor of MMCS.
 
 For one fixed feature and M independent random directions in d dimensions, each cosine has
 ``F(t) = P(cos <= t) = 1 - I_{1-t^2}((d-1)/2, 1/2) / 2`` for t >= 0, so the expected maximum is
@@ -6,7 +6,6 @@ For one fixed feature and M independent random directions in d dimensions, each 
 """
 
 from functools import lru_cache
-from math import sqrt
 
 import numpy as np
 from scipy.special import betainc, betaincinv
@@ -83,23 +82,3 @@ def cosine_cdf(t: float | np.ndarray, d_in: int | np.integer) -> np.ndarray:
     t = np.asarray(t, dtype=np.float64)
     tail = 0.5 * betainc((d_in - 1) / 2, 0.5, 1.0 - t**2)
     return np.where(t >= 0, 1.0 - tail, tail)
-
-
-def welch_bound(n_features: int | np.integer, d_in: int | np.integer) -> float:
-    """The least possible largest |cosine| among `n_features` directions (Welch 1974).
-
-    Args:
-        n_features: number of directions, at least 1.
-        d_in: dimension, at least 1.
-
-    Returns:
-        ``sqrt((n - d) / (d (n - 1)))`` in [0, 1]; 0 where the directions fit orthogonally.
-
-    Raises:
-        ToysaeError: a size is below 1.
-    """
-    require(bool(n_features >= 1), f"n_features = {n_features!r}: give a positive integer")
-    require(bool(d_in >= 1), f"d_in = {d_in!r}: give a positive integer")
-    if n_features <= d_in:
-        return 0.0
-    return sqrt((n_features - d_in) / (d_in * (n_features - 1)))

@@ -11,7 +11,8 @@ import tyro
 from ..errors import ToysaeError, require, unknown
 from ..sae import INITS, RECIPES, SAESpec, make_spec
 from ..sae.loss_scale import CONVENTIONS, to_internal
-from ..worlds import WORLDS, world_fields
+from ..study import Study
+from ..worlds import WORLDS, make_world, world_fields
 from .members import Grid
 
 _PROSE = ("question", "expected", "run_time", "figures", "smoke", "save_params")
@@ -30,8 +31,11 @@ class Experiment:
         d_in: input dimension.
         ratios: n_features / d_in.
         l0: mean active features in a sample.
-        firing: tail of the firing probabilities, in worlds that have a choice.
+        probs: tail of the firing probabilities, in worlds that have a choice.
+        firing: how features fire together, in worlds that have a choice.
         magnitude: law of the coefficients.
+        dials: further numbers of the worlds, e.g. ``{"rho": 0.5}``; each goes to the worlds
+            that have such a field.
         recipes: SAE recipes.
         inits: initialisations, or "recipe" for the recipe's own.
         ceiling: also start each recipe at the truth and train it: the ceiling of mmcs.
@@ -62,8 +66,10 @@ class Experiment:
     d_in: int = 32
     ratios: tuple[float, ...] = (1, 2, 4)
     l0: float = 3.0
-    firing: str = "uniform"
+    probs: str = "uniform"
+    firing: str = "independent"
     magnitude: str = "uniform"
+    dials: Mapping[str, float] = field(default_factory=dict)
     recipes: tuple[str, ...] = ("tied", "untied")
     inits: tuple[str, ...] = ("recipe",)
     ceiling: bool = True
@@ -100,6 +106,7 @@ class Cell:
     """One group of an experiment: all SAEs that share a compiled shape."""
 
     world: str
+    n_features: int
     world_fields: tuple[tuple[str, Any], ...]
     spec: SAESpec
     recipe: str
@@ -111,8 +118,7 @@ class Cell:
 
     @property
     def slug(self) -> str:
-        n_features = dict(self.world_fields)["n_features"]
-        return f"{self.world}-n{n_features}-{self.recipe}-{self.init}-s{self.spec.d_sae}"
+        return f"{self.world}-n{self.n_features}-{self.recipe}-{self.init}-s{self.spec.d_sae}"
 
     def hypers(self) -> Grid:
         return dict(self.grid)
@@ -135,6 +141,10 @@ def cells(e: Experiment) -> list[Cell]:
     require(e.n_steps is None or e.n_steps >= 1, f"n_steps {e.n_steps} must be at least 1")
     if e.l1_convention not in CONVENTIONS:
         raise unknown("L1 convention", e.l1_convention, CONVENTIONS)
+    for dial in e.dials:
+        fields_of = {name for world in e.worlds if world in WORLDS for name in world_fields(world)}
+        if dial not in fields_of:
+            raise unknown(f"dial of worlds {', '.join(e.worlds)}", dial, fields_of)
     inits = [*e.inits, *(["truth"] if e.ceiling and "truth" not in e.inits else [])]
     found = {}
     for world in e.worlds:
@@ -154,17 +164,23 @@ def _cell(e: Experiment, world: str, ratio: float, recipe: str, init: str, size:
         raise unknown("init", init, [*INITS, "recipe"])
     if recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES)
-    n_features = max(round(ratio * e.d_in), 1)
-    d_sae = max(round(size * n_features), 1)
-    spec = make_spec(recipe, e.d_in, d_sae, None if init == "recipe" else init)
-    wanted = {"d_in": e.d_in, "n_features": n_features, "l0": e.l0, "firing": e.firing,
-              "magnitude": e.magnitude}  # fmt: skip
     known = world_fields(world)
+    if "n_features" in known:
+        d_in, n_features = e.d_in, max(round(ratio * e.d_in), 1)
+        wanted = {"d_in": d_in, "n_features": n_features, "l0": e.l0, "probs": e.probs,
+                  "firing": e.firing, "magnitude": e.magnitude, **e.dials}  # fmt: skip
+    else:  # a published world of a fixed size: only its own dials apply
+        wanted = dict(e.dials)
+        made = make_world(world, 0, **{k: v for k, v in wanted.items() if k in known})
+        d_in, n_features = made.d_in, made.n_features
+        require(e.n_steps is not None, f"world {world!r} has a size of its own: give n_steps")
+    d_sae = max(round(size * n_features), 1)
+    spec = make_spec(recipe, d_in, d_sae, None if init == "recipe" else init)
     knob = "l1_coeff" if "l1_coeff" in spec.hypers() else "k"
     asked = e.l1 if knob == "l1_coeff" else e.k
     require(len(asked) > 0, f"{'l1' if knob == 'l1_coeff' else 'k'} is an empty grid")
     values = tuple(
-        to_internal(e.l1_convention, a, e.d_in, d_sae) if knob == "l1_coeff" else a for a in asked
+        to_internal(e.l1_convention, a, d_in, d_sae) if knob == "l1_coeff" else a for a in asked
     )
     grid = {knob: values, "lr": (e.lr,), "lr_warmup": (e.lr_warmup,), "lr_decay": (e.lr_decay,)}
     if "l1_warmup" in spec.hypers():
@@ -172,6 +188,7 @@ def _cell(e: Experiment, world: str, ratio: float, recipe: str, init: str, size:
     n_steps = e.n_steps or -(-round(e.firings_per_feature * n_features / e.l0) // e.batch_size)
     return Cell(
         world,
+        n_features,
         tuple((k, v) for k, v in wanted.items() if k in known),
         spec,
         recipe,
@@ -183,8 +200,8 @@ def _cell(e: Experiment, world: str, ratio: float, recipe: str, init: str, size:
     )
 
 
-def load_experiment(path: str | Path) -> Experiment:
-    """The object named `experiment` in a Python file.
+def load_experiment(path: str | Path) -> Experiment | Study:
+    """The object named `experiment` (or `study`) in a Python file.
 
     Raises:
         ToysaeError: no such file (with the nearest one), or no experiment in it.
@@ -194,18 +211,21 @@ def load_experiment(path: str | Path) -> Experiment:
         beside = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise unknown("experiment file", str(path), beside)
     try:
-        found = runpy.run_path(str(path)).get("experiment")
+        module = runpy.run_path(str(path))
     except ToysaeError:
         raise
     except Exception as error:
         raise ToysaeError(
             f"{path} is not an experiment: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(found, Experiment):
+    found = module.get("experiment", module.get("study"))
+    if not isinstance(found, Experiment | Study):
         raise ToysaeError(
-            f"{path} is not an experiment: define `experiment = Experiment(...)` in it"
+            f"{path} is not an experiment: define `experiment = Experiment(...)` or "
+            "`study = Study(...)` in it"
         )
-    bad = [name for name in found.smoke if name not in {f.name for f in fields(Experiment)}]
+    settable = found if isinstance(found, Experiment) else found.options
+    bad = [name for name in found.smoke if name not in {f.name for f in fields(settable)}]
     if bad:
-        raise unknown("field in smoke", bad[0], [f.name for f in fields(Experiment)])
+        raise unknown("field in smoke", bad[0], [f.name for f in fields(settable)])
     return found

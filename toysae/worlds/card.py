@@ -9,10 +9,13 @@ import numpy as np
 
 from ..errors import require
 from ..keys import named_key, seed_key
+from .dictionaries import welch_bound
 from .world import World
 
 _BATCH = 256
 _MAX_PAIRED = 2048  # features whose pairwise correlation is measured (the most frequent ones)
+_EXACT_COSINES = 20_000  # beyond so many features, the cosines of a random set of them
+_COSINE_SAMPLE = 2048
 _STARVED = 10  # fewer firings than this in the sample: the probability is not measurable
 
 
@@ -28,6 +31,7 @@ class Card:
     true_l0: float
     true_l0_sd: float
     empty_samples: float
+    dropped_firings: int
     prob_max: float
     prob_median: float
     prob_min: float
@@ -54,6 +58,7 @@ class Card:
             ("samples", f"{c.n_samples:,}"),
             ("true L0", f"{c.true_l0:.3f}, sd {c.true_l0_sd:.3f}"),
             ("empty samples", f"{c.empty_samples:.3%}"),
+            ("firings that found no slot", f"{c.dropped_firings:,}"),
             ("firing probability", f"max {c.prob_max:.4g}, median {c.prob_median:.4g}, "
                                    f"min {c.prob_min:.4g}"),
             (f"features with < {_STARVED} firings", f"{c.starved_features} "
@@ -91,14 +96,14 @@ def world_card(world: World, n_samples: int = 131_072, seed: int = 0) -> Card:
     on = max(counts.sum(), 1.0)
     mean_value = sums["value"] / on
     rms, largest, pairs = _correlation(np.asarray(sums["together"], np.float64), counts, n)
-    nearest, coherence = _cosines(np.asarray(world.directions, np.float64))
+    nearest, coherence = _cosines(np.asarray(world.directions, np.float32))
     n_features, d_in = world.directions.shape
-    welch = np.sqrt(max(n_features - d_in, 0) / (d_in * max(n_features - 1, 1)))
     return Card(
         world=world.name, d_in=d_in, n_features=n_features, ratio=n_features / d_in, n_samples=n,
         true_l0=float(mean_l0),
         true_l0_sd=float(np.sqrt(max(sums["l0_square"] / n - mean_l0**2, 0))),
         empty_samples=float(sums["empty"] / n),
+        dropped_firings=int(sums["dropped"]),
         prob_max=float(probs.max()), prob_median=float(np.median(probs)),
         prob_min=float(probs.min()),
         starved_features=int((counts < _STARVED).sum()), silent_features=int((counts == 0).sum()),
@@ -109,7 +114,7 @@ def world_card(world: World, n_samples: int = 131_072, seed: int = 0) -> Card:
         magnitude_max=float(sums["value_max"]),
         norm_mean=float(mean_norm),
         norm_sd=float(np.sqrt(max(sums["norm_square"] / n - mean_norm**2, 0))),
-        nearest_cosine=nearest, coherence=coherence, welch_bound=float(welch),
+        nearest_cosine=nearest, coherence=coherence, welch_bound=welch_bound(n_features, d_in),
     )  # fmt: skip
 
 
@@ -118,6 +123,7 @@ def _accumulate(world: World, key, n_batches: int) -> dict[str, jax.Array]:
     paired = min(world.n_features, _MAX_PAIRED)
     names = ("l0_square", "empty", "value", "value_square", "value_max", "norm", "norm_square")
     start = {name: jnp.float32(0) for name in names}
+    start["dropped"] = jnp.int32(0)
     start["counts"] = jnp.zeros(world.n_features, jnp.int32)
     start["together"] = jnp.zeros((paired, paired), jnp.float32)
 
@@ -125,7 +131,9 @@ def _accumulate(world: World, key, n_batches: int) -> dict[str, jax.Array]:
         batch = world.sample(jax.random.fold_in(key, step), _BATCH)
         on = batch.values != 0
         l0, norm = on.sum(1), jnp.linalg.norm(batch.x, axis=1)
-        fires = (batch.feature_acts[:, :paired] != 0).astype(jnp.float32)
+        inside = jnp.where(on & (batch.indices < paired), batch.indices, paired)
+        fires = jnp.zeros((_BATCH, paired + 1), jnp.float32)
+        fires = fires.at[jnp.arange(_BATCH)[:, None], inside].set(1.0)[:, :paired]
         new = {
             "l0_square": (l0**2).sum(),
             "empty": (l0 == 0).sum(),
@@ -134,6 +142,7 @@ def _accumulate(world: World, key, n_batches: int) -> dict[str, jax.Array]:
             "norm": norm.sum(),
             "norm_square": (norm**2).sum(),
             "together": fires.T @ fires,
+            "dropped": jnp.int32(0) if batch.dropped is None else batch.dropped.sum(),
         }
         added = {name: sums[name] + value for name, value in new.items()}
         added["counts"] = sums["counts"].at[batch.indices].add(on.astype(jnp.int32))
@@ -154,15 +163,25 @@ def _correlation(together: np.ndarray, counts: np.ndarray, n: int) -> tuple[floa
     return float(np.sqrt((phi**2).mean())), float(phi[np.abs(phi).argmax()]), phi.size
 
 
-def _cosines(directions: np.ndarray, chunk: int = 1024) -> tuple[float, float]:
-    """Mean over features of the largest signed cosine to another; largest |cos| of all."""
-    if len(directions) < 2:
+def _cosines(directions: np.ndarray) -> tuple[float, float]:
+    """Mean over features of the largest signed cosine to another; largest |cos| of all.
+
+    Over all features up to 20,000 of them, else over a random 2,048 against all.
+    """
+    n = len(directions)
+    if n < 2:
         return float("nan"), float("nan")
+    rows = np.arange(n)
+    if n > _EXACT_COSINES:
+        rows = np.random.default_rng(0).choice(n, _COSINE_SAMPLE, replace=False)
     nearest, coherence = [], 0.0
-    for start in range(0, len(directions), chunk):
-        cos = directions[start : start + chunk] @ directions.T
-        rows = np.arange(len(cos))
-        cos[rows, start + rows] = np.nan
-        nearest.append(np.nanmax(cos, axis=1))
-        coherence = max(coherence, float(np.nanmax(np.abs(cos))))
+    chunk = max(2**25 // n, 1)
+    for start in range(0, len(rows), chunk):
+        these = rows[start : start + chunk]
+        cos = directions[these] @ directions.T
+        own = (np.arange(len(these)), these)
+        cos[own] = -np.inf
+        nearest.append(cos.max(1))
+        cos[own] = 0.0
+        coherence = max(coherence, float(np.abs(cos).max()))
     return float(np.concatenate(nearest).mean()), coherence

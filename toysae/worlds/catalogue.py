@@ -1,171 +1,253 @@
-"""Named worlds: the one table that knows their names. Add a row to add a world."""
+"""Named worlds with a free choice on every axis. Published ones are in `presets`.
+
+A plain world is a dictionary (its name) x firing x probabilities x magnitude x noise. Add a row
+to DICTIONARIES or FIRINGS to add a choice.
+"""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from scipy import stats
 
-from ..errors import require, unknown
-from ..keys import named_key, seed_key
-from . import dictionaries
-from .dictionaries import anisotropic_matrix, unit_rows
-from .firing import independent
-from .interim_firing import Power, Replication, power_root, replication_root
-from .magnitudes import magnitude as magnitude_law
+from ..errors import ToysaeError, require, unknown
+from ..keys import named_key
+from . import dictionaries, groups
+from .assemble import assemble
+from .bursts import bursts
+from .compositional import compositional
+from .copula import low_rank_copula
+from .dictionaries import anisotropic_matrix
+from .exactly_k import exactly_k
+from .firing import Firing
+from .independent import independent
+from .magnitudes import Circle, Scaled, magnitude
+from .plant import forest, regular_forest
 from .probabilities import firing_probabilities
 from .world import World
 
 
-def _plain(key, directions, firing, l0, decay, exponent, magnitude) -> World:
-    probs = firing_probabilities(firing, directions.shape[0], l0, decay, exponent)
-    return World(directions, directions, directions.T, independent(probs), magnitude_law(magnitude))
+@dataclass(frozen=True)
+class WorldRow:
+    """A world as the catalogue knows it.
 
-
-def sphere(
-    key,
-    d_in: int = 64,
-    n_features: int = 128,
-    l0: float = 5.0,
-    firing: str = "uniform",
-    decay: float = 0.99,
-    exponent: float = 1.0,
-    magnitude: str = "uniform",
-) -> World:
-    """Random unit directions that fire independently."""
-    directions = dictionaries.sphere(named_key(key, "directions"), n_features, d_in)
-    return _plain(key, directions, firing, l0, decay, exponent, magnitude)
-
-
-def antipodal(
-    key,
-    d_in: int = 64,
-    n_features: int = 128,
-    l0: float = 5.0,
-    firing: str = "uniform",
-    decay: float = 0.99,
-    exponent: float = 1.0,
-    magnitude: str = "uniform",
-) -> World:
-    """Pairs (f, -f) that fire independently; the easiest superposition."""
-    directions = dictionaries.antipodal(named_key(key, "directions"), n_features, d_in)
-    return _plain(key, directions, firing, l0, decay, exponent, magnitude)
-
-
-def hidden_layer(
-    key,
-    d_in: int = 64,
-    n_features: int = 128,
-    l0: float = 5.0,
-    firing: str = "uniform",
-    decay: float = 0.99,
-    exponent: float = 1.0,
-    magnitude: str = "uniform",
-    spectrum: float = 0.5,
-    rectify: bool = True,
-) -> World:
-    """x = ReLU(W h), h a sum of random features, W's singular values (i+1)^-spectrum.
-
-    A feature's target is the direction of what it alone produces: ReLU(W u) (or W u).
+    Attributes:
+        about: one line, with the source.
+        build: `build(key, **fields)`.
+        fields: type and default of each field.
     """
-    require(spectrum >= 0, f"spectrum {spectrum} must be at least 0")
-    hidden = dictionaries.sphere(named_key(key, "directions"), n_features, d_in)
-    weights = anisotropic_matrix(named_key(key, "weights"), d_in, d_in, spectrum)
-    rows = hidden @ weights.T
-    rows = rows / jax.numpy.linalg.norm(rows, axis=1).mean()
-    directions = unit_rows(jax.nn.relu(rows) if rectify else rows)
-    probs = firing_probabilities(firing, n_features, l0, decay, exponent)
-    law = magnitude_law(magnitude)
-    return World(directions, rows, weights, independent(probs), law, rectify=rectify)
+
+    about: str
+    build: Callable[..., World]
+    fields: Mapping[str, tuple[Any, Any]]
 
 
-def _interim(key, d_in, n_features, l0, magnitude, firing) -> World:
-    require(0 < l0 <= n_features, f"l0 {l0} must be in (0, n_features = {n_features}]")
-    directions = dictionaries.sphere(named_key(key, "directions"), n_features, d_in)
-    return World(directions, directions, directions.T, firing, magnitude_law(magnitude))
+def described(build: Callable[..., World]) -> WorldRow:
+    """A row whose fields are the keyword parameters of a function `(key, ...)`."""
+    about = (inspect.getdoc(build) or "").split("\n")[0]
+    return WorldRow(about, build, dials(build, 1))
 
 
-def interim_report(
-    key,
-    d_in: int = 256,
-    n_features: int = 512,
-    l0: float = 5.0,
-    decay: float = 0.99,
-    magnitude: str = "uniform",
-) -> World:
-    """The interim report as its replication codes it: one draw of z for each batch."""
-    root = replication_root(named_key(key, "covariance"), n_features)
-    firing = Replication(root, l0, decay, per_sample=False)
-    return _interim(key, d_in, n_features, l0, magnitude, firing)
+def dials(function: Callable, skip: int) -> dict[str, tuple[Any, Any]]:
+    """Type and default of a function's parameters after the first `skip`."""
+    hints = get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    return {p.name: (hints.get(p.name), p.default) for p in parameters}
 
 
-def interim_report_per_sample(
-    key,
-    d_in: int = 256,
-    n_features: int = 512,
-    l0: float = 5.0,
-    decay: float = 0.99,
-    magnitude: str = "uniform",
-) -> World:
-    """The replication's generator with its own z for each sample."""
-    root = replication_root(named_key(key, "covariance"), n_features)
-    firing = Replication(root, l0, decay, per_sample=True)
-    return _interim(key, d_in, n_features, l0, magnitude, firing)
-
-
-def interim_report_power(
-    key,
-    d_in: int = 256,
-    n_features: int = 512,
-    l0: float = 5.0,
-    decay: float = 0.99,
-    magnitude: str = "uniform",
-) -> World:
-    """The other reading: Sigma = A A^T, Phi(z)^(decay g), rescaled for each sample."""
-    firing = Power(power_root(named_key(key, "covariance"), n_features), l0, decay)
-    return _interim(key, d_in, n_features, l0, magnitude, firing)
-
-
-WORLDS: dict[str, Callable[..., World]] = {
-    "sphere": sphere,
-    "antipodal": antipodal,
-    "hidden-layer": hidden_layer,
-    "interim-report": interim_report,
-    "interim-report-per-sample": interim_report_per_sample,
-    "interim-report-power": interim_report_power,
+DICTIONARIES: dict[str, Callable[..., Array]] = {
+    "sphere": dictionaries.sphere,
+    "orthogonal": dictionaries.orthogonal,
+    "antipodal": dictionaries.antipodal,
+    "frame": dictionaries.frame,
+    "clusters": dictionaries.clusters,
+    "privileged": dictionaries.privileged,
+    "pairs": dictionaries.pairs,
+    "low-rank": dictionaries.low_rank,
+    "circles": dictionaries.circles,
 }
 
 
-def world_fields(name: str) -> dict[str, object]:
-    """The fields of a named world with their defaults.
+def _independent(key, probs: np.ndarray) -> Firing:
+    return independent(probs)
+
+
+def _exactly_k(key, probs: np.ndarray) -> Firing:
+    return exactly_k(probs)
+
+
+def _copula(key, probs: np.ndarray, copula_rank: int = 25, copula_scale: float = 0.1) -> Firing:
+    return low_rank_copula(key, probs, copula_rank, copula_scale)
+
+
+def _exclusive(key, probs: np.ndarray, group_size: int = 4) -> Firing:
+    require(group_size >= 1, f"group_size {group_size} must be at least 1")
+    return groups.exclusive(probs, np.arange(probs.size) // group_size)
+
+
+def _pairs(key, probs: np.ndarray, co_occurrence: float = 0.0) -> Firing:
+    return groups.pairs(probs, co_occurrence)
+
+
+def _forest(
+    key, probs: np.ndarray, n_roots: int = 4, branching: int = 3, depth: int = 1,
+    siblings_exclude: bool = True,
+) -> Firing:  # fmt: skip
+    parents = regular_forest(n_roots, branching, depth)
+    require(
+        len(parents) <= probs.size,
+        f"{n_roots} trees of branching {branching} and depth {depth} have {len(parents)} nodes, "
+        f"more than n_features {probs.size}: make them smaller",
+    )
+    parents = np.concatenate([parents, np.full(probs.size - len(parents), -1)])
+    return forest(parents, probs, np.full(probs.size, siblings_exclude))
+
+
+def _compositional(key, probs: np.ndarray, n_attributes: int = 2, n_values: int = 4) -> Firing:
+    return compositional(probs, n_attributes, n_values)
+
+
+def _bursts(key, probs: np.ndarray, persistence: float = 0.5) -> Firing:
+    return bursts(probs, persistence)
+
+
+FIRINGS: dict[str, Callable[..., Firing]] = {
+    "independent": _independent,
+    "exactly-k": _exactly_k,
+    "copula": _copula,
+    "exclusive": _exclusive,
+    "pairs": _pairs,
+    "forest": _forest,
+    "compositional": _compositional,
+    "bursts": _bursts,
+}
+"""Ways of firing by name; each takes a key, the marginals, and dials of its own."""
+
+
+def make_firing(name: str, key, probs: np.ndarray, given: Mapping[str, Any]) -> Firing:
+    """A named way of firing; dials that are None keep their defaults.
 
     Raises:
-        ToysaeError: no world of that name.
+        ToysaeError: no way of that name, or a dial that it does not read.
     """
-    if name not in WORLDS:
-        raise unknown("world", name, WORLDS)
-    parameters = inspect.signature(WORLDS[name]).parameters
-    return {field: parameters[field].default for field in list(parameters)[1:]}
+    if name not in FIRINGS:
+        raise unknown("firing", name, FIRINGS)
+    read = dials(FIRINGS[name], 2)
+    chosen = {dial: value for dial, value in given.items() if value is not None}
+    for dial in chosen:
+        if dial not in read:
+            reads = f"reads {', '.join(read)}" if read else "has no dials"
+            raise ToysaeError(f"{dial} is not read by firing {name!r}, which {reads}")
+    return FIRINGS[name](key, probs, **chosen)
 
 
-def make_world(name: str, seed: int = 0, **fields) -> World:
-    """Builds a named world.
+def _all_dials() -> dict[str, tuple[Any, Any]]:
+    """Every firing's dials, None standing for "its default"."""
+    found = {}
+    for firing in FIRINGS.values():
+        found |= {name: (kind | None, None) for name, (kind, _) in dials(firing, 2).items()}
+    return found
 
-    Args:
-        name: a row of :data:`WORLDS`.
-        seed: of the directions and of everything else that is drawn once.
-        **fields: see :func:`world_fields`, e.g. ``d_in=64, n_features=128, l0=5.0``.
 
-    Raises:
-        ToysaeError: an unknown name or field, or a value out of range.
-    """
-    known = world_fields(name)
-    for field in fields:
-        if field not in known:
-            raise unknown(f"field of world {name!r}", field, known)
-    for field in ("d_in", "n_features"):
-        value = fields.get(field, known[field])
-        require(
-            isinstance(value, int) and value >= 1, f"{field} {value} must be a positive integer"
+def _fill(
+    key, d_in: int = 64, n_features: int = 128, l0: float = 5.0,
+    probs: str = "uniform", decay: float = 0.99, exponent: float = 1.0, decades: float = 3.0,
+    firing: str = "independent", magnitude_law: str = "uniform", magnitude_spread: float = 0.25,
+    asymmetry: float = 0.0, bias: float = 0.0, noise: float = 0.0, rectify: bool = False,
+    *, make: Callable[[Array], tuple[Array, Array | None]], circular: bool = False,
+    **firing_dials,
+) -> World:  # fmt: skip
+    """The shared part of plain worlds: all axes but the dictionary, which `make` gives."""
+    require(asymmetry >= 0, f"asymmetry {asymmetry} must be at least 0")
+    jitter = {
+        name: np.exp(asymmetry * _quantiles(named_key(key, f"asymmetry of {name}"), n_features))
+        for name in ("norms", "probabilities", "magnitudes")
+    }
+    rows, generating = make(named_key(key, "directions"))
+    marginals = firing_probabilities(
+        probs, n_features, l0, decay, exponent, decades, jitter["probabilities"]
+    )
+    law = magnitude(magnitude_law, n_features, magnitude_spread)
+    if asymmetry:
+        rows = rows * jnp.asarray(jitter["norms"], jnp.float32)[:, None]
+        law = Scaled(law, jnp.asarray(jitter["magnitudes"], jnp.float32))
+    if circular:
+        fires = groups.Together(
+            make_firing(firing, named_key(key, "firing"), marginals[::2], firing_dials)
         )
-    return replace(WORLDS[name](seed_key(seed, "world"), **fields), name=name)
+        law = Circle(magnitude(magnitude_law, n_features // 2, magnitude_spread))
+    else:
+        fires = make_firing(firing, named_key(key, "firing"), marginals, firing_dials)
+    shift = bias * dictionaries.sphere(named_key(key, "bias"), 1, d_in)[0] if bias else None
+    return assemble(
+        rows, fires, law, generating_matrix=generating, bias=shift, noise_sd=noise,
+        rectify=rectify,
+    )  # fmt: skip
+
+
+def _quantiles(key, n: int) -> np.ndarray:
+    """Normal quantiles in random order: the same set for every key, so that worlds of
+    different seeds have the same shapes and the same mean."""
+    order = np.asarray(jax.random.permutation(key, n))
+    return stats.norm.ppf((np.arange(n) + 0.5) / n)[order]
+
+
+def _shared_fields() -> dict[str, tuple[Any, Any]]:
+    fields = dials(_fill, 1)
+    for inner in ("make", "circular", "firing_dials"):
+        del fields[inner]
+    fields = {{"magnitude_law": "magnitude"}.get(k, k): v for k, v in fields.items()}
+    return fields | _all_dials()
+
+
+def plain(name: str, about: str) -> WorldRow:
+    """A world over a named dictionary, with every other axis open."""
+    dictionary = DICTIONARIES[name]
+    own = dials(dictionary, 3)
+
+    def build(key, d_in, n_features, magnitude, **fields):
+        extra = {field: fields.pop(field) for field in own}
+        return _fill(
+            key, d_in, n_features, magnitude_law=magnitude, circular=name == "circles",
+            make=lambda key: (dictionary(key, n_features, d_in, **extra), None), **fields,
+        )  # fmt: skip
+
+    fields = _shared_fields() | own
+    if name == "orthogonal":
+        fields["n_features"] = (int, 64)
+    return WorldRow(about, build, fields)
+
+
+def _hidden_layer(key, d_in, n_features, spectrum, magnitude, **fields) -> World:
+    require(spectrum >= 0, f"spectrum {spectrum} must be at least 0")
+
+    def make(direction_key):
+        hidden = dictionaries.sphere(direction_key, n_features, d_in)
+        weights = anisotropic_matrix(named_key(key, "weights"), d_in, d_in, spectrum)
+        rows = hidden @ weights.T
+        return rows / jnp.linalg.norm(rows, axis=1).mean(), weights
+
+    return _fill(key, d_in, n_features, magnitude_law=magnitude, make=make, **fields)
+
+
+PLAIN: dict[str, WorldRow] = {
+    "sphere": plain("sphere", "random unit directions"),
+    "antipodal": plain("antipodal", "pairs (f, -f): the easiest superposition"),
+    "orthogonal": plain("orthogonal", "orthonormal directions: no superposition"),
+    "frame": plain("frame", "a low-coherence frame, pushed towards the Welch bound"),
+    "clusters": plain("clusters", "clusters of near-duplicates at a chosen cosine"),
+    "privileged": plain("privileged", "noised unit vectors: features lean on coordinates"),
+    "pairs": plain("pairs", "pairs at exactly cosine rho"),
+    "low-rank": plain("low-rank", "random directions within a subspace"),
+    "circles": plain("circles", "two-dimensional features: a radius and a shared angle"),
+    "hidden-layer": WorldRow(
+        "x = ReLU(W h), W anisotropic: where an SVD init can mean anything",
+        _hidden_layer,
+        _shared_fields() | {"rectify": (bool, True), "spectrum": (float, 0.5)},
+    ),
+}

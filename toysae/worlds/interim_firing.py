@@ -28,6 +28,10 @@ class Replication(Firing):
     decay: float = struct.field(pytree_node=False)
     per_sample: bool = struct.field(pytree_node=False)
 
+    @property
+    def n_features(self) -> int:
+        return self.root.shape[-2]
+
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
         n_features = self.root.shape[0]
         z = _correlated(key, self.root, n if self.per_sample else 1)
@@ -39,7 +43,7 @@ class Replication(Firing):
         return Active(
             active.indices.at[:, 0].set(jnp.where(empty, random, active.indices[:, 0])),
             active.on.at[:, 0].set(active.on[:, 0] | empty),
-            empty,
+            filler=empty,
         )
 
 
@@ -50,6 +54,10 @@ class Power(Firing):
     root: Float[Array, "n_features n_features"]
     mean_active: float = struct.field(pytree_node=False)
     decay: float = struct.field(pytree_node=False)
+
+    @property
+    def n_features(self) -> int:
+        return self.root.shape[-2]
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
         n_features = self.root.shape[0]
@@ -79,4 +87,4 @@ def _draw(key: PRNGKeyArray, probs: Array, n: int, mean_active: float) -> Active
     n_features = probs.shape[-1]
     fires = jax.random.uniform(named_key(key, "fire"), (n, n_features)) < probs
     indices, on = compact(fires, slots_for(mean_active, n_features))
-    return Active(indices, on, jnp.zeros(n, bool))
+    return Active(indices, on)

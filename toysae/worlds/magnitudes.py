@@ -1,63 +1,165 @@
-"""How strongly a feature fires once it is on: coefficients, all non-negative."""
+"""How strongly a feature fires once it is on.
+
+A law's parameters are one number, or one for each feature `[n_features]`.
+"""
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..errors import unknown
+from ..errors import require, unknown
+from ..keys import named_key
+from .firing import Active
+
+Number = float | Float[Array, "*n_features"]
 
 
 class Magnitude:
     """A law of coefficients; `sample` is traceable and sees which feature each slot holds."""
 
     @abstractmethod
-    def sample(self, key: PRNGKeyArray, indices: Int[Array, "n slots"]) -> Float[Array, "n slots"]:
-        """One coefficient for each slot."""
+    def sample(self, key: PRNGKeyArray, active: Active) -> Float[Array, "n slots"]:
+        """One coefficient for each slot; those of slots that are off are not used."""
+
+
+def each(value: Number, indices: Int[Array, "n slots"]) -> Array:
+    """The parameter of each slot's feature."""
+    value = jnp.asarray(value, jnp.float32)
+    return value[indices] if value.ndim else value
 
 
 @struct.dataclass
 class Constant(Magnitude):
-    """Every active feature has the same coefficient."""
+    """Always the same coefficient."""
 
-    value: float = 1.0
+    value: Number = 1.0
 
-    def sample(self, key: PRNGKeyArray, indices: Array) -> Array:
-        return jnp.full(indices.shape, self.value, jnp.float32)
+    def sample(self, key: PRNGKeyArray, active: Active) -> Array:
+        return jnp.broadcast_to(each(self.value, active.indices), active.indices.shape)
 
 
 @struct.dataclass
 class Uniform(Magnitude):
     """U[low, high): the interim report's coefficients at 0 and 1."""
 
-    low: float = 0.0
-    high: float = 1.0
+    low: Number = 0.0
+    high: Number = 1.0
 
-    def sample(self, key: PRNGKeyArray, indices: Array) -> Array:
-        return self.low + (self.high - self.low) * jax.random.uniform(key, indices.shape)
+    def sample(self, key: PRNGKeyArray, active: Active) -> Array:
+        low, high = each(self.low, active.indices), each(self.high, active.indices)
+        return low + (high - low) * jax.random.uniform(key, active.indices.shape)
 
 
 @struct.dataclass
-class HalfNormal(Magnitude):
-    """|N(0, scale^2)|."""
+class FoldedNormal(Magnitude):
+    """|N(mean, sd^2)|; the half-normal at mean 0."""
 
-    scale: float = 1.0
+    mean: Number = 0.0
+    sd: Number = 1.0
 
-    def sample(self, key: PRNGKeyArray, indices: Array) -> Array:
-        return self.scale * jnp.abs(jax.random.normal(key, indices.shape))
-
-
-MAGNITUDES = {"uniform": Uniform, "constant": Constant, "half-normal": HalfNormal}
+    def sample(self, key: PRNGKeyArray, active: Active) -> Array:
+        return jnp.abs(_normal(key, active, self.mean, self.sd))
 
 
-def magnitude(name: str) -> Magnitude:
-    """The named law at its default parameters.
+@struct.dataclass
+class RectifiedNormal(Magnitude):
+    """ReLU(N(mean, sd^2)), as SAELens' generator draws them; 0 counts as not firing."""
+
+    mean: Number = 1.0
+    sd: Number = 0.25
+
+    def sample(self, key: PRNGKeyArray, active: Active) -> Array:
+        return jax.nn.relu(_normal(key, active, self.mean, self.sd))
+
+
+@struct.dataclass
+class LogNormal(Magnitude):
+    """exp(N(mu, sigma^2)); median exp(mu)."""
+
+    mu: Number = 0.0
+    sigma: Number = 0.25
+
+    def sample(self, key: PRNGKeyArray, active: Active) -> Array:
+        return jnp.exp(_normal(key, active, self.mu, self.sigma))
+
+
+@struct.dataclass
+class Exponential(Magnitude):
+    """Exponential with the given mean."""
+
+    mean: Number = 1.0
+
+    def sample(self, key: PRNGKeyArray, active: Active) -> Array:
+        draws = jax.random.exponential(key, active.indices.shape)
+        return each(self.mean, active.indices) * draws
+
+
+@struct.dataclass
+class Scaled(Magnitude):
+    """Another law's coefficients times a factor of each feature."""
+
+    law: Magnitude
+    scale: Number
+
+    def sample(self, key: PRNGKeyArray, active: Active) -> Array:
+        return each(self.scale, active.indices) * self.law.sample(key, active)
+
+
+@struct.dataclass
+class Circle(Magnitude):
+    """Pairs of slots share a radius, by `law`, and an angle: features 2i and 2i + 1 span a circle.
+
+    Goes with :class:`toysae.worlds.groups.Together`, which fires them together. Coefficients
+    are r cos and r sin, of either sign (Engels et al. 2024, "Not all features are linear").
+    """
+
+    law: Magnitude
+
+    def sample(self, key: PRNGKeyArray, active: Active) -> Array:
+        circle = Active(active.indices[:, ::2] // 2, active.on[:, ::2])
+        radius = self.law.sample(named_key(key, "radius"), circle)
+        angle = jax.random.uniform(named_key(key, "angle"), radius.shape, maxval=2 * jnp.pi)
+        pair = jnp.stack([radius * jnp.cos(angle), radius * jnp.sin(angle)], -1)
+        return pair.reshape(active.indices.shape)
+
+
+def _normal(key: PRNGKeyArray, active: Active, mean: Number, sd: Number) -> Array:
+    noise = jax.random.normal(key, active.indices.shape)
+    return each(mean, active.indices) + each(sd, active.indices) * noise
+
+
+MAGNITUDES: dict[str, Callable[[int, float], Magnitude]] = {
+    "uniform": lambda n, spread: Uniform(0.0, 1.0),
+    "constant": lambda n, spread: Constant(1.0),
+    "half-normal": lambda n, spread: FoldedNormal(0.0, 1.0),
+    "folded-normal": lambda n, spread: FoldedNormal(1.0, spread),
+    "normal": lambda n, spread: RectifiedNormal(1.0, spread),
+    "log-normal": lambda n, spread: LogNormal(0.0, spread),
+    "exponential": lambda n, spread: Exponential(1.0),
+    "linear": lambda n, spread: RectifiedNormal(
+        jnp.asarray(np.linspace(1.0, 0.5, n), jnp.float32), spread
+    ),
+}
+"""Laws by name, from the number of features and the spread: sd (sigma for "log-normal")."""
+
+
+def magnitude(name: str, n_features: int, spread: float = 0.25) -> Magnitude:
+    """A named law.
+
+    Args:
+        name: a row of :data:`MAGNITUDES`; "linear" has means that fall from 1 to .5 by rank.
+        n_features: features of the world.
+        spread: sd of the laws that have one, at least 0.
 
     Raises:
-        ToysaeError: no law of that name.
+        ToysaeError: no law of that name, or a negative spread.
     """
     if name not in MAGNITUDES:
         raise unknown("magnitude", name, MAGNITUDES)
-    return MAGNITUDES[name]()
+    require(spread >= 0, f"magnitude_spread {spread} must be at least 0")
+    return MAGNITUDES[name](n_features, spread)

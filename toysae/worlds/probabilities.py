@@ -4,21 +4,30 @@ import numpy as np
 
 from ..errors import require, unknown
 
-TAILS = ("uniform", "geometric", "zipf")
+TAILS = ("uniform", "geometric", "zipf", "log-uniform")
 
 
 def firing_probabilities(
-    tail: str, n_features: int, l0: float, decay: float = 0.99, exponent: float = 1.0
+    tail: str,
+    n_features: int,
+    l0: float,
+    decay: float = 0.99,
+    exponent: float = 1.0,
+    decades: float = 3.0,
+    jitter: np.ndarray | float = 1.0,
 ) -> np.ndarray:
     """Probabilities `[n_features]`, falling with rank, that sum to `l0`.
 
     Args:
-        tail: "uniform" (all equal), "geometric" (p_i proportional to decay^i) or "zipf"
-            (p_i proportional to (i + 1)^-exponent).
+        tail: "uniform" (all equal), "geometric" (p_i proportional to decay^i), "zipf"
+            (p_i proportional to (i + 1)^-exponent) or "log-uniform" (the quantiles of a
+            log-uniform law over `decades` powers of ten).
         n_features: number of features.
         l0: mean number of active features in a sample, in (0, n_features].
         decay: of the geometric tail, in (0, 1].
         exponent: of the Zipf tail, at least 0.
+        decades: of the log-uniform tail, at least 0.
+        jitter: positive factors `[n_features]` before the rescaling.
 
     Raises:
         ToysaeError: an unknown tail or a number out of range.
@@ -27,6 +36,7 @@ def firing_probabilities(
     require(0 < l0 <= n_features, f"l0 {l0} must be in (0, n_features = {n_features}]")
     require(0 < decay <= 1, f"decay {decay} must be in (0, 1]")
     require(exponent >= 0, f"exponent {exponent} must be at least 0")
+    require(decades >= 0, f"decades {decades} must be at least 0")
     rank = np.arange(n_features, dtype=np.float64)
     if tail == "uniform":
         weights = np.ones(n_features)
@@ -34,12 +44,26 @@ def firing_probabilities(
         weights = decay**rank
     elif tail == "zipf":
         weights = (rank + 1) ** -exponent
+    elif tail == "log-uniform":
+        weights = 10.0 ** (-decades * (rank + 0.5) / n_features)
     else:
-        raise unknown("firing", tail, TAILS)
-    return _rescale(weights, l0)
+        raise unknown("probs", tail, TAILS)
+    return rescale(weights * jitter, l0)
 
 
-def _rescale(weights: np.ndarray, l0: float) -> np.ndarray:
+def zipf_between(n_features: int, exponent: float, low: float, high: float) -> np.ndarray:
+    """Zipf weights (i + 1)^-exponent mapped affinely onto [low, high] (SAELens' convention).
+
+    Raises:
+        ToysaeError: not 0 <= low <= high <= 1.
+    """
+    require(0 <= low <= high <= 1, f"probabilities {low}..{high} must be ordered within [0, 1]")
+    weights = np.arange(1, n_features + 1, dtype=np.float64) ** -exponent
+    span = weights[0] - weights[-1]
+    return low + (high - low) * (weights - weights[-1]) / (span if span else 1.0)
+
+
+def rescale(weights: np.ndarray, l0: float) -> np.ndarray:
     """Scales to sum `l0`; what would pass 1 is held there and the rest makes up for it."""
     capped = np.zeros(len(weights), bool)
     for _ in range(len(weights)):

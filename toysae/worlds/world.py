@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..errors import require
 from ..keys import named_key
 from .firing import Firing
 from .magnitudes import Magnitude
 
+_BLOCK = 8  # slots added at once; a block in which nothing is on, as most padding, is skipped
 _DENSE_FEATURES = 256  # up to here one dense product beats a gather for each active slot
 
 
@@ -23,16 +25,22 @@ class Batch:
         indices: `[n, slots]` which features are on; padded places hold value 0.
         values: `[n, slots]` their coefficients.
         n_features: how many features the world has.
+        dropped: `[n]` firings that found no slot; None where that cannot happen.
+        in_order: slot i holds feature i.
     """
 
     x: Float[Array, "n d_in"]
     indices: Int[Array, "n slots"]
     values: Float[Array, "n slots"]
     n_features: int = struct.field(pytree_node=False)
+    dropped: Int[Array, " n"] | None = None
+    in_order: bool = struct.field(pytree_node=False, default=False)
 
     @property
     def feature_acts(self) -> Float[Array, "n n_features"]:
         """The dense view, made on demand: `[n, n_features]`."""
+        if self.in_order:
+            return self.values
         return dense_acts(self.indices, self.values, self.n_features)
 
     def feature_counts(self) -> Int[Array, " n_features"]:
@@ -55,6 +63,8 @@ class World:
             vectors live in the input space. `directions.T` in plain worlds.
         firing: which features are on.
         magnitude: how strongly.
+        bias: `[d_in]` added to every input, before any rectifier; None for none.
+        noise_sd: of the observation noise in each dimension, after any rectifier; None for none.
         rectify: x = ReLU(sum) instead of the sum.
         name: as in the catalogue.
     """
@@ -64,6 +74,8 @@ class World:
     generating_matrix: Float[Array, "d_in d_hidden"]
     firing: Firing
     magnitude: Magnitude
+    bias: Float[Array, " d_in"] | None = None
+    noise_sd: Float[Array, ""] | None = None
     rectify: bool = struct.field(pytree_node=False, default=False)
     name: str = struct.field(pytree_node=False, default="")
 
@@ -78,11 +90,18 @@ class World:
     def sample(self, key: PRNGKeyArray, n: int) -> Batch:
         """Draws `n` samples; traceable, with `n` static."""
         active = self.firing.sample(named_key(key, "firing"), n)
-        values = self.magnitude.sample(named_key(key, "magnitude"), active.indices)
+        values = self.magnitude.sample(named_key(key, "magnitude"), active)
         values = jnp.where(active.on, values, 0.0)
-        values = values.at[:, 0].set(jnp.where(active.filler, 1.0, values[:, 0]))
-        x = combine(active.indices, values, self.rows)
-        return Batch(jax.nn.relu(x) if self.rectify else x, active.indices, values, self.n_features)
+        if active.filler is not None:
+            values = values.at[:, 0].set(jnp.where(active.filler, 1.0, values[:, 0]))
+        x = values @ self.rows if active.in_order else combine(active.indices, values, self.rows)
+        if self.bias is not None:
+            x = x + self.bias
+        if self.rectify:
+            x = jax.nn.relu(x)
+        if self.noise_sd is not None:
+            x = x + self.noise_sd * jax.random.normal(named_key(key, "noise"), x.shape)
+        return Batch(x, active.indices, values, self.n_features, active.dropped, active.in_order)
 
     def card(self, n_samples: int = 131_072, seed: int = 0):
         """What the generator realises on a sample, see :func:`toysae.worlds.card.world_card`."""
@@ -95,8 +114,6 @@ def dense_acts(
     indices: Int[Array, "n slots"], values: Float[Array, "n slots"], n_features: int
 ) -> Float[Array, "n n_features"]:
     """Scatters padded coefficients into `[n, n_features]`."""
-    if indices.shape[1] == n_features:  # slots are the features themselves
-        return values
     rows = jnp.arange(indices.shape[0])[:, None]
     return jnp.zeros((indices.shape[0], n_features), values.dtype).at[rows, indices].add(values)
 
@@ -111,12 +128,24 @@ def combine(
     if n_features <= _DENSE_FEATURES:
         return dense_acts(indices, values, n_features) @ rows
 
-    def add(x, slot):
-        index, value = slot
-        return x + value[:, None] * rows[index], None
+    n, padding = indices.shape[0], -indices.shape[1] % _BLOCK
 
-    start = jnp.zeros((indices.shape[0], d_in), rows.dtype)
-    return jax.lax.scan(add, start, (indices.T, values.T))[0]
+    def blocks(slots: Array) -> Array:
+        padded = jnp.pad(slots, ((0, 0), (0, padding)))
+        return padded.reshape(n, -1, _BLOCK).transpose(1, 2, 0)
+
+    def add(x, block):
+        index, value = block
+
+        def go(x):
+            for k in range(_BLOCK):
+                x = x + value[k][:, None] * rows[index[k]]
+            return x
+
+        return jax.lax.cond((value != 0).any(), go, lambda x: x, x), None
+
+    start = jnp.zeros((n, d_in), rows.dtype)
+    return jax.lax.scan(add, start, (blocks(indices), blocks(values)))[0]
 
 
 @partial(jax.jit, static_argnames="n")
@@ -126,5 +155,15 @@ def sample(world: World, key: PRNGKeyArray, n: int) -> Batch:
 
 
 def stack(worlds: list[World]) -> World:
-    """Worlds that differ only in their arrays as one pytree with a leading world axis."""
+    """Worlds that differ only in their arrays as one pytree with a leading world axis.
+
+    Raises:
+        ToysaeError: worlds of different shapes.
+    """
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(world)] for world in worlds]
+    require(
+        all(shape == shapes[0] for shape in shapes),
+        f"worlds {worlds[0].name!r} of these seeds differ in shape (as toy models that embed "
+        "different numbers of features do): give one world seed at a time",
+    )
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *worlds)

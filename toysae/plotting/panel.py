@@ -1,0 +1,274 @@
+"""Panels side by side: how a world's activations compare with another's, or with a real model's.
+
+Every small figure is a statistic of :class:`~toysae.worlds.panel.PanelStats`, or of the true
+features (:class:`~toysae.worlds.panel.WorldPanel`), which real activations do not have: the
+figures that no source can fill are left out.
+"""
+
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from toysae.errors import require
+from toysae.plotting import style as st
+from toysae.worlds.panel import PanelStats, WorldPanel
+from toysae.worlds.panel.of_world import COSINE_EDGES
+
+Source = PanelStats | WorldPanel
+_COLUMNS = ["source", "panel", "x", "x_high", "y"]
+_LINEAR = ("linear", "linear")
+_THIN = 300  # points of a line, spread evenly over its logarithm
+
+
+@dataclass(frozen=True)
+class _Small:
+    """One small figure: what it shows of a source, and how."""
+
+    name: str
+    title: str
+    labels: tuple[str, str]
+    of_world: bool
+    points: Callable[[Any], pd.DataFrame]
+    kind: str = "line"
+    scales: tuple[str, str] = ("log", "log")
+
+
+def panel_figure(sources: Mapping[str, Source]) -> tuple[Figure, pd.DataFrame]:
+    """Small multiples of up to eight statistics, one colour for each source.
+
+    Args:
+        sources: panels by label; plain :class:`PanelStats` and :class:`WorldPanel` may be mixed.
+
+    Returns:
+        The figure, and the points it shows: `source`, `panel`, `x`, `y`, and for the bins of a
+        histogram `x_high`, their upper edge.
+
+    Raises:
+        ToysaeError: there are no sources.
+    """
+    require(len(sources) > 0, "there are no panels to draw: give at least one")
+    worlds = {k: v for k, v in sources.items() if isinstance(v, WorldPanel)}
+    shown = [small for small in _SMALL if worlds or not small.of_world]
+    alone = len(sources) == 1
+    if alone:  # a log axis is for heights that differ between sources
+        shown = [replace(s, scales=_LINEAR) if s.name == "magnitude" else s for s in shown]
+    frames = []
+    with st.style():
+        n_columns = min(4, len(shown))
+        n_rows = -(-len(shown) // n_columns)
+        fig, axes = st.canvas(n_rows, n_columns, (2.35, 1.85), extra=1.1)
+        for ax, small in zip(axes.flat, shown, strict=False):
+            _frame_axes(ax, small)
+            for i, (label, source) in enumerate(sources.items()):
+                if small.of_world and label not in worlds:
+                    continue
+                of = source if small.of_world else _stats(source)
+                points = small.points(of).assign(source=label, panel=small.name)
+                frames.append(points)
+                _draw(ax, small, points, _look(i), alone)
+                _reference(ax, small, of, _look(i)["color"])
+            _finish_axes(ax, small)
+        for ax in axes.flat[len(shown) :]:
+            ax.set_axis_off()
+        _explain(fig, axes.flat[0], sources)
+    return fig, pd.concat(frames, ignore_index=True).reindex(columns=_COLUMNS)
+
+
+def _stats(source: Source) -> PanelStats:
+    return source.stats if isinstance(source, WorldPanel) else source
+
+
+def _look(i: int) -> dict[str, Any]:
+    return {"color": st.OKABE_ITO[i % 7], "linestyle": st.LINES[i % 5], "alpha": 0.9}
+
+
+def _lines(x: np.ndarray, y: np.ndarray) -> pd.DataFrame:
+    """Points with positive y, thinned evenly over log x where there are many."""
+    x, y = x[y > 0], y[y > 0]
+    if len(x) > _THIN:
+        keep = np.unique(np.geomspace(1, len(x), _THIN).round().astype(int) - 1)
+        x, y = x[keep], y[keep]
+    return pd.DataFrame({"x": x, "y": y})
+
+
+def _spectrum(values: np.ndarray) -> pd.DataFrame:
+    """Falling eigenvalues, without those that are rounding: below 1e-6 of the largest."""
+    real = values > 1e-6 * values.max(initial=0.0)
+    return _lines(np.arange(1, len(values) + 1), np.where(real, values, 0.0))
+
+
+def _bars(edges: np.ndarray, height: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"x": edges[:-1], "x_high": edges[1:], "y": height})
+
+
+def _probability(w: WorldPanel) -> pd.DataFrame:
+    return _lines(np.arange(1, w.n_features + 1), w.prob)
+
+
+def _magnitude(w: WorldPanel) -> pd.DataFrame:
+    share = w.magnitude_counts / max(w.magnitude_counts.sum(), 1)
+    return _bars(w.magnitude_edges, share / np.diff(w.magnitude_edges))
+
+
+def _correlation(w: WorldPanel) -> pd.DataFrame:
+    return _spectrum(w.correlations)
+
+
+def _l0(w: WorldPanel) -> pd.DataFrame:
+    return _bars(np.arange(len(w.l0_counts) + 1) - 0.5, w.l0_counts / w.stats.n_samples)
+
+
+def _norm(s: PanelStats) -> pd.DataFrame:
+    """Bins four times as wide as those kept: 9 %."""
+    rms = np.hypot(s.norm_mean, s.norm_sd) or 1.0
+    counts = np.pad(s.norm_counts, (0, -len(s.norm_counts) % 4)).reshape(-1, 4).sum(1)
+    edges = s.norm_edges[0] * 2.0 ** (np.arange(len(counts) + 1) / 8)
+    return _bars(edges / rms, counts / s.n_samples)
+
+
+def _shape(s: PanelStats) -> pd.DataFrame:
+    keep = np.isfinite(s.skew)
+    return pd.DataFrame({"x": s.skew[keep], "y": s.kurtosis[keep]})
+
+
+def _variance(s: PanelStats) -> pd.DataFrame:
+    return _spectrum(s.eigenvalues / (s.eigenvalues.mean() or 1.0))
+
+
+def _coherence(w: WorldPanel) -> pd.DataFrame:
+    """Four of the kept bins in one, |cos| .01 wide; empty ends left out."""
+    share = w.coherence_counts.reshape(-1, 4).sum(1) / max(w.coherence_counts.sum(), 1)
+    last = int(np.flatnonzero(share)[-1]) + 1 if share.any() else 1
+    return _bars(COSINE_EDGES[::4][: last + 1], share[:last])
+
+
+_SMALL = [
+    _Small("probability", "Firing by rank", ("feature rank", "probability"), True, _probability),
+    _Small("magnitude", "Magnitude when on", ("coefficient", "density"), True, _magnitude,
+           "steps", ("linear", "log")),
+    _Small("l0", "Features on", ("true L0", "share of samples"), True, _l0,
+           "steps", _LINEAR),
+    _Small("correlation", "Firing correlations", ("rank", "eigenvalue"), True, _correlation),
+    _Small("coherence", "Between features", ("|cos|", "share of pairs"), True, _coherence,
+           "steps", ("linear", "log")),
+    _Small("norm", "Norms", ("‖x‖ / rms", "share per 9 % bin"), False, _norm,
+           "steps", ("log", "linear")),
+    _Small("shape", "Each dimension", ("skew", "excess kurtosis"), False, _shape,
+           "points", ("symlog", "symlog")),
+    _Small("variance", "Covariance", ("rank", "eigenvalue / mean"), False, _variance),
+]  # fmt: skip
+
+
+def _frame_axes(ax: Axes, small: _Small) -> None:
+    ax.set_title(small.title)
+    ax.set_xlabel(small.labels[0])
+    ax.set_ylabel(small.labels[1])
+    for set_scale, scale in zip((ax.set_xscale, ax.set_yscale), small.scales, strict=True):
+        set_scale(scale, **({"linthresh": 1.0} if scale == "symlog" else {}))
+
+
+def _draw(ax: Axes, small: _Small, points: pd.DataFrame, look: dict[str, Any], alone: bool) -> None:
+    x, y = points["x"].to_numpy(float), points["y"].to_numpy(float)
+    if points.empty:
+        return
+    if small.kind == "points":
+        ax.scatter(x, y, s=7, color=look["color"], alpha=0.5, linewidths=0)
+        return
+    if small.scales[1] == "log":
+        y = np.where(y > 0, y, np.nan)
+    if small.kind == "steps" and alone:
+        baseline = 0 if small.scales[1] == "linear" else None
+        ax.stairs(y, np.append(x, points["x_high"].iloc[-1]), baseline=baseline, **look)
+        return
+    if small.kind == "steps":  # outlines on top of each other are a thicket: join the middles
+        x = (x + points["x_high"].to_numpy(float)) / 2
+    seen = np.isfinite(np.pad(y, 1, constant_values=np.nan))
+    single = seen[1:-1] & ~seen[:-2] & ~seen[2:]  # no line reaches these
+    marks = seen[1:-1] if seen.sum() <= 30 else single
+    ax.plot(x, y, marker="o", markersize=2.2, markevery=marks.tolist(), **look)
+
+
+def _reference(ax: Axes, small: _Small, of: Any, color: str) -> None:
+    """What to hold a source against: dotted, in its colour."""
+    dotted: dict[str, Any] = {"color": color, "linestyle": ":", "linewidth": 1.2}
+    if small.name == "correlation" and of.n_paired > 1:
+        ax.axhline(of.noise_edge, **dotted)
+    elif small.name == "coherence" and of.welch_bound > 0:
+        ax.axvline(of.welch_bound, **dotted)
+
+
+def _finish_axes(ax: Axes, small: _Small) -> None:
+    if small.name == "shape":
+        ax.axhline(0, zorder=0, **st.THRESHOLD)
+        ax.axvline(0, zorder=0, **st.THRESHOLD)
+        _at_least(ax, "x", -1, 1)
+        _at_least(ax, "y", -1, 1)
+    elif small.name == "magnitude":
+        _at_least(ax, "x", 0, 0)
+    elif small.name == "coherence":
+        ax.set_xlim(left=0)
+        _at_least(ax, "x", 0, 0.2)
+    elif small.name == "norm":
+        ax.set_xlim(left=max(ax.get_xlim()[0], 1e-2))
+    if small.scales[0] == "linear":
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=small.name == "l0"))
+    if small.scales[1] == "linear":
+        ax.set_ylim(bottom=0)
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+    for axis, scale in zip("xy", small.scales, strict=True):
+        if scale == "log":
+            _widen(ax, axis)
+
+
+def _at_least(ax: Axes, axis: str, low: float, high: float) -> None:
+    now = getattr(ax, f"get_{axis}lim")()
+    getattr(ax, f"set_{axis}lim")(min(now[0], low), max(now[1], high))
+
+
+def _widen(ax: Axes, axis: str) -> None:
+    """A log axis of at least one decade, so that noise about a constant looks like a constant."""
+    low, high = getattr(ax, f"get_{axis}lim")()
+    middle = np.sqrt(low * high)
+    _at_least(ax, axis, middle / np.sqrt(10), middle * np.sqrt(10))
+    low, high = getattr(ax, f"get_{axis}lim")()
+    it = getattr(ax, f"{axis}axis")
+    it.set_minor_formatter(NullFormatter())
+    if high < 50 * low:  # powers of ten alone would be one or two ticks
+        it.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        it.set_minor_formatter(FuncFormatter(_two_or_five))
+
+
+def _two_or_five(value: float, _: object) -> str:
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
+
+
+def _explain(fig: Figure, ax: Axes, sources: Mapping[str, Source]) -> None:
+    """One legend for all, and a footnote with what each source is."""
+    inches = fig.get_size_inches()[0]
+    if len(sources) == 1:
+        fig.suptitle(next(iter(sources)))
+    else:
+        handles = [ax.plot([], [], **_look(i))[0] for i in range(len(sources))]
+        columns = max(1, min(len(sources), int(inches / (max(map(len, sources)) * 0.062 + 0.5))))
+        fig.legend(handles, list(sources), loc="outside upper center", ncols=columns)
+    parts = [f"{label}: {_what(source)}" for label, source in sources.items()]
+    if any(isinstance(source, WorldPanel) for source in sources.values()):
+        parts.append("dotted: noise edge (Marchenko-Pastur) and Welch bound")
+    note = "\n".join(textwrap.wrap("; ".join(parts), max(30, int(inches * 19))))
+    fig.supxlabel(note, fontsize=6.5, color="0.35")
+
+
+def _what(source: Source) -> str:
+    s = _stats(source)
+    silent = 1 - s.norm_counts.sum() / s.n_samples
+    text = f"{s.n_samples:,} samples of {s.d_in:,} dimensions"
+    if isinstance(source, WorldPanel):
+        text += f", {source.n_features:,} features"
+    return text + (f", ‖x‖ = 0 in {silent:.1%}" if silent > 0 else "")

@@ -1,0 +1,33 @@
+"""An experiment that is not one sweep of SAEs: a question and the function that answers it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Study:
+    """A file in `experiments/` defines `study = Study(...)`; `toysae run` finds it.
+
+    Attributes:
+        question: what it asks, in a sentence.
+        run: `run(options, out_dir, figures_dir)` computes, prints a table, writes its numbers
+            under `out_dir` and its figures under `figures_dir`; both exist when it is called.
+        options: a frozen dataclass instance with its defaults; each field can be overridden
+            from the command line.
+        expected: what is known or expected, to hold the figures against.
+        run_time: how long it takes, and on what.
+        smoke: overrides of the options that make it finish in seconds.
+    """
+
+    question: str
+    run: Callable[[Any, Path, Path], None]
+    options: Any
+    expected: str = ""
+    run_time: str = ""
+    smoke: Mapping[str, Any] = field(default_factory=dict)
+
+    def smoked(self) -> Any:
+        """The options of the version that takes seconds."""
+        return replace(self.options, **self.smoke)

@@ -1,0 +1,94 @@
+"""A world out of any parts: a user's own arrays, or components of this package."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..errors import require
+from .dictionaries import unit_rows
+from .firing import Firing
+from .independent import independent
+from .magnitudes import Magnitude
+from .magnitudes import magnitude as magnitude_law
+from .world import World
+
+
+def assemble(
+    directions: Float[np.ndarray, "n_features d_in"] | Float[Array, "n_features d_in"],
+    firing: Firing | Float[np.ndarray, " n_features"],
+    magnitude: Magnitude | str = "uniform",
+    *,
+    generating_matrix: Float[np.ndarray, "d_in d_hidden"]
+    | Float[Array, "d_in d_hidden"]
+    | None = None,
+    bias: Float[np.ndarray, " d_in"] | Float[Array, " d_in"] | None = None,
+    noise_sd: float = 0.0,
+    rectify: bool = False,
+    name: str = "custom",
+) -> World:
+    """Builds a world from a dictionary, a way of firing and a law of magnitudes.
+
+    Args:
+        directions: what a coefficient of 1 of each feature adds to x; need not be unit rows.
+            The truth that SAEs are scored against is their direction (of its rectified part,
+            where x is rectified).
+        firing: a :class:`Firing`, or probabilities `[n_features]` of independent firing.
+        magnitude: a law, or the name of one.
+        generating_matrix: what writes x, for SVD initialisations; `directions.T` if not given.
+        bias: added to x, before any rectifier.
+        noise_sd: of isotropic observation noise, after any rectifier.
+        rectify: x = ReLU(sum + bias).
+        name: shown in tables.
+
+    Raises:
+        ToysaeError: arrays that are not finite or do not fit each other, a zero direction,
+            negative noise.
+    """
+    rows = jnp.asarray(directions, jnp.float32)
+    require(
+        rows.ndim == 2 and rows.size > 0,
+        f"directions of shape {rows.shape} must be [n_features, d_in]",
+    )
+    n_features, d_in = rows.shape
+    _finite(rows, "directions")
+    if not isinstance(firing, Firing):
+        firing = independent(np.asarray(firing))
+    require(
+        firing.n_features == n_features,
+        f"firing is over {firing.n_features} features but directions has {n_features} rows",
+    )
+    target = jnp.maximum(rows, 0) if rectify else rows
+    lengths = np.asarray(jnp.linalg.norm(target, axis=1))
+    zero = np.flatnonzero(lengths == 0)
+    require(
+        zero.size == 0,
+        f"feature {zero[:1]} has no direction (a zero row{', once rectified' * rectify}): leave "
+        "it out",
+    )
+    if bias is not None:
+        bias = jnp.asarray(bias, jnp.float32)
+        require(bias.shape == (d_in,), f"bias of shape {bias.shape} must be [d_in] = [{d_in}]")
+        _finite(bias, "bias")
+    require(np.isfinite(noise_sd) and noise_sd >= 0, f"noise_sd {noise_sd} must be at least 0")
+    matrix = rows.T if generating_matrix is None else jnp.asarray(generating_matrix, jnp.float32)
+    require(
+        matrix.ndim == 2 and matrix.shape[0] == d_in,
+        f"generating_matrix of shape {matrix.shape} must have d_in = {d_in} rows",
+    )
+    _finite(matrix, "generating_matrix")
+    return World(
+        unit_rows(target),
+        rows,
+        matrix,
+        firing,
+        magnitude_law(magnitude, n_features) if isinstance(magnitude, str) else magnitude,
+        bias,
+        jnp.float32(noise_sd) if noise_sd else None,
+        rectify,
+        name,
+    )
+
+
+def _finite(array: Array, name: str) -> None:
+    bad = np.argwhere(~np.isfinite(np.asarray(array)))
+    require(bad.size == 0, f"{name} is not finite at {bad[:1].tolist()}: clean it first")

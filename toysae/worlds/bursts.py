@@ -1,0 +1,49 @@
+"""Bursts along a sequence: the rows of a draw are neighbouring tokens, not independent samples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..errors import require
+from ..keys import named_key
+from .firing import Active, Firing
+
+
+@struct.dataclass
+class Bursts(Firing):
+    """Each feature is a two-state Markov chain along the rows of a draw.
+
+    At each row a feature keeps its state with probability `persistence`, else it is drawn anew;
+    so p is its marginal, `persistence`^lag its autocorrelation, and P(on | on before) is
+    persistence + (1 - persistence) p. Costs O(n_features) a sample.
+    """
+
+    probs: Float[Array, " n_features"]
+    persistence: Float[Array, ""]
+
+    @property
+    def n_features(self) -> int:
+        return self.probs.shape[-1]
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        shape = (n, self.n_features)
+        rows = jnp.arange(n, dtype=jnp.int32)[:, None]
+        anew = jax.random.uniform(named_key(key, "anew"), shape) >= self.persistence
+        drawn = jax.random.uniform(named_key(key, "fire"), shape) < self.probs
+        since = lax.cummax(jnp.where(anew, rows, 0), axis=0)  # the first row is always anew
+        on = jnp.take_along_axis(drawn, since, axis=0)
+        indices = jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32), shape)
+        return Active(indices, on, in_order=True)
+
+
+def bursts(probs: Float[np.ndarray, " n_features"], persistence: float) -> Bursts:
+    """Markov firing along the sequence.
+
+    Raises:
+        ToysaeError: persistence outside [0, 1).
+    """
+    require(0 <= persistence < 1, f"persistence {persistence} must be in [0, 1)")
+    return Bursts(jnp.asarray(probs, jnp.float32), jnp.float32(persistence))

@@ -1,0 +1,262 @@
+"""Gaussian copulas: features that fire together or apart, with the marginals asked for.
+
+z is jointly normal with unit variances, and feature i fires where z_i > t_i = Phi^-1(1 - p_i).
+Low rank: z = A u + s eps, at O(n_features rank) a sample, exact however many features there are
+(see :mod:`toysae.worlds.given_factors`). Dense: any correlation matrix, for small worlds.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, PRNGKeyArray
+from scipy import special
+
+from ..errors import require
+from ..keys import named_key
+from .firing import Active, Firing
+from .given_factors import ByArrival, OneByOne, parts
+
+SMALL = 256  # up to here each feature has a slot of its own
+_LEAST = 0.01  # of the own variance s^2, as in SAELens
+
+
+@struct.dataclass
+class LowRankCopula(Firing):
+    """Firing through a few shared factors; build it by :func:`from_factors`."""
+
+    parts: tuple[OneByOne | ByArrival, ...]
+    total: int = struct.field(pytree_node=False)
+
+    @property
+    def n_features(self) -> int:
+        return self.total
+
+    @property
+    def rank(self) -> int:
+        return self.parts[0].slope.shape[-2]
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        u = jax.random.normal(named_key(key, "factors"), (n, self.rank))
+        return self.fire(key, u)
+
+    def fire(self, key: PRNGKeyArray, u: Float[Array, "n rank"]) -> Active:
+        """Which features fire given the factors, so that others can share them."""
+        drawn = [part.fire(named_key(key, type(part).__name__), u) for part in self.parts]
+        return side_by_side(drawn, self.total)
+
+
+def side_by_side(drawn: list[Active], n_features: int) -> Active:
+    """Several draws over different features as one; slots are padded if they equal n_features,
+    which is the sign that a slot is a feature."""
+    if len(drawn) == 1:
+        return drawn[0]
+    n = drawn[0].on.shape[0]
+    indices = [active.indices for active in drawn]
+    on = [active.on for active in drawn]
+    if sum(each.shape[1] for each in on) == n_features:
+        indices.append(jnp.zeros((n, 1), jnp.int32))
+        on.append(jnp.zeros((n, 1), bool))
+    dropped = [active.dropped for active in drawn if active.dropped is not None]
+    return Active(jnp.concatenate(indices, 1), jnp.concatenate(on, 1), _total(dropped))
+
+
+def _total(counts: list[Array]) -> Array | None:
+    return sum(counts[1:], counts[0]) if counts else None
+
+
+@struct.dataclass
+class DenseCopula(Firing):
+    """Firing under a full correlation matrix, at O(n_features^2) a sample.
+
+    Attributes:
+        threshold: `[n_features]` t.
+        root: `[n_features, n_features]` Cholesky factor of the correlation.
+    """
+
+    threshold: Float[Array, " n_features"]
+    root: Float[Array, "n_features n_features"]
+
+    @property
+    def n_features(self) -> int:
+        return self.threshold.shape[-1]
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        eps = jax.random.normal(key, (n, self.n_features))
+        on = jnp.matmul(eps, self.root.T, precision=jax.lax.Precision.HIGHEST) > self.threshold
+        indices = jnp.broadcast_to(jnp.arange(self.n_features, dtype=jnp.int32), on.shape)
+        return Active(indices, on)
+
+
+def from_factors(
+    probs: Float[np.ndarray, " n_features"], factors: Float[np.ndarray, "_ rank"]
+) -> LowRankCopula:
+    """The copula with correlation A A^T off the diagonal.
+
+    Args:
+        probs: marginal firing probabilities, in (0, 1).
+        factors: A; each row shorter than 1.
+
+    Raises:
+        ToysaeError: a probability outside (0, 1), arrays that are not finite or do not fit,
+            a row of length 1 or more, or more factors than features.
+    """
+    probs = inside(probs)
+    factors = checked_factors(factors, len(probs))
+    return LowRankCopula(parts(probs, factors, everything=len(probs) <= SMALL), len(probs))
+
+
+def low_rank_copula(
+    key: PRNGKeyArray,
+    probs: Float[np.ndarray, " n_features"],
+    rank: int = 25,
+    scale: float = 0.1,
+) -> LowRankCopula:
+    """Random factors, A_ij ~ N(0, scale^2), as SAELens draws them: see :func:`random_factors`.
+
+    Raises:
+        ToysaeError: as :func:`from_factors`, or a rank below 1, or a negative scale.
+    """
+    return from_factors(probs, random_factors(key, len(probs), rank, scale))
+
+
+def random_factors(
+    key: PRNGKeyArray, n_features: int, rank: int = 25, scale: float = 0.1
+) -> Float[np.ndarray, "n_features rank"]:
+    """A ~ N(0, scale^2), rows shortened so that a feature keeps at least .01 of own variance.
+
+    Pairs then correlate at about scale^2 sqrt(rank).
+
+    Raises:
+        ToysaeError: rank outside 1..n_features, or a negative scale.
+    """
+    require(1 <= rank <= n_features, f"copula rank {rank} must be in 1..n_features = {n_features}")
+    require(np.isfinite(scale) and scale >= 0, f"copula scale {scale} must be at least 0")
+    factors = np.asarray(jax.random.normal(key, (n_features, rank)), np.float64) * scale
+    length = np.linalg.norm(factors, axis=1, keepdims=True)
+    return factors * np.minimum(1.0, np.sqrt(1 - _LEAST) / np.maximum(length, 1e-300))
+
+
+def dense_copula(
+    probs: Float[np.ndarray, " n_features"], correlation: Float[np.ndarray, "n n"]
+) -> DenseCopula:
+    """The copula with the given correlation matrix.
+
+    Args:
+        probs: marginal firing probabilities, in (0, 1).
+        correlation: of the Gaussians beneath, not of the firing itself: symmetric, unit
+            diagonal, positive definite.
+
+    Raises:
+        ToysaeError: a probability outside (0, 1), or no such matrix; the message says how far
+            the nearest valid one is.
+    """
+    probs = inside(probs)
+    correlation = checked_correlation(correlation, len(probs))
+    root = np.linalg.cholesky(correlation)
+    threshold = -special.ndtri(probs)
+    return DenseCopula(jnp.asarray(threshold, jnp.float32), jnp.asarray(root, jnp.float32))
+
+
+def factors_of(correlation: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """Factors whose copula has exactly this correlation matrix: a root of C - lambda_min I.
+
+    Raises:
+        ToysaeError: no correlation matrix, see :func:`dense_copula`.
+    """
+    correlation = checked_correlation(correlation, len(correlation))
+    values, vectors = np.linalg.eigh(correlation)
+    own = values[0] * (1 - 1e-9)  # a hair less than the least, so that rows stay below 1
+    return vectors * np.sqrt(np.maximum(values - own, 0))
+
+
+def nearest_correlation(
+    matrix: Float[np.ndarray, "n n"], least: float = 1e-6
+) -> Float[np.ndarray, "n n"]:
+    """The correlation matrix nearest to a symmetric one in Frobenius norm.
+
+    Alternating projections with Dykstra's correction (Higham 2002, algorithm 3.3), onto
+    eigenvalues of at least `least` and onto unit diagonals.
+
+    Raises:
+        ToysaeError: a matrix that is not square, symmetric and finite.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    _symmetric(matrix, len(matrix))
+    current, correction = matrix.copy(), np.zeros_like(matrix)
+    for _ in range(10_000):
+        shifted = current - correction
+        values, vectors = np.linalg.eigh(shifted)
+        positive = (vectors * np.maximum(values, least)) @ vectors.T
+        correction = positive - shifted
+        current = positive.copy()
+        np.fill_diagonal(current, 1.0)
+        if np.abs(current - positive).max() < 1e-9:
+            break
+    # Scaling rows instead of a last projection keeps every eigenvalue positive.
+    scale = 1 / np.sqrt(np.diag(positive))
+    nearest = positive * np.outer(scale, scale)
+    np.fill_diagonal(nearest, 1.0)
+    return (nearest + nearest.T) / 2
+
+
+def inside(probs: np.ndarray) -> np.ndarray:
+    """Probabilities in float64, refused unless all lie in (0, 1)."""
+    probs = np.asarray(probs, np.float64)
+    require(probs.ndim == 1 and probs.size > 0, "firing probabilities must be a non-empty vector")
+    bad = np.flatnonzero(~((probs > 0) & (probs < 1)))
+    require(
+        bad.size == 0,
+        f"firing probability {probs[bad[:1]]} of feature {bad[:1]} must be strictly within (0, 1)",
+    )
+    return probs
+
+
+def checked_factors(factors: np.ndarray, n_features: int) -> np.ndarray:
+    """Factors in float64, refused unless they fit and every row is shorter than 1."""
+    factors = np.asarray(factors, np.float64)
+    require(
+        factors.ndim == 2 and len(factors) == n_features,
+        f"copula factors of shape {factors.shape} must be [n_features = {n_features}, rank]",
+    )
+    require(
+        factors.shape[1] <= n_features,
+        f"copula rank {factors.shape[1]} exceeds n_features = {n_features}: lower the rank",
+    )
+    bad = np.argwhere(~np.isfinite(factors))
+    require(bad.size == 0, f"copula factors are not finite at {bad[:1].tolist()}")
+    length = (factors**2).sum(1)
+    long = np.flatnonzero(length >= 1)
+    require(
+        long.size == 0,
+        f"copula factors of feature {long[:1]} have squared length {length[long[:1]]}: it must be "
+        "below 1, scale them down",
+    )
+    return factors
+
+
+def checked_correlation(correlation: np.ndarray, n: int) -> np.ndarray:
+    """A correlation matrix in float64; one that is not positive definite is refused."""
+    correlation = np.asarray(correlation, np.float64)
+    _symmetric(correlation, n)
+    diagonal = np.diag(correlation)
+    off = np.flatnonzero(np.abs(diagonal - 1) > 1e-6)
+    require(off.size == 0, f"correlation[{off[:1]}] on the diagonal is {diagonal[off[:1]]}, not 1")
+    least = np.linalg.eigvalsh(correlation)[0]
+    if least <= 1e-10:
+        change = nearest_correlation(correlation) - correlation
+        require(
+            False,
+            f"correlation is not positive definite (least eigenvalue {least:.3g}): the nearest "
+            f"valid one is {np.linalg.norm(change):.3g} away in Frobenius norm, "
+            f"{np.abs(change).max():.3g} in one entry; take nearest_correlation(matrix)",
+        )
+    return correlation
+
+
+def _symmetric(matrix: np.ndarray, n: int) -> None:
+    require(matrix.shape == (n, n), f"correlation of shape {matrix.shape} must be [{n}, {n}]")
+    bad = np.argwhere(~np.isfinite(matrix))
+    require(bad.size == 0, f"correlation is not finite at {bad[:1].tolist()}")
+    apart = np.argwhere(np.abs(matrix - matrix.T) > 1e-6)
+    require(apart.size == 0, f"correlation is not symmetric at {apart[:1].tolist()}")

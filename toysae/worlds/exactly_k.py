@@ -1,0 +1,135 @@
+"""Exactly k features fire in each sample.
+
+With equal probabilities by Floyd's algorithm (Bentley and Floyd 1987). With unequal ones by the
+conditional Bernoulli (maximum entropy) law, whose marginals are exactly those asked for; it is
+drawn feature by feature: the next one after i that fires, with j still to come, is found by
+bisection, since P(none of i..m) = e_j(w_m+1, ..) / e_j(w_i, ..) with e_j the elementary symmetric
+polynomials of the odds w. O(k log n_features) a sample. The odds come from the marginals by the
+recursion and fixed point of Chen, Dempster and Liu (1994).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..errors import require
+from .firing import Active, Firing
+from .independent import multiply_high
+
+_MAX_UNEQUAL = 65_536  # beyond it float32 no longer tells one feature's share of the table
+
+
+@struct.dataclass
+class ExactlyKEqual(Firing):
+    """k of n_features, every subset equally likely, in O(k^2)."""
+
+    total: int = struct.field(pytree_node=False)
+    k: int = struct.field(pytree_node=False)
+
+    @property
+    def n_features(self) -> int:
+        return self.total
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        bits = jax.random.bits(key, (n, self.k), jnp.uint32)
+        chosen = []
+        for i, last in enumerate(range(self.total - self.k, self.total)):
+            candidate = multiply_high(bits[:, i], last + 1)
+            taken = jnp.zeros(n, bool)
+            for other in chosen:
+                taken |= candidate == other
+            chosen.append(jnp.where(taken, last, candidate))
+        indices = jnp.stack(chosen, 1).astype(jnp.int32)
+        return Active(indices, jnp.ones_like(indices, bool))
+
+
+@struct.dataclass
+class ExactlyK(Firing):
+    """k features with unequal probabilities.
+
+    Attributes:
+        log_tail: `[k, n_features + 1]`: row j - 1 holds log e_j(w_i, w_i+1, ..) / e_j(w_0, ..).
+    """
+
+    log_tail: Float[Array, "k n_features+1"]
+
+    @property
+    def n_features(self) -> int:
+        return self.log_tail.shape[-1] - 1
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        k = self.log_tail.shape[-2]
+        uniforms = jax.random.uniform(key, (n, k), minval=jnp.finfo(jnp.float32).tiny)
+        start, chosen = jnp.zeros(n, jnp.int32), []
+        for i in range(k):
+            tail = self.log_tail[k - 1 - i]
+            # The first place whose tail has fallen below u of what it is at `start`.
+            target = tail[start] + jnp.log(uniforms[:, i])
+            place = jnp.searchsorted(-tail, -target, side="right").astype(jnp.int32)
+            feature = jnp.clip(place - 1, start, self.n_features - 1)
+            chosen.append(feature)
+            start = feature + 1
+        indices = jnp.stack(chosen, 1)
+        return Active(indices, jnp.ones_like(indices, bool))
+
+
+def exactly_k(probs: Float[np.ndarray, " n_features"]) -> Firing:
+    """Exactly k = sum(probs) features in each sample, with these marginals.
+
+    Args:
+        probs: marginal firing probabilities, in [0, 1); their sum must be a whole number.
+
+    Raises:
+        ToysaeError: a sum that is no whole number, or unequal probabilities of too many features.
+    """
+    probs = np.asarray(probs, np.float64)
+    k = round(probs.sum())
+    require(
+        k >= 1 and abs(probs.sum() - k) < 1e-6 * k,
+        f"l0 {probs.sum():g} must be a whole number of features for exactly-k firing",
+    )
+    if np.ptp(probs) < 1e-12:
+        return ExactlyKEqual(probs.size, k)
+    require(
+        probs.size <= _MAX_UNEQUAL,
+        f"n_features {probs.size} is over {_MAX_UNEQUAL}, the most for exactly-k firing with "
+        "unequal probabilities: use probs=uniform",
+    )
+    require(
+        probs.min() >= 0 and probs.max() < 1,
+        f"firing probability {probs.max():g} must be below 1 for exactly-k firing",
+    )
+    return ExactlyK(jnp.asarray(_log_tails(odds_for(probs, k), k), jnp.float32))
+
+
+def odds_for(probs: np.ndarray, k: int, tolerance: float = 1e-12) -> np.ndarray:
+    """Odds `[n_features]` whose conditional Bernoulli law has the marginals `probs`."""
+    odds = probs / (1 - probs)
+    for _ in range(1000):
+        marginal = inclusion(odds, k)
+        if np.abs(marginal - probs).max() < tolerance:
+            break
+        odds = odds * np.divide(probs, marginal, out=np.zeros_like(probs), where=probs > 0)
+        odds /= odds.mean()
+    return odds
+
+
+def inclusion(odds: np.ndarray, k: int) -> np.ndarray:
+    """Marginals of exactly k: pi_j = j w (1 - pi_j-1) / sum w (1 - pi_j-1)."""
+    marginal = np.zeros_like(odds)
+    for j in range(1, k + 1):
+        share = odds * (1 - marginal)
+        marginal = np.minimum(j * share / share.sum(), 1.0)
+    return marginal
+
+
+def _log_tails(odds: np.ndarray, k: int) -> np.ndarray:
+    n = len(odds)
+    log_odds = np.where(odds > 0, np.log(np.where(odds > 0, odds, 1.0)), -np.inf)
+    tails = np.full((k + 1, n + 1), -np.inf)
+    tails[0] = 0.0
+    for i in range(n - 1, -1, -1):
+        tails[1:, i] = np.logaddexp(tails[1:, i + 1], log_odds[i] + tails[:-1, i + 1])
+    return tails[1:] - tails[1:, :1]

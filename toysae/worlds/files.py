@@ -1,0 +1,216 @@
+"""World files: one safetensors file from which a world samples the very same bits again.
+
+The tensors are the world's arrays, named by their place ("firing.probs"); one metadata entry
+holds JSON that says which component stands where and its plain numbers. Nothing is imported or
+evaluated by name: a component is one of the classes that the package has loaded.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..errors import ToysaeError, require, unknown
+from .firing import Firing
+from .magnitudes import Magnitude
+from .world import World
+
+VERSION = 1
+_ENTRY = "toysae_world"
+
+
+def save_world(world: World, path: str | Path) -> Path:
+    """Writes a world to one file, whole or not at all.
+
+    Args:
+        world: one world, not a stack of them.
+        path: of the file; its folder is made if need be.
+
+    Returns:
+        The path.
+
+    Raises:
+        ToysaeError: a stack of worlds, or a field that is neither an array, a number, a string,
+            nor a component.
+    """
+    require(world.directions.ndim == 2, "a stack of worlds has no file: save each on its own")
+    path, arrays = Path(path), {}
+    tree = _encode(world, "", arrays, {})
+    text = json.dumps({"version": VERSION, "world": tree}, separators=(",", ":"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(arrays, temporary, {_ENTRY: text})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load_world(path: str | Path) -> World:
+    """Reads a world written by :func:`save_world`.
+
+    Raises:
+        ToysaeError: no such file, not a world file, truncated, written by a newer toysae, an
+            unknown component or field, or arrays that are missing, extra or misshapen.
+    """
+    path = Path(path)
+    require(path.is_file(), f"there is no world file {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(_ENTRY, "")
+            require(text != "", f"{path} is not a world file: write one with save_world")
+            tree = _header(text, path)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ToysaeError(f"{path} is truncated or not a world file ({error})") from error
+    try:
+        reader = _Reader(arrays)
+        world = reader.decode(tree)
+    except ToysaeError as error:
+        raise ToysaeError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ToysaeError(f"{path}: its header is damaged ({error!r}): save it again") from error
+    require(isinstance(world, World), f"{path} holds a {type(world).__name__}, not a world")
+    extra = sorted(set(arrays) - reader.used)
+    require(not extra, f"{path} holds an array that no component has: {', '.join(extra)}")
+    _check(world, path)
+    return world
+
+
+def components() -> dict[str, type]:
+    """Every class that a world file may name: the world, and loaded firings and magnitudes."""
+    found: dict[str, type] = {}
+    for component in (World, *_below(Firing), *_below(Magnitude)):
+        if dataclasses.is_dataclass(component):
+            same = found.setdefault(component.__name__, component) is component
+            require(same, f"two components are called {component.__name__}: rename one")
+    return found
+
+
+def _below(base: type) -> Iterator[type]:
+    for child in base.__subclasses__():
+        yield child
+        yield from _below(child)
+
+
+def _encode(value: Any, place: str, arrays: dict[str, np.ndarray], seen: dict[int, str]) -> Any:
+    """JSON for a value at `place`; its arrays go into `arrays`, each object only once."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}
+    if isinstance(value, jax.Array | np.ndarray) and not _is_key(value):
+        name = seen.setdefault(id(value), place)
+        array = np.asarray(value)
+        if name == place:
+            arrays[name] = np.array(array, order="C")  # safetensors writes the buffer as it lies
+        host = {"host": True} if isinstance(value, np.ndarray) else {}
+        return {"array": name, "dtype": array.dtype.name, "shape": list(array.shape), **host}
+    if isinstance(value, tuple):
+        parts = (_encode(v, _join(place, i), arrays, seen) for i, v in enumerate(value))
+        return {"tuple": list(parts)}
+    kind = type(value).__name__
+    component: Any = components().get(kind)
+    if component is type(value):
+        fields = {
+            f.name: _encode(getattr(value, f.name), _join(place, f.name), arrays, seen)
+            for f in dataclasses.fields(component)
+        }
+        return {"component": kind, "fields": fields}
+    raise ToysaeError(f"field {place!r} is a {kind}, which a world file cannot hold: use an "
+                      "array, a number, a string or a Firing or Magnitude")  # fmt: skip
+
+
+def _is_key(value: Any) -> bool:
+    return jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def _join(place: str, name: str | int) -> str:
+    return f"{place}.{name}" if place else str(name)
+
+
+def _header(text: str, path: Path) -> Any:
+    try:
+        header = json.loads(text)
+        version, tree = header["version"], header["world"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ToysaeError(f"{path}: its header is damaged ({error!r}): save it again") from error
+    require(isinstance(version, int) and version >= 1, f"{path}: format version {version!r} is "
+            "not a positive integer: save it again")  # fmt: skip
+    require(version <= VERSION, f"{path} has format version {version}, this toysae reads up to "
+            f"{VERSION}: upgrade toysae")  # fmt: skip
+    return tree
+
+
+class _Reader:
+    """Rebuilds a value from its JSON and the file's arrays; remembers which it used."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]):
+        self.arrays, self.used, self.known = arrays, set(), components()
+        self.on_device: dict[str, jax.Array] = {}
+
+    def decode(self, node: Any, place: str = "") -> Any:
+        if "value" in node:
+            return node["value"]
+        if "array" in node:
+            return self._array(node, place)
+        if "tuple" in node:
+            return tuple(self.decode(n, _join(place, i)) for i, n in enumerate(node["tuple"]))
+        return self._component(node["component"], node["fields"], place)
+
+    def _array(self, node: Any, place: str) -> Any:
+        name = node["array"]
+        require(name in self.arrays, f"the array of field {place!r} is missing: save it again")
+        array, self.used = self.arrays[name], self.used | {name}
+        shape, dtype = tuple(node["shape"]), node["dtype"]
+        require(
+            array.shape == shape and array.dtype.name == dtype,
+            f"the array of field {place!r} is {array.dtype.name} {list(array.shape)}, its header "
+            f"says {dtype} {list(shape)}: save it again",
+        )
+        if node.get("host"):
+            return array
+        return self.on_device.setdefault(name, jnp.asarray(array))
+
+    def _component(self, name: Any, nodes: Any, place: str) -> Any:
+        if name not in self.known:
+            raise unknown("component", name, self.known)
+        fields = {f.name: f for f in dataclasses.fields(self.known[name])}
+        for given in nodes:
+            if given not in fields:
+                raise unknown(f"field of {name}", given, fields)
+        for field in fields.values():
+            defaults = (field.default, field.default_factory)
+            required = all(default is dataclasses.MISSING for default in defaults)
+            require(
+                field.name in nodes or not required,
+                f"field {field.name!r} of {name} is missing: save it again",
+            )
+        values = {key: self.decode(node, _join(place, key)) for key, node in nodes.items()}
+        return self.known[name](**values)
+
+
+def _check(world: World, path: Path) -> None:
+    """Refuses parts that do not fit together, without drawing a sample."""
+    try:
+        n_features, d_in = world.directions.shape
+        found = {
+            "rows": (world.rows.shape, (n_features, d_in)),
+            "generating_matrix": (world.generating_matrix.shape[:1], (d_in,)),
+            "firing": ((world.firing.n_features,), (n_features,)),
+            "bias": ((d_in,) if world.bias is None else world.bias.shape, (d_in,)),
+        }
+        for name, (has, needs) in found.items():
+            require(has == needs, f"{name} {list(has)} does not fit directions "
+                    f"[{n_features}, {d_in}]")  # fmt: skip
+        jax.eval_shape(lambda key: world.sample(key, 2), jax.random.key(0))
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise ToysaeError(f"{path}: its arrays do not fit together ({reason})") from error

@@ -1,0 +1,241 @@
+"""Features in trees: a child fires only where its parent does; siblings may exclude each other.
+
+The law, as in SAELens' generator: every feature has its own event, with a probability of its own
+(`q`; for a child it is the probability given that the parent fires and before its siblings are
+looked at). A parentless feature fires when its event happens. Going down from the roots, the
+children of a firing parent whose events happened fire; where a parent is exclusive and several
+did, one of them, chosen uniformly, fires and the others do not. Under a copula all events share
+its factors, so children correlate with other trees too.
+
+Drawn top-down, events only for the children of parents that fire, which is the same law at
+O(active): dense sampling of a deep forest draws hundreds of events for each one that counts.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from ..keys import named_key
+from .copula import LowRankCopula, side_by_side
+from .firing import Active, Firing, compact
+from .given_factors import scores
+from .magnitudes import Magnitude
+
+_UNROLL = 32  # factors up to which one fused expression beats a loop
+
+
+class Places(NamedTuple):
+    """One generation in its slots: which features, whether on, and their rows in the next table."""
+
+    ids: Int[Array, "n slots"]
+    row: Int[Array, "n slots"]
+    on: Bool[Array, "n slots"]
+
+
+@struct.dataclass
+class Generation:
+    """The children of one depth, a row for each parent of the depth above; row 0 has none.
+
+    Attributes:
+        children: `[width, rows]` feature numbers, 0 where a row has fewer children.
+        child_row: `[width, rows]` the children's own rows in the next generation's table.
+        slope: `[width, rank, rows]`, see :mod:`toysae.worlds.given_factors`.
+        offset: `[width, rows]`, -NEVER where there is no child.
+        exclusive: `[rows]` at most one child fires.
+        slots: for this generation; None where no parent ever has two children on, so that a
+            child takes the place of its parent.
+    """
+
+    children: Int[Array, "width rows"]
+    child_row: Int[Array, "width rows"]
+    slope: Float[Array, "width rank rows"]
+    offset: Float[Array, "width rows"]
+    exclusive: Bool[Array, " rows"]
+    slots: int | None = struct.field(pytree_node=False)
+
+    def fire(
+        self, key: PRNGKeyArray, u: Float[Array, "n rank"], parents: Places
+    ) -> tuple[Places, Int[Array, "n slots"], Int[Array, " n"] | None]:
+        """The next generation, the place of each one's parent, and how many found no slot.
+
+        One uniform for each child: that it is below p says that the event happens, and where in
+        [0, p) it lies is a fresh uniform, by which the child takes over from those before it
+        with chance 1 / (events so far). So the last to take over is a uniform choice.
+        """
+        width, row = self.offset.shape[0], parents.row
+
+        def child(state, each):
+            number, slope, offset = each
+            # A loop and a packed state on purpose: XLA would otherwise compute all this anew for
+            # every use of the count and of the choice.
+            count, last = state >> 16, state & 0xFFFF
+            p = jax.scipy.special.ndtr(_scores(u, slope, offset, row))
+            uniform = jax.random.uniform(jax.random.fold_in(key, number), row.shape)
+            happens = parents.on & (uniform < p)
+            count = count + happens
+            last = jnp.where(happens & (uniform * count < p), number, last)
+            return (count << 16) | last, None if self.slots is None else happens
+
+        numbers = jnp.arange(width, dtype=jnp.int32)
+        state, happens = jax.lax.scan(
+            child, jnp.zeros(row.shape, jnp.int32), (numbers, self.slope, self.offset)
+        )
+        number, on = state & 0xFFFF, state >> 16 > 0
+        if happens is None:
+            place = jnp.broadcast_to(jnp.arange(row.shape[1], dtype=jnp.int32), row.shape)
+            return Places(self.children[number, row], self.child_row[number, row], on), place, None
+        happens = jnp.moveaxis(happens, 0, -1)
+        allowed = ~self.exclusive[row][..., None] | (numbers == number[..., None])
+        keep = (happens & allowed).reshape(len(u), -1)
+        found, on = compact(keep, min(self.slots or 0, keep.shape[1]))
+        place, number = found // width, found % width
+        row = jnp.take_along_axis(row, place, 1)
+        dropped = keep.sum(1, dtype=jnp.int32) - on.sum(1, dtype=jnp.int32)
+        places = Places(self.children[number, row], self.child_row[number, row], on)
+        return places, place, dropped
+
+
+def _scores(u: Array, slope: Array, offset: Array, row: Array) -> Array:
+    """slope[:, row] . u + offset[row] for each slot, `[n, slots]`."""
+    x = offset[row]
+    if len(slope) <= _UNROLL:
+        for factor, each in zip(u.T, slope, strict=True):
+            x = x + factor[:, None] * each[row]
+        return x
+
+    def add(x, factor):
+        return x + factor[0][:, None] * factor[1][row], None
+
+    return jax.lax.scan(add, x, (u.T, slope))[0]
+
+
+@struct.dataclass
+class Forest(Firing):
+    """A forest in O(active); build it by :func:`toysae.worlds.plant.forest`.
+
+    Attributes:
+        roots: fires the features that have children but no parent.
+        root_ids: `[n_roots]` their numbers.
+        free: fires the features that have neither; None if there are none.
+        free_ids: `[n_free]`.
+        generations: their children, grandchildren, ...
+        rank: of the copula; 0 without one.
+    """
+
+    roots: Firing
+    root_ids: Int[Array, " n_roots"]
+    free: Firing | None
+    free_ids: Int[Array, " n_free"]
+    generations: tuple[Generation, ...]
+    rank: int = struct.field(pytree_node=False)
+    total: int = struct.field(pytree_node=False)
+
+    @property
+    def n_features(self) -> int:
+        return self.total
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        u = jax.random.normal(named_key(key, "factors"), (n, self.rank))
+        top = _given(self.roots, named_key(key, "roots"), u)
+        places = Places(self.root_ids[top.indices], top.indices + 1, top.on)
+        none = jnp.full(top.on.shape, -1, jnp.int32)
+        drawn, parent, start = [replace(top, indices=places.ids)], [none], 0
+        for depth, generation in enumerate(self.generations, 1):
+            above = places.on.shape[1]
+            branch = named_key(key, f"depth {depth}")
+            places, place, dropped = generation.fire(branch, u, places)
+            drawn.append(Active(places.ids, places.on, dropped))
+            parent.append(jnp.where(places.on, place + start, -1))
+            start += above
+        if self.free is not None:
+            free = _given(self.free, named_key(key, "free"), u)
+            drawn.append(replace(free, indices=self.free_ids[free.indices]))
+        active = side_by_side(drawn, self.total)
+        parents = jnp.concatenate(parent, 1)
+        rest = active.on.shape[1] - parents.shape[1]
+        parents = jnp.pad(parents, ((0, 0), (0, rest)), constant_values=-1)
+        return replace(active, parent=parents)
+
+
+def _given(firing: Firing, key: PRNGKeyArray, u: Array) -> Active:
+    """A draw that shares the factors where the firing has any."""
+    return firing.fire(key, u) if isinstance(firing, LowRankCopula) else firing.sample(key, len(u))
+
+
+@struct.dataclass
+class DenseForest(Firing):
+    """The same law with an event for every feature, each in its own slot: for small worlds.
+
+    Attributes:
+        slope: `[rank, n_features]`.
+        offset: `[n_features]`.
+        parents: `[n_features]`, -1 for none.
+        children: for each depth from 1: `[n_parents, width]`, padded with n_features.
+        above: for each depth: `[n_parents]` whose children they are.
+        exclusive: for each depth: `[n_parents]`.
+    """
+
+    slope: Float[Array, "rank n_features"]
+    offset: Float[Array, " n_features"]
+    parents: Int[Array, " n_features"]
+    children: tuple[Int[Array, "_ _"], ...]
+    above: tuple[Int[Array, " _"], ...]
+    exclusive: tuple[Bool[Array, " _"], ...]
+
+    @property
+    def n_features(self) -> int:
+        return self.offset.shape[-1]
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        u = jax.random.normal(named_key(key, "factors"), (n, self.slope.shape[0]))
+        chance = jax.scipy.special.ndtr(scores(u, self.slope, self.offset))
+        on = jax.random.uniform(named_key(key, "fire"), chance.shape) < chance
+        choice = jax.random.uniform(named_key(key, "choose"), chance.shape)
+        for children, above, exclusive in zip(
+            self.children, self.above, self.exclusive, strict=True
+        ):
+            fires = jnp.take(on, children, 1, mode="fill", fill_value=False)
+            fires &= on[:, above, None]
+            order = jnp.cumsum(fires, -1, dtype=jnp.int32)
+            count = order[..., -1]
+            one = jnp.minimum((choice[:, above] * count).astype(jnp.int32) + 1, count)
+            keep = fires & ((order == one[..., None]) | ~exclusive[:, None])
+            on = on.at[:, children].set(keep, mode="drop")
+        indices = jnp.arange(self.n_features, dtype=jnp.int32)
+        indices, parent = (jnp.broadcast_to(row, on.shape) for row in (indices, self.parents))
+        return Active(indices, on, parent=parent)
+
+
+@struct.dataclass
+class ScaledByParent(Magnitude):
+    """Another law's coefficient times its parent's (scaled) coefficient over the parent's mean.
+
+    As in SAELens: a parent drawn at twice its mean doubles its children, and theirs in turn; a
+    parent rectified to 0 silences them.
+
+    Attributes:
+        law: of the coefficients before scaling.
+        mean: `[n_features]` of each feature as a parent.
+        depth: generations below the roots; deeper ones would be scaled too little.
+    """
+
+    law: Magnitude
+    mean: Float[Array, " n_features"]
+    depth: int = struct.field(pytree_node=False, default=3)
+
+    def sample(self, key: PRNGKeyArray, active: Active) -> Array:
+        own = jnp.where(active.on, self.law.sample(key, active), 0.0)
+        if active.parent is None:
+            return own
+        relative = own / self.mean[active.indices]
+        has_parent, place = active.parent >= 0, jnp.maximum(active.parent, 0)
+
+        def below(_, scale):
+            above = jnp.take_along_axis(relative * scale, place, 1)
+            return jnp.where(has_parent, above, 1.0)
+
+        return own * jax.lax.fori_loop(0, self.depth, below, jnp.ones_like(own))

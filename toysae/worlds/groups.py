@@ -1,0 +1,228 @@
+"""Groups of features that fire by a joint law: exclusive groups, pairs, small trees.
+
+A group is a finite list of states, each a set of its features and a probability; what the
+states leave is "nothing on". Which groups are on at all is drawn in O(active groups), then one
+state of each from an alias table, so the cost does not grow with the number of features.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..errors import require
+from ..keys import named_key
+from .firing import Active, Firing
+from .independent import alias_table, independent
+
+State = tuple[int, ...]
+
+
+@struct.dataclass
+class Groups(Firing):
+    """Independent groups, each with finitely many joint states.
+
+    Attributes:
+        groups: fires the groups that are in any state but "nothing on".
+        accept: `[n_groups, n_states]` alias table of the states, given that the group is on.
+        alias: `[n_groups, n_states]`.
+        members: `[n_groups, n_states, width]` features on in a state, padded with -1.
+        total: number of features.
+    """
+
+    groups: Firing
+    accept: Float[Array, "n_groups n_states"]
+    alias: Int[Array, "n_groups n_states"]
+    members: Int[Array, "n_groups n_states width"]
+    total: int = struct.field(pytree_node=False)
+
+    @property
+    def n_features(self) -> int:
+        return self.total
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        active = self.groups.sample(named_key(key, "groups"), n)
+        state = pick(named_key(key, "state"), self.accept, self.alias, active.indices)
+        members = self.members[active.indices, state]  # [n, slots, width]
+        on = active.on[..., None] & (members >= 0)
+        flat = (n, -1)
+        return Active(
+            jnp.maximum(members, 0).reshape(flat), on.reshape(flat), dropped=active.dropped
+        )
+
+
+@struct.dataclass
+class Together(Firing):
+    """Runs of `size` neighbouring features that always fire together, in neighbouring slots."""
+
+    units: Firing
+    size: int = struct.field(pytree_node=False, default=2)
+
+    @property
+    def n_features(self) -> int:
+        return self.units.n_features * self.size
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        active = self.units.sample(key, n)
+        indices = active.indices[..., None] * self.size + jnp.arange(self.size, dtype=jnp.int32)
+        on = jnp.broadcast_to(active.on[..., None], indices.shape)
+        return Active(indices.reshape(n, -1), on.reshape(n, -1), dropped=active.dropped)
+
+
+def pick(
+    key: PRNGKeyArray,
+    accept: Float[Array, "tables n_states"],
+    alias: Int[Array, "tables n_states"],
+    table: Int[Array, "n slots"],
+) -> Int[Array, "n slots"]:
+    """One draw from the alias table that each slot names."""
+    n_states = accept.shape[-1]
+    place = jax.random.uniform(named_key(key, "place"), table.shape) * n_states
+    column = jnp.minimum(place.astype(jnp.int32), n_states - 1)
+    coin = jax.random.uniform(named_key(key, "coin"), table.shape)
+    return jnp.where(coin < accept[table, column], column, alias[table, column])
+
+
+def alias_tables(weights: Float[np.ndarray, "tables n_states"]) -> tuple[Array, Array]:
+    """An alias table for each row of weights; rows need not sum to 1 but must not be all 0."""
+    tables = [alias_table(row / row.sum()) for row in np.asarray(weights, np.float64)]
+    accept, alias = (np.stack(parts) for parts in zip(*tables, strict=True))
+    return jnp.asarray(accept, jnp.float32), jnp.asarray(alias, jnp.int32)
+
+
+def joint(groups: Sequence[Mapping[State, float]], n_features: int) -> Groups:
+    """Independent groups with explicit joint states.
+
+    Args:
+        groups: for each group, the probability of each set of features:
+            ``{(0,): 0.2, (0, 1): 0.05}`` fires 0 alone, or 0 and 1, or (else) nothing.
+        n_features: how many features there are; each must be in exactly one group.
+
+    Raises:
+        ToysaeError: groups that do not partition the features, a probability outside [0, 1],
+            a group whose probabilities pass 1.
+    """
+    require(len(groups) > 0, "no groups: give at least one")
+    seen = [f for group in groups for f in sorted({f for state in group for f in state})]
+    check_partition(seen, n_features)
+    for group in groups:
+        for state, p in group.items():
+            require(0 <= p <= 1, f"probability {p} of features {state} is outside [0, 1]")
+            require(len(set(state)) == len(state), f"state {state} names a feature twice")
+        total = sum(p for state, p in group.items() if state)
+        features = sorted({f for state in group for f in state})
+        require(
+            total <= 1 + 1e-9,
+            f"the states of features {features} have probability {total:.4g} together: scale "
+            f"them by {1 / max(total, 1e-300):.3g} or less",
+        )
+    return _tabulate([{s: p for s, p in group.items() if s} for group in groups], n_features)
+
+
+def exclusive(
+    probs: Float[np.ndarray, " n_features"], group: Int[np.ndarray, " n_group_numbers"]
+) -> Groups:
+    """Mutually exclusive groups: of each at most one feature fires.
+
+    Args:
+        probs: marginal firing probabilities.
+        group: the number of each feature's group, 0 to n_groups - 1.
+
+    Raises:
+        ToysaeError: a group's probabilities pass 1, or a group has no feature.
+    """
+    probs, group = np.asarray(probs, np.float64), np.asarray(group)
+    require(
+        probs.shape == group.shape, f"{probs.size} probabilities but {group.size} group numbers"
+    )
+    n_groups = int(group.max()) + 1
+    sizes = np.bincount(group, minlength=n_groups)
+    require(bool((sizes > 0).all()), f"group {int(sizes.argmin())} has no feature: number them on")
+    totals = np.bincount(group, probs, n_groups)
+    worst = int(totals.argmax())
+    require(
+        totals[worst] <= 1 + 1e-9,
+        f"exclusive group {worst} has total probability {totals[worst]:.4g}, over 1: lower l0 or "
+        f"make groups smaller",
+    )
+    order = np.argsort(group, kind="stable")
+    within = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    weights = np.zeros((n_groups, sizes.max()))
+    members = np.full((n_groups, sizes.max(), 1), -1)
+    weights[group[order], within] = probs[order]
+    members[group[order], within, 0] = order
+    return _groups(weights, members, len(probs))
+
+
+def pairs(probs: Float[np.ndarray, " n_features"], co_occurrence: float) -> Groups:
+    """Features 2i and 2i + 1 fire by a joint law; pairs are independent of each other.
+
+    Args:
+        probs: marginal firing probabilities.
+        co_occurrence: share of the rarer feature's firings that come with the other: 0 is
+            mutually exclusive (antagonistic), 1 is implication (child only with parent); the
+            pair is independent where it equals the more frequent one's probability.
+
+    Raises:
+        ToysaeError: an odd number of features, co_occurrence outside [0, 1], or a pair that
+            would have to be on more than always.
+    """
+    probs = np.asarray(probs, np.float64)
+    require(probs.size % 2 == 0, f"n_features {probs.size} must be even for pairs")
+    require(0 <= co_occurrence <= 1, f"co_occurrence {co_occurrence} must be in [0, 1]")
+    a, b = probs[::2], probs[1::2]
+    both = co_occurrence * np.minimum(a, b)
+    total = a + b - both
+    worst = int(total.argmax())
+    require(
+        total[worst] <= 1 + 1e-9,
+        f"features {2 * worst} and {2 * worst + 1} with probabilities {a[worst]:.3g} and "
+        f"{b[worst]:.3g} cannot co-occur in only {co_occurrence:g} of the rarer's firings: lower "
+        "l0 or raise co_occurrence",
+    )
+    first = np.arange(0, probs.size, 2)
+    members = np.stack(
+        [
+            np.stack([first, -np.ones_like(first)], 1),
+            np.stack([first + 1, -np.ones_like(first)], 1),
+            np.stack([first, first + 1], 1),
+        ],
+        axis=1,
+    )
+    return _groups(np.stack([a - both, b - both, both], 1), members, probs.size)
+
+
+def check_partition(features: Sequence[int], n_features: int) -> None:
+    """Raises :class:`ToysaeError` unless `features` names 0..n_features - 1 once each."""
+    counts = np.zeros(n_features, int)
+    for feature in features:
+        require(
+            0 <= feature < n_features, f"feature {feature} is outside 0..{n_features - 1} in groups"
+        )
+        counts[feature] += 1
+    wrong = np.flatnonzero(counts != 1)
+    if wrong.size:
+        times = "in no group" if counts[wrong[0]] == 0 else f"in {counts[wrong[0]]} groups"
+        require(False, f"groups must partition the features: feature {wrong[0]} is {times}")
+
+
+def _tabulate(groups: Sequence[Mapping[State, float]], n_features: int) -> Groups:
+    n_states = max(max(len(group) for group in groups), 1)
+    width = max((len(state) for group in groups for state in group), default=1)
+    weights = np.zeros((len(groups), n_states))
+    members = np.full((len(groups), n_states, width), -1)
+    for g, group in enumerate(groups):
+        for s, (state, p) in enumerate(group.items()):
+            weights[g, s] = p
+            members[g, s, : len(state)] = state
+    return _groups(weights, members, n_features)
+
+
+def _groups(weights: np.ndarray, members: np.ndarray, n_features: int) -> Groups:
+    on = np.minimum(weights.sum(1), 1.0)
+    # A group that is never on still needs a table; which one does not matter.
+    accept, alias = alias_tables(np.where(on[:, None] > 0, weights, 1.0))
+    return Groups(independent(on), accept, alias, jnp.asarray(members, jnp.int32), n_features)

@@ -1,0 +1,115 @@
+"""Independent firing: every feature by itself, with a probability of its own.
+
+Drawn in O(active): a Poisson process whose arrivals carry marks in proportion to the hazards
+h_i = -log(1 - p_i) hits feature i at least once with probability exactly p_i, independently of
+all others. Marks come from Walker's alias table (Vose 1991), built in float64; the coin that is
+held against it has 24 bits, an absolute error of 6e-8 of the mean hazard (0.3 % of p for the
+rarest of 20,000 features under a Zipf exponent of 2).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from scipy import stats
+
+from ..errors import require
+from ..keys import named_key
+from .firing import TAIL, Active, Firing
+
+
+@struct.dataclass
+class Bernoulli(Firing):
+    """Independent firing, one uniform for each feature: small or dense worlds, any p in [0, 1]."""
+
+    probs: Float[Array, " n_features"]
+
+    @property
+    def n_features(self) -> int:
+        return self.probs.shape[-1]
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        n_features = self.probs.shape[0]
+        on = jax.random.uniform(key, (n, n_features)) < self.probs
+        indices = jnp.broadcast_to(jnp.arange(n_features, dtype=jnp.int32), on.shape)
+        return Active(indices, on, in_order=True)
+
+
+@struct.dataclass
+class Arrivals(Firing):
+    """Independent firing in O(active): Poisson arrivals marked through an alias table."""
+
+    accept: Float[Array, " n_features"]
+    alias: Int[Array, " n_features"]
+    count_cdf: Float[Array, " slots"]
+
+    @property
+    def n_features(self) -> int:
+        return self.accept.shape[-1]
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Active:
+        slots, n_features = self.count_cdf.shape[0], self.accept.shape[0]
+        count = jax.random.uniform(named_key(key, "count"), (n, 1)) >= self.count_cdf
+        # count[:, j] says that more than j features arrived, so it is also the slot mask.
+        bits = jax.random.bits(named_key(key, "mark"), (n, 2, slots), jnp.uint32)
+        column = multiply_high(bits[:, 0], n_features)
+        coin = (bits[:, 1] >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+        indices = jnp.where(coin < self.accept[column], column, self.alias[column])
+        same = indices[:, :, None] == indices[:, None, :]
+        earlier = jnp.tril(jnp.ones((slots, slots), bool), -1)
+        repeated = (same & earlier).any(-1)
+        return Active(indices, count & ~repeated)
+
+
+def multiply_high(bits: Array, n: int) -> Array:
+    """floor(bits * n / 2**32) in 32-bit arithmetic: a uniform integer below n."""
+    low, high = bits & 0xFFFF, bits >> 16
+    n_low, n_high = n & 0xFFFF, n >> 16
+    middle = high * n_low + ((low * n_low) >> 16)
+    carry = (middle & 0xFFFF) + low * n_high
+    return (high * n_high + (middle >> 16) + (carry >> 16)).astype(jnp.int32)
+
+
+def independent(probs: np.ndarray) -> Firing:
+    """Independent firing with the given probabilities, by whichever exact way is cheaper.
+
+    Args:
+        probs: `[n_features]` firing probabilities in [0, 1].
+
+    Raises:
+        ToysaeError: a probability outside [0, 1], or none.
+    """
+    probs = np.asarray(probs, np.float64)
+    require(probs.ndim == 1 and probs.size > 0, "firing probabilities must be a non-empty vector")
+    bad = probs[~((probs >= 0) & (probs <= 1))]
+    require(bad.size == 0, f"firing probability {bad[:1]} is outside [0, 1]: rescale them")
+    if probs.max() > 0.9 or probs.max() == 0:
+        return Bernoulli(jnp.asarray(probs, jnp.float32))
+    hazards = -np.log1p(-probs)
+    total = hazards.sum()
+    slots = int(stats.poisson.isf(TAIL, total)) + 1
+    if slots >= probs.size:
+        return Bernoulli(jnp.asarray(probs, jnp.float32))
+    accept, alias = alias_table(hazards / total)
+    cdf = stats.poisson.cdf(np.arange(slots), total)
+    return Arrivals(
+        jnp.asarray(accept, jnp.float32),
+        jnp.asarray(alias, jnp.int32),
+        jnp.asarray(cdf, jnp.float32),
+    )
+
+
+def alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vose's alias table: acceptance `[n]` and alias `[n]` for weights `[n]` that sum to 1."""
+    scaled = np.asarray(weights, np.float64) * len(weights)
+    accept, alias = np.ones(len(weights)), np.arange(len(weights))
+    small = list(np.flatnonzero(scaled < 1))
+    large = list(np.flatnonzero(scaled >= 1))
+    while small and large:
+        below, above = small.pop(), large[-1]
+        accept[below], alias[below] = scaled[below], above
+        scaled[above] -= 1 - scaled[below]
+        if scaled[above] < 1:
+            small.append(large.pop())
+    return accept, alias

@@ -1,0 +1,113 @@
+"""Panels side by side, as lines for a table: worlds, or a world and real activations."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .activations import PanelStats
+from .of_world import WorldPanel
+
+MISSING = "–"
+
+_Row = tuple[str, Callable[[PanelStats], str]]
+_WorldRow = tuple[str, Callable[[WorldPanel], str]]
+
+
+def compare_panels(*panels: PanelStats | WorldPanel) -> list[tuple[str, ...]]:
+    """The panels' headline numbers as (what, A, B, ...) lines, one value for each panel.
+
+    Real activations have no true features: what a plain :class:`PanelStats` lacks shows as "–",
+    and where all are plain those lines are left out.
+    """
+    rows = [(what, *(show(_stats(panel)) for panel in panels)) for what, show in _ROWS]
+    if any(isinstance(panel, WorldPanel) for panel in panels):
+        rows += [(what, *(_maybe(show, panel) for panel in panels)) for what, show in _WORLD_ROWS]
+    return rows
+
+
+def _stats(panel: PanelStats | WorldPanel) -> PanelStats:
+    return panel.stats if isinstance(panel, WorldPanel) else panel
+
+
+def _maybe(show: Callable[[WorldPanel], str], panel: PanelStats | WorldPanel) -> str:
+    return show(panel) if isinstance(panel, WorldPanel) else MISSING
+
+
+def _spread(values: np.ndarray) -> str:
+    """Median and the middle 90 % over dimensions or features, constant ones left out."""
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return "n/a"
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+    return f"{middle:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _norms(s: PanelStats) -> str:
+    q = s.norm_quantiles
+    return f"{q[0.5]:.3g} [{q[0.05]:.3g}, {q[0.95]:.3g}]"
+
+
+def _probs(w: WorldPanel) -> str:
+    return f"{w.prob[0]:.3g}, {np.median(w.prob):.3g}, {w.prob[-1]:.3g}"
+
+
+def _exponent(w: WorldPanel) -> str:
+    first, last = w.rank_range
+    return f"{w.rank_exponent:.3f} (ranks {first} to {last})"
+
+
+def _magnitude(w: WorldPanel) -> str:
+    weight = np.where(w.prob > 0, w.prob, 0.0)
+    total = weight.sum()
+    if not total:
+        return "n/a"
+    mean = np.nansum(weight * w.magnitude_mean) / total
+    within = np.nansum(weight * w.magnitude_sd**2) / total
+    between = np.nansum(weight * (w.magnitude_mean - mean) ** 2) / total
+    return f"{mean:.3g}, {np.sqrt(within + between):.3g}"
+
+
+def _l0(w: WorldPanel) -> str:
+    return f"{w.l0_mean:.3g}, {np.sqrt(max(w.l0_variance, 0.0)):.3g}"
+
+
+def _dispersion(w: WorldPanel) -> str:
+    independent = float((w.prob * (1 - w.prob)).sum())
+    return f"{w.l0_variance / independent:.3g}" if independent > 0 else "n/a"
+
+
+def _correlation(w: WorldPanel) -> str:
+    if w.n_paired < 2:
+        return "n/a"
+    return f"{w.correlations[0]:.3g} (noise {w.noise_edge:.3g}), {w.modes} modes above"
+
+
+def _coherence(w: WorldPanel) -> str:
+    return f"{w.coherence:.3g} (Welch bound {w.welch_bound:.3g})"
+
+
+_ROWS: list[_Row] = [
+    ("samples", lambda s: f"{s.n_samples:,}"),
+    ("dimensions", lambda s: f"{s.d_in:,}"),
+    ("‖mean‖ / ‖sd‖", lambda s: f"{s.mean_over_sd:.3g}"),
+    ("norm: median [5 %, 95 %]", _norms),
+    ("norm: sd / mean", lambda s: f"{s.norm_sd / s.norm_mean:.3g}" if s.norm_mean else "n/a"),
+    ("skew by dimension: median [5 %, 95 %]", lambda s: _spread(s.skew)),
+    ("excess kurtosis by dimension", lambda s: _spread(s.kurtosis)),
+    ("share of zeros by dimension", lambda s: _spread(s.zero)),
+    ("share above zero by dimension", lambda s: _spread(s.positive)),
+    ("participation ratio / dimensions", lambda s: f"{s.participation_ratio / s.d_in:.3g}"),
+    ("dimensions for 90 % of variance", lambda s: f"{s.dims_90:,}"),
+]
+
+_WORLD_ROWS: list[_WorldRow] = [
+    ("features", lambda w: f"{w.n_features:,} (ratio {w.n_features / w.stats.d_in:.3g})"),
+    ("true L0: mean, sd", _l0),
+    ("L0 variance / that of independent firing", _dispersion),
+    ("firing probability: max, median, min", _probs),
+    ("rank-frequency exponent", _exponent),
+    ("magnitude when on: mean, sd", _magnitude),
+    ("largest firing-correlation eigenvalue", _correlation),
+    ("pairwise phi: rms (noise)", lambda w: f"{w.phi_rms:.3g} ({w.stats.n_samples**-0.5:.3g})"),
+    ("coherence: largest |cos|", _coherence),
+]

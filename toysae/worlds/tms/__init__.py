@@ -1,0 +1,27 @@
+"""Toy models of superposition (Elhage et al. 2022): their training, geometry, closed forms.
+
+>>> model = tms_preset("tms-5-2", seed=0)
+>>> directions, rows, kept = model.directions()
+"""
+
+from .closed_form import expected_loss, optimum, three_in_two, two_in_one
+from .geometry import (
+    POLYTOPES,
+    Directions,
+    dimensions_per_feature,
+    feature_dimensionality,
+    overlap,
+    tms_directions,
+)
+from .model import KINDS, PAIRS, TMSHypers, TMSParams, TMSSpec
+from .phases import PhaseChange, phase_change
+from .presets import PRESETS, TMSMatrix, TMSPreset, importance_decay, tms_preset
+from .train import TrainedTMS, at_point, tms_hypers, train_tms
+
+__all__ = [
+    "KINDS", "PAIRS", "POLYTOPES", "PRESETS", "Directions", "PhaseChange", "TMSHypers",
+    "TMSMatrix", "TMSParams", "TMSPreset", "TMSSpec", "TrainedTMS", "at_point",
+    "dimensions_per_feature", "expected_loss", "feature_dimensionality", "importance_decay",
+    "optimum", "overlap", "phase_change", "three_in_two", "tms_directions", "tms_hypers",
+    "tms_preset", "train_tms", "two_in_one",
+]  # fmt: skip

@@ -1,0 +1,79 @@
+"""Worlds x = W f whose dictionary is the embedding that a toy model of superposition learned.
+
+Features that the toy model did not represent (norm under a tenth of the largest) have no
+direction and are left out; so n_features may differ from seed to seed.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...errors import require, unknown
+from ..assemble import assemble
+from ..catalogue import WorldRow, dials
+from ..firing import Firing
+from ..groups import State, joint
+from ..independent import independent
+from ..world import World
+from .geometry import tms_directions
+from .phases import phase_change
+from .presets import PRESETS, TMSMatrix, tms_preset
+
+CHECKPOINTS = ("final", "before", "in", "after")
+"""Which embedding: the last, or one around the largest change of geometry in training."""
+
+
+def tms_world(
+    preset: str, key, n_steps: int = 10_000, density: float = 0.0, checkpoint: str = "final"
+) -> World:
+    """A world over the embedding of a trained toy model of superposition (Elhage et al. 2022).
+
+    Args:
+        preset: a row of :data:`toysae.worlds.tms.PRESETS`.
+        key: of the toy model's initialisation and data.
+        n_steps: its training steps.
+        density: probability that a feature is on; 0 for the preset's own.
+        checkpoint: one of :data:`CHECKPOINTS`.
+
+    Raises:
+        ToysaeError: an unknown checkpoint, or a number out of range.
+    """
+    if checkpoint not in CHECKPOINTS:
+        raise unknown("checkpoint", checkpoint, CHECKPOINTS)
+    require(n_steps >= 1, f"n_steps {n_steps} must be at least 1")
+    seed = int(jax.random.bits(key, dtype=jnp.uint32) >> 1)
+    made = tms_preset(preset, seed, n_steps, density or None)
+    W = made.W
+    if checkpoint != "final":
+        found = phase_change(made.trained.steps, made.trained.W[:, 0, 0])
+        W = found.W[CHECKPOINTS.index(checkpoint) - 1]
+    embedded = tms_directions(W)
+    firing = _firing(made, np.asarray(embedded.kept))
+    return assemble(embedded.rows, firing, "uniform", generating_matrix=W)
+
+
+def _firing(made: TMSMatrix, kept: np.ndarray) -> Firing:
+    """How the kept features fired in the toy model's own data."""
+    probs = np.asarray(made.firing_probs, np.float64)
+    if made.spec.pairs == "none":
+        return independent(probs[kept])
+    place = {int(feature): i for i, feature in enumerate(np.flatnonzero(kept))}
+    groups: list[Mapping[State, float]] = []
+    for first in range(0, probs.size, 2):
+        here = tuple(place[f] for f in (first, first + 1) if f in place)
+        if made.spec.pairs == "correlated" and here:
+            groups.append({here: float(probs[first])})
+        elif here:
+            groups.append({(f,): float(probs[first]) for f in here})
+    return joint(groups, len(place))
+
+
+def _row(preset: str) -> WorldRow:
+    fields = dials(tms_world, 2) | {"n_steps": (int, PRESETS[preset].n_steps)}
+    return WorldRow(f"toy model: {PRESETS[preset].source}", partial(tms_world, preset), fields)
+
+
+TMS_WORLDS: dict[str, WorldRow] = {preset: _row(preset) for preset in PRESETS}

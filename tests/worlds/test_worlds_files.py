@@ -19,7 +19,6 @@ from toysae.worlds.independent import independent
 from toysae.worlds.magnitudes import Magnitude, Uniform
 
 SMALL = {"d_in": 12, "n_features": 24, "l0": 3.0}
-SMALL_ENOUGH = 4096  # larger worlds have tests of their own
 
 
 def same_bits(a, b):
@@ -34,15 +33,14 @@ def same_bits(a, b):
 def smaller(name):
     """A named world, an eighth of its size where that is large."""
     fields = world_fields(name)
+    if "checkpoint" in fields:  # a toy model: its training is not what is tested
+        return make_world(name, 3, n_steps=20)
     sizes = {k: fields[k] // 8 for k in ("d_in", "n_features") if k in fields}
-    large = fields.get("n_features", 0) > 256 and fields["n_features"] <= SMALL_ENOUGH
-    return make_world(name, 3, **(sizes if large else {}))
+    return make_world(name, 3, **(sizes if fields.get("n_features", 0) > 256 else {}))
 
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_every_named_world_comes_back_bit_for_bit(name, tmp_path):
-    if world_fields(name).get("n_features", 0) > SMALL_ENOUGH:
-        pytest.skip("large: its components are those of other worlds")
     world = smaller(name)
     loaded = load_world(save_world(world, tmp_path / "a.world"))
     same_bits(world, loaded)

@@ -12,16 +12,17 @@ from .magnitudes import Magnitude
 from .magnitudes import magnitude as magnitude_law
 from .world import World
 
+Numbers = Float[np.ndarray, "..."] | Float[Array, "..."]
+"""A user's array; its shape is checked with a message of its own."""
+
 
 def assemble(
-    directions: Float[np.ndarray, "n_features d_in"] | Float[Array, "n_features d_in"],
-    firing: Firing | Float[np.ndarray, " n_features"],
+    directions: Numbers,
+    firing: Firing | Numbers,
     magnitude: Magnitude | str = "uniform",
     *,
-    generating_matrix: Float[np.ndarray, "d_in d_hidden"]
-    | Float[Array, "d_in d_hidden"]
-    | None = None,
-    bias: Float[np.ndarray, " d_in"] | Float[Array, " d_in"] | None = None,
+    generating_matrix: Numbers | None = None,
+    bias: Numbers | None = None,
     noise_sd: float = 0.0,
     rectify: bool = False,
     name: str = "custom",
@@ -29,13 +30,14 @@ def assemble(
     """Builds a world from a dictionary, a way of firing and a law of magnitudes.
 
     Args:
-        directions: what a coefficient of 1 of each feature adds to x; need not be unit rows.
-            The truth that SAEs are scored against is their direction (of its rectified part,
-            where x is rectified).
+        directions: `[n_features, d_in]` what a coefficient of 1 of each feature adds to x; need
+            not be unit rows. The truth that SAEs are scored against is their direction (of its
+            rectified part, where x is rectified).
         firing: a :class:`Firing`, or probabilities `[n_features]` of independent firing.
         magnitude: a law, or the name of one.
-        generating_matrix: what writes x, for SVD initialisations; `directions.T` if not given.
-        bias: added to x, before any rectifier.
+        generating_matrix: `[d_in, d_hidden]` what writes x, for SVD initialisations;
+            `directions.T` if not given.
+        bias: `[d_in]` added to x, before any rectifier.
         noise_sd: of isotropic observation noise, after any rectifier.
         rectify: x = ReLU(sum + bias).
         name: shown in tables.

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import ToysaeError, require, unknown
-from .firing import Firing
+from .firing import FiringPart
 from .magnitudes import Magnitude
 from .world import World
 
@@ -89,7 +89,7 @@ def load_world(path: str | Path) -> World:
 def components() -> dict[str, type]:
     """Every class that a world file may name: the world, and loaded firings and magnitudes."""
     found: dict[str, type] = {}
-    for component in (World, *_below(Firing), *_below(Magnitude)):
+    for component in (World, *_below(FiringPart), *_below(Magnitude)):
         if dataclasses.is_dataclass(component):
             same = found.setdefault(component.__name__, component) is component
             require(same, f"two components are called {component.__name__}: rename one")
@@ -125,7 +125,7 @@ def _encode(value: Any, place: str, arrays: dict[str, np.ndarray], seen: dict[in
         }
         return {"component": kind, "fields": fields}
     raise ToysaeError(f"field {place!r} is a {kind}, which a world file cannot hold: use an "
-                      "array, a number, a string or a Firing or Magnitude")  # fmt: skip
+                      "array, a number, a string, a Firing, FiringPart or Magnitude")  # fmt: skip
 
 
 def _is_key(value: Any) -> bool:

@@ -38,7 +38,11 @@ class Active:
     in_order: bool = struct.field(pytree_node=False, default=False)
 
 
-class Firing:
+class FiringPart:
+    """A table inside a way of firing; world files hold subclasses of it too."""
+
+
+class Firing(FiringPart):
     """How features fire. `sample` is traceable.
 
     Row i of a draw depends on the key and i alone, so a longer draw begins with a shorter

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ..keys import named_key
 from .copula import LowRankCopula, side_by_side
-from .firing import Active, Firing, compact
+from .firing import Active, Firing, FiringPart, compact
 from .given_factors import scores
 from .magnitudes import Magnitude
 
@@ -37,7 +37,7 @@ class Places(NamedTuple):
 
 
 @struct.dataclass
-class Generation:
+class Generation(FiringPart):
     """The children of one depth, a row for each parent of the depth above; row 0 has none.
 
     Attributes:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy import special, stats
 
 from ..keys import named_key
-from .firing import Active, compact
+from .firing import Active, FiringPart, compact
 
 TAIL = 2e-10  # probability that a sample would need more slots than it has
 NEVER = 1e6  # |offset| of a feature that always or never fires: Phi is 1 or 0 in float32
@@ -29,7 +29,7 @@ _LEAF = 16  # features in a block, and blocks in a group, of the search for an a
 
 
 @struct.dataclass
-class OneByOne:
+class OneByOne(FiringPart):
     """One uniform for each of `m` features; those that fire are gathered into `slots`."""
 
     ids: Int[Array, " m"]
@@ -49,7 +49,7 @@ class OneByOne:
 
 
 @struct.dataclass
-class ByArrival:
+class ByArrival(FiringPart):
     """Thinned arrivals on `m` rare features, `m` a multiple of 256 (padded with NEVER).
 
     `dropped` is 1 where an arrival found no slot, however many more there were.

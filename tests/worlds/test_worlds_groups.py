@@ -5,6 +5,8 @@ from itertools import combinations
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from toysae.errors import ToysaeError
@@ -176,3 +178,17 @@ def test_bursts_are_a_markov_chain(persistence):
 def test_impossible_laws_are_refused(make, message):
     with pytest.raises(ToysaeError, match=message):
         make()
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=4), min_size=1, max_size=6))
+def test_any_partition_into_exclusive_groups_is_exclusive(groups):
+    """Random sizes and probabilities, zeros and group totals of exactly 1 among them."""
+    scaled = [np.array(g) / max(sum(g), 1.0) for g in groups]
+    probs = np.concatenate(scaled)
+    group = np.repeat(np.arange(len(groups)), [len(g) for g in groups])
+    on = fires(exclusive(probs, group), 2000)
+    for number in range(len(groups)):
+        assert on[:, group == number].sum(1).max() <= 1
+    assert np.abs(on.mean(0) - probs).max() < 6 * np.sqrt(0.25 / 2000)
+    assert not on[:, probs == 0].any()

@@ -49,7 +49,7 @@ class WorldRow:
 
 def described(build: Callable[..., World]) -> WorldRow:
     """A row whose fields are the keyword parameters of a function `(key, ...)`."""
-    about = (inspect.getdoc(build) or "").split("\n")[0]
+    about = (inspect.getdoc(build) or "").split("\n")[0].rstrip(".")
     return WorldRow(about, build, dials(build, 1))
 
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 TINY = ["--d-in", "8", "--ratios", "1", "--l1", "0.1", "--world-seeds", "2", "--n-steps", "4",
         "--n-eval", "256", "--curve-points", "2", "--recipes", "tied", "--inits", "random",
         "--l0", "2", "--quiet"]  # fmt: skip
+STANDARD = str(ROOT / "tests" / "golden" / "saelens" / "standard")
 RECOVERY = str(ROOT / "experiments" / "recovery.py")
 
 
@@ -46,6 +47,11 @@ RECOVERY = str(ROOT / "experiments" / "recovery.py")
         (["run", RECOVERY, "--sizes", "10000000"], ["GiB", "d_sae"]),
         (["run", RECOVERY, "--l1-convention", "sharky"], ["'sharky'", "known"]),
         (["bench", "--preset", "smal"], ["'smal'", "'small'"]),
+        (["score"], ["name an SAE"]),
+        (["score", "here"], ["--world NAME"]),
+        (["score", "here", "--world", "spere"], ["'spere'", "'sphere'"]),
+        (["score", "/no/such", "--world", "sphere"], ["no /no/such"]),
+        (["score", STANDARD, "--world", "sphere"], ["d_in 6", "64"]),
         (["list", "/no/such/place"], ["/no/such/place"]),
     ],
 )
@@ -95,6 +101,17 @@ def test_world_prints_its_card(capsys):
     )
     printed = capsys.readouterr().out
     assert "16 in 8" in printed and "Welch" in printed
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_saelens_folder_is_scored(capsys, as_json):
+    args = ["score", STANDARD, "--world", "sphere", "--d-in", "6", "--n-features", "8"]
+    main([*args, "--l0", "2", "--n-samples", "1024", *(["--json"] if as_json else [])])
+    printed = capsys.readouterr().out
+    assert "mmcs" in printed and "floor" in printed
+    if as_json:
+        (row,) = json.loads(printed)
+        assert row["n_features"] == 8 and 0 < row["mmcs"] <= 1
 
 
 def test_two_worlds_stand_side_by_side(capsys, tmp_path):

@@ -1,4 +1,4 @@
-"""The command line: toysae run | list | world | bench."""
+"""The command line: toysae run | list | world | score | bench."""
 
 import os
 import sys
@@ -19,6 +19,7 @@ USAGE = """usage: toysae COMMAND
   run FILE [--smoke] [--out DIR] [--FIELD VALUE ...]   run an experiment, draw its figures
   list [DIR]                                           experiments, worlds, recipes, inits
   world NAME [NAME ...] [--FIELD VALUE ...]            what worlds' generators realise
+  score PATH --world NAME [--json]                     an SAE of ours or of another library
   bench [--preset ...] [--out FILE]                    samples/s against this machine's matmul
 
 toysae COMMAND --help shows the fields."""
@@ -211,6 +212,39 @@ def _compare(worlds: list, seed: int, n_samples: int, out: Path | None) -> None:
             _out.print(f"drew {file}", highlight=False, soft_wrap=True)
 
 
+def _score(args: list[str]) -> None:
+    from .interop import score
+    from .worlds import WORLDS, make_world, world_fields
+
+    path, rest = _positional(args, "an SAE file or folder")
+    rest = [part for arg in rest for part in (arg.split("=", 1) if "--world=" in arg else [arg])]
+    require("--world" in rest[:-1], "name the world to score on: --world NAME")
+    place = rest.index("--world")
+    name = rest[place + 1]
+    rest = rest[:place] + rest[place + 2 :]
+    world_fields(name)
+    own = WORLDS[name].fields
+    _check_flags(rest, f"field of world {name!r}", [*own, "seed", "n_samples", "json"])
+    options = make_dataclass(
+        "ScoreOptions",
+        [(field, kind | None, None) for field, (kind, _) in own.items()]
+        + [("seed", int, 0), ("n_samples", int, 65_536), ("json", bool, False)],
+        frozen=True,
+    )
+    given = vars(tyro.cli(options, args=rest, prog=f"toysae score {path} --world {name}"))
+    seed, n_samples, as_json = (given.pop(key) for key in ("seed", "n_samples", "json"))
+    fields_given = {field: value for field, value in given.items() if value is not None}
+    row = score(path, make_world(name, seed, **fields_given), n_samples, seed)
+    if as_json:
+        print(row.to_json(orient="records", indent=1))
+        return
+    table = Table("score", "value", title=f"{path} on world {name}, seed {seed}")
+    for column in row:
+        value = row[column].iloc[0]
+        table.add_row(str(column), f"{value:.4g}" if isinstance(value, float) else str(value))
+    _out.print(table)
+
+
 def _bench(args: list[str]) -> None:
     from .bench import BenchOptions, bench
 
@@ -218,7 +252,7 @@ def _bench(args: list[str]) -> None:
     print_frame(bench(tyro.cli(BenchOptions, args=args, prog="toysae bench")), "throughput")
 
 
-COMMANDS = {"run": _run, "list": _list, "world": _world, "bench": _bench}
+COMMANDS = {"run": _run, "list": _list, "world": _world, "score": _score, "bench": _bench}
 
 
 def _positional(args: list[str], what: str) -> tuple[str, list[str]]:

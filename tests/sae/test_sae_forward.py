@@ -203,7 +203,7 @@ def test_lipschitz_bounds_the_largest_eigenvalue(shape):
 
 def test_encoders_declare_arrays_of_the_right_shape():
     rows = jnp.ones((S, D))
-    shapes = {e: {k: v.shape for k, v in e.init(rows).items()}
+    shapes = {e: {k: v.shape for k, v in e.init(jax.random.key(0), rows, {}).items()}
               for e in (Untied(), Tied(), Gated(), FISTA())}  # fmt: skip
     assert shapes[Untied()] == {"W_enc": (D, S), "b_enc": (S,)}
     assert shapes[Tied()] == {"b_enc": (S,)}

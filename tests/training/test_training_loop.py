@@ -25,8 +25,8 @@ def worlds():
 
 def group_of(worlds, seeds, hypers, sae_seeds=(0,), recipe="untied"):
     spec = make_spec(recipe, D, S)
-    if "l1_coeff" not in hypers and "k" not in hypers:
-        hypers = {**hypers, **({"l1_coeff": 0.1} if "l1_coeff" in spec.hypers() else {"k": 4.0})}
+    read = {"l1_coeff": 0.1, "l0_coeff": 0.03, "k": 4.0, "l0_target": 3.0}
+    hypers = {name: v for name, v in read.items() if name in spec.hypers()} | hypers
     return make_group([worlds[s] for s in seeds], seeds, spec, hypers, sae_seeds, BATCH)
 
 

@@ -1,13 +1,36 @@
 """SAEs as data: decoder x encoder x activation x penalty x objective x init."""
 
+from .activations import AbsTopK
+from .amortised import LISTA, MLP
+from .auxk import AuxK, GhostGradients
+from .encoders import TiedGain
+from .files import load_sae, save_sae
 from .forward import SAE, finished, forward, init_params, init_stats, resolve
-from .inits import InitData
+from .frequency import FrequencyAware, FrequencyTopK
+from .frozen import Frozen, SoftFrozen
+from .geometry_penalties import DecoderCoherence, EncDecSimilarity
+from .inits import InitData, Kaiming, NoisedBasis
+from .inits_data import DataSamples, Ica, KMeans, SemiNmf, Spectral
+from .jumprelu import JumpReLU
+from .k_schedule import AnnealedTopK
+from .l0_control import ToL0
+from .l0_penalties import L0Step, PreAct, Tanh
+from .lp import AnnealedLp, Lp
+from .matryoshka import Matryoshka, MatryoshkaRandom
+from .objectives import Denoising
 from .part import Forward, Hyper, Hypers, Params, Part, Stats, Weights
+from .pursuit import OMP, MatchingPursuit
 from .recipes import INITS, RECIPES, make_spec
+from .resampling import ResampleDead, ResampleRare
 from .spec import AXES, SAESpec, resolve_hypers
 
 __all__ = [
-    "AXES", "INITS", "RECIPES", "SAE", "Forward", "Hyper", "Hypers", "InitData", "Params", "Part",
-    "SAESpec", "Stats", "Weights", "finished", "forward", "init_params", "init_stats", "make_spec",
-    "resolve", "resolve_hypers",
+    "AXES", "INITS", "LISTA", "MLP", "OMP", "RECIPES", "SAE", "AbsTopK", "AnnealedLp",
+    "AnnealedTopK", "AuxK", "DataSamples", "DecoderCoherence", "Denoising", "EncDecSimilarity",
+    "Forward", "FrequencyAware", "FrequencyTopK", "Frozen", "GhostGradients", "Hyper", "Hypers",
+    "Ica", "InitData", "JumpReLU", "KMeans", "Kaiming", "L0Step", "Lp", "MatchingPursuit",
+    "Matryoshka", "MatryoshkaRandom", "NoisedBasis", "Params", "Part", "PreAct", "ResampleDead",
+    "ResampleRare", "SAESpec", "SemiNmf", "SoftFrozen", "Spectral", "Stats", "Tanh", "TiedGain",
+    "ToL0", "Weights", "finished", "forward", "init_params", "init_stats", "load_sae",
+    "make_spec", "resolve", "resolve_hypers", "save_sae",
 ]  # fmt: skip

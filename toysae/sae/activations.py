@@ -10,14 +10,22 @@ from jaxtyping import Array, Float
 
 from .part import Forward, Hyper, Hypers, Part, RunningStat, Stats
 
+Act = dict[str, Array]
+
 
 @dataclass(frozen=True)
 class Activation(Part):
     """Base of activations."""
 
+    def init(self, d_sae: int, h: Hypers) -> Act:
+        """The activation's own learned arrays by name."""
+        return {}
+
     @abstractmethod
-    def apply(self, pre_acts: Float[Array, "*batch d_sae"], run: Stats, h: Hypers) -> Array:
-        """z."""
+    def apply(
+        self, pre_acts: Float[Array, "*batch d_sae"], act: Act, run: Stats, h: Hypers
+    ) -> Array:
+        """z; `act` holds the activation's own arrays."""
 
     def at_inference(self) -> "Activation":
         """The activation used outside training."""
@@ -32,7 +40,7 @@ class Activation(Part):
 class ReLU(Activation):
     """max(pre_acts, 0)."""
 
-    def apply(self, pre_acts: Array, run: Stats, h: Hypers) -> Array:
+    def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         return jax.nn.relu(pre_acts)
 
 
@@ -46,9 +54,24 @@ class TopK(Activation):
 
     hypers: ClassVar = (Hyper("k", low=1),)
 
-    def apply(self, pre_acts: Array, run: Stats, h: Hypers) -> Array:
+    def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         z = jax.nn.relu(pre_acts)
         return jnp.where(z >= kth_largest(z, h["k"]), z, 0.0)
+
+    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
+        return _check_k(d_sae, h["k"])
+
+
+@dataclass(frozen=True)
+class AbsTopK(Activation):
+    """The k largest |pre_acts| of each sample, signs kept (Zhu et al. 2025, AbsTopK): one latent
+    may stand for both ends of an axis. k may differ by member."""
+
+    hypers: ClassVar = (Hyper("k", low=1),)
+
+    def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
+        size = jnp.abs(pre_acts)
+        return jnp.where(size >= kth_largest(size, h["k"]), pre_acts, 0.0)
 
     def check(self, d_sae: int, h: dict[str, float]) -> str | None:
         return _check_k(d_sae, h["k"])
@@ -78,7 +101,7 @@ class BatchTopK(Activation):
     hypers: ClassVar = (Hyper("k", low=0.0),)
     stats: ClassVar = (RunningThreshold(),)
 
-    def apply(self, pre_acts: Array, run: Stats, h: Hypers) -> Array:
+    def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         z = jax.nn.relu(pre_acts)
         flat = z.reshape(-1)
         n_samples = flat.shape[0] // z.shape[-1]
@@ -97,7 +120,7 @@ class Threshold(Activation):
 
     stats: ClassVar = (RunningThreshold(),)
 
-    def apply(self, pre_acts: Array, run: Stats, h: Hypers) -> Array:
+    def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         mean, weight = run["threshold"][..., 0], run["threshold"][..., 1]
         z = jax.nn.relu(pre_acts)
         return jnp.where(z >= mean / jnp.maximum(weight, 1e-12), z, 0.0)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .fista import fista, quick_lipschitz
 from .part import Encoding, Hyper, Hypers, Part, Weights
@@ -36,7 +36,9 @@ class Encoder(Part):
     """Base of encoders."""
 
     @abstractmethod
-    def init(self, enc_rows: Float[Array, "d_sae d_in"]) -> dict[str, Array]:
+    def init(
+        self, key: PRNGKeyArray, enc_rows: Float[Array, "d_sae d_in"], h: Hypers
+    ) -> dict[str, Array]:
         """The encoder's own arrays, from the initial encoder directions (one row a latent)."""
 
     @abstractmethod
@@ -45,12 +47,18 @@ class Encoder(Part):
     ) -> Encoding:
         """Pre-activations of x - shift."""
 
+    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
+        """Why these numbers are impossible, or None."""
+        return None
+
 
 @dataclass(frozen=True)
 class Untied(Encoder):
     """pre_acts = x W_enc + b_enc."""
 
-    def init(self, enc_rows: Array) -> dict[str, Array]:
+    provides: ClassVar = frozenset({"W_enc"})
+
+    def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {"W_enc": enc_rows.T, "b_enc": jnp.zeros(enc_rows.shape[0])}
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
@@ -61,11 +69,32 @@ class Untied(Encoder):
 class Tied(Encoder):
     """pre_acts = x W_dec^T + b_enc: the encoder is the (resolved) decoder's transpose."""
 
-    def init(self, enc_rows: Array) -> dict[str, Array]:
+    def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {"b_enc": jnp.zeros(enc_rows.shape[0])}
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
         return Encoding(affine(x, shift, w.W_dec.T, w.enc["b_enc"]))
+
+
+@dataclass(frozen=True)
+class TiedGain(Encoder):
+    """pre_acts = exp(log_gain) * (x W_dec^T) + b_enc: the decoder's direction, a free length.
+
+    A tied encoder whose scale is free, so that the shrinkage of L1 can be undone latent by latent
+    (Wright and Sharkey 2024); the gain starts at 1.
+    """
+
+    requires: ClassVar = {
+        "bounded_decoder": "use decoder=UnitNorm(): with a free one the gain has two names"
+    }
+
+    def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
+        zeros = jnp.zeros(enc_rows.shape[0])
+        return {"b_enc": zeros, "log_gain": zeros}
+
+    def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
+        shared = affine(x, shift, w.W_dec.T)
+        return Encoding(jnp.exp(w.enc["log_gain"]) * shared + w.enc["b_enc"])
 
 
 @dataclass(frozen=True)
@@ -75,10 +104,10 @@ class Gated(Encoder):
     gate = x W_enc + b_gate decides which latents fire; exp(r_mag) x W_enc + b_mag how much.
     """
 
-    provides: ClassVar = frozenset({"gate"})
+    provides: ClassVar = frozenset({"gate", "W_enc"})
     requires: ClassVar = {"gate_loss": "add GatedAux() to the penalty, or the gate is not trained"}
 
-    def init(self, enc_rows: Array) -> dict[str, Array]:
+    def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         zeros = jnp.zeros(enc_rows.shape[0])
         return {"W_enc": enc_rows.T, "b_gate": zeros, "b_mag": zeros, "r_mag": zeros}
 
@@ -96,7 +125,7 @@ class FISTA(Encoder):
     n_iterations: int = 30
     hypers: ClassVar = (Hyper("l1_coeff", low=0.0),)
 
-    def init(self, enc_rows: Array) -> dict[str, Array]:
+    def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {}
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:

@@ -17,7 +17,9 @@ def init_params(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> 
     bias = None
     if spec.decoder.bias != "none":
         bias = first_bias(spec.decoder.bias_start, data.x)
-    return Params(spec.decoder.start(dec_rows), bias, spec.encoder.init(enc_rows))
+    enc = spec.encoder.init(named_key(key, "encoder"), enc_rows, h)
+    act = spec.activation.init(spec.d_sae, h)
+    return Params(spec.decoder.start(dec_rows), bias, enc, act)
 
 
 def init_stats(spec: SAESpec) -> Stats:
@@ -27,7 +29,7 @@ def init_stats(spec: SAESpec) -> Stats:
 
 def resolve(spec: SAESpec, params: Params) -> Weights:
     """Applies the decoder's constraint once; the forward pass reads only the result."""
-    return Weights(spec.decoder.resolve(params.W_dec), params.b_dec, params.enc)
+    return Weights(spec.decoder.resolve(params.W_dec), params.b_dec, params.enc, params.act)
 
 
 def forward(
@@ -36,7 +38,7 @@ def forward(
     """Encodes and decodes `x`, one SAE, any leading batch axes."""
     shift = w.b_dec if spec.decoder.bias == "pre" else None
     encoding = spec.encoder.encode(w, x, shift, h)
-    z = spec.activation.apply(encoding.pre_acts, run, h)
+    z = spec.activation.apply(encoding.pre_acts, w.act, run, h)
     if encoding.gate_acts is not None:
         z = jnp.where(encoding.gate_acts > 0, z, 0.0)
     return Forward(x, decode(w, z), z, encoding.pre_acts, encoding.gate_acts, w)

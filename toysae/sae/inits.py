@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..keys import named_key
 from ..worlds.dictionaries import sphere, unit_rows
+from .classical import numerical_rank, principal_axes, tile_signed
 from .decoders import BiasStart, polar
 from .part import Hyper, Hypers, Part
 
@@ -77,30 +78,59 @@ class Orthogonal(Init):
         return frame * max(d_sae / d_in, 1.0) ** 0.5
 
 
-_NOISE = (*Init.hypers, Hyper("init_noise", default=0.1, low=0.0))
+@dataclass(frozen=True)
+class Kaiming(Init):
+    """Entries uniform with variance 2 / d_in (He et al. 2015), so rows of length about sqrt 2.
+
+    A decoder with unit rows normalises them; the encoder's start keeps the scale.
+    """
+
+    def decoder_rows(self, key, d_sae, data, h) -> Array:
+        d_in = data.x.shape[1]
+        bound = (6 / d_in) ** 0.5
+        return jax.random.uniform(key, (d_sae, d_in), minval=-bound, maxval=bound)
+
+
+NOISE = (*Init.hypers, Hyper("init_noise", default=0.1, low=0.0))
+"""For inits whose rows repeat beyond a rank: noise of this length is added to each unit row."""
 
 
 @dataclass(frozen=True)
 class SvdWeights(Init):
-    """Left singular vectors of the matrix that writes x, strongest first, +-U tiled, with
-    Gaussian noise of relative length `init_noise` on each row."""
+    """Left singular vectors of the matrix that writes x, strongest first, +-U tiled and noised;
+    no more of them than the matrix has rank."""
 
-    hypers: ClassVar = _NOISE
+    hypers: ClassVar = NOISE
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
-        U = jnp.linalg.svd(data.generating_matrix, full_matrices=False)[0]
-        return _tile_noised(key, U.T, d_sae, h["init_noise"])
+        W = data.generating_matrix
+        U, s, _ = jnp.linalg.svd(W, full_matrices=False)
+        return tile_noised(key, U.T, numerical_rank(s, W.shape), d_sae, h["init_noise"])
 
 
 @dataclass(frozen=True)
 class SvdData(Init):
-    """Right singular vectors of a centred data batch (its PCA axes), +-V tiled and noised."""
+    """Right singular vectors of a centred data batch (its PCA axes), +-V tiled and noised; no
+    more of them than the batch has rank. Over a random dictionary whose features fire alike
+    these are nearly the same directions as :class:`SvdWeights`: race them where they differ."""
 
-    hypers: ClassVar = _NOISE
+    hypers: ClassVar = NOISE
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
-        V = jnp.linalg.svd(data.x - data.x.mean(0), full_matrices=False)[2]
-        return _tile_noised(key, V, d_sae, h["init_noise"])
+        axes, rank = principal_axes(data.x)
+        return tile_noised(key, axes, rank, d_sae, h["init_noise"])
+
+
+@dataclass(frozen=True)
+class NoisedBasis(Init):
+    """Unit vectors +-e_i, tiled and noised: means something only where the basis is privileged,
+    as in activations behind an elementwise nonlinearity."""
+
+    hypers: ClassVar = NOISE
+
+    def decoder_rows(self, key, d_sae, data, h) -> Array:
+        d_in = data.x.shape[1]
+        return tile_noised(key, jnp.eye(d_in), jnp.int32(d_in), d_sae, h["init_noise"])
 
 
 @dataclass(frozen=True)
@@ -117,10 +147,16 @@ class FromTruth(Init):
         return jnp.concatenate([unit_rows(truth + h["truth_noise"] * noise), rest])
 
 
-def _tile_noised(key: PRNGKeyArray, axes: Array, d_sae: int, noise: Array) -> Array:
-    """Axes, then their negatives, repeated to `d_sae` unit rows, each with its own noise."""
-    signed = jnp.concatenate([axes, -axes])
-    rows = signed[jnp.arange(d_sae) % signed.shape[0]]
+def tile_noised(
+    key: PRNGKeyArray,
+    axes: Float[Array, "r d_in"],
+    rank: Int[Array, ""],
+    d_sae: int,
+    noise: Float[Array, ""],
+) -> Float[Array, "d_sae d_in"]:
+    """The first `rank` axes, then their negatives, repeated to `d_sae` unit rows, each with its
+    own noise."""
+    rows = tile_signed(axes, rank, d_sae)
     return unit_rows(rows + noise * sphere(key, d_sae, axes.shape[1]))
 
 

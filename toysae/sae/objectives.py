@@ -3,11 +3,14 @@ over d_in and averaged over samples."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .part import Forward, Hypers, Part
+from ..keys import named_key
+from .part import Forward, Hyper, Hypers, Part
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,10 @@ class Objective(Part):
     def loss(self, key: PRNGKeyArray, x: Array, f: Forward, h: Hypers) -> Float[Array, ""]:
         """The reconstruction loss of the clean x."""
 
+    def check(self, d_sae: int) -> str | None:
+        """Why this size is impossible, or None."""
+        return None
+
 
 @dataclass(frozen=True)
 class Plain(Objective):
@@ -29,3 +36,24 @@ class Plain(Objective):
 
     def loss(self, key: PRNGKeyArray, x: Array, f: Forward, h: Hypers) -> Array:
         return jnp.sum((x - f.x_hat) ** 2, -1).mean()
+
+
+@dataclass(frozen=True)
+class Denoising(Objective):
+    """Another objective's loss of the clean x, from x + `noise` * N(0, I) (Vincent et al. 2008).
+
+    All members on a world see the same noise, each at its own size; none outside training.
+    """
+
+    objective: Objective = Plain()
+    hypers: ClassVar = (Hyper("noise", low=0.0),)
+
+    def corrupt(self, key: PRNGKeyArray, x: Array, h: Hypers) -> Array:
+        x = self.objective.corrupt(key, x, h)
+        return x + h["noise"] * jax.random.normal(named_key(key, "denoising"), x.shape, x.dtype)
+
+    def loss(self, key: PRNGKeyArray, x: Array, f: Forward, h: Hypers) -> Array:
+        return self.objective.loss(key, x, f, h)
+
+    def check(self, d_sae: int) -> str | None:
+        return self.objective.check(d_sae)

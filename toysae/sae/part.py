@@ -69,11 +69,13 @@ class Params:
         W_dec: `[d_sae, d_in]`; rows are the latents' directions.
         b_dec: `[d_in]`, or None for an SAE without decoder bias.
         enc: the encoder's own arrays by name.
+        act: the activation's own arrays by name (JumpReLU's thresholds); most have none.
     """
 
     W_dec: Array
     b_dec: Array | None
     enc: dict[str, Array]
+    act: dict[str, Array] = struct.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -83,6 +85,7 @@ class Weights:
     W_dec: Array
     b_dec: Array | None
     enc: dict[str, Array]
+    act: dict[str, Array] = struct.field(default_factory=dict)
 
 
 @struct.dataclass

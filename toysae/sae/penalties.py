@@ -21,6 +21,18 @@ class Penalty(Part):
 
 
 @dataclass(frozen=True)
+class LatentPenalty(Penalty):
+    """Base of penalties that are a sum over latents, so that each latent can be weighted."""
+
+    @abstractmethod
+    def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Float[Array, " d_sae"]:
+        """Each latent's cost, averaged over samples."""
+
+    def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
+        return self.per_latent(f, run, h).sum()
+
+
+@dataclass(frozen=True)
 class Sum(Penalty):
     """Penalties that add up; none is allowed."""
 
@@ -30,42 +42,59 @@ class Sum(Penalty):
         return sum((part.cost(f, run, h) for part in self.parts), start=jnp.float32(0))
 
 
-_L1_HYPERS = (Hyper("l1_coeff", low=0.0), Hyper("l1_warmup", default=0.0, low=0.0, high=1.0))
+def coefficient(name: str) -> tuple[Hyper, Hyper]:
+    """The numbers `{name}_coeff`, and `{name}_warmup`, the fraction of training it rises over."""
+    return Hyper(f"{name}_coeff", low=0.0), Hyper(f"{name}_warmup", default=0.0, low=0.0, high=1.0)
 
 
-def _l1_coeff(run: Stats, h: Hypers) -> Array:
-    """The coefficient now: `l1_warmup` is the fraction of training it rises over."""
-    return h["l1_coeff"] * jnp.minimum(1.0, run["progress"] / jnp.maximum(h["l1_warmup"], 1e-9))
+def coefficient_now(name: str, run: Stats, h: Hypers) -> Float[Array, ""]:
+    """The coefficient at this point of its warm-up."""
+    warmup = jnp.maximum(h[f"{name}_warmup"], 1e-9)
+    return h[f"{name}_coeff"] * jnp.minimum(1.0, run["progress"] / warmup)
 
 
-def _sparse(f: Forward) -> Array:
-    """What L1 acts on: z, or a gated encoder's rectified gate."""
+def sparse_acts(f: Forward) -> Float[Array, "*batch d_sae"]:
+    """What a sparsity cost acts on: |z|, or a gated encoder's rectified gate."""
     return jnp.abs(f.z) if f.gate_acts is None else jax.nn.relu(f.gate_acts)
 
 
+def mean_over_samples(values: Float[Array, "*batch d_sae"]) -> Float[Array, " d_sae"]:
+    """The mean over all leading axes."""
+    return values.mean(tuple(range(values.ndim - 1)))
+
+
+def row_norms(W: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """Row lengths, with a zero gradient at a zero row."""
+    square = jnp.sum(W**2, -1)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+BOUNDED: dict[str, str] = {
+    "bounded_decoder": "use decoder=UnitNorm(), or penalty=L1DecoderNorm() with a free one"
+}
+"""What a cost of z alone requires: else shrinking z and growing the decoder is free."""
+
+
 @dataclass(frozen=True)
-class L1(Penalty):
+class L1(LatentPenalty):
     """l1_coeff * sum |z|. Needs a decoder whose scale is held, or shrinking z is free."""
 
-    hypers: ClassVar = _L1_HYPERS
-    requires: ClassVar = {
-        "bounded_decoder": "use decoder=UnitNorm(), or penalty=L1DecoderNorm() with a free one"
-    }
+    hypers: ClassVar = coefficient("l1")
+    requires: ClassVar = BOUNDED
 
-    def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
-        return _l1_coeff(run, h) * _sparse(f).sum(-1).mean()
+    def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
+        return coefficient_now("l1", run, h) * mean_over_samples(sparse_acts(f))
 
 
 @dataclass(frozen=True)
-class L1DecoderNorm(Penalty):
+class L1DecoderNorm(LatentPenalty):
     """l1_coeff * sum |z_i| ||W_dec_i|| (Anthropic, April 2024 update)."""
 
-    hypers: ClassVar = _L1_HYPERS
+    hypers: ClassVar = coefficient("l1")
 
-    def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
-        square = jnp.sum(f.w.W_dec**2, -1)
-        norms = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-        return _l1_coeff(run, h) * (_sparse(f) @ norms).mean()
+    def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
+        now = coefficient_now("l1", run, h)
+        return now * mean_over_samples(sparse_acts(f)) * row_norms(f.w.W_dec)
 
 
 @dataclass(frozen=True)

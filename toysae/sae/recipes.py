@@ -4,12 +4,31 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..errors import unknown
-from .activations import BatchTopK, TopK
+from .activations import AbsTopK, BatchTopK, TopK
+from .amortised import LISTA, MLP
+from .auxk import AuxK
 from .decoders import Decoder, Free, Normalised, Orthonormal, TightFrame, UnitNorm
-from .encoders import FISTA, Gated, Tied
-from .inits import FromTruth, Init, Orthogonal, RandomUnit, SvdData, SvdWeights
+from .encoders import FISTA, Gated, Tied, TiedGain
+from .frequency import FrequencyAware
+from .inits import (
+    FromTruth,
+    Init,
+    Kaiming,
+    NoisedBasis,
+    Orthogonal,
+    RandomUnit,
+    SvdData,
+    SvdWeights,
+)
+from .inits_data import DataSamples, Ica, KMeans, SemiNmf, Spectral
+from .jumprelu import JumpReLU
+from .l0_control import ToL0
+from .l0_penalties import L0Step
+from .matryoshka import Matryoshka
 from .part import Part
 from .penalties import L1, GatedAux, L1DecoderNorm, Sum
+from .pursuit import OMP, MatchingPursuit
+from .resampling import ResampleDead
 from .spec import SAESpec
 
 _MONO = UnitNorm("pre", "geometric_median")
@@ -41,7 +60,47 @@ RECIPES: dict[str, Callable[[int, int], dict[str, Part]]] = {
         "decoder": _MONO, "encoder": Gated(), "penalty": Sum((L1(), GatedAux())),
     },
     "fista": lambda d, s: {"decoder": UnitNorm("none"), "encoder": FISTA(), "penalty": Sum()},
+    # Cunningham's SAE with a gain for each latent: shrinkage is no longer the price of tying.
+    "tied-gain": lambda d, s: {"decoder": Normalised("none"), "encoder": TiedGain()},
+    # Deeper and iterative encoders on the untied decoder: the amortisation ladder.
+    "mlp": lambda d, s: {"decoder": _MONO, "encoder": MLP()},
+    "lista": lambda d, s: {"decoder": _MONO, "encoder": LISTA()},
+    "matching-pursuit": lambda d, s: {
+        "decoder": UnitNorm("pre"), "encoder": MatchingPursuit(), "penalty": Sum(),
+    },
+    "omp": lambda d, s: {"decoder": UnitNorm("pre"), "encoder": OMP(), "penalty": Sum()},
+    # Rajamanoharan et al. 2024: learned thresholds, an L0 penalty through the step.
+    "jumprelu": lambda d, s: {
+        "decoder": _MONO, "activation": JumpReLU(), "penalty": Sum((L0Step(),)),
+    },
+    "abstopk": lambda d, s: {"decoder": _MONO, "activation": AbsTopK(), "penalty": Sum()},
+    # Gao et al. 2024: TopK whose dead latents learn the residual.
+    "topk-auxk": lambda d, s: {
+        "decoder": _MONO, "activation": TopK(), "penalty": Sum((AuxK(),)),
+    },
+    # Bussmann et al. 2025: nested prefixes of an eighth, a quarter, a half and all latents.
+    "matryoshka": lambda d, s: {
+        "decoder": _MONO, "activation": BatchTopK(), "penalty": Sum(),
+        "objective": Matryoshka(nested_widths(s)),
+    },
+    # Towards Monosemanticity with its resampling of dead latents.
+    "untied-resampled": lambda d, s: {"decoder": _MONO, "resample": ResampleDead()},
+    # L1 driven to a target L0, so that variants are compared at equal sparsity.
+    "tied-to-l0": lambda d, s: {
+        "decoder": Normalised("none"), "encoder": Tied(), "penalty": ToL0(L1()),
+    },
+    "untied-to-l0": lambda d, s: {"decoder": _MONO, "penalty": ToL0(L1())},
+    # Weighted by ln(1 / firing frequency).
+    "frequency-aware": lambda d, s: {
+        "decoder": _MONO, "penalty": Sum((FrequencyAware(L1()),)),
+    },
 }  # fmt: skip
+
+
+def nested_widths(d_sae: int) -> tuple[int, ...]:
+    """An eighth, a quarter, a half and all of `d_sae`, without repetition."""
+    return tuple(sorted({max(d_sae // part, 1) for part in (8, 4, 2, 1)}))
+
 
 INITS: dict[str, Init] = {
     "random": RandomUnit(encoder="independent"),
@@ -49,6 +108,13 @@ INITS: dict[str, Init] = {
     "orthogonal": Orthogonal(),
     "svd": SvdWeights(),
     "svd-data": SvdData(),
+    "basis": NoisedBasis(),
+    "kaiming": Kaiming(),
+    "data-samples": DataSamples(),
+    "k-means": KMeans(),
+    "ica": Ica(),
+    "semi-nmf": SemiNmf(),
+    "spectral": Spectral(),
     "truth": FromTruth(),
 }
 

@@ -11,11 +11,14 @@ from .inits import Init, RandomUnit
 from .objectives import Objective, Plain
 from .part import Hyper, Part, RunningStat, parts_of
 from .penalties import L1, Penalty, Sum
+from .resampling import Resampling
 
 
 @dataclass(frozen=True)
 class SAESpec:
     """Static description of an SAE; numbers go into hypers.
+
+    `resample` says when and which latents training starts afresh; None for never.
 
     Raises:
         ToysaeError: a size below 1, an axis of the wrong kind, or two parts that exclude each
@@ -30,6 +33,7 @@ class SAESpec:
     penalty: Penalty = Sum((L1(),))
     objective: Objective = Plain()
     init: Init = RandomUnit()
+    resample: Resampling | None = None
 
     def __post_init__(self) -> None:
         for size in ("d_in", "d_sae"):
@@ -42,23 +46,36 @@ class SAESpec:
             if not isinstance(part, AXES[axis]):
                 kind = AXES[axis].__name__
                 raise ToysaeError(f"{axis}={part!r} is no {kind}: give one, e.g. {kind} parts")
-        reason = self.decoder.check(self.d_in, self.d_sae)
-        if reason:
-            raise ToysaeError(
-                f"decoder {type(self.decoder).__name__} with d_sae {self.d_sae}: {reason}"
+        reasons = {
+            "decoder": self.decoder.check(self.d_in, self.d_sae),
+            "objective": self.objective.check(self.d_sae),
+        }
+        if self.resample is not None:
+            require(
+                isinstance(self.resample, Resampling),
+                f"resample={self.resample!r} is no Resampling: give ResampleDead(), say, or None",
             )
+            reasons["resample"] = self.resample.check(
+                self.decoder, self.encoder, self.d_in, self.d_sae
+            )
+        for axis, reason in reasons.items():
+            if reason:
+                raise ToysaeError(
+                    f"{axis} {type(getattr(self, axis)).__name__} with d_sae {self.d_sae}: {reason}"
+                )
         provided = frozenset().union(*(part.provides for part in self.parts()))
         for part in self.parts():
             for capability, remedy in part.requires.items():
                 if capability not in provided:
                     others = ", ".join(
-                        type(getattr(self, axis)).__name__ for axis in ("decoder", "encoder")
+                        type(getattr(self, axis)).__name__
+                        for axis in ("decoder", "encoder", "activation")
                     )
                     raise ToysaeError(f"{type(part).__name__} does not go with {others}: {remedy}")
 
     def parts(self) -> list[Part]:
         """Every part, those inside others too."""
-        return [part for axis in AXES for part in parts_of(getattr(self, axis))]
+        return [part for axis in (*AXES, "resample") for part in parts_of(getattr(self, axis))]
 
     def hypers(self) -> dict[str, Hyper]:
         """The numbers that the parts read, by name."""
@@ -83,16 +100,18 @@ class SAESpec:
         Raises:
             ToysaeError: naming the number and the bound.
         """
-        reason = self.activation.check(self.d_sae, dict(values))
-        if reason:
-            raise ToysaeError(f"activation {type(self.activation).__name__}: {reason}")
+        for axis in ("encoder", "activation"):
+            part = getattr(self, axis)
+            reason = part.check(self.d_sae, dict(values))
+            if reason:
+                raise ToysaeError(f"{axis} {type(part).__name__}: {reason}")
 
 
 AXES: dict[str, type[Part]] = {
     "decoder": Decoder, "encoder": Encoder, "activation": Activation,
     "penalty": Penalty, "objective": Objective, "init": Init,
 }  # fmt: skip
-assert set(AXES) == {field.name for field in fields(SAESpec)} - {"d_in", "d_sae"}
+assert set(AXES) == {field.name for field in fields(SAESpec)} - {"d_in", "d_sae", "resample"}
 
 
 def resolve_hypers(declared: Mapping[str, Hyper], given: Mapping[str, float]) -> dict[str, float]:

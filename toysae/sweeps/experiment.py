@@ -15,6 +15,9 @@ from ..study import Study
 from ..worlds import WORLDS, make_world, world_fields
 from .members import Grid
 
+KNOBS = {"l0_target": "l0_target", "l1_coeff": "l1", "l0_coeff": "l0_coeff", "k": "k"}
+"""The number that a recipe's sparsity hangs on, in order of preference -> the field of its grid."""
+
 _PROSE = ("question", "expected", "run_time", "figures", "smoke", "save_params")
 """Fields that change no number: a directory may be continued with others of these."""
 
@@ -42,7 +45,9 @@ class Experiment:
         sizes: d_sae / n_features.
         l1: the sparsity grid, in the convention below.
         l1_convention: whose coefficient `l1` is; see toysae.sae.loss_scale.
+        l0_coeff: the grid of recipes that read it instead (JumpReLU).
         k: the grid of recipes that read k instead.
+        l0_target: the grid of recipes that are driven to an L0.
         world_seeds: how many worlds; the n of every interval.
         sae_seeds: SAEs of each kind on each world.
         firings_per_feature: sets the steps so that a feature fires equally often at any ratio.
@@ -76,7 +81,9 @@ class Experiment:
     sizes: tuple[float, ...] = (1.0,)
     l1: tuple[float, ...] = (0.1,)
     l1_convention: str = "internal"
+    l0_coeff: tuple[float, ...] = (0.03,)
     k: tuple[float, ...] = (4.0,)
+    l0_target: tuple[float, ...] = (4.0,)
     world_seeds: int = 3
     sae_seeds: int = 1
     firings_per_feature: float = 30_000
@@ -176,13 +183,16 @@ def _cell(e: Experiment, world: str, ratio: float, recipe: str, init: str, size:
         require(e.n_steps is not None, f"world {world!r} has a size of its own: give n_steps")
     d_sae = max(round(size * n_features), 1)
     spec = make_spec(recipe, d_in, d_sae, None if init == "recipe" else init)
-    knob = "l1_coeff" if "l1_coeff" in spec.hypers() else "k"
-    asked = e.l1 if knob == "l1_coeff" else e.k
-    require(len(asked) > 0, f"{'l1' if knob == 'l1_coeff' else 'k'} is an empty grid")
+    knob = next((hyper for hyper in KNOBS if hyper in spec.hypers()), "")
+    require(knob, f"recipe {recipe!r} reads none of {', '.join(KNOBS)}: use toysae.train")
+    asked = getattr(e, KNOBS[knob])
+    require(len(asked) > 0, f"{KNOBS[knob]} is an empty grid")
     values = tuple(
         to_internal(e.l1_convention, a, d_in, d_sae) if knob == "l1_coeff" else a for a in asked
     )
     grid = {knob: values, "lr": (e.lr,), "lr_warmup": (e.lr_warmup,), "lr_decay": (e.lr_decay,)}
+    if knob == "l0_target" and "l1_coeff" in spec.hypers():  # where the control starts from
+        grid["l1_coeff"] = (to_internal(e.l1_convention, e.l1[len(e.l1) // 2], d_in, d_sae),)
     if "l1_warmup" in spec.hypers():
         grid["l1_warmup"] = (e.l1_warmup,)
     n_steps = e.n_steps or -(-round(e.firings_per_feature * n_features / e.l0) // e.batch_size)

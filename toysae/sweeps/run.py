@@ -82,8 +82,9 @@ def _run_cell(
 
 def saved_weights(saes: SAE) -> dict[str, np.ndarray]:
     """An ensemble's weights by name with one leading row axis."""
-    weights = {k: v for k, v in asdict(saes.weights).items() if k != "enc" and v is not None}
-    weights.update(saes.weights.enc)
+    parts = asdict(saes.weights)
+    weights = {**parts.pop("enc"), **parts.pop("act")}
+    weights.update({name: value for name, value in parts.items() if value is not None})
     weights.update({name: value for name, value in saes.run.items() if name != "progress"})
     flat = jax.device_get(weights)
     return {k: np.ascontiguousarray(v.reshape(-1, *v.shape[2:])) for k, v in flat.items()}

@@ -14,9 +14,11 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from ..keys import named_key
 from ..sae import SAE, Hypers, SAESpec, finished
 from ..worlds import World
 from .optimiser import HYPERS
+from .resampling import due_steps, resample_member
 from .state import (
     Member,
     TrainState,
@@ -96,7 +98,7 @@ def advance(state: TrainState, group: Group, until: Array, n_steps: Array) -> Tr
         members, loss = jax.vmap(one)(members, group.hypers)
         return members, loss, firings + batch.feature_counts()
 
-    def body(state: TrainState) -> TrainState:
+    def step(state: TrainState) -> TrainState:
         keys = jax.vmap(jax.random.fold_in, (0, None))(data_keys, state.step)
         progress = (state.step + 1) / n_steps
         members, loss, firings = jax.vmap(in_world, (0, 0, 0, 0, None))(
@@ -104,7 +106,45 @@ def advance(state: TrainState, group: Group, until: Array, n_steps: Array) -> Tr
         )
         return TrainState(members, state.step + 1, firings, loss)
 
-    return jax.lax.while_loop(lambda s: s.step < until, body, state)
+    def steps_to(state: TrainState, stop: Array) -> TrainState:
+        return jax.lax.while_loop(lambda s: s.step < stop, step, state)
+
+    if group.spec.resample is None:
+        return steps_to(state, until)
+    due = due_steps(group.spec.resample, n_steps)
+
+    def stretch(state: TrainState) -> TrainState:
+        """To the next resampling or to the end. Only there is a cond, not at each step."""
+        ahead = jnp.where(due > state.step, due, until).min()
+        state = steps_to(state, jnp.minimum(ahead, until))
+        return jax.lax.cond(
+            (due == state.step).any(), lambda s: _resample(s, group, n_steps), lambda s: s, state
+        )
+
+    return jax.lax.while_loop(lambda s: s.step < until, stretch, state)
+
+
+def _resample(state: TrainState, group: Group, n_steps: Array) -> TrainState:
+    """Starts latents afresh by the spec's rule. One member at a time, or the inputs that it
+    draws from would need `n_inputs * d_sae` numbers of each at once."""
+    assert group.spec.resample is not None
+    n_inputs = group.spec.resample.n_inputs
+    keys = keys_of(group.world_seeds, "resampling")
+    progress = state.step / n_steps
+
+    def in_world(of_world):
+        world, key, members = of_world
+        key = jax.random.fold_in(key, state.step)
+        x = world.sample(named_key(key, "inputs"), n_inputs).x
+
+        def one(of_member):
+            member, h, seed = of_member
+            own = jax.random.fold_in(named_key(key, "member"), seed)
+            return resample_member(group.spec, member, h, own, x, progress, n_steps)
+
+        return jax.lax.map(one, (members, group.hypers, group.sae_seeds))
+
+    return replace(state, members=jax.lax.map(in_world, (group.worlds, keys, state.members)))
 
 
 @jax.jit

@@ -1,5 +1,7 @@
 """What training carries: members with a leading [world, member] axis, and one step counter."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,6 +20,7 @@ from ..sae import (
     init_stats,
     resolve,
 )
+from ..sae.running import next_stats
 from ..worlds import World
 from .optimiser import adam, learning_rate
 
@@ -75,10 +78,10 @@ def member_loss(
 ) -> tuple[Array, Stats]:
     """The loss of one member on one batch, and its next running statistics."""
     seen = spec.objective.corrupt(key, x, h)
-    f = forward(spec, resolve(spec, params), run, h, seen)
+    # Penalties that reconstruct have the clean x as their target, as the objective has.
+    f = replace(forward(spec, resolve(spec, params), run, h, seen), x=x)
     loss = spec.objective.loss(key, x, f, h) + spec.penalty.cost(f, run, h)
-    stats = {name: stat.update(run[name], f) for name, stat in spec.stats().items()}
-    return loss, jax.lax.stop_gradient(stats)
+    return loss, next_stats(spec.stats(), f, run, h)
 
 
 def member_step(

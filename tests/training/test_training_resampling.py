@@ -1,0 +1,314 @@
+"""Resampling: who, when, from which inputs, and that nothing else moves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from toysae.errors import ToysaeError
+from toysae.sae import AuxK, ResampleDead, ResampleRare, SAESpec, make_spec
+from toysae.sae.activations import BatchTopK
+from toysae.sae.amortised import LISTA, MLP
+from toysae.sae.decoders import Normalised, Orthonormal, UnitNorm
+from toysae.sae.encoders import FISTA, Gated, Tied, TiedGain, Untied
+from toysae.sae.jumprelu import JumpReLU
+from toysae.sae.l0_penalties import L0Step
+from toysae.sae.objectives import Denoising
+from toysae.sae.penalties import L1, GatedAux, Sum
+from toysae.sae.resampling import latent_arrays
+from toysae.sweeps.members import make_group
+from toysae.training import advance, start
+from toysae.training.loop import _resample
+from toysae.training.resampling import draw, due_steps, resample_member, sample_losses
+from toysae.training.state import member_loss
+from toysae.worlds import make_world
+
+D, S, BATCH, N = 6, 10, 32, 500
+DEAD = np.isin(np.arange(S), [1, 4, 8])
+X = make_world("sphere", 7, d_in=D, n_features=8, l0=1.5).sample(jax.random.key(0), N).x
+AXES = {
+    "untied": {},
+    "tied": {"encoder": Tied(), "decoder": Normalised("none")},
+    "gain": {"encoder": TiedGain()},
+    "gated": {"encoder": Gated(), "penalty": Sum((L1(), GatedAux()))},
+    "jumprelu": {"activation": JumpReLU(), "penalty": L0Step()},
+    "mlp": {"encoder": MLP(2.0)},
+}
+GIVEN = {"l1_coeff": 0.1, "l0_coeff": 0.1, "k": 2.0}
+
+
+def group_of(hypers=(), sae_seeds=(0,), n_worlds=1, **axes):
+    spec = SAESpec(D, S, **{"resample": ResampleDead(n_inputs=N), **axes})
+    worlds = [make_world("sphere", s, d_in=D, n_features=8, l0=1.5) for s in range(n_worlds)]
+    given = {k: v for k, v in GIVEN.items() if k in spec.hypers()}
+    return make_group(worlds, list(range(n_worlds)), spec, {**given, **dict(hypers)}, sae_seeds,
+                      BATCH)  # fmt: skip
+
+
+def go(group, until, n_steps=None, state=None):
+    state = start(group) if state is None else state
+    n_steps = jnp.float32(n_steps or until)
+    return advance(state, group.once_started(), jnp.int32(until), n_steps)
+
+
+def one_member(axes):
+    """A member away from its start, with three latents dead and moments everywhere."""
+    group = group_of(**axes)
+    member = jax.tree.map(lambda leaf: leaf[0, 0], start(group).members)
+    keys = iter(jax.random.split(jax.random.key(1), 100))
+
+    def moved(leaf):
+        return leaf + 0.1 * jax.random.normal(next(keys), leaf.shape) if leaf.ndim else leaf
+
+    ages = jnp.where(jnp.asarray(DEAD), 700, 3)
+    member = member.replace(
+        params=jax.tree.map(moved, member.params),
+        opt=jax.tree.map(moved, member.opt),
+        run={**member.run, "steps_since_fired": ages},
+    )
+    return group, member, {k: v[0] for k, v in group.once_started().hypers.items()}
+
+
+def resampled(group, member, h, key=0):
+    spec = group.spec
+    return jax.jit(resample_member, static_argnums=0)(
+        spec, member, h, jax.random.key(key), X, jnp.float32(0.25), jnp.float32(8000)
+    )
+
+
+def latents_last(name, leaf):
+    """An array with its latents along the last axis."""
+    return np.asarray(leaf).T if name == "W_dec" else np.asarray(leaf)
+
+
+# What moves and what does not
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_only_the_dead_latents_change(name):
+    group, before, h = one_member(AXES[name])
+    after = resampled(group, before, h)
+    own = latent_arrays(group.spec.encoder, D, S)
+    triples = [(before.params, after.params)]
+    for moment in ("mu", "nu"):
+        triples.append((getattr(before.opt, moment), getattr(after.opt, moment)))
+    for i, (old, new) in enumerate(triples):
+        arrays = {"W_dec": (old.W_dec, new.W_dec)}
+        arrays |= {n: (old.enc[n], new.enc[n]) for n in old.enc if own[n]}
+        arrays |= {n: (old.act[n], new.act[n]) for n in old.act}
+        for array, pair in arrays.items():
+            a, b = (latents_last(array, leaf) for leaf in pair)
+            np.testing.assert_array_equal(a[..., ~DEAD], b[..., ~DEAD])
+            assert (a[..., DEAD] != b[..., DEAD]).any(), array
+            if i:
+                assert not b[..., DEAD].any(), array
+        for array in [n for n in old.enc if not own[n]]:
+            np.testing.assert_array_equal(old.enc[array], new.enc[array])
+        if old.b_dec is not None:
+            np.testing.assert_array_equal(old.b_dec, new.b_dec)
+    assert after.opt.count == before.opt.count
+    assert (np.asarray(after.run["steps_since_fired"]) == np.where(DEAD, 0, 3)).all()
+
+
+def test_new_latents_are_inputs_as_published():
+    group, before, h = one_member({})
+    after = resampled(group, before, h)
+    unit = np.asarray(X, np.float64)
+    lengths = np.linalg.norm(unit, axis=1)
+    unit = unit[lengths > 0] / lengths[lengths > 0, None]
+    rows = np.asarray(after.params.W_dec)[DEAD]
+    np.testing.assert_allclose((rows @ unit.T).max(1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    W_enc = np.asarray(after.params.enc["W_enc"], np.float64)
+    mean = np.linalg.norm(W_enc[:, ~DEAD], axis=0).mean()
+    np.testing.assert_allclose(W_enc[:, DEAD].T, 0.2 * mean * rows, rtol=1e-4, atol=1e-6)
+    assert not np.asarray(after.params.enc["b_enc"])[DEAD].any()
+
+
+@pytest.mark.parametrize("name", ["gain", "gated", "jumprelu"])
+def test_what_else_a_latent_has_starts_again(name):
+    group, before, h = one_member(AXES[name])
+    params = resampled(group, before, h).params
+    for array in {"log_gain", "b_gate", "b_mag", "r_mag", "b_enc"} & set(params.enc):
+        assert not np.asarray(params.enc[array])[DEAD].any()
+    if params.act:
+        np.testing.assert_allclose(np.asarray(params.act["log_threshold"])[DEAD], np.log(1e-3),
+                                   rtol=1e-5)  # fmt: skip
+
+
+def test_a_diverged_member_and_a_perfect_one_are_left_alone():
+    group, before, h = one_member({})
+    ill = before.replace(diverged=jnp.array(True))
+    broken = before.replace(params=before.params.replace(b_dec=before.params.b_dec * jnp.nan))
+    for member in (ill, broken):
+        after = resampled(group, member, h)
+        for a, b in zip(jax.tree.leaves(member), jax.tree.leaves(after), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_with_no_latent_living_the_encoder_still_has_a_length():
+    group, before, h = one_member({})
+    none = before.replace(run={**before.run, "steps_since_fired": jnp.full(S, 700, jnp.int32)})
+    params = resampled(group, none, h).params
+    np.testing.assert_allclose(np.linalg.norm(params.enc["W_enc"], axis=0), 0.2, rtol=1e-4)
+
+
+# Which inputs
+
+
+def test_draws_are_proportional_to_the_weights():
+    weights = jnp.asarray(np.random.default_rng(0).exponential(size=40) ** 2, jnp.float32)
+    weights = weights.at[jnp.array([0, 17, 39])].set(0)
+    drawn = np.asarray(draw(jax.random.key(1), weights, 40_000))
+    counts = np.bincount(drawn, minlength=40)
+    positive = np.asarray(weights) > 0
+    assert not counts[~positive].any()
+    law = np.asarray(weights, np.float64)[positive]
+    assert chisquare(counts[positive], 40_000 * law / law.sum()).pvalue > 1e-3
+
+
+def test_inputs_are_drawn_by_the_square_of_their_loss():
+    """One dead latent, many keys: which input became its row."""
+    group, before, h = one_member({})
+    few = np.random.default_rng(2).normal(size=(8, D)) * np.linspace(0.5, 1.5, 8)[:, None]
+    few = np.concatenate([few, np.zeros((1, D))]).astype(np.float32)
+    run = {**before.run, "progress": jnp.float32(0.25)}
+    losses = sample_losses(group.spec, before.params, run, h, jax.random.key(0), jnp.asarray(few))
+
+    def row(key):
+        args = (before, h, key, jnp.asarray(few), jnp.float32(0.25), jnp.float32(8000))
+        return resample_member(group.spec, *args).params.W_dec[1]
+
+    rows = np.asarray(jax.jit(jax.vmap(row))(jax.random.split(jax.random.key(5), 4000)))
+    unit = few[:-1] / np.linalg.norm(few[:-1], axis=1, keepdims=True)
+    which = (rows @ unit.T).argmax(1)
+    assert ((rows @ unit.T).max(1) > 1 - 1e-5).all()
+    law = np.asarray(losses, np.float64)[:-1] ** 2
+    expected = 4000 * law / law.sum()
+    assert expected.max() > 2 * expected.min()
+    assert chisquare(np.bincount(which, minlength=8), expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [{}, AXES["gated"], {"penalty": Sum((L1(), AuxK()))}, {"activation": BatchTopK()}],
+    ids=["untied", "gated", "auxk", "batchtopk"],
+)
+def test_sample_losses_average_to_the_loss(axes):
+    group, member, h = one_member(axes)
+    run = {**member.run, "progress": jnp.float32(1)}
+    args = (group.spec, member.params, run, h, jax.random.key(0), X)
+    losses = jax.jit(sample_losses, static_argnums=0)(*args)
+    loss, _ = jax.jit(member_loss, static_argnums=0)(*args)
+    assert losses.shape == (N,)
+    assert float(losses.mean()) == pytest.approx(float(loss), rel=1e-4)
+
+
+# When, and in the loop
+
+
+def test_due_steps():
+    assert due_steps(ResampleDead(), jnp.float32(200_000)).tolist() == [25000, 50000, 75000, 100000]
+
+
+ENSEMBLE = {"sae_seeds": (0, 1), "n_worlds": 2}
+
+
+def with_dead(group):
+    """The first state, with four latents of each member killed for good by a bias of -5."""
+    state = start(group)
+    params = state.members.params
+    b_enc = params.enc["b_enc"].at[..., :4].set(-5.0)
+    params = params.replace(enc={**params.enc, "b_enc": b_enc})
+    return state.replace(members=state.members.replace(params=params))
+
+
+def test_the_loop_resamples_at_its_times_in_any_chunks():
+    group = group_of({"lr": 3e-3, "l1_coeff": [0.05, 0.1]}, **ENSEMBLE)
+    whole = go(group, 80, 80, with_dead(group))
+    compiled = advance._cache_size()
+    state = with_dead(group)
+    for until in (9, 10, 11, 40, 55, 80):
+        state = go(group, until, 80, state)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # By hand: ten steps of a run so long that none is due, then the dead of every member.
+    before = go(group, 10, 1e6, with_dead(group))
+    dead = np.asarray(before.members.run["steps_since_fired"]) >= 5
+    assert dead[..., :4].all() and not dead[..., 4:].all()
+    hand = jax.jit(_resample)(before, group.once_started(), jnp.float32(80))
+    loop = go(group, 10, 80, with_dead(group))
+    moved = (np.asarray(before.members.params.W_dec) != loop.members.params.W_dec).any(-1)
+    np.testing.assert_array_equal(moved, dead)
+    for a, b in zip(jax.tree.leaves(hand), jax.tree.leaves(loop), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    rows = np.asarray(loop.members.params.W_dec)[..., :4, :].reshape(-1, D)
+    assert len(np.unique(rows.round(4), axis=0)) > 20  # of 32: members draw their own
+    other = group_of({"lr": 1e-3, "l1_coeff": [0.1, 1.0], "resample_window": 0.2,
+                      "resample_scale": 0.5}, sae_seeds=(2, 3), n_worlds=2)  # fmt: skip
+    go(other, 7, 33)
+    assert advance._cache_size() == compiled
+
+
+def test_a_diverged_member_stands_still_in_the_loop():
+    group = group_of({"lr": [3e-3, 1e30], "l1_coeff": 0.1}, **ENSEMBLE)
+    state = go(group, 9, 80, with_dead(group))
+    assert state.members.diverged.tolist() == [[False, False, True, True]] * 2
+    early = jax.device_get(state.members.params)
+    late = jax.device_get(go(group, 80, 80, state).members.params)
+    for a, b in zip(jax.tree.leaves(early), jax.tree.leaves(late), strict=True):
+        np.testing.assert_array_equal(a[:, 2:], b[:, 2:])
+        assert np.isfinite(b).all()
+
+
+def test_dead_latents_come_back():
+    """After 2000 steps, of the latents that a bias of -5 killed in each of eight SAEs."""
+    group = group_of({"lr": 3e-3, "l1_coeff": [0.03, 0.05]}, **ENSEMBLE)
+    fires = []
+    for n_steps in (1e9, 2000):  # of so long a run the first resampling is never reached
+        run = go(group, 2000, n_steps, with_dead(group)).members.run
+        fires.append((np.asarray(run["steps_since_fired"])[..., :4] < 100).mean())
+    assert fires[0] == 0 and fires[1] > 0.6
+
+
+def test_the_rare_are_those_below_the_rate():
+    run = {"relative_frequency": jnp.array([6.0, 1.0, 0.06, 0.059, 0.0])}
+    chosen = ResampleRare().chosen(run, {"min_rate": jnp.float32(0.01)}, jnp.float32(10), D)
+    assert chosen.tolist() == [False, False, False, True, True]
+
+
+# Legality
+
+
+def test_which_arrays_have_latents():
+    assert latent_arrays(Untied(), D, S) == {"W_enc": True, "b_enc": True}
+    assert latent_arrays(FISTA(), D, S) == {}
+    assert latent_arrays(LISTA(2), D, S) == {"W_enc": True, "b_enc": True, "S": None}
+    found = latent_arrays(MLP(2.0), D, 2 * D)  # hidden layers of the very size d_sae
+    assert found == {"W_enc": True, "b_enc": True, "W_hidden_0": False, "b_hidden_0": False,
+                     "W_out": True}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"decoder": Orthonormal(), "d_sae": 4}, r"resample ResampleDead .*Orthonormal.*UnitNorm"),
+        ({"encoder": LISTA(2)}, r"LISTA mixes latents in S.*Untied"),
+        ({"resample": ResampleDead((0.0, 0.5))}, r"times \(0.0, 0.5\)"),
+        ({"resample": ResampleDead(())}, r"times \(\)"),
+        ({"resample": ResampleRare(n_inputs=0)}, "n_inputs 0"),
+        ({"resample": UnitNorm()}, r"resample=UnitNorm.* is no Resampling"),
+    ],
+)
+def test_impossible_resampling_is_refused(axes, message):
+    with pytest.raises(ToysaeError, match=message):
+        SAESpec(**{"d_in": D, "d_sae": S, "resample": ResampleDead(), **axes})
+
+
+def test_the_spec_declares_what_resampling_reads():
+    spec = make_spec("untied", D, S, resample=ResampleDead(), objective=Denoising())
+    assert {"resample_window", "resample_scale", "noise"} <= set(spec.hypers())
+    assert set(spec.stats()) == {"steps_since_fired"}
+    assert set(make_spec("untied", D, S, resample=ResampleRare()).stats()) == {"relative_frequency"}
+    assert not make_spec("untied", D, S).stats()

@@ -1,0 +1,71 @@
+"""Folders of the `dictionary_learning` library, in: `ae.pt` and `config.json`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ToysaeError, require, unknown
+from ..sae import SAE
+from ..sae.encoders import Gated
+from .linear import Tensors, build, jump_relu, topk
+from .saelens import read_config
+from .torch_file import read_torch_file
+
+WEIGHTS, CONFIG = "ae.pt", "config.json"
+
+# Their name -> ours, where a plain copy will do.
+_NAMES = {
+    "encoder.bias": "b_enc", "bias": "b_dec", "decoder.bias": "b_dec", "decoder_bias": "b_dec",
+    "gate_bias": "b_gate", "mag_bias": "b_mag",
+}  # fmt: skip
+CLASSES = (
+    "AutoEncoder", "AutoEncoderNew", "AutoEncoderTopK", "BatchTopKSAE", "GatedAutoEncoder",
+    "JumpReluAutoEncoder", "MatryoshkaBatchTopKSAE",
+)  # fmt: skip
+
+
+def from_dictionary_learning(folder: str | Path) -> SAE:
+    """Reads an SAE trained with `dictionary_learning`; torch is not needed.
+
+    AutoEncoder and the (Batch)TopK and gated classes encode x - b_dec, AutoEncoderNew and
+    JumpReluAutoEncoder x itself. BatchTopKSAE and MatryoshkaBatchTopKSAE become their threshold.
+
+    Args:
+        folder: with `ae.pt` and `config.json`.
+
+    Raises:
+        ToysaeError: files missing or damaged, a class that is not in :data:`CLASSES`, a batch
+            SAE that was saved before it had a threshold, tensors missing or misshapen.
+    """
+    folder = Path(folder)
+    config, saved = read_config(folder / CONFIG), read_torch_file(folder / WEIGHTS)
+    try:
+        trainer = config["trainer"]
+        return _decode(trainer["dict_class"], trainer, saved)
+    except ToysaeError as error:
+        raise ToysaeError(f"{folder}: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise ToysaeError(f"{folder / CONFIG} is damaged ({error!r})") from error
+
+
+def _decode(kind: str, trainer: dict[str, Any], saved: Tensors) -> SAE:
+    if kind not in CLASSES:
+        raise unknown("dict_class", str(kind), CLASSES)
+    tensors = {_NAMES.get(name, name): array for name, array in saved.items()}
+    for ours, theirs in (("W_enc", "encoder.weight"), ("W_dec", "decoder.weight")):
+        if theirs in tensors:  # torch's Linear holds [out, in]
+            tensors[ours] = tensors.pop(theirs).T
+    if kind == "GatedAutoEncoder":
+        return build(tensors, pre_bias=True, encoder=Gated())
+    if kind == "AutoEncoderTopK":
+        k = tensors["k"].item() if "k" in tensors else trainer["k"]
+        return topk(tensors, k, pre_bias=True)
+    if kind in ("AutoEncoder", "AutoEncoderNew"):
+        return build(tensors, pre_bias=kind == "AutoEncoder")
+    require("threshold" in tensors, "tensor threshold is missing")
+    threshold = np.asarray(tensors["threshold"], np.float32)
+    learned = kind == "JumpReluAutoEncoder"
+    require(learned or bool(threshold >= 0), f"its threshold {threshold} was never set: train "
+            "past threshold_start_step")  # fmt: skip
+    return jump_relu(tensors, threshold, pre_bias=not learned)

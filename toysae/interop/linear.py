@@ -1,0 +1,98 @@
+"""SAEs of other libraries as ours: one encoder product, one decoder product."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..errors import require
+from ..sae import SAE, SAESpec
+from ..sae.activations import Activation, ReLU, Threshold, TopK
+from ..sae.decoders import Free
+from ..sae.encoders import Encoder, Gated, Untied
+from ..sae.part import Weights
+from ..sae.penalties import GatedAux, Sum
+
+Tensors = dict[str, np.ndarray]
+
+
+def build(
+    tensors: Tensors,
+    *,
+    pre_bias: bool,
+    encoder: Encoder | None = None,
+    activation: Activation | None = None,
+    run: dict[str, Array] | None = None,
+    k: float | None = None,
+) -> SAE:
+    """An SAE from arrays under our names.
+
+    Args:
+        tensors: `W_enc [d_in, d_sae]`, `W_dec [d_sae, d_in]`, `b_dec [d_in]` and the encoder's
+            own, `b_enc [d_sae]` or, gated, `b_gate`, `b_mag` and `r_mag`. Cast to float32.
+        pre_bias: x - b_dec is encoded, not x.
+        encoder: Untied() if not given.
+        activation: ReLU() if not given.
+        run: statistics that the activation reads.
+        k: read by TopK.
+
+    Raises:
+        ToysaeError: a tensor that is missing or does not fit `W_dec`.
+    """
+    encoder = encoder or Untied()
+    own = ["W_enc", *(("b_gate", "b_mag", "r_mag") if isinstance(encoder, Gated) else ("b_enc",))]
+    for name in (*own, "W_dec", "b_dec"):
+        require(name in tensors, f"tensor {name} is missing: it has {', '.join(sorted(tensors))}")
+    require(tensors["W_dec"].ndim == 2, f"W_dec has shape {list(tensors['W_dec'].shape)}: a "
+            "matrix [d_sae, d_in] is needed")  # fmt: skip
+    d_sae, d_in = tensors["W_dec"].shape
+    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    arrays = {}
+    for name in (*own, "W_dec", "b_dec"):
+        shape = shapes.get(name, (d_sae,))
+        require(tensors[name].shape == shape, f"{name} has shape {list(tensors[name].shape)}, "
+                f"W_dec's {[d_sae, d_in]} asks for {list(shape)}")  # fmt: skip
+        arrays[name] = jnp.asarray(tensors[name], jnp.float32)
+    spec = SAESpec(
+        d_in,
+        d_sae,
+        decoder=Free("pre" if pre_bias else "post"),
+        encoder=encoder,
+        activation=activation or ReLU(),
+        penalty=Sum((GatedAux(),)) if isinstance(encoder, Gated) else Sum(),
+    )
+    hypers = {} if k is None else {"k": jnp.float32(k)}
+    weights = Weights(arrays["W_dec"], arrays["b_dec"], {name: arrays[name] for name in own})
+    return SAE(weights, {**(run or {}), "progress": jnp.float32(1)}, hypers, spec)
+
+
+def topk(tensors: Tensors, k: float, *, pre_bias: bool) -> SAE:
+    """:func:`build` with the k largest of each sample.
+
+    Raises:
+        ToysaeError: a k outside 1..d_sae.
+    """
+    sae = build(tensors, pre_bias=pre_bias, activation=TopK(), k=k)
+    require(1 <= k <= sae.spec.d_sae, f"k {k} is outside 1..d_sae = {sae.spec.d_sae}")
+    return sae
+
+
+def jump_relu(tensors: Tensors, threshold: Float[np.ndarray, "*d_sae"], *, pre_bias: bool) -> SAE:
+    """:func:`build` with a constant threshold for each latent, or one for all.
+
+    The other libraries keep z > threshold, :class:`Threshold` z >= it: the next float makes the
+    two the same for every z.
+    """
+    above = np.nextafter(np.maximum(threshold, 0).astype(np.float32), np.float32(np.inf))
+    run = {"threshold": jnp.stack([jnp.asarray(above), jnp.ones(above.shape)], -1)}
+    d_sae = tensors["W_dec"].shape[0] if "W_dec" in tensors else 0
+    require(above.shape in ((), (d_sae,)), f"threshold has shape {list(above.shape)}, not [] or "
+            f"[{d_sae}]")  # fmt: skip
+    return build(tensors, pre_bias=pre_bias, activation=Threshold(), run=run)
+
+
+def constant_threshold(sae: SAE) -> Float[np.ndarray, "*d_sae"]:
+    """The t of z > t that stands for a :class:`Threshold`, the inverse of :func:`jump_relu`."""
+    pair = np.asarray(sae.run["threshold"], np.float32)
+    at_least = pair[..., 0] / np.maximum(pair[..., 1], np.float32(1e-12))
+    below = np.nextafter(at_least, np.float32(-np.inf))
+    return np.asarray(np.maximum(below, np.float32(0)))

@@ -1,0 +1,244 @@
+"""SAELens folders, in and out: `cfg.json` and `sae_weights.safetensors` of SAELens 6."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.flax import load_file
+from safetensors.numpy import save_file
+
+from ..errors import ToysaeError, require, unknown
+from ..sae import SAE
+from ..sae.activations import AbsTopK, ReLU, Threshold, TopK
+from ..sae.encoders import Gated, Tied, TiedGain, Untied
+from ..sae.jumprelu import JumpReLU
+from .linear import Tensors, build, constant_threshold, jump_relu, topk
+
+WEIGHTS, CONFIG, SCALER = "sae_weights.safetensors", "cfg.json", "activation_scaler.json"
+FORMAT = "6.54.12"
+"""The SAELens release whose on-disk format is written."""
+
+# What our encoders are in SAELens' names: everything is folded into W_enc and biases.
+_ENCODERS: dict[type, Callable[[SAE], Tensors]] = {
+    Untied: lambda sae: _numpy(sae.weights.enc, "W_enc", "b_enc"),
+    Tied: lambda sae: {"W_enc": _W_dec(sae).T, **_numpy(sae.weights.enc, "b_enc")},
+    TiedGain: lambda sae: {
+        "W_enc": _W_dec(sae).T * np.exp(np.asarray(sae.weights.enc["log_gain"])),
+        **_numpy(sae.weights.enc, "b_enc"),
+    },
+    Gated: lambda sae: _numpy(sae.weights.enc, "W_enc", "b_gate", "b_mag", "r_mag"),
+}
+# What our activations are: the architecture, its cfg keys, its tensors.
+_ACTIVATIONS: dict[type, Callable[[SAE], tuple[str, dict[str, Any], Tensors]]] = {
+    ReLU: lambda sae: ("standard", {}, {}),
+    TopK: lambda sae: ("topk", _k(sae), {}),
+    AbsTopK: lambda sae: ("abstopk", _k(sae), {}),
+    Threshold: lambda sae: ("jumprelu", {}, {"threshold": _per_latent(sae)}),
+    JumpReLU: lambda sae: (
+        "jumprelu", {}, {"threshold": np.exp(np.asarray(sae.weights.act["log_threshold"]))}
+    ),
+}  # fmt: skip
+
+
+def to_saelens(
+    sae: SAE, folder: str | Path, *, model_name: str = "toysae", hook_name: str = "x", **metadata
+) -> Path:
+    """Writes an SAE as a folder that `sae_lens.SAE.load_from_disk` reads.
+
+    Tied weights become W_enc = W_dec^T, a missing decoder bias zeros, a normalised decoder its
+    rows, BatchTopK a JumpReLU with its constant threshold, a fractional k the next integer.
+
+    Args:
+        sae: one SAE as it is used outside training.
+        folder: made if need be; its two files are replaced.
+        model_name: whose activations the SAE reads.
+        hook_name: where in that model, by its TransformerLens name.
+        **metadata: more of SAELens' metadata, e.g. ``hook_layer=3``.
+
+    Raises:
+        ToysaeError: an ensemble, or an SAE that SAELens cannot express, naming the part.
+    """
+    require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: export one SAE at a "
+            "time, e.g. result.sae(0)")  # fmt: skip
+    encoder, activation = type(sae.spec.encoder), type(sae.spec.activation)
+    for part, known in ((encoder, _ENCODERS), (activation, _ACTIVATIONS)):
+        require(part in known, f"{part.__name__} has no SAELens counterpart (its codes are not one "
+                "affine map and a fixed activation): keep it with save_sae, or export one of "
+                f"{', '.join(sorted(kind.__name__ for kind in known))}")  # fmt: skip
+    architecture, own, extra = _ACTIVATIONS[activation](sae)
+    if encoder is Gated:
+        require(activation is ReLU, f"Gated with {activation.__name__} has no SAELens counterpart: "
+                "only ReLU is gated there")  # fmt: skip
+        architecture = "gated"
+    b_dec = sae.weights.b_dec
+    tensors = {
+        **_ENCODERS[encoder](sae),
+        **extra,
+        "W_dec": _W_dec(sae),
+        "b_dec": np.zeros(sae.spec.d_in, np.float32) if b_dec is None else np.asarray(b_dec),
+    }
+    config = {
+        "architecture": architecture,
+        "d_in": sae.spec.d_in,
+        "d_sae": sae.spec.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": sae.spec.decoder.bias == "pre",
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        **own,
+        "metadata": {
+            "sae_lens_version": FORMAT,
+            "sae_lens_training_version": None,
+            "model_name": model_name,
+            "hook_name": hook_name,
+            **metadata,
+        },
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: np.array(array, np.float32, order="C", copy=True) for name, array in tensors.items()
+    }
+    _write(folder / WEIGHTS, lambda path: save_file(tensors, path))
+    _write(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=1)))
+    return folder
+
+
+def from_saelens(folder: str | Path, input_scale: float | None = None) -> SAE:
+    """Reads a folder that SAELens wrote: standard, topk, abstopk, jumprelu or gated.
+
+    Args:
+        folder: with `cfg.json` and `sae_weights.safetensors`.
+        input_scale: what inputs were multiplied by in training, for an SAE saved with
+            `normalize_activations` "expected_average_only_in"; found in
+            `activation_scaler.json` if that lies in the folder. It is folded into the weights.
+
+    Raises:
+        ToysaeError: files missing or damaged, an architecture or a normalisation of the inputs
+            that cannot be expressed, tensors that are missing or misshapen.
+    """
+    folder = Path(folder)
+    config, tensors = read_config(folder / CONFIG), read_tensors(folder / WEIGHTS)
+    try:
+        return _decode(config, tensors, _input_scale(config, folder, input_scale))
+    except ToysaeError as error:
+        raise ToysaeError(f"{folder}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ToysaeError(f"{folder / CONFIG} is damaged ({error!r})") from error
+
+
+def _decode(config: dict[str, Any], tensors: Tensors, scale: float) -> SAE:
+    architecture = config.get("architecture", "standard")
+    # Before version 6 the k of a "standard" SAE stood among its activation's arguments.
+    if config.get("activation_fn_str", config.get("activation_fn")) == "topk":
+        architecture, config = "topk", {**config, **config["activation_fn_kwargs"]}
+    require(not config.get("finetuning_scaling_factor"), "finetuning_scaling_factor is set: fold "
+            "it into the weights with the SAELens that wrote it")  # fmt: skip
+    pre_bias = config.get("apply_b_dec_to_input", True)
+    if scale != 1.0:
+        for name, factor in (("W_enc", scale), ("W_dec", 1 / scale), ("b_dec", 1 / scale)):
+            tensors[name] = tensors[name] * np.float32(factor)
+    if config.get("rescale_acts_by_decoder_norm") and "W_dec" in tensors:
+        norms = np.linalg.norm(tensors["W_dec"], axis=1)
+        tensors |= {"W_enc": tensors["W_enc"] * norms, "b_enc": tensors["b_enc"] * norms}
+        tensors["W_dec"] = tensors["W_dec"] / norms[:, None]
+    if architecture == "standard":
+        sae = build(tensors, pre_bias=pre_bias)
+    elif architecture == "topk":
+        sae = topk(tensors, config["k"], pre_bias=pre_bias)
+    elif architecture == "abstopk":
+        sae = build(tensors, pre_bias=pre_bias, activation=AbsTopK(), k=config["k"])
+    elif architecture == "jumprelu":
+        if "log_threshold" in tensors:
+            tensors["threshold"] = np.exp(tensors["log_threshold"])
+        require("threshold" in tensors, "tensor threshold is missing")
+        sae = jump_relu(tensors, tensors["threshold"], pre_bias=pre_bias)
+    elif architecture == "gated":
+        sae = build(tensors, pre_bias=pre_bias, encoder=Gated())
+    elif architecture in ("batchtopk", "matryoshka_batchtopk"):
+        raise ToysaeError(f"architecture {architecture!r} is a training checkpoint without a "
+                          "threshold: write it with SAELens' save_inference_model")  # fmt: skip
+    else:
+        known = ("standard", "topk", "abstopk", "jumprelu", "gated")
+        raise unknown("architecture", str(architecture), known)
+    for size in ("d_in", "d_sae"):
+        require(getattr(sae.spec, size) == config[size], f"cfg.json says {size} {config[size]}, "
+                f"W_dec has {getattr(sae.spec, size)}")  # fmt: skip
+    return sae
+
+
+def _input_scale(config: dict[str, Any], folder: Path, given: float | None) -> float:
+    """What inputs are multiplied by; refuses a normalisation that depends on the input."""
+    kind = config.get("normalize_activations") or "none"
+    kind = "expected_average_only_in" if kind is True else kind  # a flag in early versions
+    if kind == "none":
+        require(given is None, "input_scale is given, but normalize_activations is 'none'")
+        return 1.0
+    require(kind == "expected_average_only_in", f"normalize_activations {kind!r} divides each "
+            "input by its own norm or whitens it: an SAE cannot hold it; fold it with SAELens, or "
+            "give inputs so normalised")  # fmt: skip
+    if given is None and (folder / SCALER).exists():
+        given = read_config(folder / SCALER).get("scaling_factor")
+    require(given is not None, "inputs were scaled in training, and the folder does not say by "
+            "how much: give input_scale=")  # fmt: skip
+    return float(given)  # pyright: ignore[reportArgumentType]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ToysaeError: no such file, or no JSON object in it.
+    """
+    require(path.is_file(), f"there is no {path}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ToysaeError(f"{path} is not JSON ({error})") from error
+    require(isinstance(config, dict), f"{path} is no JSON object")
+    return config
+
+
+def read_tensors(path: Path) -> Tensors:
+    """All tensors of a safetensors file as float32, bfloat16 ones too.
+
+    Raises:
+        ToysaeError: no such file, or not a safetensors file.
+    """
+    require(path.is_file(), f"there is no {path}")
+    try:
+        return {name: np.asarray(array, np.float32) for name, array in load_file(path).items()}
+    except SafetensorError as error:
+        raise ToysaeError(f"{path} is truncated or not a safetensors file ({error})") from error
+
+
+def _write(path: Path, writer: Callable[[Path], Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        writer(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _numpy(arrays: dict[str, Any], *names: str) -> Tensors:
+    return {name: np.asarray(arrays[name]) for name in names}
+
+
+def _W_dec(sae: SAE) -> np.ndarray:
+    return np.asarray(sae.W_dec)
+
+
+def _k(sae: SAE) -> dict[str, Any]:
+    k = math.ceil(float(sae.hypers["k"]))
+    return {"k": min(k, sae.spec.d_sae), "rescale_acts_by_decoder_norm": False}
+
+
+def _per_latent(sae: SAE) -> np.ndarray:
+    return np.broadcast_to(constant_threshold(sae), (sae.spec.d_sae,))

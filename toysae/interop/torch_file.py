@@ -1,0 +1,96 @@
+"""Reads a dict of plain tensors out of a file of `torch.save`, without torch and without running
+anything from the file.
+
+Such a file is a zip: `NAME/data.pkl` describes the dict, `NAME/data/KEY` are raw little-endian
+storages. The unpickler below knows four harmless names and refuses all others, so that a pickle
+which would call anything else stops with an error.
+"""
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..errors import ToysaeError, require
+
+_DTYPES: dict[str, Any] = {
+    "FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32,
+    "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}  # fmt: skip
+
+
+def read_torch_file(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a saved state dict, by name.
+
+    Raises:
+        ToysaeError: no such file, one in torch's format of before 2020, a damaged one, or one
+            that holds anything but a flat dict of plain tensors.
+    """
+    require(path.is_file(), f"there is no {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            require(len(found) == 1, f"{path} is not a file of torch.save")
+            root = found[0].removesuffix("data.pkl")
+            order = f"{root}byteorder"
+            little = order not in archive.namelist() or archive.read(order) == b"little"
+            require(little, f"{path} is big-endian: save it again on a common machine")
+            state = _Unpickler(archive.read(found[0]), archive, root).load()
+    except zipfile.BadZipFile as error:
+        raise ToysaeError(
+            f"{path} is truncated or not in torch's zip format: load it with torch and save it "
+            "again with torch.save(state_dict, path)"
+        ) from error
+    except ToysaeError as error:
+        raise ToysaeError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged pickle fails in any way at all
+        raise ToysaeError(f"{path} is damaged ({error!r})") from error
+    plain = isinstance(state, dict) and all(isinstance(v, np.ndarray) for v in state.values())
+    require(plain, f"{path} holds more than tensors by name: save only the state_dict")
+    return dict(state)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows OrderedDict, torch's storages and its two rebuilding functions."""
+
+    def __init__(self, data: bytes, archive: zipfile.ZipFile, root: str):
+        super().__init__(io.BytesIO(data))
+        self._archive, self._root = archive, root
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch._utils" and name == "_rebuild_tensor_v2":
+            return _rebuild_tensor
+        if module == "torch._utils" and name == "_rebuild_parameter":
+            return lambda tensor, *_: tensor
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        raise ToysaeError(f"it would load {module}.{name}, which no plain tensor needs: not read")
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        kind, dtype, key, _, n = pid
+        require(kind == "storage", f"it refers to a {kind!r}, not a storage")
+        require(str(key).isalnum(), f"storage key {key!r} is not plain")
+        data = self._archive.read(f"{self._root}data/{key}")
+        return np.frombuffer(data, np.dtype(dtype), count=n)
+
+
+def _rebuild_tensor(storage: Any, offset: int, shape: Any, stride: Any, *_: Any) -> np.ndarray:
+    """A copy of the tensor that views a storage; refuses one that would reach beyond it."""
+    require(isinstance(storage, np.ndarray), "a tensor without a storage")
+    numbers = (offset, *shape, *stride)
+    require(len(shape) == len(stride) and all(isinstance(n, int) and n >= 0 for n in numbers),
+            f"a tensor of shape {shape} and stride {stride}")  # fmt: skip
+    last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+    require(0 in shape or last < storage.size, "a tensor that reaches beyond its storage")
+    strides = [s * storage.itemsize for s in stride]
+    view = np.lib.stride_tricks.as_strided(storage[offset:], shape, strides)
+    return np.array(view, order="C", copy=True)

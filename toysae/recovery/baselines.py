@@ -1,0 +1,204 @@
+"""Classical dictionaries that a trained SAE has to beat, as SAEs, so that every score applies.
+
+A method gives directions; all are then coded alike, by non-negative FISTA at a coefficient of
+your choice, so that dictionaries are compared and not encoders.
+"""
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from toysae.errors import ToysaeError, require, unknown
+from toysae.keys import seed_key
+from toysae.recovery.dictionary_learning import learn_fista, learn_mod
+from toysae.sae import SAE, SAESpec
+from toysae.sae.activations import ReLU
+from toysae.sae.classical import (
+    fast_ica,
+    k_means,
+    principal_axes,
+    sample_order,
+    semi_nmf,
+    spectral_directions,
+)
+from toysae.sae.decoders import Free
+from toysae.sae.encoders import FISTA
+from toysae.sae.part import Weights
+from toysae.sae.penalties import Sum
+from toysae.worlds.dictionaries import sphere, unit_rows
+
+
+@struct.dataclass
+class Dictionary:
+    """Directions found without training an SAE.
+
+    Attributes:
+        rows: `[d_sae, d_in]` unit rows.
+        bias: `[d_in]` what is subtracted before coding and added after; None for nothing.
+        name: of the method.
+    """
+
+    rows: Float[Array, "d_sae d_in"]
+    bias: Float[Array, " d_in"] | None = None
+    name: str = struct.field(pytree_node=False, default="")
+
+    def sae(self, l1_coeff: float, n_iterations: int = 100) -> SAE:
+        """The dictionary with non-negative FISTA codes for ||x - zD||^2 + l1_coeff ||z||_1.
+
+        Raises:
+            ToysaeError: a negative coefficient, or no iteration.
+        """
+        require(l1_coeff >= 0, f"l1_coeff {l1_coeff:g} must be at least 0")
+        require(n_iterations >= 1, f"n_iterations {n_iterations} must be at least 1")
+        n, d_in = self.rows.shape
+        spec = SAESpec(
+            d_in,
+            n,
+            decoder=Free("none" if self.bias is None else "pre"),
+            encoder=FISTA(n_iterations),
+            activation=ReLU(),
+            penalty=Sum(),
+        )
+        run = {"progress": jnp.float32(1)}
+        weights = Weights(self.rows, self.bias, {})
+        return SAE(weights, run, {"l1_coeff": jnp.float32(l1_coeff)}, spec)
+
+
+_ICA = jax.jit(fast_ica, static_argnames="n_steps")
+_K_MEANS = jax.jit(k_means, static_argnames=("n", "n_steps"))
+_SEMI_NMF = jax.jit(semi_nmf, static_argnames=("n", "n_steps"))
+_SPECTRAL = jax.jit(spectral_directions, static_argnames=("n", "oversample"))
+
+Method = Callable[..., tuple[Array, Array | None]]
+
+
+def _random(key: PRNGKeyArray, x: Array, n: int):
+    return sphere(key, n, x.shape[1]), None
+
+
+def _data_samples(key: PRNGKeyArray, x: Array, n: int):
+    return unit_rows(x[sample_order(key, x, n)]), None
+
+
+def _signed(axes: Array, rank: Array, n: int) -> Array:
+    """The strongest axes, then their negatives; no more than there are."""
+    kept = axes[: min(int(rank), n)]
+    return jnp.concatenate([kept, -kept])[:n]
+
+
+def _pca(key: PRNGKeyArray, x: Array, n: int):
+    return _signed(*principal_axes(x), n), x.mean(0)
+
+
+def _ica(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 200):
+    axes, rank = _ICA(key, x, n_steps=n_steps)
+    return _signed(axes, rank, n), x.mean(0)
+
+
+def _k_means(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 50):
+    return _K_MEANS(key, x, n=n, n_steps=n_steps), None
+
+
+def _semi_nmf(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 100):
+    return _SEMI_NMF(key, x, n=n, n_steps=n_steps), None
+
+
+def _spectral(key: PRNGKeyArray, x: Array, n: int, oversample: int = 8):
+    return _SPECTRAL(key, x, n=n, oversample=oversample), x.mean(0)
+
+
+def _fista(key: PRNGKeyArray, x: Array, n: int, l1_coeff: float = 0.1, n_steps: int = 300):
+    return learn_fista(key, x, n, l1_coeff, n_steps), None
+
+
+def _mod(key: PRNGKeyArray, x: Array, n: int, k: int = 4, n_steps: int = 30):
+    return learn_mod(key, x, n, k, n_steps)[0], None
+
+
+def _nmf(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 400):
+    require(bool((x >= 0).all()), "nmf needs x >= 0, and this x has negative entries: use semi-nmf")
+    nmf = _sklearn().NMF(n, max_iter=n_steps, tol=1e-5, random_state=_integer(key))
+    return unit_rows(_fitted(nmf, x)), None
+
+
+def _sklearn_learning(
+    key: PRNGKeyArray, x: Array, n: int, alpha: float = 0.05, n_steps: int = 1000
+):
+    """`alpha` is scikit-learn's: of ||z||_1 beside half the squared error."""
+    model = _sklearn().MiniBatchDictionaryLearning(
+        n, alpha=alpha, batch_size=256, fit_algorithm="cd", positive_code=True,
+        max_iter=max(1, n_steps * 256 // x.shape[0]), random_state=_integer(key),
+    )  # fmt: skip
+    return unit_rows(_fitted(model, x)), None
+
+
+BASELINES: dict[str, Method] = {
+    "random": _random,
+    "data-samples": _data_samples,
+    "pca": _pca,  # +- axes about the mean: at most 2 d_in rows
+    "ica": _ica,  # likewise
+    "k-means": _k_means,
+    "nmf": _nmf,  # scikit-learn
+    "semi-nmf": _semi_nmf,
+    "spectral": _spectral,
+    "fista": _fista,
+    "mod": _mod,
+    "sklearn": _sklearn_learning,  # its MiniBatchDictionaryLearning
+}
+
+
+def make_baseline(
+    name: str, x: Float[Array, "samples d_in"], d_sae: int, seed: int = 0, **options: Any
+) -> Dictionary:
+    """A classical dictionary of a data batch.
+
+    Args:
+        name: a row of :data:`BASELINES`.
+        x: data to learn from, `[samples, d_in]`; score on others.
+        d_sae: rows asked for. PCA and ICA have at most 2 d_in (axes and their negatives) and give
+            fewer; k-means and data samples need that many samples.
+        seed: of the method's random start.
+        **options: numbers of the method, e.g. ``l1_coeff`` for "fista" (300 steps unless
+            ``n_steps`` says otherwise), ``k`` for "mod".
+
+    Raises:
+        ToysaeError: an unknown name or option, too few samples, data that are not finite or that
+            the method cannot take, or scikit-learn missing where the method is its own.
+    """
+    if name not in BASELINES:
+        raise unknown("baseline", name, BASELINES)
+    method = BASELINES[name]
+    known = list(signature(method).parameters)[3:]  # after key, x and n
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of baseline {name!r}", option, known)
+    require(d_sae >= 1, f"d_sae {d_sae} must be at least 1")
+    require(bool(jnp.isfinite(x).all()), "x is not finite: leave out NaN and infinite samples")
+    require(x.shape[0] >= max(d_sae, 2), f"{x.shape[0]} samples for d_sae {d_sae}: give at least "
+            "as many samples as rows")  # fmt: skip
+    rows, bias = method(seed_key(seed, "baseline"), jnp.asarray(x, jnp.float32), d_sae, **options)
+    return Dictionary(rows, bias, name)
+
+
+def _integer(key: PRNGKeyArray) -> int:
+    return int(jax.random.randint(key, (), 0, 2**31 - 1))
+
+
+def _fitted(model: Any, x: Array) -> Array:
+    return jnp.asarray(model.fit(np.asarray(x, np.float64)).components_, jnp.float32)
+
+
+def _sklearn() -> Any:
+    try:
+        from sklearn import decomposition
+    except ImportError as error:
+        raise ToysaeError(
+            "this baseline is scikit-learn's: pip install 'toysae[baselines]'"
+        ) from error
+    return decomposition

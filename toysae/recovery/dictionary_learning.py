@@ -1,0 +1,109 @@
+"""Two classical dictionary learners, on device: online FISTA learning and MOD."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from toysae.keys import named_key
+from toysae.sae.classical import sample_order
+from toysae.sae.fista import fista, quick_lipschitz
+from toysae.sae.pursuit import orthogonal_matching_pursuit
+from toysae.worlds.dictionaries import unit_rows
+
+_FORGET = 0.98
+
+
+@partial(jax.jit, static_argnames=("n", "n_steps", "batch_size", "n_iterations"))
+def learn_fista(
+    key: PRNGKeyArray,
+    x: Float[Array, "samples d_in"],
+    n: int,
+    l1_coeff: Float[Array, ""] | float,
+    n_steps: int = 300,
+    batch_size: int = 256,
+    n_iterations: int = 50,
+) -> Float[Array, "n d_in"]:
+    """Online dictionary learning with non-negative codes (Mairal, Bach, Ponce and Sapiro 2010).
+
+    Each step: FISTA codes z of a random batch for ||x - zD||^2 + l1_coeff ||z||_1, z >= 0;
+    A <- .98 A + z'z / batch, B <- .98 B + z'x / batch; then each row in turn,
+    d_j <- unit(d_j + (b_j - a_j D) / a_jj). A row that is never used starts again at a sample.
+
+    Args:
+        key: of the first rows (samples) and of the batches.
+        x: data.
+        n: rows learned.
+        l1_coeff: in units of squared error per unit of code; traced.
+        n_steps: batches.
+        batch_size: samples a batch, drawn with replacement.
+        n_iterations: FISTA steps for each batch.
+
+    Returns:
+        Unit rows.
+    """
+
+    def row(j, D, A, B):
+        size = A[j, j]
+        moved = D[j] + (B[j] - A[j] @ D) / jnp.maximum(size, 1e-12)
+        return D.at[j].set(jnp.where(size > 1e-9, unit_rows(moved[None])[0], D[j]))
+
+    def step(carry, step_key):
+        D, A, B = carry
+        batch = x[jax.random.randint(step_key, (batch_size,), 0, x.shape[0])]
+        z = fista(batch, D, l1_coeff, quick_lipschitz(D), n_iterations)
+        A, B = (_FORGET * old + z.T @ new / batch_size for old, new in ((A, z), (B, batch)))
+        D = jax.lax.fori_loop(0, n, lambda j, D: row(j, D, A, B), D)
+        used = jnp.diag(A) > 1e-6 * jnp.diag(A).max()
+        fresh = unit_rows(batch[jnp.arange(n) % batch_size])
+        return (jnp.where(used[:, None], D, fresh), A, B), None
+
+    start = unit_rows(x[sample_order(named_key(key, "start"), x, n)])
+    keys = jax.random.split(named_key(key, "batches"), n_steps)
+    empty = (jnp.zeros((n, n)), jnp.zeros((n, x.shape[1])))
+    return jax.lax.scan(step, (start, *empty), keys)[0][0]
+
+
+@partial(jax.jit, static_argnames=("n", "k", "n_steps"))
+def learn_mod(
+    key: PRNGKeyArray, x: Float[Array, "samples d_in"], n: int, k: int = 4, n_steps: int = 30
+) -> tuple[Float[Array, "n d_in"], Float[Array, " n_steps"]]:
+    """Method of optimal directions (Engan, Aase and Husøy 1999) with non-negative k-sparse codes.
+
+    Alternates OMP codes Z and least squares D = argmin ||X - ZD||^2, rows then scaled to length 1
+    and codes by the inverse. A sample keeps its old code where that is the better one, so the
+    residual never rises. A row that no sample uses stays.
+
+    Args:
+        key: of the first rows, which are samples.
+        x: data, all used in each step.
+        n: rows learned.
+        k: rows used by a sample, at most (static).
+        n_steps: alternations.
+
+    Returns:
+        Unit rows, and the mean squared residual (summed over d_in) after each step.
+    """
+
+    def error(Z, D):
+        return jnp.sum((x - Z @ D) ** 2, axis=1)
+
+    def step(carry, _):
+        D, Z = carry
+        new = orthogonal_matching_pursuit(x, D, k, k)
+        Z = jnp.where((error(new, D) < error(Z, D))[:, None], new, Z)
+        gram = Z.T @ Z
+        # The ridge pulls towards the old rows, not to zero: a step downhill whatever its size.
+        ridge = 1e-6 * (jnp.trace(gram) / n + 1e-12) * jnp.eye(n)
+        D = D + jnp.linalg.solve(gram + ridge, Z.T @ (x - Z @ D))
+        length = jnp.sqrt(jnp.sum(D**2, axis=1))
+        length = jnp.where(length > 0, length, 1.0)
+        D, Z = D / length[:, None], Z * length
+        return (D, Z), error(Z, D).mean()
+
+    start = unit_rows(x[sample_order(key, x, n)])
+    (D, _), residuals = jax.lax.scan(
+        step, (start, jnp.zeros((x.shape[0], n), x.dtype)), length=n_steps
+    )
+    return D, residuals

@@ -1,0 +1,199 @@
+"""SAE files: one safetensors file that holds a trained SAE, bit for bit.
+
+The tensors are the arrays by their place ("weights.W_dec", "run.threshold", "hypers.k"); one
+metadata entry holds JSON: the spec as a tree of parts with their plain fields, and the shape and
+dtype of every tensor. Nothing is imported or evaluated by name: a part is one of the classes
+that are loaded.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..errors import ToysaeError, require, unknown
+from .forward import SAE
+from .part import Part, Weights
+from .spec import SAESpec
+
+VERSION = 1
+_ENTRY = "toysae_sae"
+_Tensors = dict[str, np.ndarray]
+
+
+def save_sae(sae: SAE, path: str | Path) -> Path:
+    """Writes one SAE to one file, whole or not at all.
+
+    Args:
+        sae: one SAE, not an ensemble.
+        path: of the file, e.g. ``sae.safetensors``; its folder is made if need be.
+
+    Returns:
+        The path.
+
+    Raises:
+        ToysaeError: an ensemble, or a part with a field that is no plain value.
+    """
+    require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: save one SAE at a "
+            "time, e.g. result.sae(0)")  # fmt: skip
+    path, tensors = Path(path), dict(_flatten(sae))
+    header = {
+        "version": VERSION,
+        "spec": _encode(sae.spec, "spec"),
+        "tensors": {name: _shape(array) for name, array in tensors.items()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, {_ENTRY: json.dumps(header, separators=(",", ":"))})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load_sae(path: str | Path) -> SAE:
+    """Reads an SAE written by :func:`save_sae`.
+
+    Raises:
+        ToysaeError: no such file, not an SAE file, truncated, written by a newer toysae, an
+            unknown part or field, or tensors that are missing, extra or misshapen.
+    """
+    path = Path(path)
+    require(path.is_file(), f"there is no SAE file {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(_ENTRY, "")
+            require(text != "", f"{path} is not an SAE file: write one with save_sae")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ToysaeError(f"{path} is truncated or not an SAE file ({error})") from error
+    try:
+        header = json.loads(text)
+        version = header["version"]
+        require(isinstance(version, int) and 1 <= version <= VERSION, f"format version "
+                f"{version!r}, this toysae reads 1..{VERSION}: upgrade toysae")  # fmt: skip
+        _check_tensors(tensors, header["tensors"])
+        spec = _decode(header["spec"])
+        require(isinstance(spec, SAESpec), "its header holds no SAESpec: save it again")
+        sae = _unflatten(tensors, spec)
+        _check_fit(sae)
+    except ToysaeError as error:
+        raise ToysaeError(f"{path}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ToysaeError(f"{path}: its header is damaged ({error!r}): save it again") from error
+    return sae
+
+
+def parts_by_name() -> dict[str, type]:
+    """Every class that an SAE file may name: the spec and all loaded parts with a name of their
+    own."""
+    found: dict[str, type] = {"SAESpec": SAESpec}
+    ambiguous = set()
+    for part in _below(Part):
+        if found.setdefault(part.__name__, part) is not part:
+            ambiguous.add(part.__name__)
+    return {name: part for name, part in found.items() if name not in ambiguous}
+
+
+def _below(base: type) -> Iterator[type]:
+    for child in base.__subclasses__():
+        if dataclasses.is_dataclass(child):
+            yield child
+        yield from _below(child)
+
+
+def _flatten(sae: SAE) -> Iterator[tuple[str, np.ndarray]]:
+    w = sae.weights
+    groups = {"weights.enc": w.enc, "weights.act": w.act, "run": sae.run, "hypers": sae.hypers}
+    groups["weights"] = {"W_dec": w.W_dec} | ({} if w.b_dec is None else {"b_dec": w.b_dec})
+    for place, arrays in groups.items():
+        for name, array in arrays.items():
+            yield f"{place}.{name}", np.array(array, order="C")
+
+
+def _unflatten(tensors: _Tensors, spec: SAESpec) -> SAE:
+    groups: dict[str, dict[str, Any]] = {
+        "weights": {}, "weights.enc": {}, "weights.act": {}, "run": {}, "hypers": {},
+    }  # fmt: skip
+    for name, array in tensors.items():
+        place, _, leaf = name.rpartition(".")
+        if place not in groups:
+            raise unknown("tensor group", place, groups)
+        groups[place][leaf] = jnp.asarray(array)
+    own = groups["weights"]
+    require("W_dec" in own, "tensor weights.W_dec is missing: save it again")
+    extra = sorted(set(own) - {"W_dec", "b_dec"})
+    require(not extra, f"it holds tensors that no SAE has: weights.{', weights.'.join(extra)}")
+    weights = Weights(own["W_dec"], own.get("b_dec"), groups["weights.enc"], groups["weights.act"])
+    return SAE(weights, groups["run"], groups["hypers"], spec)
+
+
+def _shape(array: np.ndarray) -> dict[str, Any]:
+    return {"dtype": array.dtype.name, "shape": list(array.shape)}
+
+
+def _check_tensors(tensors: _Tensors, declared: dict[str, Any]) -> None:
+    missing, extra = sorted(set(declared) - set(tensors)), sorted(set(tensors) - set(declared))
+    require(not missing, f"tensor {', '.join(missing)} is missing: save it again")
+    require(not extra, f"it holds a tensor that its header does not name: {', '.join(extra)}")
+    for name, array in tensors.items():
+        require(_shape(array) == declared[name], f"tensor {name} is {_shape(array)}, its header "
+                f"says {declared[name]}: save it again")  # fmt: skip
+
+
+def _encode(value: Any, place: str) -> Any:
+    """JSON for a spec: a part is an object, a tuple a list, a plain value itself."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple):
+        return [_encode(item, f"{place}[{i}]") for i, item in enumerate(value)]
+    name = type(value).__name__
+    if parts_by_name().get(name) is not type(value):
+        raise ToysaeError(f"{place} is a {name}, which an SAE file cannot hold: use a part of a "
+                          "name of its own, a tuple, a number or a string")  # fmt: skip
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return {"part": name, "fields": {k: _encode(v, f"{place}.{k}") for k, v in fields.items()}}
+
+
+def _decode(node: Any) -> Any:
+    if isinstance(node, list):
+        return tuple(_decode(item) for item in node)
+    if not isinstance(node, dict):
+        return node
+    name, nodes, known = node["part"], node["fields"], parts_by_name()
+    if name not in known:
+        raise unknown("part", str(name), known)
+    names = [field.name for field in dataclasses.fields(known[name])]
+    for given in nodes:
+        if given not in names:
+            raise unknown(f"field of {name}", given, names)
+    return known[name](**{key: _decode(value) for key, value in nodes.items()})
+
+
+def _check_fit(sae: SAE) -> None:
+    """Refuses tensors that do not fit the spec, without computing anything."""
+    d_in, d_sae, w = sae.spec.d_in, sae.spec.d_sae, sae.weights
+    require(w.W_dec.shape == (d_sae, d_in), f"weights.W_dec is {list(w.W_dec.shape)}, not "
+            f"[d_sae {d_sae}, d_in {d_in}]: save it again")  # fmt: skip
+    bias = None if sae.spec.decoder.bias == "none" else (d_in,)
+    has = None if w.b_dec is None else w.b_dec.shape
+    require(has == bias, f"weights.b_dec is {has}, decoder bias {sae.spec.decoder.bias!r} needs "
+            f"{bias}: save it again")  # fmt: skip
+    try:
+        f = jax.eval_shape(sae, jax.ShapeDtypeStruct((3, d_in), jnp.float32))
+        fits = (f.z.shape, f.x_hat.shape) == ((3, d_sae), (3, d_in))
+        reason = f"z {list(f.z.shape)} and x_hat {list(f.x_hat.shape)} for 3 samples"
+    except KeyError as error:
+        fits, reason = False, f"{error} is missing"
+    except Exception as error:  # shapes that do not go together fail in many ways
+        fits, reason = False, str(error).split("\n")[0]
+    require(fits, f"its tensors do not fit its spec ({reason}): save it again")

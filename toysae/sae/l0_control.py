@@ -1,0 +1,58 @@
+"""Control of the sparsity coefficient, so that members are compared at an equal L0."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .part import Forward, Hyper, Hypers, RunningStat, Stats
+from .penalties import Penalty
+from .running import Controlled
+
+L0_RATE = 0.05  # of the running mean of L0: about 20 batches
+MAX_ERROR = 0.5  # of ln(L0 / target) in one step: the first steps' L0 says little
+MAX_LOG = 6.0  # of the multiplier's logarithm: a factor of 400 either way
+
+
+@dataclass(frozen=True)
+class L0Multiplier(Controlled):
+    """Integral control: ln m <- ln m + l0_gain * ln(mean L0 / l0_target), both clipped.
+
+    Holds (ln m, biased running mean of L0, its weight). L0 counts the active latents per sample.
+    The defaults settle in about 2,000 steps at lr 1e-3 to 3e-3; a longer run may halve the gain.
+    """
+
+    name: ClassVar[str] = "l0_multiplier"
+
+    def init(self, d_sae: int) -> Array:
+        return jnp.zeros(3, jnp.float32)
+
+    def step(self, old: Array, f: Forward, run: Stats, h: Hypers) -> Float[Array, "3"]:
+        log_multiplier, mean, weight = old
+        mean = mean + L0_RATE * (f.fire_rate.sum() - mean)
+        weight = weight + L0_RATE * (1 - weight)
+        error = jnp.log(jnp.maximum(mean / weight, 1e-3) / h["l0_target"])
+        moved = log_multiplier + h["l0_gain"] * jnp.clip(error, -MAX_ERROR, MAX_ERROR)
+        return jnp.stack([jnp.clip(moved, -MAX_LOG, MAX_LOG), mean, weight])
+
+
+@dataclass(frozen=True)
+class ToL0(Penalty):
+    """m * penalty, with m steered so that the mean L0 reaches `l0_target`.
+
+    The inner penalty's own coefficient is only where m = 1 starts from. Give it within a factor of
+    a hundred; m cannot leave [1/400, 400].
+    """
+
+    penalty: Penalty
+    hypers: ClassVar = (
+        Hyper("l0_target", low=1e-3),
+        Hyper("l0_gain", default=0.005, low=0.0, high=1.0),
+    )
+    stats: ClassVar[tuple[RunningStat, ...]] = (L0Multiplier(),)
+
+    def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
+        multiplier = jnp.exp(jax.lax.stop_gradient(run["l0_multiplier"][0]))
+        return multiplier * self.penalty.cost(f, run, h)

@@ -1,0 +1,85 @@
+"""Matryoshka objectives: the first m latents must reconstruct x by themselves, for several m."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..keys import named_key
+from .objectives import Objective
+from .part import Forward, Hyper, Hypers
+
+
+@dataclass(frozen=True)
+class Matryoshka(Objective):
+    """sum_m weight_m ||x - z[:m] W_dec[:m] - b_dec||^2 (Bussmann et al. 2025, eq. 5).
+
+    Attributes:
+        widths: the prefixes' lengths m, increasing, the last is d_sae.
+        weights: of each prefix's loss; 1 each if not given.
+        detach: each prefix's loss trains only the latents that the shorter ones lack (and b_dec):
+            the reconstruction by those is taken as given.
+    """
+
+    widths: tuple[int, ...]
+    weights: tuple[float, ...] | None = None
+    detach: bool = False
+
+    def loss(self, key: PRNGKeyArray, x: Array, f: Forward, h: Hypers) -> Array:
+        bias = 0.0 if f.w.b_dec is None else f.w.b_dec
+        so_far, total = jnp.zeros_like(x), jnp.float32(0)
+        for (low, high), weight in zip(
+            pairwise((0, *self.widths)), self.weights or (1.0,) * len(self.widths), strict=True
+        ):
+            earlier = jax.lax.stop_gradient(so_far) if self.detach else so_far
+            so_far = earlier + f.z[..., low:high] @ f.w.W_dec[low:high]
+            total += weight * jnp.sum((x - bias - so_far) ** 2, -1).mean()
+        return total
+
+    def check(self, d_sae: int) -> str | None:
+        if not self.widths or self.widths[-1] != d_sae:
+            return f"widths {self.widths} must end at d_sae = {d_sae}: append it"
+        if any(low >= high for low, high in pairwise((0, *self.widths))):
+            return f"widths {self.widths} must be positive and increase: sort them"
+        if self.weights is not None and len(self.weights) != len(self.widths):
+            return f"{len(self.weights)} weights for {len(self.widths)} widths: give one for each"
+        return None
+
+
+@dataclass(frozen=True)
+class MatryoshkaRandom(Objective):
+    """The sum of the prefix losses over `n_prefixes` lengths, drawn anew for each batch.
+
+    One length is always d_sae; each other is m in 1..d_sae with probability proportional to
+    m^-(1 + prefix_alpha), a truncated Pareto law (Nabeshima 2024: 10 lengths, alpha 1/2). All
+    members on a world draw the same uniforms. Costs `n_prefixes` decodings.
+    """
+
+    n_prefixes: int = 10
+    hypers: ClassVar = (Hyper("prefix_alpha", default=0.5, low=0.0),)
+
+    def widths(self, key: PRNGKeyArray, d_sae: int, h: Hypers) -> Int[Array, " n_prefixes"]:
+        """This batch's lengths, in 1..d_sae; the last is d_sae."""
+        law = jnp.cumsum(jnp.arange(1, d_sae + 1, dtype=jnp.float32) ** -(1 + h["prefix_alpha"]))
+        u = jax.random.uniform(named_key(key, "prefixes"), (self.n_prefixes - 1,)) * law[-1]
+        drawn = 1 + jnp.searchsorted(law, u, side="right")
+        return jnp.append(jnp.minimum(drawn, d_sae), d_sae)
+
+    def loss(self, key: PRNGKeyArray, x: Array, f: Forward, h: Hypers) -> Float[Array, ""]:
+        d_sae = f.z.shape[-1]
+        bias = 0.0 if f.w.b_dec is None else f.w.b_dec
+
+        def prefix_loss(width: Array) -> Array:
+            # The decoder is masked, not z: [d_sae, d_in] a prefix instead of [batch, d_sae].
+            W = jnp.where(jnp.arange(d_sae)[:, None] < width, f.w.W_dec, 0.0)
+            return jnp.sum((x - bias - f.z @ W) ** 2, -1).mean()
+
+        return jax.vmap(prefix_loss)(self.widths(key, d_sae, h)).sum()
+
+    def check(self, d_sae: int) -> str | None:
+        if self.n_prefixes < 1:
+            return f"n_prefixes {self.n_prefixes} must be at least 1"
+        return None

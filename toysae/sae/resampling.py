@@ -1,0 +1,110 @@
+"""Resampling: which latents training starts afresh, and when. How: toysae.training.resampling."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .decoders import Decoder, Free, Normalised, UnitNorm
+from .encoders import Encoder
+from .part import Hyper, Hypers, Part, Stats
+from .running import RelativeFrequency, StepsSinceFired
+
+
+@dataclass(frozen=True)
+class Resampling(Part):
+    """Base of the rules (Towards Monosemanticity 2023, "Neuron Resampling").
+
+    Each chosen latent gets an input as its decoder row, drawn with probability proportional to
+    the square of its loss and normalised; the same direction as its encoder, at `resample_scale`
+    times the mean length of the other latents' (a tied encoder has no length of its own and
+    stays at the decoder's unit length); all else of its own as at the start; and no moments.
+
+    Attributes:
+        at: the fractions of training after which it happens. The paper's 25k, 50k, 75k and 100k
+            of 200k steps, scaled, or a toy run would end before the first.
+        n_inputs: inputs that are drawn from (the paper: 819,200; a toy world has fewer kinds).
+    """
+
+    at: tuple[float, ...] = (1 / 8, 2 / 8, 3 / 8, 4 / 8)
+    n_inputs: int = 8192
+    hypers: ClassVar = (Hyper("resample_scale", default=0.2, low=0.0),)
+
+    @abstractmethod
+    def chosen(
+        self, run: Stats, h: Hypers, n_steps: Float[Array, ""], d_in: int
+    ) -> Bool[Array, " d_sae"]:
+        """The latents that start afresh."""
+
+    def check(self, decoder: Decoder, encoder: Encoder, d_in: int, d_sae: int) -> str | None:
+        """Why these settings, or these parts, are impossible; or None."""
+        if not self.at or any(not 0 < time < 1 for time in self.at):
+            return f"times {self.at} must be fractions of training in (0, 1)"
+        if self.n_inputs < 1:
+            return f"n_inputs {self.n_inputs} must be at least 1"
+        if not isinstance(decoder, Free | UnitNorm | Normalised):
+            return (
+                f"{type(decoder).__name__} ties its rows to each other or to the start, so none "
+                "can be replaced: use decoder=UnitNorm()"
+            )
+        mixed = [name for name, own in latent_arrays(encoder, d_in, d_sae).items() if own is None]
+        if mixed:
+            return (
+                f"{type(encoder).__name__} mixes latents in {', '.join(mixed)}, so none can "
+                "start afresh alone: use encoder=Untied()"
+            )
+        return None
+
+
+@dataclass(frozen=True)
+class ResampleDead(Resampling):
+    """Chooses latents without a firing in the last `resample_window` of training (the paper's
+    12,500 of 200,000 steps: 1/16)."""
+
+    hypers: ClassVar = (
+        *Resampling.hypers,
+        Hyper("resample_window", default=1 / 16, low=0.0, high=1.0),
+    )
+    stats: ClassVar = (StepsSinceFired(),)
+
+    def chosen(self, run: Stats, h: Hypers, n_steps: Array, d_in: int) -> Array:
+        return run["steps_since_fired"] >= jnp.maximum(h["resample_window"] * n_steps, 1.0)
+
+
+@dataclass(frozen=True)
+class ResampleRare(Resampling):
+    """Chooses latents that fire in less than `min_rate` of the samples, by a running mean over
+    some 300 batches that starts at 1 / d_in (so it takes 300 ln(1 / (d_in min_rate)) steps until
+    one that never fires is seen)."""
+
+    hypers: ClassVar = (*Resampling.hypers, Hyper("min_rate", low=0.0, high=1.0))
+    stats: ClassVar = (RelativeFrequency(),)
+
+    def chosen(self, run: Stats, h: Hypers, n_steps: Array, d_in: int) -> Array:
+        return run["relative_frequency"] < h["min_rate"] * d_in
+
+
+@cache
+def latent_arrays(encoder: Encoder, d_in: int, d_sae: int) -> dict[str, bool | None]:
+    """Which of an encoder's arrays have one entry for each latent, along the last axis: True;
+    False where none depends on the latents; None where another axis runs over them too."""
+
+    def shapes(n: int) -> dict[str, tuple[int, ...]]:
+        scalar = jax.ShapeDtypeStruct((), jnp.float32)
+        h = {hyper.name: scalar for hyper in encoder.hypers}
+        rows = jax.ShapeDtypeStruct((n, d_in), jnp.float32)
+        made = jax.eval_shape(encoder.init, jax.random.key(0), rows, h)
+        return {name: array.shape for name, array in made.items()}
+
+    here, there = shapes(d_sae), shapes(d_sae + 1)
+    kinds: dict[tuple[int, ...], bool] = {(): False, (-1,): True}
+
+    def axes_of_latents(name: str) -> tuple[int, ...]:
+        sizes = zip(here[name], there[name], strict=True)
+        return tuple(i - len(here[name]) for i, (one, two) in enumerate(sizes) if one != two)
+
+    return {name: kinds.get(axes_of_latents(name)) for name in here}

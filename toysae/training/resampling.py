@@ -1,0 +1,106 @@
+"""Starting latents afresh within a running ensemble; who and when is the spec's `resample`."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from ..keys import named_key
+from ..sae import Forward, Hypers, Params, SAESpec, Stats, forward, resolve
+from ..sae.resampling import Resampling, latent_arrays
+from ..sae.running import restarted
+from ..worlds.dictionaries import unit_rows
+from .optimiser import adam
+from .state import Member
+
+
+def due_steps(rule: Resampling, n_steps: Float[Array, ""]) -> Int[Array, " times"]:
+    """After how many steps a run of `n_steps` resamples; a step 0 never comes."""
+    return jnp.round(jnp.array(rule.at) * n_steps).astype(jnp.int32)
+
+
+def sample_losses(
+    spec: SAESpec,
+    params: Params,
+    run: Stats,
+    h: Hypers,
+    key: PRNGKeyArray,
+    x: Float[Array, "n d_in"],
+) -> Float[Array, " n"]:
+    """The whole loss, penalty included, on each input by itself."""
+    f = forward(spec, resolve(spec, params), run, h, x)
+
+    def one(x, x_hat, z, pre_acts, gate_acts) -> Array:
+        alone = jax.tree.map(lambda a: a[None], (x, x_hat, z, pre_acts, gate_acts))
+        alone = Forward(*alone, w=f.w)
+        return spec.objective.loss(key, x[None], alone, h) + spec.penalty.cost(alone, run, h)
+
+    return jax.vmap(one)(x, f.x_hat, f.z, f.pre_acts, f.gate_acts)
+
+
+def draw(key: PRNGKeyArray, weights: Float[Array, " n"], count: int) -> Int[Array, " count"]:
+    """`count` independent indices with probability proportional to `weights`."""
+    total = jnp.cumsum(weights)
+    u = jax.random.uniform(key, (count,)) * total[-1]
+    return jnp.minimum(jnp.searchsorted(total, u, side="right"), weights.shape[0] - 1)
+
+
+def resample_member(
+    spec: SAESpec,
+    member: Member,
+    h: Hypers,
+    key: PRNGKeyArray,
+    x: Float[Array, "n d_in"],
+    progress: Float[Array, ""],
+    n_steps: Float[Array, ""],
+) -> Member:
+    """The member with the rule's latents started afresh, see :class:`Resampling`.
+
+    Everything of the other latents, their Adam moments too, keeps its bits. A diverged member
+    keeps all of them.
+
+    Args:
+        spec: with a rule in `resample`.
+        member: one SAE in training.
+        h: its numbers.
+        key: of the draws.
+        x: inputs to draw from; zero rows are never drawn, having no direction.
+        progress: the fraction of training done.
+        n_steps: steps of the whole training.
+    """
+    assert spec.resample is not None
+    params, run = member.params, {**member.run, "progress": progress}
+    losses = sample_losses(spec, params, run, h, named_key(key, "loss"), x)
+    losses = losses / jnp.maximum(jnp.abs(losses).max(), 1e-30)  # their squares stay in range
+    weights = jnp.where((x != 0).any(-1), losses**2, 0.0)
+    latents = spec.resample.chosen(member.run, h, n_steps, spec.d_in)
+    latents &= ~member.diverged & (weights.sum() > 0)
+    rows = unit_rows(x[draw(named_key(key, "draw"), weights, spec.d_sae)])
+    scale = h["resample_scale"] * _mean_length(params.enc, ~latents)
+    enc = spec.encoder.init(named_key(key, "encoder"), rows * scale, h)
+    own = latent_arrays(spec.encoder, spec.d_in, spec.d_sae)
+    nowhere = jnp.zeros((), bool)
+    mask = Params(
+        latents[:, None],
+        None if params.b_dec is None else nowhere,
+        {name: latents if own[name] else nowhere for name in params.enc},
+        {name: latents for name in params.act},
+    )
+    fresh = Params(rows, params.b_dec, enc, spec.activation.init(spec.d_sae, h))
+    return Member(
+        jax.tree.map(jnp.where, mask, fresh, params),
+        optax.tree_map_params(
+            adam(h), lambda moment, where: jnp.where(where, 0.0, moment), member.opt, mask
+        ),
+        restarted(spec.stats(), member.run, latents),
+        member.diverged,
+    )
+
+
+def _mean_length(enc: dict[str, Array], living: Bool[Array, " d_sae"]) -> Float[Array, ""]:
+    """The mean length of the living latents' encoder columns; 1 if none lives, or without any."""
+    if "W_enc" not in enc:
+        return jnp.float32(1)
+    lengths = jnp.sqrt(jnp.sum(enc["W_enc"] ** 2, axis=0))
+    mean = jnp.sum(jnp.where(living, lengths, 0.0)) / jnp.maximum(living.sum(), 1)
+    return jnp.where(living.any(), mean, 1.0)

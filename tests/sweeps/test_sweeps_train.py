@@ -130,3 +130,15 @@ def test_bytes_needed_covers_the_weights_and_grows_with_everything():
     assert bytes_needed(spec, 8, 256, 128) == 2 * base
     assert bytes_needed(spec, 4, 4096, 128) > base
     assert bytes_needed(make_spec("untied", 64, 1024), 4, 256, 128) == 2 * base
+
+
+def test_the_oracle_knows_the_bias_of_the_world():
+    fields = {"d_in": 8, "n_features": 12, "l0": 2.0}
+    tables = [
+        train(make_world("sphere", 0, bias=bias, **fields), l1_coeff=0.1, n_steps=2, n_eval=256,
+              curve_points=2, quiet=True).table
+        for bias in (0.0, 3.0)
+    ]  # fmt: skip
+    for column in ("truth_fista_ev", "truth_fista_l0"):
+        assert tables[1][column][0] == pytest.approx(tables[0][column][0], rel=1e-4)
+    assert tables[0]["truth_fista_ev"][0] > 0.8

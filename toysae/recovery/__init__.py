@@ -5,6 +5,7 @@ On device: :func:`cosines`, :func:`mcs` and their means, streaming :func:`add_ba
 the coefficient, and steps to a threshold. Signed scores are primary; see :mod:`.mcs`.
 """
 
+from toysae.recovery.baselines import Dictionary, make_baseline
 from toysae.recovery.evaluate import Totals, add_batch, empty_totals, summarise
 from toysae.recovery.floor import cosine_cdf, random_floor
 from toysae.recovery.intervals import Interval, over_seeds, student_t
@@ -23,6 +24,7 @@ from toysae.recovery.selection import best_coefficient
 from toysae.recovery.steps import steps_to
 
 __all__ = [
+    "Dictionary",
     "Interval",
     "Totals",
     "add_batch",
@@ -34,6 +36,7 @@ __all__ = [
     "fista_codes",
     "fista_oracle",
     "fraction_above",
+    "make_baseline",
     "mcc",
     "mcs",
     "mcs_latents",

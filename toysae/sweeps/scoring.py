@@ -150,6 +150,7 @@ def _oracle(group: Group) -> pd.DataFrame:
     for i, seed in enumerate(np.asarray(group.world_seeds)):
         world = jax.tree.map(lambda leaf, i=i: leaf[i], group.worlds)
         x = world.sample(keys[i], _ORACLE_SAMPLES).x
+        x = x if world.bias is None else x - world.bias
         scores = fista_oracle(x, world.directions, jnp.asarray(coefficients))
         frames.append(
             pd.DataFrame(

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array
 
+from .disk import write
 from .errors import require, unknown
 from .sae import make_spec
 from .sweeps.members import make_group
-from .sweeps.results import provenance, write
+from .sweeps.results import provenance
 from .training import Group, advance, start
 from .worlds import World, make_world
 

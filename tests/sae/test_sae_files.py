@@ -143,7 +143,7 @@ def test_a_failed_write_leaves_the_old_file(saved, tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr("toysae.sae.files.os.replace", fail)
+    monkeypatch.setattr("toysae.disk.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         save_sae(make_sae("tied"), path)
     assert path.read_bytes() == before and [f.name for f in tmp_path.iterdir()] == ["sae"]

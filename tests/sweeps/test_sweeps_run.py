@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from toysae import Experiment, ToysaeError
+from toysae.disk import write
 from toysae.sweeps import Results, load_experiment, members, run, summarise_runs
 from toysae.sweeps.experiment import cells
-from toysae.sweeps.results import write
 from toysae.worlds import make_world
 
 TINY = Experiment(

@@ -138,7 +138,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         file.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("toysae.worlds.files.save_file", broken)
+    monkeypatch.setattr("toysae.disk.save_file", broken)
     with pytest.raises(OSError, match="disk full"):
         save_world(make_world("sphere", 1, **SMALL), path)
     assert path.read_bytes() == before and [f.name for f in tmp_path.iterdir()] == ["a"]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.flax import load_file
 from safetensors.numpy import save_file
 
+from ..disk import write
 from ..errors import ToysaeError, require, unknown
 from ..sae import SAE
 from ..sae.activations import AbsTopK, ReLU, Threshold, TopK
@@ -105,8 +105,8 @@ def to_saelens(
     tensors = {
         name: np.array(array, np.float32, order="C", copy=True) for name, array in tensors.items()
     }
-    _write(folder / WEIGHTS, lambda path: save_file(tensors, path))
-    _write(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=1)))
+    write(folder / WEIGHTS, lambda path: save_file(tensors, path))
+    write(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=1)))
     return folder
 
 
@@ -216,15 +216,6 @@ def read_tensors(path: Path) -> Tensors:
         return {name: np.asarray(array, np.float32) for name, array in load_file(path).items()}
     except SafetensorError as error:
         raise ToysaeError(f"{path} is truncated or not a safetensors file ({error})") from error
-
-
-def _write(path: Path, writer: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        writer(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _numpy(arrays: dict[str, Any], *names: str) -> Tensors:

@@ -8,7 +8,6 @@ that are loaded.
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from ..disk import read_tensors, subclasses, write_tensors
 from ..errors import ToysaeError, require, unknown
 from .forward import SAE
 from .part import Part, Weights
@@ -50,13 +48,7 @@ def save_sae(sae: SAE, path: str | Path) -> Path:
         "spec": _encode(sae.spec, "spec"),
         "tensors": {name: _shape(array) for name, array in tensors.items()},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, {_ENTRY: json.dumps(header, separators=(",", ":"))})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_tensors(path, tensors, _ENTRY, json.dumps(header, separators=(",", ":")))
     return path
 
 
@@ -68,14 +60,7 @@ def load_sae(path: str | Path) -> SAE:
             unknown part or field, or tensors that are missing, extra or misshapen.
     """
     path = Path(path)
-    require(path.is_file(), f"there is no SAE file {path}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(_ENTRY, "")
-            require(text != "", f"{path} is not an SAE file: write one with save_sae")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ToysaeError(f"{path} is truncated or not an SAE file ({error})") from error
+    tensors, text = read_tensors(path, _ENTRY, "SAE")
     try:
         header = json.loads(text)
         version = header["version"]
@@ -98,17 +83,10 @@ def parts_by_name() -> dict[str, type]:
     own."""
     found: dict[str, type] = {"SAESpec": SAESpec}
     ambiguous = set()
-    for part in _below(Part):
+    for part in filter(dataclasses.is_dataclass, subclasses(Part)):
         if found.setdefault(part.__name__, part) is not part:
             ambiguous.add(part.__name__)
     return {name: part for name, part in found.items() if name not in ambiguous}
-
-
-def _below(base: type) -> Iterator[type]:
-    for child in base.__subclasses__():
-        if dataclasses.is_dataclass(child):
-            yield child
-        yield from _below(child)
 
 
 def _flatten(sae: SAE) -> Iterator[tuple[str, np.ndarray]]:

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
+from ..disk import write
 from ..errors import ToysaeError, require, unknown
 
 
@@ -136,16 +136,6 @@ class Results:
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with open(path, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-
-
-def write(path: Path, writer: Callable[[Path], Any]) -> None:
-    """Writes through a temporary file, so that `path` is never half written."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        writer(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def provenance() -> dict[str, Any]:

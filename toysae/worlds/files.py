@@ -7,17 +7,14 @@ evaluated by name: a component is one of the classes that the package has loaded
 
 import dataclasses
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from ..disk import read_tensors, subclasses, write_tensors
 from ..errors import ToysaeError, require, unknown
 from .firing import FiringPart
 from .magnitudes import Magnitude
@@ -45,13 +42,7 @@ def save_world(world: World, path: str | Path) -> Path:
     path, arrays = Path(path), {}
     tree = _encode(world, "", arrays, {})
     text = json.dumps({"version": VERSION, "world": tree}, separators=(",", ":"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(arrays, temporary, {_ENTRY: text})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_tensors(path, arrays, _ENTRY, text)
     return path
 
 
@@ -63,15 +54,8 @@ def load_world(path: str | Path) -> World:
             unknown component or field, or arrays that are missing, extra or misshapen.
     """
     path = Path(path)
-    require(path.is_file(), f"there is no world file {path}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(_ENTRY, "")
-            require(text != "", f"{path} is not a world file: write one with save_world")
-            tree = _header(text, path)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ToysaeError(f"{path} is truncated or not a world file ({error})") from error
+    arrays, text = read_tensors(path, _ENTRY, "world")
+    tree = _header(text, path)
     try:
         reader = _Reader(arrays)
         world = reader.decode(tree)
@@ -89,17 +73,11 @@ def load_world(path: str | Path) -> World:
 def components() -> dict[str, type]:
     """Every class that a world file may name: the world, and loaded firings and magnitudes."""
     found: dict[str, type] = {}
-    for component in (World, *_below(FiringPart), *_below(Magnitude)):
+    for component in (World, *subclasses(FiringPart), *subclasses(Magnitude)):
         if dataclasses.is_dataclass(component):
             same = found.setdefault(component.__name__, component) is component
             require(same, f"two components are called {component.__name__}: rename one")
     return found
-
-
-def _below(base: type) -> Iterator[type]:
-    for child in base.__subclasses__():
-        yield child
-        yield from _below(child)
 
 
 def _encode(value: Any, place: str, arrays: dict[str, np.ndarray], seen: dict[int, str]) -> Any:

@@ -83,7 +83,9 @@ def parts_by_name() -> dict[str, type]:
     own."""
     found: dict[str, type] = {"SAESpec": SAESpec}
     ambiguous = set()
-    for part in filter(dataclasses.is_dataclass, subclasses(Part)):
+    for part in subclasses(Part):
+        if not dataclasses.is_dataclass(part):
+            continue
         if found.setdefault(part.__name__, part) is not part:
             ambiguous.add(part.__name__)
     return {name: part for name, part in found.items() if name not in ambiguous}

@@ -35,3 +35,13 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
         pytest.skip("needs a GPU")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with the argument `program` runs once for each compiled program among the recipes:
+    the others differ from one of these in numbers or in the init alone."""
+    if "program" in metafunc.fixturenames:
+        from toysae.sae import RECIPES, make_spec
+
+        programs = {make_spec(name, 16, 32).once_started(): name for name in reversed(RECIPES)}
+        metafunc.parametrize("program", list(reversed(programs.values())))

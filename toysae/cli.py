@@ -17,7 +17,7 @@ from .errors import ToysaeError, require, unknown
 USAGE = """usage: toysae COMMAND
 
   run FILE [--smoke] [--out DIR] [--FIELD VALUE ...]   run an experiment, draw its figures
-  list [DIR]                                           experiments, worlds, recipes, inits
+  list [DIR | RECIPE]                                  experiments, worlds, recipes, inits
   world NAME [NAME ...] [--FIELD VALUE ...]            what worlds' generators realise
   score PATH --world NAME [--json]                     an SAE of ours or of another library
   bench [--preset ...] [--out FILE]                    samples/s against this machine's matmul
@@ -139,6 +139,8 @@ def _list(args: list[str]) -> None:
     from .worlds.magnitudes import MAGNITUDES
     from .worlds.probabilities import TAILS
 
+    if args and args[0] in RECIPES:
+        return _print_recipe(args[0])
     directory = Path(args[0]) if args else Path("experiments")
     require(directory.is_dir(), f"{directory} is no directory: give the one with your experiments")
     table = Table("experiment", "question", "run time", title=f"experiments in {directory}")
@@ -153,8 +155,28 @@ def _list(args: list[str]) -> None:
     _out.print(f"[bold]firing[/bold]: {', '.join(FIRINGS)}", highlight=False)
     _out.print(f"[bold]probs[/bold]: {', '.join(TAILS)}", highlight=False)
     _out.print(f"[bold]magnitude[/bold]: {', '.join(MAGNITUDES)}", highlight=False)
-    for kind, rows in (("recipe", RECIPES), ("init", INITS)):
-        _out.print(f"[bold]{kind}s[/bold]: {', '.join(rows)}", highlight=False)
+    recipes = Table("recipe", "what it is", "its number", title="recipes")
+    for name, row in RECIPES.items():
+        recipes.add_row(name, row.about, row.knob())
+    _out.print(recipes)
+    _out.print(f"[bold]inits[/bold]: {', '.join(INITS)}", highlight=False)
+
+
+def _print_recipe(name: str) -> None:
+    """All that a row of the table says."""
+    from .sae import RECIPES
+
+    row = RECIPES[name]
+    table = Table("what", "value", title=f"recipe {name}")
+    table.add_row("is", row.about)
+    for kind, numbers in (("toy", row.toy), ("paper", row.paper)):
+        for number, value in numbers.items():
+            table.add_row(f"{kind}: {number}", f"{value:g}")
+    if row.paper and "l1_coeff" in row.paper:
+        table.add_row("paper: l1 convention", row.convention)
+    if row.notes:
+        table.add_row("notes", row.notes)
+    _out.print(table)
 
 
 def _world(args: list[str]) -> None:

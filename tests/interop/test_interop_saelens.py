@@ -46,7 +46,7 @@ def inputs(n=200):
 EXPORTED = {
     "tied": {"recipe": "tied"},
     "untied": {"recipe": "untied"},
-    "untied-2024": {"recipe": "untied-2024"},
+    "anthropic-april-2024": {"recipe": "anthropic-april-2024"},
     "post": {"decoder": UnitNorm("post")},
     "none": {"decoder": Normalised("none")},
     "orthogonal": {"recipe": "held-orthogonal-tied", "d_sae": 5},

@@ -70,7 +70,7 @@ def fake(
                         | {"l1_coeff": l1, "n_steps": N_STEPS, "batch_size": 256}
                         | shape
                         | above
-                        | {"diverged": False, "mmcs": mcs.mean()}
+                        | {"diverged": False, "mmcs": mcs.mean(), "mcc": mcs.mean() - 0.02}
                         | {"l0": arrays["curve_l0"][r, -1], "ev": 0.9, "mse": 0.01 * (1 + off)}
                         | {"dead_fraction": min(1, off / 2), "floor": 0.35, "mmcs_init": 0.35}
                         | {"steps_to_0.9": np.nan if never else 1000 * ratio + 300 * seed + 50 * r}
@@ -108,7 +108,7 @@ def test_sparse_results_are_drawn(name, case, tmp_path):
     if case == "one arm diverged":
         gone = res.table["recipe"] == "untied"
     res.table["diverged"] = gone
-    scores = ["mmcs", "l0", "ev", "mse", "mcs_above_0.9", "steps_to_0.9"]
+    scores = ["mmcs", "mcc", "l0", "ev", "mse", "mcs_above_0.9", "steps_to_0.9"]
     res.table.loc[gone, scores] = np.nan
     for arrays in res.groups.values():
         if case == "all diverged":
@@ -181,3 +181,21 @@ def test_unknown_figure_is_refused_before_drawing(results, tmp_path):
 def test_pyplot_is_not_loaded():
     code = "import sys, toysae.plotting; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_zoo_shows_the_point_nearest_the_true_l0_not_the_best(results):
+    # Each seed's point is the one that the other seeds find nearest, whatever its mcc.
+    res = fake(ratios=(1,), arms=ARMS[-2:], l1s=(0.1, 0.3), seeds=3)
+    res.table["true_l0"] = 4.0
+    near = res.table["l1"] == 0.3
+    res.table["l0"], res.table["mcc"] = np.where(near, 4.4, 2.0), np.where(near, 0.2, 0.9)
+    _, frame = FIGURES["scores_by_recipe"](res)
+    np.testing.assert_allclose(frame["mcc"].astype(float), 0.2)
+    np.testing.assert_allclose(frame["l0_ratio"].astype(float), 1.1)
+    _, frame = FIGURES["recovery_by_l0"](res)
+    np.testing.assert_allclose(sorted(set(frame["mcc"].astype(float))), [0.2, 0.9])
+
+
+def test_zoo_histograms_hold_every_feature_once(results):
+    _, frame = FIGURES["mcs_by_recipe"](results)
+    np.testing.assert_allclose(frame.groupby(["case", "arm"])["share"].sum(), 1)

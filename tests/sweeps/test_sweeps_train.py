@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError, make_spec, make_world, train
+from toysae.sae import RECIPES
 from toysae.sweeps.members import bytes_needed, member_grid
 from toysae.worlds import sample
 
@@ -69,7 +70,7 @@ def test_batchtopk_is_scored_as_it_is_used(world):
 
 def test_a_spec_may_be_given_instead_of_a_name(world, result):
     again = train(world, make_spec("untied", 8, 12), l1_coeff=[0.05, 0.15, 0.4], lr=5e-3,
-                  sae_seeds=(3, 8), **QUIET)  # fmt: skip
+                  lr_decay=0.3, sae_seeds=(3, 8), **QUIET)  # fmt: skip
     np.testing.assert_array_equal(again.table["mmcs"], result.table["mmcs"])
 
 
@@ -142,3 +143,18 @@ def test_the_oracle_knows_the_bias_of_the_world():
     for column in ("truth_fista_ev", "truth_fista_l0"):
         assert tables[1][column][0] == pytest.approx(tables[0][column][0], rel=1e-4)
     assert tables[0]["truth_fista_ev"][0] > 0.8
+
+
+def test_numbers_not_given_come_from_the_row_or_the_paper(world):
+    given = {"l0_coeff": 0.01, **QUIET}
+    toy = train(world, "jumprelu-2024", **given).table.iloc[0]
+    assert toy["bandwidth"] == np.float32(RECIPES["jumprelu-2024"].toy["bandwidth"])
+    assert train(world, "jumprelu-2024", bandwidth=0.3, **given).table["bandwidth"][
+        0
+    ] == np.float32(0.3)
+    paper = train(world, "cunningham-2023", settings="paper", **QUIET).table.iloc[0]
+    assert paper["lr"] == np.float32(1e-3) and paper["l1_coeff"] == np.float32(8.6e-4 * world.d_in)
+    with pytest.raises(ToysaeError, match='settings for "pre-bias.*settings="toy"'):
+        train(world, "untied", settings="paper", l1_coeff=0.1, **QUIET)
+    with pytest.raises(ToysaeError, match="unknown settings 'papr'.*did you mean 'paper'"):
+        train(world, "gated-2024", settings="papr", l1_coeff=0.1, **QUIET)

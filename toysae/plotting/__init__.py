@@ -18,6 +18,7 @@ from toysae.plotting.ratio import mmcs_by_ratio
 from toysae.plotting.rows import Results
 from toysae.plotting.steps import steps_to_threshold
 from toysae.plotting.style import save
+from toysae.plotting.zoo import mcs_by_recipe, recovery_by_l0, scores_by_recipe
 
 FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
     "mcs_histograms": mcs_histograms,
@@ -26,6 +27,9 @@ FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
     "learning_curves": learning_curves,
     "mcs_by_frequency": mcs_by_frequency,
     "steps_to_threshold": steps_to_threshold,
+    "scores_by_recipe": scores_by_recipe,
+    "mcs_by_recipe": mcs_by_recipe,
+    "recovery_by_l0": recovery_by_l0,
 }
 
 

@@ -5,11 +5,8 @@ colour, marker and line style, whichever figure it is in. The line style "dashed
 for the ceiling (initialised at the truth, then trained) and "dotted" for the random floor.
 """
 
-import os
-import tempfile
 import textwrap
 import zlib
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from toysae.disk import write
 from toysae.plotting.rows import CEILING, Results
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -174,20 +172,6 @@ def save(fig: Figure, frame: pd.DataFrame, out_dir: str | Path, name: str) -> li
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     with style():
-        png = _replace(out / f"{name}.png", lambda tmp: fig.savefig(tmp, format="png", dpi=160))
-    csv = _replace(
-        out / f"{name}.csv", lambda tmp: frame.to_csv(tmp, index=False, float_format="%.6g")
-    )
+        write(png := out / f"{name}.png", lambda p: fig.savefig(p, format="png", dpi=160))
+    write(csv := out / f"{name}.csv", lambda p: frame.to_csv(p, index=False, float_format="%.6g"))
     return [png, csv]
-
-
-def _replace(path: Path, write: Callable[[str], object]) -> Path:
-    handle, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write(tmp)
-        os.chmod(tmp, 0o644)
-        os.replace(tmp, path)
-    finally:
-        Path(tmp).unlink(missing_ok=True)
-    return path

@@ -17,20 +17,23 @@ from .l0_control import ToL0
 from .l0_penalties import L0Step, PreAct, Tanh
 from .lp import AnnealedLp, Lp
 from .matryoshka import Matryoshka, MatryoshkaRandom
+from .named_inits import INITS
 from .objectives import Denoising
 from .part import Forward, Hyper, Hypers, Params, Part, Stats, Weights
 from .pursuit import OMP, MatchingPursuit
-from .recipes import INITS, RECIPES, make_spec
+from .recipe import KNOBS, Recipe
+from .recipes import RECIPES, make_spec, recipe_row
 from .resampling import ResampleDead, ResampleRare
 from .spec import AXES, SAESpec, resolve_hypers
 
 __all__ = [
-    "AXES", "INITS", "LISTA", "MLP", "OMP", "RECIPES", "SAE", "AbsTopK", "AnnealedLp",
+    "AXES", "INITS", "KNOBS", "LISTA", "MLP", "OMP", "RECIPES", "SAE", "AbsTopK", "AnnealedLp",
     "AnnealedTopK", "AuxK", "DataSamples", "DecoderCoherence", "Denoising", "EncDecSimilarity",
     "Forward", "FrequencyAware", "FrequencyTopK", "Frozen", "GhostGradients", "Hyper", "Hypers",
     "Ica", "InitData", "JumpReLU", "KMeans", "Kaiming", "L0Step", "Lp", "MatchingPursuit",
-    "Matryoshka", "MatryoshkaRandom", "NoisedBasis", "Params", "Part", "PreAct", "ResampleDead",
-    "ResampleRare", "SAESpec", "SemiNmf", "SoftFrozen", "Spectral", "Stats", "Tanh", "TiedGain",
-    "ToL0", "Weights", "finished", "forward", "init_params", "init_stats", "load_sae",
-    "make_spec", "resolve", "resolve_hypers", "save_sae",
+    "Matryoshka", "MatryoshkaRandom", "NoisedBasis", "Params", "Part", "PreAct", "Recipe",
+    "ResampleDead", "ResampleRare", "SAESpec", "SemiNmf", "SoftFrozen", "Spectral", "Stats",
+    "Tanh", "TiedGain", "ToL0", "Weights", "finished", "forward", "init_params", "init_stats",
+    "load_sae",
+    "make_spec", "recipe_row", "resolve", "resolve_hypers", "save_sae",
 ]  # fmt: skip

@@ -91,6 +91,17 @@ class Kaiming(Init):
         return jax.random.uniform(key, (d_sae, d_in), minval=-bound, maxval=bound)
 
 
+@dataclass(frozen=True)
+class Short(Init):
+    """The rows of another init at length `dec_scale`, for a decoder that is free to grow."""
+
+    init: Init = RandomUnit()
+    hypers: ClassVar = (*Init.hypers, Hyper("dec_scale", default=0.1, low=1e-6))
+
+    def decoder_rows(self, key, d_sae, data, h) -> Array:
+        return h["dec_scale"] * unit_rows(self.init.decoder_rows(key, d_sae, data, h))
+
+
 NOISE = (*Init.hypers, Hyper("init_noise", default=0.1, low=0.0))
 """For inits whose rows repeat beyond a rank: noise of this length is added to each unit row."""
 

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .part import Forward, Hyper, Hypers, RunningStat, Stats
-from .penalties import Penalty
+from .part import Forward, Hyper, Hypers, RunningStat, Stats, parts_of
+from .penalties import Penalty, Sum
 from .running import Controlled
 
+COEFFICIENTS = ("l1_coeff", "l0_coeff")  # of the penalties that can be driven to an L0
 L0_RATE = 0.05  # of the running mean of L0: about 20 batches
 MAX_ERROR = 0.5  # of ln(L0 / target) in one step: the first steps' L0 says little
 MAX_LOG = 6.0  # of the multiplier's logarithm: a factor of 400 either way
@@ -56,3 +57,15 @@ class ToL0(Penalty):
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         multiplier = jnp.exp(jax.lax.stop_gradient(run["l0_multiplier"][0]))
         return multiplier * self.penalty.cost(f, run, h)
+
+
+def controlled(penalty: Penalty) -> Penalty | None:
+    """The penalty with its sparsity cost, the part that reads `l1_coeff` or `l0_coeff`, driven
+    to a target L0; None if there is none. A penalty under control already stays as it is."""
+    if any(isinstance(part, ToL0) for part in parts_of(penalty)):
+        return penalty
+    if isinstance(penalty, Sum):
+        steered = tuple(controlled(part) or part for part in penalty.parts)
+        return Sum(steered) if steered != penalty.parts else None
+    reads = {hyper.name for part in parts_of(penalty) for hyper in part.hypers}
+    return ToL0(penalty) if reads & set(COEFFICIENTS) else None

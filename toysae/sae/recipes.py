@@ -1,122 +1,144 @@
-"""Named SAEs: the one table that knows variant names. Add a row to add a recipe or an init."""
+"""Named SAEs: the one table that knows variant names. Add a row to add a recipe; a published one
+in :mod:`toysae.sae.published`."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from ..errors import unknown
 from .activations import AbsTopK, BatchTopK, TopK
 from .amortised import LISTA, MLP
 from .auxk import AuxK
-from .decoders import Decoder, Free, Normalised, Orthonormal, TightFrame, UnitNorm
+from .decoders import Decoder, Orthonormal, TightFrame, UnitNorm
 from .encoders import FISTA, Gated, Tied, TiedGain
 from .frequency import FrequencyAware
-from .inits import (
-    FromTruth,
-    Init,
-    Kaiming,
-    NoisedBasis,
-    Orthogonal,
-    RandomUnit,
-    SvdData,
-    SvdWeights,
-)
-from .inits_data import DataSamples, Ica, KMeans, SemiNmf, Spectral
+from .geometry_penalties import EncDecSimilarity
+from .inits import Orthogonal, SvdWeights
 from .jumprelu import JumpReLU
 from .l0_control import ToL0
 from .l0_penalties import L0Step
-from .matryoshka import Matryoshka
-from .part import Part
-from .penalties import L1, GatedAux, L1DecoderNorm, Sum
-from .pursuit import OMP, MatchingPursuit
+from .named_inits import INITS
+from .penalties import L1, GatedAux, Sum
+from .published import PUBLISHED
+from .pursuit import OMP
+from .recipe import (
+    AUX_TOY,
+    HEDGES,
+    JUMP_TOY,
+    K_TOY,
+    L1_TOY,
+    NORMED,
+    TIED_TOY,
+    Recipe,
+    matryoshka,
+    mono,
+    penalised,
+)
 from .resampling import ResampleDead
 from .spec import SAESpec
 
-_MONO = UnitNorm("pre", "geometric_median")
+_FRAME = "no random dictionary is a tight frame, so it is held to an orthonormal one"
 
 
 def _held(d_in: int, d_sae: int) -> Decoder:
     return Orthonormal("none") if d_sae <= d_in else TightFrame("none")
 
 
-RECIPES: dict[str, Callable[[int, int], dict[str, Part]]] = {
-    # Cunningham et al. 2023: encoder bias only, rows normalised in the forward pass.
-    "tied": lambda d, s: {"decoder": Normalised("none"), "encoder": Tied()},
-    # Towards Monosemanticity 2023: pre-bias, unit-norm decoder with projected gradient.
-    "untied": lambda d, s: {"decoder": _MONO},
-    # Sharkey et al. 2022: no decoder bias, rows renormalised in the forward, orthogonal init.
-    "interim-report": lambda d, s: {"decoder": Normalised("none"), "init": Orthogonal()},
-    # Names that users ask for: an init on the untied SAE, and a decoder held to a constraint.
-    "orthogonal": lambda d, s: {"decoder": _MONO, "init": Orthogonal()},
-    "svd": lambda d, s: {"decoder": _MONO, "init": SvdWeights()},
-    "held-orthogonal": lambda d, s: {"decoder": _held(d, s), "init": Orthogonal()},
-    "held-orthogonal-tied": lambda d, s: {
-        "decoder": _held(d, s), "encoder": Tied(), "init": Orthogonal(),
-    },
-    # Anthropic, April 2024 update.
-    "untied-2024": lambda d, s: {"decoder": Free("pre"), "penalty": Sum((L1DecoderNorm(),))},
-    "topk": lambda d, s: {"decoder": _MONO, "activation": TopK(), "penalty": Sum()},
-    "batchtopk": lambda d, s: {"decoder": _MONO, "activation": BatchTopK(), "penalty": Sum()},
-    "gated": lambda d, s: {
-        "decoder": _MONO, "encoder": Gated(), "penalty": Sum((L1(), GatedAux())),
-    },
-    "fista": lambda d, s: {"decoder": UnitNorm("none"), "encoder": FISTA(), "penalty": Sum()},
-    # Cunningham's SAE with a gain for each latent: shrinkage is no longer the price of tying.
-    "tied-gain": lambda d, s: {"decoder": Normalised("none"), "encoder": TiedGain()},
-    # Deeper and iterative encoders on the untied decoder: the amortisation ladder.
-    "mlp": lambda d, s: {"decoder": _MONO, "encoder": MLP()},
-    "lista": lambda d, s: {"decoder": _MONO, "encoder": LISTA()},
-    "matching-pursuit": lambda d, s: {
-        "decoder": UnitNorm("pre"), "encoder": MatchingPursuit(), "penalty": Sum(),
-    },
-    "omp": lambda d, s: {"decoder": UnitNorm("pre"), "encoder": OMP(), "penalty": Sum()},
-    # Rajamanoharan et al. 2024: learned thresholds, an L0 penalty through the step.
-    "jumprelu": lambda d, s: {
-        "decoder": _MONO, "activation": JumpReLU(), "penalty": Sum((L0Step(),)),
-    },
-    "abstopk": lambda d, s: {"decoder": _MONO, "activation": AbsTopK(), "penalty": Sum()},
-    # Gao et al. 2024: TopK whose dead latents learn the residual.
-    "topk-auxk": lambda d, s: {
-        "decoder": _MONO, "activation": TopK(), "penalty": Sum((AuxK(),)),
-    },
-    # Bussmann et al. 2025: nested prefixes of an eighth, a quarter, a half and all latents.
-    "matryoshka": lambda d, s: {
-        "decoder": _MONO, "activation": BatchTopK(), "penalty": Sum(),
-        "objective": Matryoshka(nested_widths(s)),
-    },
-    # Towards Monosemanticity with its resampling of dead latents.
-    "untied-resampled": lambda d, s: {"decoder": _MONO, "resample": ResampleDead()},
-    # L1 driven to a target L0, so that variants are compared at equal sparsity.
-    "tied-to-l0": lambda d, s: {
-        "decoder": Normalised("none"), "encoder": Tied(), "penalty": ToL0(L1()),
-    },
-    "untied-to-l0": lambda d, s: {"decoder": _MONO, "penalty": ToL0(L1())},
-    # Weighted by ln(1 / firing frequency).
-    "frequency-aware": lambda d, s: {
-        "decoder": _MONO, "penalty": Sum((FrequencyAware(L1()),)),
-    },
+RECIPES: dict[str, Recipe] = {
+    # The axes one by one: encoders, decoders and inits that users ask for by name.
+    "tied": Recipe(
+        "W_enc = W_dec^T, encoder bias only, rows normalised in the forward pass",
+        lambda d, s: {"decoder": NORMED, "encoder": Tied()}, TIED_TOY,
+    ),
+    "tied-gain": Recipe(
+        "tied direction with a free gain for each latent (Wright and Sharkey 2024)",
+        lambda d, s: {"decoder": NORMED, "encoder": TiedGain()}, TIED_TOY,
+    ),
+    "untied": Recipe("pre-bias, unit-norm decoder, projected gradient, L1", mono(), L1_TOY),
+    "untied-similar": Recipe(
+        "untied, with a cost on 1 - cos(W_enc, W_dec) of each latent",
+        penalised(L1(), EncDecSimilarity()), {"similarity_coeff": 0.03, **L1_TOY},
+    ),
+    "orthogonal": Recipe("untied, orthogonal init", mono(init=Orthogonal()), L1_TOY),
+    "svd": Recipe(
+        "untied, init from the singular vectors of the matrix that writes x",
+        mono(init=SvdWeights()), L1_TOY,
+    ),
+    "held-orthogonal": Recipe(
+        "decoder held orthonormal, or a tight frame if overcomplete",
+        lambda d, s: {"decoder": _held(d, s), "init": Orthogonal()}, L1_TOY,
+        notes=_FRAME, easy="orthogonal",
+    ),
+    "held-orthogonal-tied": Recipe(
+        "decoder held orthonormal or a tight frame, tied",
+        lambda d, s: {"decoder": _held(d, s), "encoder": Tied(), "init": Orthogonal()}, L1_TOY,
+        notes=_FRAME, easy="orthogonal",
+    ),
+    "topk": Recipe(
+        "the k largest of each sample, AuxK for dead latents",
+        penalised(AuxK(), activation=TopK()), AUX_TOY,
+    ),
+    "abstopk": Recipe(
+        "the k largest in size of each sample, signs kept (Zhu et al. 2025), AuxK",
+        penalised(AuxK(), activation=AbsTopK()), AUX_TOY, signed=False,
+        notes="a latent may stand for either end of its axis: read the |cos| scores",
+    ),
+    "batchtopk": Recipe(
+        "the k * batch largest of each batch, AuxK for dead latents",
+        penalised(AuxK(), activation=BatchTopK()), {**AUX_TOY, "k": 3.5},
+    ),
+    "jumprelu": Recipe(
+        "learned thresholds, an L0 penalty through the step",
+        penalised(L0Step(), activation=JumpReLU()), JUMP_TOY,
+    ),
+    "gated": Recipe(
+        "gate and magnitude share directions",
+        penalised(L1(), GatedAux(), encoder=Gated()), {**L1_TOY, "l1_coeff": 0.3},
+    ),
+    "matryoshka": Recipe(
+        "BatchTopK, AuxK, nested prefixes of an eighth, a quarter, a half and all latents",
+        matryoshka(AuxK()), {**AUX_TOY, "k": 3.0}, notes=HEDGES, easy="orthogonal",
+    ),
+    "mlp": Recipe(
+        "a deeper encoder: smooth hidden layer, ReLU at the end", mono(encoder=MLP()), L1_TOY
+    ),
+    "lista": Recipe(
+        "unrolled, learned ISTA encoder (Gregor and LeCun 2010)", mono(encoder=LISTA()), L1_TOY
+    ),
+    "fista": Recipe(
+        "no encoder: non-negative FISTA codes (Beck and Teboulle 2009)",
+        lambda d, s: {"decoder": UnitNorm("none"), "encoder": FISTA(), "penalty": Sum()}, L1_TOY,
+    ),
+    "omp": Recipe(
+        "no encoder: k steps of non-negative Orthogonal Matching Pursuit",
+        lambda d, s: {"decoder": UnitNorm("pre"), "encoder": OMP(), "penalty": Sum()}, K_TOY,
+    ),
+    "untied-resampled": Recipe(
+        "untied, dead latents resampled", mono(resample=ResampleDead()), L1_TOY
+    ),
+    "tied-to-l0": Recipe(
+        "tied, L1 driven to a target L0",
+        lambda d, s: {"decoder": NORMED, "encoder": Tied(), "penalty": ToL0(L1())},
+        {"l0_target": 5.0, **TIED_TOY},
+    ),
+    "untied-to-l0": Recipe(
+        "untied, L1 driven to a target L0", mono(penalty=ToL0(L1())), {"l0_target": 4.0, **L1_TOY}
+    ),
+    "frequency-aware": Recipe(
+        "untied, L1 weighted by ln(max(d_in, 1 / firing frequency))",
+        penalised(FrequencyAware(L1())), {**L1_TOY, "l1_coeff": 0.045},
+    ),
+    **PUBLISHED,
 }  # fmt: skip
 
 
-def nested_widths(d_sae: int) -> tuple[int, ...]:
-    """An eighth, a quarter, a half and all of `d_sae`, without repetition."""
-    return tuple(sorted({max(d_sae // part, 1) for part in (8, 4, 2, 1)}))
+def recipe_row(recipe: str) -> Recipe:
+    """A row of :data:`RECIPES`.
 
-
-INITS: dict[str, Init] = {
-    "random": RandomUnit(encoder="independent"),
-    "transpose": RandomUnit(),
-    "orthogonal": Orthogonal(),
-    "svd": SvdWeights(),
-    "svd-data": SvdData(),
-    "basis": NoisedBasis(),
-    "kaiming": Kaiming(),
-    "data-samples": DataSamples(),
-    "k-means": KMeans(),
-    "ica": Ica(),
-    "semi-nmf": SemiNmf(),
-    "spectral": Spectral(),
-    "truth": FromTruth(),
-}
+    Raises:
+        ToysaeError: no recipe of that name, with the nearest.
+    """
+    if recipe not in RECIPES:
+        raise unknown("recipe", recipe, RECIPES)
+    return RECIPES[recipe]
 
 
 def make_spec(recipe: str, d_in: int, d_sae: int, init: str | None = None, **axes) -> SAESpec:
@@ -132,11 +154,9 @@ def make_spec(recipe: str, d_in: int, d_sae: int, init: str | None = None, **axe
     Raises:
         ToysaeError: an unknown name, or parts that exclude each other.
     """
-    if recipe not in RECIPES:
-        raise unknown("recipe", recipe, RECIPES)
-    if init is not None and init not in INITS:
-        raise unknown("init", init, INITS)
-    parts = {**RECIPES[recipe](d_in, d_sae), **axes}
+    parts = {**recipe_row(recipe).parts(d_in, d_sae), **axes}
     if init is not None:
+        if init not in INITS:
+            raise unknown("init", init, INITS)
         parts["init"] = INITS[init]
     return replace(SAESpec(d_in, d_sae), **parts)

@@ -9,14 +9,15 @@ from typing import Annotated, Any
 import tyro
 
 from ..errors import ToysaeError, require, unknown
-from ..sae import INITS, RECIPES, SAESpec, make_spec
+from ..sae import INITS, KNOBS, SAESpec, make_spec, recipe_row
+from ..sae.l0_control import COEFFICIENTS, controlled
 from ..sae.loss_scale import CONVENTIONS, to_internal
 from ..study import Study
 from ..worlds import WORLDS, make_world, world_fields
-from .members import Grid
+from .members import Grid, fallback
 
-KNOBS = {"l0_target": "l0_target", "l1_coeff": "l1", "l0_coeff": "l0_coeff", "k": "k"}
-"""The number that a recipe's sparsity hangs on, in order of preference -> the field of its grid."""
+_FIELDS = {knob: "l1" if knob == "l1_coeff" else knob for knob in KNOBS}
+"""The number that a recipe's sparsity hangs on -> the field of its grid."""
 
 _PROSE = ("question", "expected", "run_time", "figures", "smoke", "save_params")
 """Fields that change no number: a directory may be continued with others of these."""
@@ -48,6 +49,9 @@ class Experiment:
         l0_coeff: the grid of recipes that read it instead (JumpReLU).
         k: the grid of recipes that read k instead.
         l0_target: the grid of recipes that are driven to an L0.
+        match_l0: drive every recipe to the L0s of `l0_target`: its sparsity penalty by control,
+            starting from its own coefficient; its k by setting it. One that has neither (FISTA)
+            keeps its own grid.
         world_seeds: how many worlds; the n of every interval.
         sae_seeds: SAEs of each kind on each world.
         firings_per_feature: sets the steps so that a feature fires equally often at any ratio.
@@ -84,6 +88,7 @@ class Experiment:
     l0_coeff: tuple[float, ...] = (0.03,)
     k: tuple[float, ...] = (4.0,)
     l0_target: tuple[float, ...] = (4.0,)
+    match_l0: bool = False
     world_seeds: int = 3
     sae_seeds: int = 1
     firings_per_feature: float = 30_000
@@ -169,8 +174,7 @@ def cells(e: Experiment) -> list[Cell]:
 def _cell(e: Experiment, world: str, ratio: float, recipe: str, init: str, size: float) -> Cell:
     if init not in INITS and init != "recipe":
         raise unknown("init", init, [*INITS, "recipe"])
-    if recipe not in RECIPES:
-        raise unknown("recipe", recipe, RECIPES)
+    recipe_row(recipe)
     known = world_fields(world)
     if "n_features" in known:
         d_in, n_features = e.d_in, max(round(ratio * e.d_in), 1)
@@ -183,16 +187,22 @@ def _cell(e: Experiment, world: str, ratio: float, recipe: str, init: str, size:
         require(e.n_steps is not None, f"world {world!r} has a size of its own: give n_steps")
     d_sae = max(round(size * n_features), 1)
     spec = make_spec(recipe, d_in, d_sae, None if init == "recipe" else init)
+    if e.match_l0:
+        spec = replace(spec, penalty=controlled(spec.penalty) or spec.penalty)
     knob = next((hyper for hyper in KNOBS if hyper in spec.hypers()), "")
     require(knob, f"recipe {recipe!r} reads none of {', '.join(KNOBS)}: use toysae.train")
-    asked = getattr(e, KNOBS[knob])
-    require(len(asked) > 0, f"{KNOBS[knob]} is an empty grid")
+    source = "l0_target" if e.match_l0 and knob == "k" else _FIELDS[knob]
+    asked = getattr(e, source)
+    require(len(asked) > 0, f"{source} is an empty grid")
     values = tuple(
         to_internal(e.l1_convention, a, d_in, d_sae) if knob == "l1_coeff" else a for a in asked
     )
-    grid = {knob: values, "lr": (e.lr,), "lr_warmup": (e.lr_warmup,), "lr_decay": (e.lr_decay,)}
-    if knob == "l0_target" and "l1_coeff" in spec.hypers():  # where the control starts from
-        grid["l1_coeff"] = (to_internal(e.l1_convention, e.l1[len(e.l1) // 2], d_in, d_sae),)
+    numbers = fallback(recipe, spec)
+    if knob == "l0_target":  # where the control starts from
+        toy = recipe_row(recipe).toy
+        numbers |= {name: toy[name] for name in COEFFICIENTS if name in spec.hypers()}
+    grid = {name: (number,) for name, number in numbers.items()}
+    grid |= {knob: values, "lr": (e.lr,), "lr_warmup": (e.lr_warmup,), "lr_decay": (e.lr_decay,)}
     if "l1_warmup" in spec.hypers():
         grid["l1_warmup"] = (e.l1_warmup,)
     n_steps = e.n_steps or -(-round(e.firings_per_feature * n_features / e.l0) // e.batch_size)

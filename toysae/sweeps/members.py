@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ToysaeError, require
-from ..sae import SAESpec, resolve_hypers
+from ..sae import SAESpec, recipe_row, resolve_hypers
 from ..training import Group
-from ..training.optimiser import HYPERS
+from ..training.optimiser import declared
 from ..worlds import World, stack
 
 Grid = Mapping[str, float | Sequence[float]]
@@ -40,7 +40,7 @@ def member_grid(
     for name, values in axes.items():
         require(len(values) > 0, f"{name} is an empty grid: give at least one value")
     require(len(sae_seeds) > 0, "no SAE seeds: give at least one")
-    declared = {**spec.hypers(), **{hyper.name: hyper for hyper in HYPERS}}
+    read = declared(spec, given)
     rows = []
     for point in itertools.product(*axes.values()):
         try:
@@ -48,11 +48,22 @@ def member_grid(
         except (TypeError, ValueError) as error:
             raise ToysaeError(f"hyperparameters {dict(zip(axes, point, strict=True))} "
                               "must be numbers") from error  # fmt: skip
-        row = resolve_hypers(declared, values)
+        row = resolve_hypers(read, values)
         spec.check_hypers(row)
         rows.extend(row for _ in sae_seeds)
-    hypers = {name: np.array([row[name] for row in rows], np.float32) for name in declared}
+    hypers = {name: np.array([row[name] for row in rows], np.float32) for name in read}
     return hypers, np.tile(np.asarray(sae_seeds, np.int32), len(rows) // len(sae_seeds))
+
+
+def fallback(recipe: str, spec: SAESpec, settings: str = "toy") -> dict[str, float]:
+    """A recipe's own numbers among those that its spec reads.
+
+    Raises:
+        ToysaeError: see :meth:`toysae.sae.Recipe.numbers`.
+    """
+    numbers = recipe_row(recipe).numbers(settings, spec.d_in, spec.d_sae)
+    read = declared(spec, numbers)
+    return {name: value for name, value in numbers.items() if name in read}
 
 
 def make_group(

@@ -12,7 +12,7 @@ from ..recovery.probe import recovery_probe
 from ..sae import SAE, SAESpec, make_spec
 from ..training import Trained, train_group
 from ..worlds import World
-from .members import make_group
+from .members import fallback, make_group
 from .progress import Progress
 from .scoring import score_group
 
@@ -55,6 +55,7 @@ def train(
     n_eval: int = 65_536,
     curve_points: int = 40,
     quiet: bool = False,
+    settings: str = "toy",
     **hypers: float | Sequence[float],
 ) -> TrainResult:
     """Trains every combination of the given numbers and seeds in one compiled program.
@@ -71,6 +72,9 @@ def train(
         n_eval: samples that the scores are measured on.
         curve_points: about how many points the learning curves have.
         quiet: no progress bar.
+        settings: where numbers that are not given come from: "toy", the row of
+            :data:`toysae.sae.RECIPES`, all but the one that sparsity hangs on; or "paper", the
+            recipe's source. With a spec: from its parts' own defaults.
         **hypers: what the recipe reads, one number or a list: ``l1_coeff=[0.03, 0.1]``,
             ``lr=1e-3``, ``lr_decay=0.2``, ``k=8``.
 
@@ -86,7 +90,9 @@ def train(
         require(d_sae is None and init is None, "d_sae and init belong into the spec given")
         spec = recipe
     else:
-        spec = make_spec(recipe, world.d_in, d_sae if d_sae is not None else world.n_features, init)
+        d_sae = world.n_features if d_sae is None else d_sae
+        spec = make_spec(recipe, world.d_in, d_sae, init)
+        hypers = {**fallback(recipe, spec, settings), **hypers}
     group = make_group([world], [data_seed], spec, hypers, sae_seeds, batch_size)
     with Progress({world.name: n_steps * group.n_rows}, batch_size, (), quiet) as progress:
         trained = train_group(

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from ..keys import named_key
 from ..sae import SAE, Hypers, SAESpec, finished
 from ..worlds import World
-from .optimiser import HYPERS
+from .optimiser import declared
 from .resampling import due_steps, resample_member
 from .state import (
     Member,
@@ -61,7 +61,7 @@ class Group:
     def once_started(self) -> "Group":
         """The group as its steps see it: without what only the init reads."""
         spec = self.spec.once_started()
-        read = {*spec.hypers(), *(hyper.name for hyper in HYPERS)}
+        read = declared(spec, self.hypers)
         hypers = {name: value for name, value in self.hypers.items() if name in read}
         return replace(self, spec=spec, hypers=hypers)
 

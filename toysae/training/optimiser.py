@@ -1,10 +1,13 @@
 """Adam with a warm-up and a decay of the learning rate; every number may differ by member."""
 
+from collections.abc import Iterable
+
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ..sae.part import Hyper, Hypers
+from ..sae import Hyper, Hypers, Params, SAESpec
 
 HYPERS = (
     Hyper("lr", default=1e-3, low=0.0),
@@ -15,6 +18,24 @@ HYPERS = (
 )
 """`lr_warmup` and `lr_decay` are the fractions of training over which lr rises from 0 at the
 start and falls to 0 at the end."""
+
+OPTIONAL = (Hyper("grad_clip", low=1e-12),)
+"""Read only where given, because clipping is one more pass over all gradients: the largest
+length of a member's whole gradient, in units of our loss."""
+
+
+def declared(spec: SAESpec, given: Iterable[str] = ()) -> dict[str, Hyper]:
+    """Every number that training a spec reads, by name; optional ones if among the `given`."""
+    optional = [hyper for hyper in OPTIONAL if hyper.name in given]
+    return {**spec.hypers(), **{hyper.name: hyper for hyper in (*HYPERS, *optional)}}
+
+
+def clipped(grad: Params, h: Hypers) -> Params:
+    """The gradient, no longer than `grad_clip`, if the member has one."""
+    if "grad_clip" not in h:
+        return grad
+    length = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(grad)))
+    return jax.tree.map(lambda g: g * jnp.minimum(1.0, h["grad_clip"] / (length + 1e-12)), grad)
 
 
 def adam(h: Hypers) -> optax.GradientTransformation:

@@ -22,7 +22,7 @@ from ..sae import (
 )
 from ..sae.running import next_stats
 from ..worlds import World
-from .optimiser import adam, learning_rate
+from .optimiser import adam, clipped, learning_rate
 
 _INIT_SAMPLES = 4096
 _DIVERGED = 1e6  # loss over mean ||x||^2 beyond which a member counts as diverged
@@ -100,7 +100,7 @@ def member_step(
     bound = _DIVERGED * (jnp.mean(jnp.sum(x * x, -1)) + 1e-12)
     diverged = member.diverged | ~(loss < bound)
     grad = grad.replace(W_dec=spec.decoder.project(member.params.W_dec, grad.W_dec))
-    grad = jax.tree.map(lambda g: jnp.where(diverged, 0.0, g), grad)
+    grad = jax.tree.map(lambda g: jnp.where(diverged, 0.0, g), clipped(grad, h))
     direction, opt = adam(h).update(grad, member.opt)
     lr = jnp.where(diverged, 0.0, learning_rate(h, progress))
     params = jax.tree.map(lambda p, u: p - lr * u, member.params, direction)

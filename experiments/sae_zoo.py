@@ -1,0 +1,40 @@
+"""Every kind of SAE at the same L0, on an easy and a strongly interfering world."""
+
+from toysae import Experiment
+
+experiment = Experiment(
+    question="Which kind of SAE recovers the true features, when all fire as many latents as "
+    "there are features?",
+    expected="On the easy world most kinds recover nearly all. The ones that hold their decoder "
+    "orthogonal cannot, and Matryoshka's nested losses make early latents hold several features. "
+    "Iterative encoders (FISTA, OMP) pay no amortisation gap, so they lead where features "
+    "interfere.",
+    run_time="about 30 min on 2 CPU cores",
+    worlds=("sphere",),
+    d_in=24,
+    ratios=(1.5, 4),
+    l0=3.0,
+    recipes=(
+        "tied", "tied-gain", "untied", "untied-similar", "interim-report-2022", "svd",
+        "untied-resampled", "held-orthogonal", "held-orthogonal-tied", "frequency-aware",
+        "p-annealing-2024", "anthropic-april-2024", "anthropic-january-2025", "gated", "jumprelu",
+        "topk", "gao-topk-2024", "abstopk", "batchtopk", "batchtopk-2024", "ortsae-2025",
+        "matryoshka", "matryoshka-2025", "mlp", "lista", "mp-sae-2025", "omp", "fista",
+    ),
+    ceiling=False,
+    sizes=(1.0,),
+    l1=(0.03, 0.1, 0.3, 0.6),
+    l0_target=(2.0, 3.0, 4.5, 6.0),
+    match_l0=True,
+    world_seeds=3,
+    n_steps=6000,
+    lr=3e-3,
+    lr_decay=0.3,
+    n_eval=16_384,
+    curve_points=8,
+    figures=("scores_by_recipe", "mcs_by_recipe", "recovery_by_l0"),
+    smoke={
+        "d_in": 12, "ratios": (1.5,), "recipes": ("tied", "untied", "topk", "jumprelu"),
+        "l0_target": (2.0, 3.0), "l0": 2.0, "world_seeds": 2, "n_steps": 1500, "n_eval": 4096,
+    },
+)  # fmt: skip

@@ -1,0 +1,121 @@
+"""What a row of the table of recipes is, and what its rows are made of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ..errors import ToysaeError, unknown
+from .activations import BatchTopK
+from .decoders import Normalised, UnitNorm
+from .loss_scale import to_internal
+from .matryoshka import Matryoshka
+from .part import Part
+from .penalties import Penalty, Sum
+
+Parts = dict[str, Part]
+Numbers = Mapping[str, float]
+
+KNOBS = ("l0_target", "l1_coeff", "l0_coeff", "k")
+"""The numbers that sparsity hangs on: a recipe's own is the first of these that it reads."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One row of the table.
+
+    Attributes:
+        about: one line, with the source.
+        parts: (d_in, d_sae) -> the axes in which it differs from SAESpec's defaults.
+        toy: numbers with which it recovers an easy toy world: true L0 near 3, coefficients of
+            mean 1/2, some 5,000 steps of 256 samples. Those besides its knob (see `KNOBS`) are
+            what a number that is not given falls back to.
+        paper: its source's own numbers, as stated there: those that training reads under our
+            names, and what else it says (`batch_size`, `n_steps`, `d_sae`).
+        convention: whose `l1_coeff` the paper's is; see :mod:`toysae.sae.loss_scale`.
+        notes: what else the source does, and where the row departs from it.
+        easy: the world it is held to. A recipe that cannot represent a random dictionary names
+            one that it can.
+        signed: False where a latent may stand for either end of its axis, so that only |cos|
+            says what it found.
+    """
+
+    about: str
+    parts: Callable[[int, int], Parts]
+    toy: Numbers
+    paper: Numbers = field(default_factory=dict)
+    convention: str = "internal"
+    notes: str = ""
+    easy: str = "sphere"
+    signed: bool = True
+
+    def knob(self) -> str:
+        """The number its sparsity hangs on; "" if none."""
+        return next((name for name in KNOBS if name in self.toy), "")
+
+    def numbers(self, settings: str, d_in: int, d_sae: int) -> dict[str, float]:
+        """What numbers that are not given fall back to.
+
+        Args:
+            settings: "toy", without the knob: what it should be depends on the world; or
+                "paper", with its L1 coefficient in our convention.
+            d_in: input dimension.
+            d_sae: number of latents.
+
+        Raises:
+            ToysaeError: other settings, or a recipe without a paper's.
+        """
+        if settings == "toy":
+            return {name: value for name, value in self.toy.items() if name != self.knob()}
+        if settings != "paper":
+            raise unknown("settings", settings, ("toy", "paper"))
+        if not self.paper:
+            raise ToysaeError(
+                f'no paper gives settings for "{self.about}": use settings="toy", or a published '
+                "recipe (toysae list)"
+            )
+        numbers = dict(self.paper)
+        if "l1_coeff" in numbers:
+            numbers["l1_coeff"] = to_internal(self.convention, numbers["l1_coeff"], d_in, d_sae)
+        return numbers
+
+
+def nested_widths(d_sae: int, parts: tuple[int, ...] = (8, 4, 2, 1)) -> tuple[int, ...]:
+    """An eighth, a quarter, a half and all of `d_sae`, or other parts, without repetition."""
+    return tuple(sorted({max(d_sae // part, 1) for part in parts}))
+
+
+MONO = UnitNorm("pre", "geometric_median")
+"""The decoder of Towards Monosemanticity."""
+
+NORMED = Normalised("none")
+"""The decoder of Sharkey et al. 2022 and of Cunningham et al. 2023."""
+
+
+def mono(**parts: Part) -> Callable[[int, int], Parts]:
+    """Parts on the unit-norm decoder of Towards Monosemanticity."""
+    return lambda d, s: {"decoder": MONO, **parts}
+
+
+def penalised(*penalties: Penalty, **parts: Part) -> Callable[[int, int], Parts]:
+    return mono(penalty=Sum(penalties), **parts)
+
+
+def matryoshka(
+    *penalties: Penalty, parts: tuple[int, ...] = (8, 4, 2, 1)
+) -> Callable[[int, int], Parts]:
+    return lambda d, s: {
+        "decoder": MONO, "activation": BatchTopK(), "penalty": Sum(penalties),
+        "objective": Matryoshka(nested_widths(s, parts)),
+    }  # fmt: skip
+
+
+FAST = {"lr": 3e-3, "lr_decay": 0.3}
+L1_TOY = {"l1_coeff": 0.15, **FAST}
+TIED_TOY = {**L1_TOY, "l1_coeff": 0.2}
+K_TOY = {"k": 4.0, **FAST}
+AUX_TOY = {"aux_coeff": 1.0, "aux_fraction": 0.1, "dead_window": 20.0, **K_TOY}
+JUMP_TOY = {"l0_coeff": 0.015, "bandwidth": 0.1, "threshold_init": 0.1, **FAST}
+
+HEDGES = (
+    "early latents must reconstruct by themselves and so hold several features of a random "
+    "dictionary (hedging): it is held to an orthonormal one"
+)

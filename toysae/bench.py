@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from jaxtyping import Array
 
 from .disk import write
 from .errors import require, unknown
-from .sae import make_spec
+from .sae import RECIPES, make_spec
 from .sweeps.members import make_group
 from .sweeps.results import provenance
-from .training import Group, advance, start
+from .training import Group, TrainState, advance, start
 from .worlds import World, make_world
 
 
@@ -46,6 +46,20 @@ PRESETS = {
 }
 
 
+def _recipe_presets() -> dict[str, Preset]:
+    """Every compiled program among the recipes at two sizes, by `recipe@size`."""
+    sizes = {"small": (64, 128, 256, 4), "medium": (256, 512, 1024, 1)}
+    programs = {make_spec(name, 16, 32).once_started(): name for name in reversed(RECIPES)}
+    return {
+        f"{recipe}@{size}": Preset(recipe, *shape)
+        for size, shape in sizes.items()
+        for recipe in reversed(programs.values())
+    }
+
+
+RECIPE_PRESETS = _recipe_presets()
+BASELINE = "untied"
+
 WORLD_PRESETS: dict[str, dict[str, Any]] = {
     "sphere-1k": {"n_features": 1024, "d_in": 64, "l0": 20.0, "probs": "zipf", "exponent": 0.5},
     "sphere-16k": {"n_features": 16_384, "d_in": 64, "l0": 20.0, "probs": "zipf", "exponent": 0.5},
@@ -63,8 +77,8 @@ class BenchOptions:
     """What to time.
 
     Attributes:
-        preset: names of presets; all of training if none is given. "worlds" stands for all
-            of sampling.
+        preset: names of presets; all of plain training if none is given. "worlds" stands for
+            all of sampling, "recipes" for every recipe beside the plain SAE at two sizes.
         seconds: about how long each round of timing lasts.
         rounds: rounds; the median is reported, matmul and training alternate.
         out: a JSON file for the numbers with their provenance.
@@ -87,16 +101,18 @@ def bench(options: BenchOptions) -> pd.DataFrame:
     """
     require(options.seconds > 0, f"seconds {options.seconds} must be more than 0")
     require(options.rounds >= 1, f"rounds {options.rounds} must be at least 1")
-    names = [
-        name
-        for given in options.preset or tuple(PRESETS)
-        for name in (tuple(WORLD_PRESETS) if given == "worlds" else (given,))
-    ]
+    kinds = {"worlds": WORLD_PRESETS, "recipes": RECIPE_PRESETS}
+    given = options.preset or tuple(PRESETS)
+    names = [name for one in given for name in kinds.get(one, (one,))]
+    timers = {
+        **dict.fromkeys(PRESETS, _time_preset),
+        **dict.fromkeys(WORLD_PRESETS, _time_world),
+        **dict.fromkeys(RECIPE_PRESETS, _time_recipe),
+    }
     for name in names:
-        if name not in PRESETS | WORLD_PRESETS:
-            raise unknown("preset", name, [*PRESETS, *WORLD_PRESETS, "worlds"])
-    timers = {name: _time_preset if name in PRESETS else _time_world for name in names}
-    frame = pd.DataFrame([time_it(name, options) for name, time_it in timers.items()])
+        if name not in timers:
+            raise unknown("preset", name, [*PRESETS, *kinds, *WORLD_PRESETS, *RECIPE_PRESETS])
+    frame = pd.DataFrame([timers[name](name, options) for name in names])
     frame.attrs["import_s"] = import_seconds()
     print(f"import toysae: {frame.attrs['import_s']:.2f} s", file=sys.stderr)
     if options.out is not None:
@@ -118,42 +134,68 @@ def import_seconds() -> float:
 def _group(p: Preset) -> Group:
     world = make_world("sphere", d_in=p.d_in, n_features=p.n_features)
     spec = make_spec(p.recipe, p.d_in, p.d_sae)
-    return make_group([world], [0], spec, {"l1_coeff": 0.1}, range(p.n_members), p.batch_size)
+    numbers = RECIPES[p.recipe].toy
+    return make_group([world], [0], spec, numbers, range(p.n_members), p.batch_size)
+
+
+class _Trainer:
+    """One group in steady training: `rate()` trains about `seconds` more and measures."""
+
+    def __init__(self, p: Preset, seconds: float):
+        self.preset, self.group, self.total = p, _group(p), jnp.float32(1e6)
+        self.compile_s = self._until(1, start(self.group))
+        self.chunk = max(int(seconds * 10 / self._until(11)), 10)
+
+    def _until(self, step: int, state: TrainState | None = None) -> float:
+        begun = time.perf_counter()
+        self.state = advance(state or self.state, self.group, jnp.int32(step), self.total)
+        self.state.loss.block_until_ready()
+        return time.perf_counter() - begun
+
+    def rate(self) -> float:
+        """SAE-samples/s."""
+        samples = self.chunk * self.preset.batch_size * self.preset.n_members
+        return samples / self._until(int(self.state.step) + self.chunk)
+
+
+def _described(p: Preset, samples: list[float]) -> dict[str, float | str]:
+    return {
+        "recipe": p.recipe,
+        "shape": f"d {p.d_in} / {p.n_features} features / {p.d_sae} latents",
+        "SAEs": p.n_members,
+        "k SAE-samples/s": round(float(np.median(samples)) / 1e3, 1),
+        "low": round(min(samples) / 1e3, 1),
+        "high": round(max(samples) / 1e3, 1),
+    }
 
 
 def _time_preset(name: str, options: BenchOptions) -> dict[str, float | str]:
     p = PRESETS[name]
-    group = _group(p)
-    total = jnp.float32(1e6)
-    begun = time.perf_counter()
-    state = advance(start(group), group, jnp.int32(1), total)
-    state.loss.block_until_ready()
-    compile_s = time.perf_counter() - begun
-    begun = time.perf_counter()
-    state = advance(state, group, jnp.int32(11), total)
-    state.loss.block_until_ready()
-    chunk = max(int(options.seconds * 10 / (time.perf_counter() - begun)), 10)
-    samples, matmul = [], []
-    for _ in range(options.rounds):
-        matmul.append(matmul_rate())
-        until = state.step + chunk
-        begun = time.perf_counter()
-        state = advance(state, group, until, total)
-        state.loss.block_until_ready()
-        samples.append(chunk * p.batch_size * p.n_members / (time.perf_counter() - begun))
-    rate = float(np.median(samples))
+    trainer = _Trainer(p, options.seconds)
+    rounds = [(matmul_rate(), trainer.rate()) for _ in range(options.rounds)]
+    matmul, samples = map(list, zip(*rounds, strict=True))
     share = np.median(np.array(samples) / np.array(matmul)) * 10 * p.d_in * p.d_sae
     return {
         "preset": name,
-        "recipe": p.recipe,
-        "shape": f"d {p.d_in} / {p.n_features} features / {p.d_sae} latents",
-        "SAEs": p.n_members,
-        "k SAE-samples/s": round(rate / 1e3, 1),
-        "low": round(min(samples) / 1e3, 1),
-        "high": round(max(samples) / 1e3, 1),
+        **_described(p, samples),
         "share of matmul": round(float(share), 3),
         "matmul GFLOP/s": round(float(np.median(matmul)) / 1e9, 1),
-        "compile s": round(compile_s, 2),
+        "compile s": round(trainer.compile_s, 2),
+    }
+
+
+def _time_recipe(name: str, options: BenchOptions) -> dict[str, float | str]:
+    """A recipe's rate beside the plain SAE's of the same size, the two taking turns."""
+    p = RECIPE_PRESETS[name]
+    plain, trainer = (_Trainer(one, options.seconds) for one in (replace(p, recipe=BASELINE), p))
+    rounds = [(plain.rate(), trainer.rate()) for _ in range(options.rounds)]
+    baseline, samples = map(list, zip(*rounds, strict=True))
+    ratio = np.median(np.array(samples) / np.array(baseline))
+    return {
+        "preset": name,
+        **_described(p, samples),
+        f"of {BASELINE}": round(float(ratio), 3),
+        "compile s": round(trainer.compile_s, 2),
     }
 
 

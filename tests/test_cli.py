@@ -47,6 +47,8 @@ RECOVERY = str(ROOT / "experiments" / "recovery.py")
         (["run", RECOVERY, "--sizes", "10000000"], ["GiB", "d_sae"]),
         (["run", RECOVERY, "--l1-convention", "sharky"], ["'sharky'", "known"]),
         (["bench", "--preset", "smal"], ["'smal'", "'small'"]),
+        (["bench", "--preset", "topk@smal"], ["'topk@smal'", "'topk@small'"]),
+        (["list", "gao-topk-2042"], ["'gao-topk-2042'", "'gao-topk-2024'"]),
         (["score"], ["name an SAE"]),
         (["score", "here"], ["--world NAME"]),
         (["score", "here", "--world", "spere"], ["'spere'", "'sphere'"]),
@@ -93,6 +95,21 @@ def test_list_names_every_experiment_and_world(capsys, monkeypatch):
     printed = capsys.readouterr().out
     for word in ("recovery.py", "interim-report", "held-orthogonal", "svd-data"):
         assert word.split("-")[0] in printed
+
+
+def test_list_prints_a_recipe_whole(capsys):
+    main(["list", "gao-topk-2024"])
+    printed = capsys.readouterr().out
+    for word in ("Gao et al. 2024", "toy: k", "paper: lr", "0.0001", "token by token"):
+        assert word in printed
+
+
+def test_bench_times_a_recipe_beside_the_plain_one(capsys, tmp_path):
+    out = tmp_path / "b.json"
+    main(["bench", "--preset", "tied@small", "--seconds", "0.01", "--rounds", "1",
+          "--out", str(out)])  # fmt: skip
+    row = json.loads(out.read_text())["rows"][0]
+    assert row["recipe"] == "tied" and row["of untied"] > 0 and row["low"] <= row["high"]
 
 
 def test_world_prints_its_card(capsys):

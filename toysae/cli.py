@@ -140,9 +140,11 @@ def _list(args: list[str]) -> None:
     from .worlds.probabilities import TAILS
 
     if args and args[0] in RECIPES:
-        return _print_recipe(args[0])
+        _print_recipe(args[0])
+        return
     directory = Path(args[0]) if args else Path("experiments")
-    require(directory.is_dir(), f"{directory} is no directory: give the one with your experiments")
+    if not directory.is_dir():
+        raise unknown("recipe or directory of experiments", args[0], RECIPES)
     table = Table("experiment", "question", "run time", title=f"experiments in {directory}")
     for file in sorted(directory.glob("*.py")):
         experiment = load_experiment(file)

@@ -6,8 +6,20 @@ import numpy as np
 import pytest
 
 from toysae.recovery import mmcs
-from toysae.sae import INITS, RECIPES, make_spec
+from toysae.sae import (
+    INITS,
+    RECIPES,
+    AuxK,
+    FrequencyAware,
+    InitData,
+    L0Step,
+    ToL0,
+    make_spec,
+)  # fmt: skip
 from toysae.sae.decoders import Normalised, Orthonormal, TightFrame, UnitNorm
+from toysae.sae.inits import Orthogonal, Short
+from toysae.sae.l0_control import controlled
+from toysae.sae.penalties import L1, GatedAux, Sum
 from toysae.sweeps.members import make_group
 from toysae.training import advance, start, trained
 from toysae.training.optimiser import declared
@@ -102,3 +114,52 @@ def test_recipes_that_differ_only_in_the_init_share_a_program(world):
         assert int(state.step) == 1
         sizes.append(advance._cache_size())
     assert len(set(sizes)) == 1
+
+
+# Rows
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_row_names_numbers_that_its_parts_read(name):
+    row, spec = RECIPES[name], make_spec(name, D, 32)
+    beyond = {"batch_size", "n_steps", "d_sae"}  # what a paper says besides
+    read = declared(spec, ["grad_clip"])
+    assert set(row.toy) <= set(read) and set(row.paper) - beyond <= set(read)
+    assert row.knob() in row.toy and row.knob() not in row.numbers("toy", D, 32)
+    assert row.about and "\n" not in row.about and len(row.about) < 100
+    if name[-4:].isdigit() or name.startswith(
+        "synth"
+    ):  # a published recipe says how it was trained
+        assert row.paper
+    missing = [n for n, h in spec.hypers().items() if h.default is None and n not in row.toy]
+    assert missing == []  # the toy numbers are complete
+
+
+def test_a_papers_l1_comes_in_our_convention():
+    row = RECIPES["interim-report-2022"]
+    assert row.numbers("paper", D, 32)["l1_coeff"] == pytest.approx(row.paper["l1_coeff"] * D / 32)
+    row = RECIPES["cunningham-2023"]
+    assert row.numbers("paper", D, 32)["l1_coeff"] == pytest.approx(8.6e-4 * D)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "driven"),
+    [
+        (Sum((L1(), GatedAux())), Sum((ToL0(L1()), GatedAux()))),
+        (Sum((FrequencyAware(L1()),)), Sum((ToL0(FrequencyAware(L1())),))),
+        (L0Step(), ToL0(L0Step())),
+        (Sum((ToL0(L1()),)), Sum((ToL0(L1()),))),
+        (Sum((AuxK(),)), None),
+        (Sum(), None),
+    ],
+)
+def test_control_takes_hold_of_the_sparsity_cost_alone(penalty, driven):
+    assert controlled(penalty) == driven
+
+
+def test_short_rows_have_the_length_asked_for():
+    data = InitData(jnp.ones((4, D)), jnp.ones((D, 8)), jnp.ones((8, D)))
+    h = {"dec_scale": jnp.float32(0.1), "enc_scale": jnp.float32(2.0)}
+    dec, enc = Short(init=Orthogonal()).directions(jax.random.key(0), 32, data, h)
+    np.testing.assert_allclose(np.linalg.norm(dec, axis=1), 0.1, rtol=1e-5)
+    np.testing.assert_allclose(enc, 2 * dec, rtol=1e-6)

@@ -10,6 +10,7 @@ import pytest
 
 from toysae import Experiment, ToysaeError
 from toysae.disk import write
+from toysae.sae import RECIPES
 from toysae.sweeps import Results, load_experiment, members, run, summarise_runs
 from toysae.sweeps.experiment import cells
 from toysae.worlds import make_world
@@ -352,3 +353,20 @@ def test_the_summary_has_one_line_an_arm(finished):
         pairs = [rows.loc[rows["world_seed"] == seed, "mmcs"] for seed in (0, 1)]
         means = {f"{(a + b) / 2:.3f}" for a in pairs[0] for b in pairs[1]}
         assert line["mmcs"].split(" ± ")[0] in means
+
+
+def test_match_l0_drives_every_recipe_that_can_be_driven():
+    e = replace(TINY, match_l0=True, l0_target=(2.0, 3.0), l1=(0.1,), ratios=(2,),
+                recipes=("untied", "gated", "topk", "jumprelu", "fista"))  # fmt: skip
+    plan = {cell.recipe: cell for cell in cells(e)}
+    knobs = {recipe: cell.knob for recipe, cell in plan.items()}
+    assert knobs == {"untied": "l0_target", "gated": "l0_target", "topk": "k",
+                     "jumprelu": "l0_target", "fista": "l1_coeff"}  # fmt: skip
+    for recipe, cell in plan.items():
+        grid = dict(cell.grid)
+        assert grid[cell.knob] == ((0.1,) if recipe == "fista" else (2.0, 3.0))
+    assert dict(plan["jumprelu"].grid)["l0_coeff"] == (RECIPES["jumprelu"].toy["l0_coeff"],)
+    assert dict(plan["jumprelu"].grid)["bandwidth"] == (RECIPES["jumprelu"].toy["bandwidth"],)
+    assert dict(plan["gated"].grid)["l1_coeff"] == (RECIPES["gated"].toy["l1_coeff"],)
+    plain = {cell.recipe: cell.knob for cell in cells(replace(e, match_l0=False))}
+    assert plain["untied"] == "l1_coeff" and plain["jumprelu"] == "l0_coeff"

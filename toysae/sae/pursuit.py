@@ -2,8 +2,9 @@
 
 Nothing is learned in these encoders. They read the dictionary's directions; rows of any length
 will do, since codes are divided by it. The codes are returned as pre-activations, so that a ReLU
-leaves them as they are. k may differ by member: steps from the k-th on are masked, and every
-member pays for `n_steps`.
+leaves them as they are. k may differ by member: steps from the k-th on are masked. Every member
+pays for the largest k of its group with OMP, and for `n_steps` with Matching Pursuit, through
+which the gradient runs.
 """
 
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def orthogonal_matching_pursuit(
         x: inputs.
         D: dictionary rows.
         k: steps taken, at most `n_steps`; it may be traced.
-        n_steps: steps computed (static). Memory: `batch * n_steps * (d_in + 3 n_steps)`.
+        n_steps: the most steps there can be (static). Memory: `batch * n_steps * (d_in + 3 n_steps)`.
         positive: non-negative codes, or any sign.
     """
     rows, lengths = _directions(D)
@@ -129,7 +130,8 @@ def orthogonal_matching_pursuit(
 
     slots = jnp.zeros((n_samples, n_steps), jnp.int32)
     carry = (empty(n_steps, x.shape[-1]), empty(n_steps, n_steps), empty(n_steps), slots)
-    _, _, z, slots = jax.lax.fori_loop(0, n_steps, step, carry)
+    taken = jnp.clip(jnp.ceil(k), 0, n_steps).astype(jnp.int32)
+    _, _, z, slots = jax.lax.fori_loop(0, taken, step, carry)
     codes = jnp.zeros((n_samples, n_rows), x.dtype).at[samples[:, None], slots].add(z)
     return (codes / lengths).reshape(*x.shape[:-1], -1)
 
@@ -183,7 +185,7 @@ class _Pursuit(Encoder):
     """Base of the greedy encoders.
 
     Attributes:
-        n_steps: steps computed, at least every member's k.
+        n_steps: the most steps there can be, at least every member's k.
     """
 
     n_steps: int = 16

@@ -92,7 +92,8 @@ def orthogonal_matching_pursuit(
         x: inputs.
         D: dictionary rows.
         k: steps taken, at most `n_steps`; it may be traced.
-        n_steps: the most steps there can be (static). Memory: `batch * n_steps * (d_in + 3 n_steps)`.
+        n_steps: the most steps there can be (static). Memory: `batch * n_steps * (d_in + 3
+            n_steps)`.
         positive: non-negative codes, or any sign.
     """
     rows, lengths = _directions(D)

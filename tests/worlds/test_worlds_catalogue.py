@@ -274,6 +274,7 @@ def test_card_equals_numpy(name):
         ("low-rank", {"rank": 65}, "rank 65"),
         ("absorption", {"p_child": 0.5}, "p_child 0.5"),
         ("exclusive-pair", {"p_first": 0.9, "p_second": 0.5}, "have probability 1.4"),
+        ("exclusive-pair", {"p_both": 0.1}, "p_both 0.1 is over p_first or p_second"),
         ("matryoshka-tree", {"p_child_given_parent": 0.4}, "exclude each other"),
         ("hedging", {"p_parent": 1.5}, "p_parent 1.5"),
     ],

@@ -185,9 +185,8 @@ BAD = np.array([[1.0, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1]])
 @pytest.mark.parametrize(
     ("build", "match"),
     [
-        (lambda: from_factors(np.array([0.1, 1.0]), np.zeros((2, 1))), "within (0, 1)"),
-        (lambda: from_factors(np.array([0.1, 0.0]), np.zeros((2, 1))), "feature [1]"),
-        (lambda: from_factors(np.array([0.1, np.nan]), np.zeros((2, 1))), "within (0, 1)"),
+        (lambda: from_factors(np.array([0.1, 1.0]), np.zeros((2, 1))), "must be in (0, 1)"),
+        (lambda: from_factors(np.array([0.1, 0.0]), np.zeros((2, 1))), "0.0 of feature 1 must"),
         (lambda: from_factors(np.full(2, 0.1), np.zeros((3, 1))), "must be [n_features = 2, rank]"),
         (lambda: from_factors(np.full(2, 0.1), np.zeros((2, 3))), "lower the rank"),
         (lambda: from_factors(np.full(2, 0.1), np.full((2, 1), np.inf)), "not finite"),

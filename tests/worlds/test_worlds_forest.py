@@ -286,7 +286,7 @@ THREE = np.array([-1, 0, 0])
         (lambda: forest(np.array([-2, 0]), Q[:2]), "out of range"),
         (lambda: forest(np.array([], int), Q[:0]), "integers"),
         (lambda: forest(THREE, Q), "must be [n_features = 3]"),
-        (lambda: forest(THREE, np.array([0.5, 0.0, 0.1])), "must be in (0, 1]"),
+        (lambda: forest(THREE, np.array([0.5, 0.0, 0.1])), "0.0 of feature 1 must be in (0, 1]"),
         (lambda: forest(THREE, np.array([0.5, 0.6, 0.1])), "feature 1 cannot have probability 0.6"),
         (lambda: forest(THREE, np.array([0.5, 0.3, 0.3]), True), "at most 0.2"),
         (lambda: forest(THREE, np.full(3, 0.1), compensate="exat"), "did you mean 'exact'"),

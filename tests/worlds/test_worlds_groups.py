@@ -169,7 +169,7 @@ def test_bursts_are_a_markov_chain(persistence):
         (lambda: pairs(np.full(2, 0.7), 0.2), "cannot co-occur in only 0.2"),
         (lambda: pairs(np.full(2, 0.1), 1.2), "co_occurrence 1.2"),
         (lambda: exactly_k(np.array([0.5, 0.7])), "l0 1.2 must be a whole number"),
-        (lambda: exactly_k(np.array([1.0, 0.5, 0.5])), "must be below 1"),
+        (lambda: exactly_k(np.array([1.0, 0.5, 0.5])), r"1.0 of feature 0 must be in \[0, 1\)"),
         (lambda: compositional(np.full(6, 0.1), 2, 2), "multiple of"),
         (lambda: compositional(np.arange(8) / 20, 2, 2), "equally often"),
         (lambda: bursts(np.full(2, 0.1), -0.5), "persistence -0.5"),

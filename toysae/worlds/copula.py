@@ -16,6 +16,7 @@ from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing
 from .given_factors import ByArrival, OneByOne, parts
+from .probabilities import checked_probabilities
 
 SMALL = 256  # up to here each feature has a slot of its own
 _LEAST = 0.01  # of the own variance s^2, as in SAELens
@@ -101,7 +102,7 @@ def from_factors(
         ToysaeError: a probability outside (0, 1), arrays that are not finite or do not fit,
             a row of length 1 or more, or more factors than features.
     """
-    probs = inside(probs)
+    probs = checked_probabilities(probs, "(0, 1)")
     factors = checked_factors(factors, len(probs))
     return LowRankCopula(parts(probs, factors, everything=len(probs) <= SMALL), len(probs))
 
@@ -151,7 +152,7 @@ def dense_copula(
         ToysaeError: a probability outside (0, 1), or no such matrix; the message says how far
             the nearest valid one is.
     """
-    probs = inside(probs)
+    probs = checked_probabilities(probs, "(0, 1)")
     correlation = checked_correlation(correlation, len(probs))
     root = np.linalg.cholesky(correlation)
     threshold = -special.ndtri(probs)
@@ -198,18 +199,6 @@ def nearest_correlation(
     nearest = positive * np.outer(scale, scale)
     np.fill_diagonal(nearest, 1.0)
     return (nearest + nearest.T) / 2
-
-
-def inside(probs: np.ndarray) -> np.ndarray:
-    """Probabilities in float64, refused unless all lie in (0, 1)."""
-    probs = np.asarray(probs, np.float64)
-    require(probs.ndim == 1 and probs.size > 0, "firing probabilities must be a non-empty vector")
-    bad = np.flatnonzero(~((probs > 0) & (probs < 1)))
-    require(
-        bad.size == 0,
-        f"firing probability {probs[bad[:1]]} of feature {bad[:1]} must be strictly within (0, 1)",
-    )
-    return probs
 
 
 def checked_factors(factors: np.ndarray, n_features: int) -> np.ndarray:

@@ -84,7 +84,8 @@ def exactly_k(probs: Float[np.ndarray, " n_features"]) -> Firing:
             number.
 
     Raises:
-        ToysaeError: a probability outside [0, 1), a sum that is no whole number, or unequal probabilities of too many features.
+        ToysaeError: a probability outside [0, 1), a sum that is no whole number, or unequal
+            probabilities of too many features.
     """
     probs = checked_probabilities(probs)
     k = round(probs.sum())

@@ -5,6 +5,8 @@ Low rank: z = A u + s eps, at O(n_features rank) a sample, exact however many fe
 (see :mod:`toysae.worlds.given_factors`). Dense: any correlation matrix, for small worlds.
 """
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,26 +46,17 @@ class LowRankCopula(Firing):
     def fire(self, key: PRNGKeyArray, u: Float[Array, "n rank"]) -> Active:
         """Which features fire given the factors, so that others can share them."""
         drawn = [part.fire(named_key(key, type(part).__name__), u) for part in self.parts]
-        return side_by_side(drawn, self.total)
+        first = self.parts[0]  # with a slot for every feature it is the only one, see `parts`
+        in_order = isinstance(first, OneByOne) and first.slots == self.total
+        return replace(side_by_side(drawn), in_order=in_order)
 
 
-def side_by_side(drawn: list[Active], n_features: int) -> Active:
-    """Several draws over different features as one; slots are padded if they equal n_features,
-    which is the sign that a slot is a feature."""
-    if len(drawn) == 1:
-        return drawn[0]
-    n = drawn[0].on.shape[0]
-    indices = [active.indices for active in drawn]
-    on = [active.on for active in drawn]
-    if sum(each.shape[1] for each in on) == n_features:
-        indices.append(jnp.zeros((n, 1), jnp.int32))
-        on.append(jnp.zeros((n, 1), bool))
+def side_by_side(drawn: list[Active]) -> Active:
+    """Several draws over different features as one."""
+    indices = jnp.concatenate([active.indices for active in drawn], 1)
+    on = jnp.concatenate([active.on for active in drawn], 1)
     dropped = [active.dropped for active in drawn if active.dropped is not None]
-    return Active(jnp.concatenate(indices, 1), jnp.concatenate(on, 1), _total(dropped))
-
-
-def _total(counts: list[Array]) -> Array | None:
-    return sum(counts[1:], counts[0]) if counts else None
+    return Active(indices, on, sum(dropped[1:], dropped[0]) if dropped else None)
 
 
 @struct.dataclass
@@ -86,7 +79,7 @@ class DenseCopula(Firing):
         eps = jax.random.normal(key, (n, self.n_features))
         on = jnp.matmul(eps, self.root.T, precision=jax.lax.Precision.HIGHEST) > self.threshold
         indices = jnp.broadcast_to(jnp.arange(self.n_features, dtype=jnp.int32), on.shape)
-        return Active(indices, on)
+        return Active(indices, on, in_order=True)
 
 
 def from_factors(

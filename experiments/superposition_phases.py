@@ -4,12 +4,13 @@ Phase diagrams of two features in one dimension and three in two, trained beside
 the share of a dimension that each of 400 features in 30 dimensions gets; D* against sparsity.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from toysae.errors import require
 from toysae.plotting import superposition as draw
 from toysae.plotting.style import save
 from toysae.study import Study
@@ -64,8 +65,13 @@ class Options:
 
 
 def run(options: Options, out_dir: Path, figures_dir: Path) -> None:
-    """The whole study: three parts, four figures."""
+    """The whole study: three parts, four figures.
+
+    Raises:
+        ToysaeError: a count below 1, max_sparsity below 1, or a density outside (0, 1].
+    """
     o = options
+    _check(o)
     phases = pd.concat([_phases(o, n, m) for n, m in FORMS], ignore_index=True)
     table = phases.assign(excess=phases["loss"] / phases["closed_form"] - 1)
     table = table.groupby(["n_features", "d_hidden", "arrangement"])["excess"]
@@ -109,6 +115,15 @@ def run(options: Options, out_dir: Path, figures_dir: Path) -> None:
     )  # fmt: skip
     for name, table in (("phases", phases), ("dimensions", dimensions)):
         table.to_csv(out_dir / f"{name}.csv", index=False)
+
+
+def _check(o: Options) -> None:
+    for option in fields(o):
+        value = getattr(o, option.name)
+        if isinstance(value, int):
+            require(value >= 1, f"{option.name} {value} must be at least 1")
+    require(1 <= o.max_sparsity < np.inf, f"max_sparsity {o.max_sparsity} must be at least 1")
+    require(0 < o.curve_density <= 1, f"curve_density {o.curve_density} must be in (0, 1]")
 
 
 def _phases(o: Options, n_features: int, d_hidden: int) -> pd.DataFrame:

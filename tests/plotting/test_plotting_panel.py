@@ -6,7 +6,7 @@ import pytest
 
 from toysae.errors import ToysaeError
 from toysae.plotting.panel import panel_figure
-from toysae.plotting.style import save
+from toysae.plotting.style import OKABE_ITO, save
 from toysae.worlds import make_world
 from toysae.worlds.assemble import assemble
 from toysae.worlds.independent import independent
@@ -88,6 +88,22 @@ def test_references_stand_where_theory_says(world):
     }
     assert [line.get_ydata()[0] for line in dotted["Firing correlations"]] == [world.noise_edge]
     assert [line.get_xdata()[0] for line in dotted["Between features"]] == [world.welch_bound]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_bins_that_no_line_reaches_are_marked(world, together):
+    """Antipodal pairs: |cos| is 0 or 1, and nothing stands between."""
+    pairs = world_panel(make_world("antipodal", 0, d_in=8, n_features=16, l0=2.0), 256)
+    fig, _ = panel_figure({"pairs": pairs} | ({"world": world} if together else {}))
+    (ax,) = (ax for ax in fig.axes if ax.get_title() == "Between features")
+    marked = []
+    for line in ax.lines:
+        if line.get_marker() == "o" and line.get_color() == OKABE_ITO[0]:
+            x, every = np.asarray(line.get_xdata()), line.get_markevery()
+            marked += x[every if every is not None else slice(None)].tolist()
+    np.testing.assert_allclose(sorted(marked), [0.005, 0.995])
+    low, high = ax.get_xlim()
+    assert low < 0 and high > 1  # whole markers
 
 
 def test_long_lines_are_thinned_and_keep_their_ends():

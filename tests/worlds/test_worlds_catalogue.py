@@ -10,6 +10,7 @@ from toysae.worlds import WORLDS, make_world, sample, stack, world_card, world_f
 from toysae.worlds.catalogue import FIRINGS, PLAIN
 from toysae.worlds.dictionaries import welch_bound
 from toysae.worlds.probabilities import firing_probabilities
+from toysae.worlds.registry import _typed
 from toysae.worlds.world import combine, dense_acts
 
 SMALL = {"d_in": 12, "n_features": 24, "l0": 3.0}
@@ -274,13 +275,48 @@ def test_card_equals_numpy(name):
         ("low-rank", {"rank": 65}, "rank 65"),
         ("absorption", {"p_child": 0.5}, "p_child 0.5"),
         ("exclusive-pair", {"p_first": 0.9, "p_second": 0.5}, "have probability 1.4"),
+        ("exclusive-pair", {"p_both": 0.1}, "p_both 0.1 is over p_first or p_second"),
         ("matryoshka-tree", {"p_child_given_parent": 0.4}, "exclude each other"),
         ("hedging", {"p_parent": 1.5}, "p_parent 1.5"),
+        ("sphere", {"firing": "exclusive", "group_size": 4.5}, "group_size 4.5 must be a whole"),
+        ("sphere", {"firing": "exclusive", "group_size": "4"}, "group_size '4' must be a whole"),
+        ("sphere", {"d_in": True}, "d_in True must be a whole number"),
+        ("sphere", {"d_in": None}, "d_in None must be a whole number"),
+        ("sphere", {"n_features": np.inf}, "n_features inf must be a whole number"),
+        ("sphere", {"bias": np.nan}, "bias nan must be a finite number"),
+        ("sphere", {"l0": "5"}, "l0 '5' must be a finite number"),
+        ("sphere", {"rectify": 0.5}, "rectify 0.5 must be True or False"),
+        ("sphere", {"firing": 3}, "firing 3 must be a name"),
+        ("tms-5-2", {"n_steps": 10.5}, "n_steps 10.5 must be a whole number"),
     ],
 )
 def test_impossible_worlds_are_refused(name, fields, message):
     with pytest.raises(ToysaeError, match=message):
         make_world(name, 0, **fields)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"firing": "exclusive", "group_size": 4.0}, {"firing": "exclusive", "group_size": 4}),
+        ({"firing": "exclusive", "group_size": None}, {"firing": "exclusive"}),
+        ({"d_in": 6.0, "l0": 2}, {"d_in": 6, "l0": 2.0}),
+        ({"d_in": np.int64(6), "l0": np.float32(2)}, {"d_in": 6, "l0": 2.0}),
+        ({"rectify": 1.0}, {"rectify": True}),
+        ({"rectify": np.True_}, {"rectify": True}),
+    ],
+)
+def test_a_field_takes_any_number_that_is_of_its_type(given, meant):
+    """A grid and the command line know numbers only as floats."""
+    one, two = (make_world("sphere", 0, **(SMALL | fields)) for fields in (given, meant))
+    assert jax.tree.structure(one) == jax.tree.structure(two)
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+def test_every_field_declares_a_type_that_its_default_is_of():
+    for name in WORLDS:
+        for field, (kind, default) in WORLDS[name].fields.items():
+            assert type(_typed(field, kind, default)) is type(default), (name, field)
 
 
 def test_a_card_needs_a_batch():

@@ -7,6 +7,7 @@ import pytest
 from scipy import special, stats
 
 from toysae.errors import ToysaeError
+from toysae.worlds.assemble import assemble
 from toysae.worlds.copula import (
     LowRankCopula,
     dense_copula,
@@ -15,8 +16,13 @@ from toysae.worlds.copula import (
     low_rank_copula,
     nearest_correlation,
     random_factors,
+    side_by_side,
 )
+from toysae.worlds.firing import Active
 from toysae.worlds.given_factors import ByArrival, OneByOne, hazard_bound, parts, running_sum
+from toysae.worlds.magnitudes import Uniform
+from toysae.worlds.plant import forest
+from toysae.worlds.world import combine, dense_acts, sample
 
 N = 40_000
 PROBS = np.array([0.5, 0.2, 0.05, 0.3])
@@ -148,6 +154,53 @@ def test_too_few_slots_are_counted():
     np.testing.assert_array_equal(some.dropped, np.maximum(every.on.sum(1) - 4, 0))
 
 
+def in_order_firings():
+    """Every firing that has a slot for each feature, in every way of building it."""
+    parents = np.array([-1, 0, 0, 1, -1, -1])
+    loadings = np.full((6, 1), 0.3)
+    probs = np.array([0.5, 0.3, 0.2, 0.1, 0.4, 0.2])
+    common = np.full(300, 0.5)
+    return {
+        "dense copula": dense_copula(probs, np.eye(6)),
+        "low rank": from_factors(probs, loadings),
+        "low rank, common": LowRankCopula(parts(common, np.full((300, 1), 0.5)), 300),
+        "dense forest": forest(parents, probs),
+        "dense forest, factors": forest(parents, probs, factors=loadings),
+        "dense forest, no tree": forest(np.full(6, -1), probs),
+    }
+
+
+@pytest.mark.parametrize("name", in_order_firings())
+def test_a_slot_for_each_feature_is_in_order(name):
+    firing = in_order_firings()[name]
+    active = draw(firing, 200)
+    assert active.in_order
+    every = np.broadcast_to(np.arange(firing.n_features), active.on.shape)
+    np.testing.assert_array_equal(active.indices, every)
+
+
+@pytest.mark.parametrize("name", in_order_firings())
+def test_in_order_draws_are_those_of_the_gathered_path(name):
+    firing = in_order_firings()[name]
+    n = firing.n_features
+    directions = np.random.default_rng(0).normal(size=(n, 5))
+    world = assemble(directions, firing, Uniform())
+    batch = sample(world, jax.random.key(3), 200)
+    np.testing.assert_array_equal(batch.feature_acts, dense_acts(batch.indices, batch.values, n))
+    gathered = combine(batch.indices, batch.values, world.rows)
+    np.testing.assert_allclose(batch.x, gathered, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_dense", [False, True])
+def test_a_draw_of_several_parts_is_never_in_order(mixed, is_dense):
+    """Even where its slots are as many as the features."""
+    first = Active(jnp.array([[2, 0]]), jnp.array([[True, True]]), in_order=is_dense)
+    second = Active(jnp.array([[1]]), jnp.array([[True]]), in_order=True)
+    both = side_by_side([first, second])
+    assert not both.in_order and both.indices.tolist() == [[2, 0, 1]]
+    assert not draw(mixed[2], 10).in_order
+
+
 def test_random_factors_have_their_scale_and_leave_own_variance():
     factors = random_factors(jax.random.key(0), 2000, 25, 0.1)
     assert abs(factors.std() - 0.1) < 0.002
@@ -185,9 +238,8 @@ BAD = np.array([[1.0, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1]])
 @pytest.mark.parametrize(
     ("build", "match"),
     [
-        (lambda: from_factors(np.array([0.1, 1.0]), np.zeros((2, 1))), "within (0, 1)"),
-        (lambda: from_factors(np.array([0.1, 0.0]), np.zeros((2, 1))), "feature [1]"),
-        (lambda: from_factors(np.array([0.1, np.nan]), np.zeros((2, 1))), "within (0, 1)"),
+        (lambda: from_factors(np.array([0.1, 1.0]), np.zeros((2, 1))), "must be in (0, 1)"),
+        (lambda: from_factors(np.array([0.1, 0.0]), np.zeros((2, 1))), "0.0 of feature 1 must"),
         (lambda: from_factors(np.full(2, 0.1), np.zeros((3, 1))), "must be [n_features = 2, rank]"),
         (lambda: from_factors(np.full(2, 0.1), np.zeros((2, 3))), "lower the rank"),
         (lambda: from_factors(np.full(2, 0.1), np.full((2, 1), np.inf)), "not finite"),

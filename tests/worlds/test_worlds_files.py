@@ -13,10 +13,13 @@ from safetensors.numpy import load_file, save_file
 
 from toysae.errors import ToysaeError
 from toysae.worlds import WORLDS, World, make_world, sample, stack, world_fields
+from toysae.worlds.assemble import assemble
 from toysae.worlds.files import VERSION, components, load_world, save_world
 from toysae.worlds.firing import Active, Firing
+from toysae.worlds.forest import ScaledByParent
 from toysae.worlds.independent import independent
 from toysae.worlds.magnitudes import Magnitude, Uniform
+from toysae.worlds.plant import forest
 
 SMALL = {"d_in": 12, "n_features": 24, "l0": 3.0}
 
@@ -213,6 +216,18 @@ def test_a_field_that_has_a_default_may_be_absent(saved, tmp_path):
     """So that files written before a field was added still load."""
     path = edited(saved, tmp_path, lambda a, h: _fields(h).pop("bias"))
     same_bits(load_world(path), load_world(saved))
+
+
+def test_a_retired_field_of_an_older_file_is_passed_over(tmp_path):
+    firing = forest(np.array([-1, 0]), np.array([0.5, 0.25]))
+    law = ScaledByParent(Uniform(), jnp.ones(2))
+    world = assemble(np.eye(2), firing, law)
+    path = save_world(world, tmp_path / "a")
+    older = edited(
+        path, tmp_path,
+        lambda a, h: _fields(h)["magnitude"]["fields"].update(depth={"value": 3}),
+    )  # fmt: skip
+    same_bits(load_world(older), load_world(path))
 
 
 def test_parts_that_do_not_fit_are_refused(tmp_path):

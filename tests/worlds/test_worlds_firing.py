@@ -7,7 +7,12 @@ import pytest
 from scipy import stats
 
 from toysae.errors import ToysaeError
+from toysae.worlds.bursts import bursts
+from toysae.worlds.compositional import compositional
+from toysae.worlds.copula import dense_copula, from_factors
+from toysae.worlds.exactly_k import exactly_k
 from toysae.worlds.firing import compact
+from toysae.worlds.groups import exclusive, pairs
 from toysae.worlds.independent import (
     Arrivals,
     Bernoulli,
@@ -15,6 +20,7 @@ from toysae.worlds.independent import (
     independent,
     multiply_high,
 )
+from toysae.worlds.plant import forest
 from toysae.worlds.probabilities import TAILS, firing_probabilities
 
 N = 20_000
@@ -119,9 +125,29 @@ def test_nothing_fires_at_probability_zero():
     assert on.sum() == 0
 
 
-@pytest.mark.parametrize("bad", [[0.5, -0.1], [1.5], [np.nan], [], [[0.5]]])
-def test_impossible_probabilities_are_refused(bad):
-    with pytest.raises(ToysaeError, match="probabilit"):
+LAWS = {
+    "independent": independent,
+    "exclusive": lambda probs: exclusive(probs, np.arange(probs.size) // 2),
+    "pairs": lambda probs: pairs(probs, 0.5),
+    "bursts": lambda probs: bursts(probs, 0.5),
+    "exactly-k": exactly_k,
+    "compositional": lambda probs: compositional(probs, 1, 2),
+    "low-rank copula": lambda probs: from_factors(probs, np.zeros((probs.size, 1))),
+    "dense copula": lambda probs: dense_copula(probs, np.eye(probs.size)),
+    "forest": lambda probs: forest(np.full(probs.size, -1), probs),
+}
+
+
+@pytest.mark.parametrize("bad", [np.nan, -0.25, 1.25, np.inf, -np.inf])
+@pytest.mark.parametrize("law", LAWS)
+def test_impossible_probabilities_are_refused_by_every_law(law, bad):
+    with pytest.raises(ToysaeError, match=rf"firing probability {bad} of feature 1 must be in "):
+        LAWS[law](np.array([0.5, bad]))
+
+
+@pytest.mark.parametrize("bad", [[], [[0.5]]])
+def test_probabilities_are_a_vector(bad):
+    with pytest.raises(ToysaeError, match="must be a non-empty vector"):
         independent(np.array(bad))
 
 
@@ -170,6 +196,8 @@ def test_tails_have_their_shape():
         ({"l0": 0.0}, "l0 0.0"),
         ({"decay": 0.0}, "decay 0.0"),
         ({"exponent": -1.0}, "exponent -1.0"),
+        ({"exponent": np.inf}, "exponent inf"),
+        ({"decades": np.inf}, "decades inf"),
         ({"n_features": 0}, "n_features 0"),
     ],
 )

@@ -1,6 +1,7 @@
 """Forests against exact enumeration: joint laws, exclusion, compensation, scaling by parents."""
 
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from toysae.errors import ToysaeError
 from toysae.worlds.compensation import exact, first_order
 from toysae.worlds.firing import Active
 from toysae.worlds.forest import DenseForest, Forest, ScaledByParent
-from toysae.worlds.magnitudes import RectifiedNormal
+from toysae.worlds.magnitudes import Constant, RectifiedNormal
 from toysae.worlds.plant import forest, regular_forest
 
 N = 40_000
@@ -239,7 +240,7 @@ def test_children_are_scaled_by_their_parents(middling):
     parents, _, (firing, _) = middling
     mean = jnp.linspace(2.0, 1.0, 300)
     law_of_own = RectifiedNormal(mean, 0.7)
-    scaled = ScaledByParent(law_of_own, mean, depth=2)
+    scaled = ScaledByParent(law_of_own, mean)
 
     @jax.jit
     def sample(key):
@@ -253,6 +254,27 @@ def test_children_are_scaled_by_their_parents(middling):
             own[:, child] *= own[:, parents[child]] / float(mean[parents[child]])
     np.testing.assert_allclose(ours, own, rtol=1e-5, atol=1e-6)
     assert (ours[:, parents >= 20] > 0).any()
+
+
+@pytest.mark.parametrize("is_dense", [True, False])
+@pytest.mark.parametrize("depth", [0, 1, 7])
+def test_scaling_reaches_any_depth(is_dense, depth):
+    """A chain in which a parent at twice its mean doubles all below it."""
+    parents = np.arange(-1, depth)
+    firing = forest(parents, np.ones(depth + 1), compensate="given", dense=is_dense)
+    scaled = ScaledByParent(Constant(2.0), jnp.ones(depth + 1))
+    active = draw(firing, 3)
+    assert active.depth == depth and (active.parent is None) == (depth == 0)
+    values = np.zeros((3, depth + 1))
+    place = np.arange(3)[:, None], np.asarray(active.indices)
+    np.add.at(values, place, np.where(active.on, scaled.sample(jax.random.key(0), active), 0.0))
+    np.testing.assert_array_equal(values, np.tile(2.0 ** np.arange(1, depth + 2), (3, 1)))
+
+
+def test_parents_without_a_depth_are_refused():
+    active = replace(draw(forest(PARENTS, Q, compensate="given"), 4), depth=0)
+    with pytest.raises(ToysaeError, match="no depth"):
+        ScaledByParent(Constant(), jnp.ones(8)).sample(jax.random.key(0), active)
 
 
 def dense_values(active: Active, values):
@@ -286,7 +308,7 @@ THREE = np.array([-1, 0, 0])
         (lambda: forest(np.array([-2, 0]), Q[:2]), "out of range"),
         (lambda: forest(np.array([], int), Q[:0]), "integers"),
         (lambda: forest(THREE, Q), "must be [n_features = 3]"),
-        (lambda: forest(THREE, np.array([0.5, 0.0, 0.1])), "must be in (0, 1]"),
+        (lambda: forest(THREE, np.array([0.5, 0.0, 0.1])), "0.0 of feature 1 must be in (0, 1]"),
         (lambda: forest(THREE, np.array([0.5, 0.6, 0.1])), "feature 1 cannot have probability 0.6"),
         (lambda: forest(THREE, np.array([0.5, 0.3, 0.3]), True), "at most 0.2"),
         (lambda: forest(THREE, np.full(3, 0.1), compensate="exat"), "did you mean 'exact'"),

@@ -16,6 +16,7 @@ from toysae.worlds.compositional import compositional
 from toysae.worlds.exactly_k import ExactlyKEqual, exactly_k, inclusion, odds_for
 from toysae.worlds.groups import Together, exclusive, joint, pairs
 from toysae.worlds.independent import independent
+from toysae.worlds.probabilities import firing_probabilities
 
 N = 40_000
 
@@ -134,6 +135,32 @@ def test_circles_have_two_features_an_angle_and_a_radius():
     np.testing.assert_allclose(plane @ plane.T, np.eye(16), atol=1e-5)
 
 
+def test_asymmetry_belongs_to_circles():
+    fields = {"d_in": 16, "n_features": 16, "l0": 4.0, "magnitude": "constant", "asymmetry": 0.5}
+    world = make_world("circles", 0, **fields)
+    acts = np.asarray(sample(world, jax.random.key(0), N).feature_acts, np.float64)
+    jitter = np.exp(0.5 * stats.norm.ppf((np.arange(8) + 0.5) / 8))
+    radius = np.hypot(acts[:, ::2], acts[:, 1::2])
+    on = radius > 0
+    np.testing.assert_allclose(np.sort(radius.max(0)), jitter, rtol=1e-5)
+    spread = radius.max(0) - np.where(on, radius, np.inf).min(0)  # a circle has one radius
+    assert np.abs(spread).max() < 1e-5
+    norms = np.linalg.norm(np.asarray(world.rows), axis=1)
+    np.testing.assert_array_equal(norms[::2].round(5), norms[1::2].round(5))  # no ellipse
+    np.testing.assert_allclose(np.sort(norms[::2]), jitter, rtol=1e-5)
+    expected = 2 * jitter / jitter.sum()
+    sd = np.sqrt(expected * (1 - expected) / N)
+    assert (np.abs(np.sort(on.mean(0)) - expected) < 5 * sd).all()
+
+
+@pytest.mark.parametrize("probs", ["geometric", "zipf"])
+def test_circles_keep_their_l0_under_a_tail(probs):
+    world = make_world("circles", 0, d_in=16, n_features=16, l0=3.0, probs=probs, decay=0.6)
+    fired = np.asarray(sample(world, jax.random.key(1), N).feature_counts()).sum() / N
+    p = firing_probabilities(probs, 8, 1.5, decay=0.6)
+    assert abs(fired - 3.0) < 5 * 2 * np.sqrt((p * (1 - p)).sum() / N)
+
+
 def test_together_keeps_runs_together():
     on = fires(Together(independent(np.array([0.2, 0.4])), 3), 2000)
     assert (on.reshape(-1, 2, 3).min(2) == on.reshape(-1, 2, 3).max(2)).all()
@@ -169,7 +196,7 @@ def test_bursts_are_a_markov_chain(persistence):
         (lambda: pairs(np.full(2, 0.7), 0.2), "cannot co-occur in only 0.2"),
         (lambda: pairs(np.full(2, 0.1), 1.2), "co_occurrence 1.2"),
         (lambda: exactly_k(np.array([0.5, 0.7])), "l0 1.2 must be a whole number"),
-        (lambda: exactly_k(np.array([1.0, 0.5, 0.5])), "must be below 1"),
+        (lambda: exactly_k(np.array([1.0, 0.5, 0.5])), r"1.0 of feature 0 must be in \[0, 1\)"),
         (lambda: compositional(np.full(6, 0.1), 2, 2), "multiple of"),
         (lambda: compositional(np.arange(8) / 20, 2, 2), "equally often"),
         (lambda: bursts(np.full(2, 0.1), -0.5), "persistence -0.5"),

@@ -24,6 +24,7 @@ from toysae.worlds.panel.of_world import COSINE_EDGES
 Source = PanelStats | WorldPanel
 _COLUMNS = ["source", "panel", "x", "x_high", "y"]
 _LINEAR = ("linear", "linear")
+_MARK: dict[str, Any] = {"marker": "o", "markersize": 3}
 _THIN = 300  # points of a line, spread evenly over its logarithm
 
 
@@ -183,16 +184,18 @@ def _draw(ax: Axes, small: _Small, points: pd.DataFrame, look: dict[str, Any], a
         return
     if small.scales[1] == "log":
         y = np.where(y > 0, y, np.nan)
-    if small.kind == "steps" and alone:
-        baseline = 0 if small.scales[1] == "linear" else None
-        ax.stairs(y, np.append(x, points["x_high"].iloc[-1]), baseline=baseline, **look)
-        return
-    if small.kind == "steps":  # outlines on top of each other are a thicket: join the middles
-        x = (x + points["x_high"].to_numpy(float)) / 2
     seen = np.isfinite(np.pad(y, 1, constant_values=np.nan))
     single = seen[1:-1] & ~seen[:-2] & ~seen[2:]  # no line reaches these
     marks = seen[1:-1] if seen.sum() <= 30 else single
-    ax.plot(x, y, marker="o", markersize=2.2, markevery=marks.tolist(), **look)
+    if small.kind == "steps":  # outlines on top of each other are a thicket: join the middles
+        edges = np.append(x, points["x_high"].iloc[-1])
+        x = (edges[:-1] + edges[1:]) / 2
+        if alone:
+            baseline = 0 if small.scales[1] == "linear" else None
+            ax.stairs(y, edges, baseline=baseline, **look)
+            ax.plot(x[single], y[single], color=look["color"], linestyle="", **_MARK)
+            return
+    ax.plot(x, y, markevery=marks.tolist(), **_MARK, **look)
 
 
 def _reference(ax: Axes, small: _Small, of: Any, color: str) -> None:
@@ -213,8 +216,8 @@ def _finish_axes(ax: Axes, small: _Small) -> None:
     elif small.name == "magnitude":
         _at_least(ax, "x", 0, 0)
     elif small.name == "coherence":
-        ax.set_xlim(left=0)
-        _at_least(ax, "x", 0, 0.2)
+        high = max(ax.get_xlim()[1], 0.2)
+        ax.set_xlim(-0.03 * high, 1.03 * high)  # room for a whole marker at either end
     elif small.name == "norm":
         ax.set_xlim(left=max(ax.get_xlim()[0], 1e-2))
     if small.scales[0] == "linear":

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing
+from .probabilities import checked_probabilities
 
 
 @struct.dataclass
@@ -43,7 +44,8 @@ def bursts(probs: Float[np.ndarray, " n_features"], persistence: float) -> Burst
     """Markov firing along the sequence.
 
     Raises:
-        ToysaeError: persistence outside [0, 1).
+        ToysaeError: a probability outside [0, 1], or persistence outside [0, 1).
     """
     require(0 <= persistence < 1, f"persistence {persistence} must be in [0, 1)")
+    probs = checked_probabilities(probs)
     return Bursts(jnp.asarray(probs, jnp.float32), jnp.float32(persistence))

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..errors import require
 from ..keys import named_key, seed_key
-from .dictionaries import welch_bound
+from .dictionaries import cosine_blocks, welch_bound
+from .panel.cofiring import phi_matrix
 from .world import World
 
 _BATCH = 256
@@ -153,13 +154,11 @@ def _accumulate(world: World, key, n_batches: int) -> dict[str, jax.Array]:
 
 
 def _correlation(together: np.ndarray, counts: np.ndarray, n: int) -> tuple[float, float, int]:
-    p = counts[: len(together)] / n
-    use = (counts[: len(together)] >= _STARVED) & (p < 1)
+    counts = counts[: len(together)]
+    use = (counts >= _STARVED) & (counts < n)
     if use.sum() < 2:
         return float("nan"), float("nan"), 0
-    p, joint = p[use], together[np.ix_(use, use)] / n
-    sd = np.sqrt(p * (1 - p))
-    phi = ((joint - np.outer(p, p)) / np.outer(sd, sd))[np.triu_indices(len(p), 1)]
+    phi = phi_matrix(together[np.ix_(use, use)], n)[np.triu_indices(use.sum(), 1)]
     return float(np.sqrt((phi**2).mean())), float(phi[np.abs(phi).argmax()]), phi.size
 
 
@@ -175,11 +174,8 @@ def _cosines(directions: np.ndarray) -> tuple[float, float]:
     if n > _EXACT_COSINES:
         rows = np.random.default_rng(0).choice(n, _COSINE_SAMPLE, replace=False)
     nearest, coherence = [], 0.0
-    chunk = max(2**25 // n, 1)
-    for start in range(0, len(rows), chunk):
-        these = rows[start : start + chunk]
-        cos = directions[these] @ directions.T
-        own = (np.arange(len(these)), these)
+    for some, cos in cosine_blocks(directions, rows):
+        own = (np.arange(len(some)), some)
         cos[own] = -np.inf
         nearest.append(cos.max(1))
         cos[own] = 0.0

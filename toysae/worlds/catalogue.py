@@ -162,27 +162,30 @@ def _fill(
     *, make: Callable[[Array], tuple[Array, Array | None]], circular: bool = False,
     **firing_dials,
 ) -> World:  # fmt: skip
-    """The shared part of plain worlds: all axes but the dictionary, which `make` gives."""
+    """The shared part of plain worlds: all axes but the dictionary, which `make` gives.
+
+    Probabilities, magnitudes and asymmetry belong to units: features, or circles of two.
+    """
     require(asymmetry >= 0, f"asymmetry {asymmetry} must be at least 0")
+    require(0 < l0 <= n_features, f"l0 {l0} must be in (0, n_features = {n_features}]")
+    rows, generating = make(named_key(key, "directions"))
+    size = 2 if circular else 1
+    n_units = n_features // size
     jitter = {
-        name: np.exp(asymmetry * _quantiles(named_key(key, f"asymmetry of {name}"), n_features))
+        name: np.exp(asymmetry * _quantiles(named_key(key, f"asymmetry of {name}"), n_units))
         for name in ("norms", "probabilities", "magnitudes")
     }
-    rows, generating = make(named_key(key, "directions"))
     marginals = firing_probabilities(
-        probs, n_features, l0, decay, exponent, decades, jitter["probabilities"]
+        probs, n_units, l0 / size, decay, exponent, decades, jitter["probabilities"]
     )
-    law = magnitude(magnitude_law, n_features, magnitude_spread)
+    fires = make_firing(firing, named_key(key, "firing"), marginals, firing_dials)
+    law = magnitude(magnitude_law, n_units, magnitude_spread)
     if asymmetry:
-        rows = rows * jnp.asarray(jitter["norms"], jnp.float32)[:, None]
+        norms = np.repeat(jitter["norms"], size)
+        rows = rows * jnp.asarray(norms, jnp.float32)[:, None]
         law = Scaled(law, jnp.asarray(jitter["magnitudes"], jnp.float32))
     if circular:
-        fires = groups.Together(
-            make_firing(firing, named_key(key, "firing"), marginals[::2], firing_dials)
-        )
-        law = Circle(magnitude(magnitude_law, n_features // 2, magnitude_spread))
-    else:
-        fires = make_firing(firing, named_key(key, "firing"), marginals, firing_dials)
+        fires, law = groups.Together(fires, size), Circle(law)
     shift = bias * dictionaries.sphere(named_key(key, "bias"), 1, d_in)[0] if bias else None
     return assemble(
         rows, fires, law, generating_matrix=generating, bias=shift, noise_sd=noise,

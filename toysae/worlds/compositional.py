@@ -14,6 +14,7 @@ from ..keys import named_key
 from .firing import Active, Firing
 from .groups import alias_tables, pick
 from .independent import independent
+from .probabilities import checked_probabilities
 
 
 @struct.dataclass
@@ -59,10 +60,10 @@ def compositional(
         n_values: values of each attribute.
 
     Raises:
-        ToysaeError: n_features that is no multiple of attributes x values, totals that differ
-            or pass 1.
+        ToysaeError: a probability outside [0, 1], n_features that is no multiple of attributes x
+            values, totals that differ or pass 1.
     """
-    probs = np.asarray(probs, np.float64)
+    probs = checked_probabilities(probs)
     size = n_attributes * n_values
     require(n_attributes >= 1, f"n_attributes {n_attributes} must be at least 1")
     require(n_values >= 1, f"n_values {n_values} must be at least 1")

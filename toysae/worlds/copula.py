@@ -5,6 +5,8 @@ Low rank: z = A u + s eps, at O(n_features rank) a sample, exact however many fe
 (see :mod:`toysae.worlds.given_factors`). Dense: any correlation matrix, for small worlds.
 """
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing
 from .given_factors import ByArrival, OneByOne, parts
+from .probabilities import checked_probabilities
 
 SMALL = 256  # up to here each feature has a slot of its own
 _LEAST = 0.01  # of the own variance s^2, as in SAELens
@@ -43,26 +46,17 @@ class LowRankCopula(Firing):
     def fire(self, key: PRNGKeyArray, u: Float[Array, "n rank"]) -> Active:
         """Which features fire given the factors, so that others can share them."""
         drawn = [part.fire(named_key(key, type(part).__name__), u) for part in self.parts]
-        return side_by_side(drawn, self.total)
+        first = self.parts[0]  # with a slot for every feature it is the only one, see `parts`
+        in_order = isinstance(first, OneByOne) and first.slots == self.total
+        return replace(side_by_side(drawn), in_order=in_order)
 
 
-def side_by_side(drawn: list[Active], n_features: int) -> Active:
-    """Several draws over different features as one; slots are padded if they equal n_features,
-    which is the sign that a slot is a feature."""
-    if len(drawn) == 1:
-        return drawn[0]
-    n = drawn[0].on.shape[0]
-    indices = [active.indices for active in drawn]
-    on = [active.on for active in drawn]
-    if sum(each.shape[1] for each in on) == n_features:
-        indices.append(jnp.zeros((n, 1), jnp.int32))
-        on.append(jnp.zeros((n, 1), bool))
+def side_by_side(drawn: list[Active]) -> Active:
+    """Several draws over different features as one."""
+    indices = jnp.concatenate([active.indices for active in drawn], 1)
+    on = jnp.concatenate([active.on for active in drawn], 1)
     dropped = [active.dropped for active in drawn if active.dropped is not None]
-    return Active(jnp.concatenate(indices, 1), jnp.concatenate(on, 1), _total(dropped))
-
-
-def _total(counts: list[Array]) -> Array | None:
-    return sum(counts[1:], counts[0]) if counts else None
+    return Active(indices, on, sum(dropped[1:], dropped[0]) if dropped else None)
 
 
 @struct.dataclass
@@ -85,7 +79,7 @@ class DenseCopula(Firing):
         eps = jax.random.normal(key, (n, self.n_features))
         on = jnp.matmul(eps, self.root.T, precision=jax.lax.Precision.HIGHEST) > self.threshold
         indices = jnp.broadcast_to(jnp.arange(self.n_features, dtype=jnp.int32), on.shape)
-        return Active(indices, on)
+        return Active(indices, on, in_order=True)
 
 
 def from_factors(
@@ -101,7 +95,7 @@ def from_factors(
         ToysaeError: a probability outside (0, 1), arrays that are not finite or do not fit,
             a row of length 1 or more, or more factors than features.
     """
-    probs = inside(probs)
+    probs = checked_probabilities(probs, "(0, 1)")
     factors = checked_factors(factors, len(probs))
     return LowRankCopula(parts(probs, factors, everything=len(probs) <= SMALL), len(probs))
 
@@ -151,7 +145,7 @@ def dense_copula(
         ToysaeError: a probability outside (0, 1), or no such matrix; the message says how far
             the nearest valid one is.
     """
-    probs = inside(probs)
+    probs = checked_probabilities(probs, "(0, 1)")
     correlation = checked_correlation(correlation, len(probs))
     root = np.linalg.cholesky(correlation)
     threshold = -special.ndtri(probs)
@@ -198,18 +192,6 @@ def nearest_correlation(
     nearest = positive * np.outer(scale, scale)
     np.fill_diagonal(nearest, 1.0)
     return (nearest + nearest.T) / 2
-
-
-def inside(probs: np.ndarray) -> np.ndarray:
-    """Probabilities in float64, refused unless all lie in (0, 1)."""
-    probs = np.asarray(probs, np.float64)
-    require(probs.ndim == 1 and probs.size > 0, "firing probabilities must be a non-empty vector")
-    bad = np.flatnonzero(~((probs > 0) & (probs < 1)))
-    require(
-        bad.size == 0,
-        f"firing probability {probs[bad[:1]]} of feature {bad[:1]} must be strictly within (0, 1)",
-    )
-    return probs
 
 
 def checked_factors(factors: np.ndarray, n_features: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """True feature directions: unit rows `[n_features, d_in]` at any ratio n_features / d_in."""
 
+from collections.abc import Iterator
 from functools import partial
 from math import sqrt
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..errors import require
 from ..keys import named_key
@@ -86,6 +87,21 @@ def welch_bound(n_features: int | np.integer, d_in: int | np.integer) -> float:
     if n_features <= d_in:
         return 0.0
     return sqrt((n_features - d_in) / (d_in * (n_features - 1)))
+
+
+def cosine_blocks(
+    directions: Float[np.ndarray, "n d_in"], taken: Int[np.ndarray, " m"]
+) -> Iterator[tuple[Int[np.ndarray, " some"], Float[np.ndarray, "some n"]]]:
+    """Cosines of the `taken` unit rows with all rows, a block of rows at a time.
+
+    Yields:
+        The rows of the block, and their cosines `[some, n]`, those with themselves included;
+        at most 2^23 of them (or one row).
+    """
+    size = max(2**23 // len(directions), 1)
+    for start in range(0, len(taken), size):
+        some = taken[start : start + size]
+        yield some, directions[some] @ directions.T
 
 
 @partial(jax.jit, static_argnames="n_steps")

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..errors import require
 from .firing import Active, Firing
 from .independent import multiply_high
+from .probabilities import checked_probabilities
 
 _MAX_UNEQUAL = 65_536  # beyond it float32 no longer tells one feature's share of the table
 
@@ -79,12 +80,14 @@ def exactly_k(probs: Float[np.ndarray, " n_features"]) -> Firing:
     """Exactly k = sum(probs) features in each sample, with these marginals.
 
     Args:
-        probs: marginal firing probabilities, in [0, 1); their sum must be a whole number.
+        probs: marginal firing probabilities, in [0, 1), or all 1; their sum must be a whole
+            number.
 
     Raises:
-        ToysaeError: a sum that is no whole number, or unequal probabilities of too many features.
+        ToysaeError: a probability outside [0, 1), a sum that is no whole number, or unequal
+            probabilities of too many features.
     """
-    probs = np.asarray(probs, np.float64)
+    probs = checked_probabilities(probs)
     k = round(probs.sum())
     require(
         k >= 1 and abs(probs.sum() - k) < 1e-6 * k,
@@ -97,10 +100,7 @@ def exactly_k(probs: Float[np.ndarray, " n_features"]) -> Firing:
         f"n_features {probs.size} is over {_MAX_UNEQUAL}, the most for exactly-k firing with "
         "unequal probabilities: use probs=uniform",
     )
-    require(
-        probs.min() >= 0 and probs.max() < 1,
-        f"firing probability {probs.max():g} must be below 1 for exactly-k firing",
-    )
+    probs = checked_probabilities(probs, "[0, 1)")
     return ExactlyK(jnp.asarray(_log_tails(odds_for(probs, k), k), jnp.float32))
 
 

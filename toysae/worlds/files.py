@@ -22,6 +22,7 @@ from .world import World
 
 VERSION = 1
 _ENTRY = "toysae_world"
+_RETIRED = {("ScaledByParent", "depth")}  # fields of older files that nothing needs any more
 
 
 def save_world(world: World, path: str | Path) -> Path:
@@ -161,6 +162,7 @@ class _Reader:
         if name not in self.known:
             raise unknown("component", name, self.known)
         fields = {f.name: f for f in dataclasses.fields(self.known[name])}
+        nodes = {key: node for key, node in nodes.items() if (name, key) not in _RETIRED}
         for given in nodes:
             if given not in fields:
                 raise unknown(f"field of {name}", given, fields)

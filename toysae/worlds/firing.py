@@ -25,6 +25,7 @@ class Active:
         dropped: `[n]` int32, firings that found no slot; None where that cannot happen.
         parent: `[n, slots]` int32, the slot of each slot's parent feature, -1 where it has
             none; None where no feature has a parent. Parents stand in earlier slots.
+        depth: the most parents above a slot; goes with `parent`.
         filler: `[n]` bool; slot 0 holds a feature put there with coefficient 1 because
             nothing fired. None but in the interim report's replication.
         in_order: slot i holds feature i, for every feature.
@@ -35,6 +36,7 @@ class Active:
     dropped: Int[Array, " n"] | None = None
     parent: Int[Array, "n slots"] | None = None
     filler: Bool[Array, " n"] | None = None
+    depth: int = struct.field(pytree_node=False, default=0)
     in_order: bool = struct.field(pytree_node=False, default=False)
 
 

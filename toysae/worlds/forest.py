@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ..errors import require
 from ..keys import named_key
 from .copula import LowRankCopula, side_by_side
 from .firing import Active, Firing, FiringPart, compact
@@ -154,11 +155,13 @@ class Forest(Firing):
         if self.free is not None:
             free = _given(self.free, named_key(key, "free"), u)
             drawn.append(replace(free, indices=self.free_ids[free.indices]))
-        active = side_by_side(drawn, self.total)
+        active = side_by_side(drawn)
+        if not self.generations:
+            return active
         parents = jnp.concatenate(parent, 1)
         rest = active.on.shape[1] - parents.shape[1]
         parents = jnp.pad(parents, ((0, 0), (0, rest)), constant_values=-1)
-        return replace(active, parent=parents)
+        return replace(active, parent=parents, depth=len(self.generations))
 
 
 def _given(firing: Firing, key: PRNGKeyArray, u: Array) -> Active:
@@ -207,7 +210,8 @@ class DenseForest(Firing):
             on = on.at[:, children].set(keep, mode="drop")
         indices = jnp.arange(self.n_features, dtype=jnp.int32)
         indices, parent = (jnp.broadcast_to(row, on.shape) for row in (indices, self.parents))
-        return Active(indices, on, parent=parent)
+        depth = len(self.children)
+        return Active(indices, on, parent=parent if depth else None, depth=depth, in_order=True)
 
 
 @struct.dataclass
@@ -220,17 +224,16 @@ class ScaledByParent(Magnitude):
     Attributes:
         law: of the coefficients before scaling.
         mean: `[n_features]` of each feature as a parent.
-        depth: generations below the roots; deeper ones would be scaled too little.
     """
 
     law: Magnitude
     mean: Float[Array, " n_features"]
-    depth: int = struct.field(pytree_node=False, default=3)
 
     def sample(self, key: PRNGKeyArray, active: Active) -> Array:
         own = jnp.where(active.on, self.law.sample(key, active), 0.0)
         if active.parent is None:
             return own
+        require(active.depth > 0, "the firing gives parents but no depth: set it in its Active")
         relative = own / self.mean[active.indices]
         has_parent, place = active.parent >= 0, jnp.maximum(active.parent, 0)
 
@@ -238,4 +241,4 @@ class ScaledByParent(Magnitude):
             above = jnp.take_along_axis(relative * scale, place, 1)
             return jnp.where(has_parent, above, 1.0)
 
-        return own * jax.lax.fori_loop(0, self.depth, below, jnp.ones_like(own))
+        return own * jax.lax.fori_loop(0, active.depth, below, jnp.ones_like(own))

@@ -17,6 +17,7 @@ from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing
 from .independent import alias_table, independent
+from .probabilities import checked_probabilities
 
 State = tuple[int, ...]
 
@@ -132,9 +133,10 @@ def exclusive(
         group: the number of each feature's group, 0 to n_groups - 1.
 
     Raises:
-        ToysaeError: a group's probabilities pass 1, or a group has no feature.
+        ToysaeError: a probability outside [0, 1], a group whose probabilities pass 1 or that has
+            no feature.
     """
-    probs, group = np.asarray(probs, np.float64), np.asarray(group)
+    probs, group = checked_probabilities(probs), np.asarray(group)
     require(
         probs.shape == group.shape, f"{probs.size} probabilities but {group.size} group numbers"
     )
@@ -167,10 +169,10 @@ def pairs(probs: Float[np.ndarray, " n_features"], co_occurrence: float) -> Grou
             pair is independent where it equals the more frequent one's probability.
 
     Raises:
-        ToysaeError: an odd number of features, co_occurrence outside [0, 1], or a pair that
-            would have to be on more than always.
+        ToysaeError: an odd number of features, a probability or co_occurrence outside [0, 1], or
+            a pair that would have to be on more than always.
     """
-    probs = np.asarray(probs, np.float64)
+    probs = checked_probabilities(probs)
     require(probs.size % 2 == 0, f"n_features {probs.size} must be even for pairs")
     require(0 <= co_occurrence <= 1, f"co_occurrence {co_occurrence} must be in [0, 1]")
     a, b = probs[::2], probs[1::2]

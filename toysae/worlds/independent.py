@@ -14,9 +14,9 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy import stats
 
-from ..errors import require
 from ..keys import named_key
 from .firing import TAIL, Active, Firing
+from .probabilities import checked_probabilities
 
 
 @struct.dataclass
@@ -80,10 +80,7 @@ def independent(probs: np.ndarray) -> Firing:
     Raises:
         ToysaeError: a probability outside [0, 1], or none.
     """
-    probs = np.asarray(probs, np.float64)
-    require(probs.ndim == 1 and probs.size > 0, "firing probabilities must be a non-empty vector")
-    bad = probs[~((probs >= 0) & (probs <= 1))]
-    require(bad.size == 0, f"firing probability {bad[:1]} is outside [0, 1]: rescale them")
+    probs = checked_probabilities(probs)
     if probs.max() > 0.9 or probs.max() == 0:
         return Bernoulli(jnp.asarray(probs, jnp.float32))
     hazards = -np.log1p(-probs)

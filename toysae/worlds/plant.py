@@ -16,6 +16,7 @@ from .firing import Firing
 from .forest import DenseForest, Forest, Generation
 from .given_factors import NEVER, THETA, chernoff, fewest_slots, linear, parts, wide_draws
 from .independent import independent
+from .probabilities import checked_probabilities
 
 COMPENSATIONS = ("exact", "first-order", "given")
 
@@ -79,10 +80,8 @@ def forest(
     """
     parents = checked_parents(parents)
     n = len(parents)
-    probs = np.asarray(probs, np.float64)
+    probs = checked_probabilities(probs, "(0, 1]")
     require(probs.shape == (n,), f"probs of shape {probs.shape} must be [n_features = {n}]")
-    bad = np.flatnonzero(~((probs > 0) & (probs <= 1)))
-    require(bad.size == 0, f"probability {probs[bad[:1]]} of feature {bad[:1]} must be in (0, 1]")
     exclusive = np.broadcast_to(np.asarray(exclusive, bool), (n,))
     loadings = np.zeros((n, 0)) if factors is None else checked_factors(factors, n)
     if compensate == "exact":

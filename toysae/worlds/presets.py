@@ -4,19 +4,22 @@ Probabilities are marginal unless a name says "given"; spreads of magnitudes are
 deviations.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import combinations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ..errors import require
 from ..keys import named_key
 from . import dictionaries
 from .assemble import assemble
-from .catalogue import WorldRow, described
+from .catalogue import WorldRow, described, dials
 from .copula import dense_copula, nearest_correlation
+from .firing import Firing
 from .groups import State, joint
 from .independent import independent
 from .interim_firing import Power, Replication, power_root, replication_root
@@ -26,51 +29,32 @@ from .synth_sae_bench import synth_sae_bench
 from .world import World
 
 
-def _interim(key, d_in, n_features, l0, magnitude, firing) -> World:
+def _interim(
+    law: Callable[[Array, int, float, float], Firing],
+    key,
+    d_in: int = 256,
+    n_features: int = 512,
+    l0: float = 5.0,
+    decay: float = 0.99,
+    magnitude: str = "uniform",
+) -> World:
+    """Sharkey et al. 2022 with one reading of its firing: `law(key, n_features, l0, decay)`."""
     require(0 < l0 <= n_features, f"l0 {l0} must be in (0, n_features = {n_features}]")
     directions = dictionaries.sphere(named_key(key, "directions"), n_features, d_in)
+    firing = law(named_key(key, "covariance"), n_features, l0, decay)
     return assemble(directions, firing, magnitude_law(magnitude, n_features))
 
 
-def interim_report(
-    key,
-    d_in: int = 256,
-    n_features: int = 512,
-    l0: float = 5.0,
-    decay: float = 0.99,
-    magnitude: str = "uniform",
-) -> World:
-    """Sharkey et al. 2022 as its replication codes it: one correlated draw for each batch."""
-    root = replication_root(named_key(key, "covariance"), n_features)
-    firing = Replication(root, l0, decay, per_sample=False)
-    return _interim(key, d_in, n_features, l0, magnitude, firing)
+def _replication(key, n_features: int, l0: float, decay: float, *, per_sample: bool) -> Firing:
+    return Replication(replication_root(key, n_features), l0, decay, per_sample)
 
 
-def interim_report_per_sample(
-    key,
-    d_in: int = 256,
-    n_features: int = 512,
-    l0: float = 5.0,
-    decay: float = 0.99,
-    magnitude: str = "uniform",
-) -> World:
-    """The replication's generator with its own draw for each sample."""
-    root = replication_root(named_key(key, "covariance"), n_features)
-    firing = Replication(root, l0, decay, per_sample=True)
-    return _interim(key, d_in, n_features, l0, magnitude, firing)
+def _power(key, n_features: int, l0: float, decay: float) -> Firing:
+    return Power(power_root(key, n_features), l0, decay)
 
 
-def interim_report_power(
-    key,
-    d_in: int = 256,
-    n_features: int = 512,
-    l0: float = 5.0,
-    decay: float = 0.99,
-    magnitude: str = "uniform",
-) -> World:
-    """Sharkey et al. 2022, the other reading: Phi(z)^(decay g), rescaled for each sample."""
-    firing = Power(power_root(named_key(key, "covariance"), n_features), l0, decay)
-    return _interim(key, d_in, n_features, l0, magnitude, firing)
+def _interim_row(about: str, law: Callable[[Array, int, float, float], Firing]) -> WorldRow:
+    return WorldRow(about, partial(_interim, law), dials(_interim, 2))
 
 
 def sanity_checks(
@@ -162,8 +146,7 @@ def exclusive_pair(
         magnitude_first > 0 and magnitude_second > 0,
         f"magnitudes {magnitude_first}, {magnitude_second} must be positive",
     )
-    both = (min(p_first, p_second) >= p_both, f"p_both {p_both} is over p_first or p_second")
-    require(*both)
+    require(p_both <= min(p_first, p_second), f"p_both {p_both} is over p_first or p_second")
     firing = joint([{(0,): p_first - p_both, (1,): p_second - p_both, (0, 1): p_both}], 2)
     directions = dictionaries.pairs(named_key(key, "directions"), 2, d_in, rho)
     scale = jnp.array([magnitude_first, magnitude_second])
@@ -271,9 +254,18 @@ def _near_one(sd: float) -> Magnitude:
 
 
 PRESETS: dict[str, WorldRow] = {
-    "interim-report": described(interim_report),
-    "interim-report-per-sample": described(interim_report_per_sample),
-    "interim-report-power": described(interim_report_power),
+    "interim-report": _interim_row(
+        "Sharkey et al. 2022 as its replication codes it: one correlated draw for each batch",
+        partial(_replication, per_sample=False),
+    ),
+    "interim-report-per-sample": _interim_row(
+        "The replication's generator with its own draw for each sample",
+        partial(_replication, per_sample=True),
+    ),
+    "interim-report-power": _interim_row(
+        "Sharkey et al. 2022, the other reading: Phi(z)^(decay g), rescaled for each sample",
+        _power,
+    ),
     "synth-sae-bench-16k": described(synth_sae_bench),
     "sanity-checks": described(sanity_checks),
     "sanity-checks-log-uniform": described(sanity_checks_log_uniform),

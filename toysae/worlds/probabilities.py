@@ -1,8 +1,9 @@
 """Firing probabilities by feature rank, rescaled to a mean number of active features."""
 
 import numpy as np
+from jaxtyping import Float
 
-from ..errors import require, unknown
+from ..errors import ToysaeError, require, unknown
 
 TAILS = ("uniform", "geometric", "zipf", "log-uniform")
 
@@ -35,8 +36,8 @@ def firing_probabilities(
     require(n_features >= 1, f"n_features {n_features} must be at least 1")
     require(0 < l0 <= n_features, f"l0 {l0} must be in (0, n_features = {n_features}]")
     require(0 < decay <= 1, f"decay {decay} must be in (0, 1]")
-    require(exponent >= 0, f"exponent {exponent} must be at least 0")
-    require(decades >= 0, f"decades {decades} must be at least 0")
+    require(0 <= exponent < np.inf, f"exponent {exponent} must be at least 0, and finite")
+    require(0 <= decades < np.inf, f"decades {decades} must be at least 0, and finite")
     rank = np.arange(n_features, dtype=np.float64)
     if tail == "uniform":
         weights = np.ones(n_features)
@@ -49,6 +50,32 @@ def firing_probabilities(
     else:
         raise unknown("probs", tail, TAILS)
     return rescale(weights * jitter, l0)
+
+
+def checked_probabilities(
+    probs: np.ndarray, within: str = "[0, 1]"
+) -> Float[np.ndarray, " n_features"]:
+    """Firing probabilities `[n_features]` in float64, refused unless all lie in an interval.
+
+    Args:
+        probs: one for each feature.
+        within: "[0, 1]", "(0, 1]", "[0, 1)" or "(0, 1)".
+
+    Raises:
+        ToysaeError: not a vector, an empty one, or a value outside (NaN is); names the first.
+    """
+    probs = np.asarray(probs, np.float64)
+    require(
+        probs.ndim == 1 and probs.size > 0,
+        f"firing probabilities of shape {probs.shape} must be a non-empty vector [n_features]",
+    )
+    above = probs >= 0 if within[0] == "[" else probs > 0
+    below = probs <= 1 if within[-1] == "]" else probs < 1
+    bad = np.flatnonzero(~(above & below))
+    if bad.size:
+        p, feature = probs[bad[0]], bad[0]
+        raise ToysaeError(f"firing probability {p} of feature {feature} must be in {within}")
+    return probs
 
 
 def zipf_between(n_features: int, exponent: float, low: float, high: float) -> np.ndarray:

@@ -1,7 +1,11 @@
 """All named worlds: the one table that the command line, experiments and notebooks read."""
 
 from dataclasses import replace
-from typing import Any
+from math import isfinite, nan
+from types import NoneType
+from typing import Any, get_args
+
+import numpy as np
 
 from ..errors import require, unknown
 from ..keys import seed_key
@@ -33,16 +37,37 @@ def make_world(name: str, seed: int = 0, **fields) -> World:
         **fields: see :func:`world_fields`, e.g. ``d_in=64, n_features=128, l0=5.0``.
 
     Raises:
-        ToysaeError: an unknown name or field, or a value out of range.
+        ToysaeError: an unknown name or field, or a value of another type or out of range. Whole
+            floats will do for integers, 0 and 1 for bools.
     """
     known = world_fields(name)
     for field in fields:
         if field not in known:
             raise unknown(f"field of world {name!r}", field, known)
+    kinds = WORLDS[name].fields
+    values = {f: _typed(f, kinds[f][0], v) for f, v in (known | fields).items()}
     for field in {"d_in", "n_features"} & set(known):
-        value = fields.get(field, known[field])
-        require(
-            isinstance(value, int) and value >= 1, f"{field} {value} must be a positive integer"
-        )
-    world = WORLDS[name].build(seed_key(seed, "world"), **(known | fields))
-    return replace(world, name=name)
+        require(values[field] >= 1, f"{field} {values[field]} must be a positive integer")
+    return replace(WORLDS[name].build(seed_key(seed, "world"), **values), name=name)
+
+
+_WANTED = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a name"}
+
+
+def _typed(field: str, kind: Any, value: Any) -> Any:
+    """`value` as the type that the field declares: grids and the command line give floats."""
+    kinds = get_args(kind) or (kind,)
+    if value is None and NoneType in kinds:
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else nan
+    fits = {
+        int: isfinite(number) and number == int(number),
+        float: isfinite(number),
+        bool: isinstance(value, bool) or number in (0, 1),
+        str: isinstance(value, str),
+    }
+    wanted = next(each for each in kinds if each in fits)
+    require(fits[wanted], f"{field} {value!r} must be {_WANTED[wanted]}")
+    return wanted(value)

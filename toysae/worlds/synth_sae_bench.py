@@ -77,7 +77,7 @@ def synth_sae_bench(
     return assemble(
         near_orthogonal(named_key(key, "directions"), n_features, d_in, n_steps),
         firing,
-        ScaledByParent(RectifiedNormal(mean, sd), mean, depth),
+        ScaledByParent(RectifiedNormal(mean, sd), mean),
         bias=bias_norm * bias if bias_norm else None,
         name="synth-sae-bench",
     )

@@ -115,7 +115,11 @@ def empty_panel(d_in: int) -> Panel:
     )  # fmt: skip
 
 
-def add(panel: Panel, x: Float[Array | np.ndarray, "n d_in"]) -> Panel:
+Batch = Float[Array | np.ndarray, "..."]
+"""A user's activations; their shape is checked with a message of its own."""
+
+
+def add(panel: Panel, x: Batch) -> Panel:
     """The panel with a batch more.
 
     Args:
@@ -123,8 +127,9 @@ def add(panel: Panel, x: Float[Array | np.ndarray, "n d_in"]) -> Panel:
         x: `[n, d_in]` activations of any float type; read as float32.
 
     Raises:
-        ToysaeError: another number of dimensions, or a value that is not finite.
+        ToysaeError: another shape or number of dimensions, or a value that is not finite.
     """
+    _two_axes(x)
     require(
         x.shape[1] == panel.d_in,
         f"the batch has {x.shape[1]} dimensions, the panel {panel.d_in}: start another panel",
@@ -134,18 +139,23 @@ def add(panel: Panel, x: Float[Array | np.ndarray, "n d_in"]) -> Panel:
     return panel
 
 
-def panel_of(batches: Iterable[Float[Array | np.ndarray, "_ _"]]) -> PanelStats:
+def panel_of(batches: Iterable[Batch]) -> PanelStats:
     """The finished panel of a stream of batches `[n, d_in]`, n free to vary.
 
     Raises:
-        ToysaeError: no batch, batches of different d_in, or a value that is not finite.
+        ToysaeError: no batch, a batch of another shape or d_in, or a value that is not finite.
     """
     panel = None
     for x in batches:
+        _two_axes(x)
         panel = add(empty_panel(x.shape[1]) if panel is None else panel, x)
     require(panel is not None, "there are no batches to make a panel of")
     assert panel is not None
     return finish(panel)
+
+
+def _two_axes(x: Batch) -> None:
+    require(x.ndim == 2, f"a batch of shape {x.shape} must be [n, d_in]: reshape it")
 
 
 @jax.jit

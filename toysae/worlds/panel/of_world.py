@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ...errors import require
 from ...keys import named_key, seed_key
-from ..dictionaries import welch_bound
+from ..dictionaries import cosine_blocks, welch_bound
 from ..world import World
 from .activations import Panel, PanelStats, add, empty_panel, finish
 from .cofiring import MIN_FIRINGS, noise_edge, phi_matrix, rank_exponent
@@ -262,13 +262,11 @@ def _cosines(directions: Array, seed: int) -> tuple[np.ndarray, float, int]:
         n_taken = max(1, MAX_EXACT**2 // n)
         taken = np.sort(np.random.default_rng(seed).choice(n, n_taken, replace=False))
     counts, largest = np.zeros(len(COSINE_EDGES) - 1, np.int64), 0.0
-    for start in range(0, len(taken), 512):
-        some = taken[start : start + 512]
-        cos = np.abs(rows[some] @ rows.T)
+    for some, cos in cosine_blocks(rows, taken):
         # each pair once: of two taken rows, only from the earlier one
         others: Bool[np.ndarray, "some n"] = np.ones(cos.shape, bool)
         others[:, taken] = taken > some[:, None]
-        cos = np.minimum(cos[others], 1.0)
+        cos = np.minimum(np.abs(cos[others]), 1.0)
         counts += np.histogram(cos, COSINE_EDGES)[0]
         largest = max(largest, float(cos.max(initial=0.0)))
     return counts, largest if n > 1 else float("nan"), len(taken)

@@ -182,33 +182,16 @@ def _print_recipe(name: str) -> None:
 
 
 def _world(args: list[str]) -> None:
-    from .worlds import WORLDS, make_world, world_fields
+    from .worlds import make_world
 
     first, rest = _positional(args, "a world, e.g. sphere")
     names = [first]
     while rest and not rest[0].startswith("-"):
         names.append(rest.pop(0))
-    for name in names:
-        world_fields(name)  # unknown names are refused before anything is drawn
-    known = dict.fromkeys(field for name in names for field in WORLDS[name].fields)
-    shared = {
-        field: WORLDS[names[0]].fields[field]
-        for field in known
-        if all(field in WORLDS[name].fields for name in names)
-    }
-    of = f"field of world{'s' * (len(names) > 1)} {' and '.join(map(repr, names))}"
-    _check_flags(rest, of, [*shared, "seed", "n_samples", "out"])
-    options = make_dataclass(
-        "WorldOptions",
-        # None: each world keeps its own default.
-        [(field, kind | None, None) for field, (kind, _) in shared.items()]
-        + [("seed", int, 0), ("n_samples", int, 131_072 if len(names) == 1 else 65_536)]
-        + [("out", Path | None, None)],
-        frozen=True,
-    )
-    given = vars(tyro.cli(options, args=rest, prog=f"toysae world {' '.join(names)}"))
-    seed, n_samples, out = given.pop("seed"), given.pop("n_samples"), given.pop("out")
-    chosen = {field: value for field, value in given.items() if value is not None}
+    n_samples = 131_072 if len(names) == 1 else 65_536
+    own = {"seed": (int, 0), "n_samples": (int, n_samples), "out": (Path | None, None)}
+    chosen, given = _world_options(names, own, rest, f"toysae world {' '.join(names)}")
+    seed, n_samples, out = given["seed"], given["n_samples"], given["out"]
     worlds = [make_world(name, seed, **chosen) for name in names]
     if len(worlds) == 1:
         table = Table("what", "realised", title=f"world {first}, seed {seed}")
@@ -238,7 +221,7 @@ def _compare(worlds: list, seed: int, n_samples: int, out: Path | None) -> None:
 
 def _score(args: list[str]) -> None:
     from .interop import score
-    from .worlds import WORLDS, make_world, world_fields
+    from .worlds import make_world
 
     path, rest = _positional(args, "an SAE file or folder")
     rest = [part for arg in rest for part in (arg.split("=", 1) if "--world=" in arg else [arg])]
@@ -246,20 +229,11 @@ def _score(args: list[str]) -> None:
     place = rest.index("--world")
     name = rest[place + 1]
     rest = rest[:place] + rest[place + 2 :]
-    world_fields(name)
-    own = WORLDS[name].fields
-    _check_flags(rest, f"field of world {name!r}", [*own, "seed", "n_samples", "json"])
-    options = make_dataclass(
-        "ScoreOptions",
-        [(field, kind | None, None) for field, (kind, _) in own.items()]
-        + [("seed", int, 0), ("n_samples", int, 65_536), ("json", bool, False)],
-        frozen=True,
-    )
-    given = vars(tyro.cli(options, args=rest, prog=f"toysae score {path} --world {name}"))
-    seed, n_samples, as_json = (given.pop(key) for key in ("seed", "n_samples", "json"))
-    fields_given = {field: value for field, value in given.items() if value is not None}
-    row = score(path, make_world(name, seed, **fields_given), n_samples, seed)
-    if as_json:
+    own = {"seed": (int, 0), "n_samples": (int, 65_536), "json": (bool, False)}
+    chosen, given = _world_options([name], own, rest, f"toysae score {path} --world {name}")
+    seed = given["seed"]
+    row = score(path, make_world(name, seed, **chosen), given["n_samples"], seed)
+    if given["json"]:
         print(row.to_json(orient="records", indent=1))
         return
     table = Table("score", "value", title=f"{path} on world {name}, seed {seed}")
@@ -282,6 +256,31 @@ COMMANDS = {"run": _run, "list": _list, "world": _world, "score": _score, "bench
 def _positional(args: list[str], what: str) -> tuple[str, list[str]]:
     require(bool(args) and not args[0].startswith("-"), f"name {what}")
     return args[0], args[1:]
+
+
+def _world_options(
+    names: list[str], own: dict[str, tuple[Any, Any]], args: list[str], prog: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields given of those that all these worlds have, and the command's own options, which
+    are (type, default) by name."""
+    from .worlds import WORLDS, world_fields
+
+    for name in names:
+        world_fields(name)  # unknown names are refused before anything is drawn
+    first, *others = (WORLDS[name].fields for name in names)
+    shared = {f: kind for f, (kind, _) in first.items() if all(f in other for other in others)}
+    worlds = f"world{'s' * (len(names) > 1)} {' and '.join(map(repr, names))}"
+    _check_flags(args, f"field of {worlds}", [*shared, *own])
+    options = make_dataclass(
+        "Options",
+        # None: each world keeps its own default.
+        [(field, kind | None, None) for field, kind in shared.items()]
+        + [(name, kind, default) for name, (kind, default) in own.items()],
+        frozen=True,
+    )
+    given = vars(tyro.cli(options, args=args, prog=prog))
+    rest = {name: given.pop(name) for name in own}
+    return {field: value for field, value in given.items() if value is not None}, rest
 
 
 def _check_flags(args: list[str], kind: str, known: list[str]) -> None:

@@ -6,12 +6,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import require
-from ..recovery import cosines, distinct_matches, mcc, random_floor
+from ..recovery import cosines, random_floor
 from ..sae import SAE
-from ..training.state import keys_of
 from ..worlds import World
-from ..worlds.world import sample
-from .scoring import THRESHOLDS, evaluate_all
+from .scoring import evaluate_all, truth_columns
 
 _BATCH = 1024
 
@@ -46,7 +44,6 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
     scores = jax.device_get(evaluate_all(one, worlds, seeds, n_batches, _BATCH))
     scores.pop("firing_freq")
     cos = np.asarray(cosines(world.directions, sae.W_dec))
-    mcs = cos.max(1)
     return pd.DataFrame(
         {
             "world": world.name,
@@ -58,26 +55,9 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
             "activation": type(sae.spec.activation).__name__,
             "n_eval": n_batches * _BATCH,
             "eval_seed": seed,
-            "true_l0": _true_l0(world, seeds, n_batches),
-            "mmcs": mcs.mean(),
-            "mmcs_abs": np.abs(cos).max(1).mean(),
-            "mmcs_latents": cos.max(0).mean(),
-            **{f"mcs_above_{t:g}": (mcs > t).mean() for t in THRESHOLDS},
-            **{f"distinct_above_{t:g}": distinct_matches(cos, t) for t in THRESHOLDS},
-            "mcc": mcc(cos),
-            "mcc_abs": mcc(cos, absolute=True),
+            **truth_columns(cos[None]),
             **{name: np.asarray(value).item() for name, value in scores.items()},
             "floor": random_floor(d_in, d_sae),
         },
         index=pd.Index([0]),
     )
-
-
-def _true_l0(world: World, seeds: jax.Array, n_batches: int) -> float:
-    """Active features a sample, over the very samples that the SAE was scored on."""
-    key = keys_of(seeds, "evaluation")[0]
-    counts = [
-        np.asarray(sample(world, jax.random.fold_in(key, i), _BATCH).feature_counts()).sum()
-        for i in range(min(n_batches, 16))
-    ]
-    return float(np.sum(counts)) / (len(counts) * _BATCH)

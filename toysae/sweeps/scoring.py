@@ -1,5 +1,6 @@
 """From a trained group to one table row for each SAE and the arrays behind it."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Array, Int
 from ..recovery import (
     add_batch,
     cosines,
+    distinct_matches,
     empty_totals,
     fista_oracle,
     mcc,
@@ -31,26 +33,31 @@ _ORACLE_SAMPLES = 1024
 def evaluate_all(
     saes: SAE, worlds: World, world_seeds: Int[Array, " n_worlds"], n_batches: int, batch_size: int
 ) -> dict[str, Array]:
-    """Scores over fresh samples at fixed memory, leading axes `[n_worlds, n_members]`."""
+    """Scores over fresh samples at fixed memory, leading axes `[n_worlds, n_members]`.
+
+    Besides what :func:`toysae.recovery.summarise` gives: `true_l0`, the world's mean active
+    features a sample, over the same samples and so the same for all members of a world.
+    """
     keys = keys_of(world_seeds, "evaluation")
     d_sae, d_in = saes.W_dec.shape[-2:]
 
     def in_world(world, key, saes):
         def body(totals, step):
-            x = world.sample(jax.random.fold_in(key, step), batch_size).x
+            batch = world.sample(jax.random.fold_in(key, step), batch_size)
 
             def one(totals, sae):
-                f = sae(x)
-                return add_batch(totals, x, f.x_hat, f.z)
+                f = sae(batch.x)
+                return add_batch(totals, batch.x, f.x_hat, f.z)
 
-            return jax.vmap(one)(totals, saes), None
+            return jax.vmap(one)(totals, saes), batch.feature_counts().sum() / batch_size
 
         n_members = saes.W_dec.shape[0]
         empty = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (n_members, *leaf.shape)), empty_totals(d_in, d_sae)
         )
-        totals, _ = jax.lax.scan(body, empty, jnp.arange(n_batches))
-        return jax.vmap(summarise)(totals)
+        totals, true_l0 = jax.lax.scan(body, empty, jnp.arange(n_batches))
+        scores = jax.vmap(summarise)(totals)
+        return {**scores, "true_l0": jnp.broadcast_to(true_l0.mean(), (n_members,))}
 
     return jax.vmap(in_world)(worlds, keys, saes)
 
@@ -60,6 +67,36 @@ def _world_cosines(saes: SAE, worlds: World) -> Array:
     return jax.vmap(jax.vmap(lambda sae, world: cosines(world.directions, sae.W_dec), (0, None)))(
         saes, worlds
     )
+
+
+def truth_columns(cos: np.ndarray) -> dict[str, np.ndarray]:
+    """What a table says of each SAE's dictionary against the truth.
+
+    Args:
+        cos: signed cosines `[rows, n_features, d_sae]`.
+
+    Returns:
+        `[rows]` each, NaN where a cosine is: `mmcs`, `mmcs_abs`, `mmcs_latents`, `mcc`,
+        `mcc_abs`, and for each threshold `mcs_above_`, the share of features found, and
+        `distinct_above_`, how many of them can have a latent of their own.
+    """
+    mcs = cos.max(2)
+    measured = ~np.isnan(mcs).any(1)
+
+    def of_each(score: Callable[..., float], *args: float) -> np.ndarray:
+        return np.array(
+            [score(c, *args) if ok else np.nan for c, ok in zip(cos, measured, strict=True)]
+        )
+
+    return {
+        "mmcs": mcs.mean(1),
+        "mmcs_abs": np.abs(cos).max(2).mean(1),
+        "mmcs_latents": cos.max(1).mean(1),
+        **{f"mcs_above_{t:g}": np.where(measured, (mcs > t).mean(1), np.nan) for t in THRESHOLDS},
+        **{f"distinct_above_{t:g}": of_each(distinct_matches, t) for t in THRESHOLDS},
+        "mcc": of_each(mcc),
+        "mcc_abs": of_each(mcc, True),
+    }
 
 
 def score_group(
@@ -87,11 +124,10 @@ def score_group(
         n_worlds * n_members, group.worlds.n_features, -1
     )
     diverged = trained.diverged.reshape(-1)
-    mcs = cos.max(2)
     samples = n_steps * group.batch_size
     firings = np.repeat(trained.firings, n_members, axis=0)
     arrays = {
-        "mcs": mcs,
+        "mcs": cos.max(2),
         "feature_freq": firings / max(samples, 1),
         "firings_seen": firings,
         "latent_freq": _rows(scores.pop("firing_freq")),
@@ -113,13 +149,7 @@ def score_group(
             "n_eval": n_batches * group.batch_size,
             **{name: np.tile(np.asarray(v), n_worlds) for name, v in group.hypers.items()},
             "diverged": diverged,
-            "true_l0": arrays["feature_freq"].sum(1),
-            "mmcs": mcs.mean(1),
-            "mmcs_abs": np.abs(cos).max(2).mean(1),
-            "mmcs_latents": cos.max(1).mean(1),
-            **{f"mcs_above_{t:g}": (mcs > t).mean(1) for t in THRESHOLDS},
-            "mcc": [_mcc(c, False) for c in cos],
-            "mcc_abs": [_mcc(c, True) for c in cos],
+            **truth_columns(cos),
             **{name: _rows(value) for name, value in scores.items()},
             "loss": arrays["curve_loss"][:, -1],
             "floor": random_floor(d_in, spec.d_sae),
@@ -137,10 +167,6 @@ def _rows(values: np.ndarray) -> np.ndarray:
     """[n_worlds, n_members, ...] -> [rows, ...]."""
     values = np.asarray(values)
     return values.reshape(-1, *values.shape[2:])
-
-
-def _mcc(cos: np.ndarray, absolute: bool) -> float:
-    return mcc(cos, absolute) if np.isfinite(cos).all() else float("nan")
 
 
 def _oracle(group: Group) -> pd.DataFrame:

@@ -13,7 +13,7 @@ def recovery_probe(sae: SAE, world: World, x: Float[Array, "n d_in"]) -> dict[st
     """mmcs, fraction of features with MCS > .9, L0 and explained variance of one SAE."""
     f = sae(x)
     totals = summarise(add_batch(empty_totals(*sae.W_dec.shape[::-1]), x, f.x_hat, f.z))
-    per_feature = mcs(world.directions, sae.W_dec)
+    per_feature = mcs(world.target, sae.W_dec)
     return {
         "mmcs": per_feature.mean(),
         "mcs_above_0.9": (per_feature > 0.9).mean(dtype=jnp.float32),

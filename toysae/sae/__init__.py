@@ -3,6 +3,7 @@
 from .activations import AbsTopK
 from .amortised import LISTA, MLP
 from .auxk import AuxK, GhostGradients
+from .decoder_rows import decoder_rows
 from .encoders import TiedGain
 from .files import load_sae, save_sae
 from .forward import SAE, finished, forward, init_params, init_stats, resolve
@@ -33,7 +34,6 @@ __all__ = [
     "Ica", "InitData", "JumpReLU", "KMeans", "Kaiming", "L0Step", "Lp", "MatchingPursuit",
     "Matryoshka", "MatryoshkaRandom", "NoisedBasis", "Params", "Part", "PreAct", "Recipe",
     "ResampleDead", "ResampleRare", "SAESpec", "SemiNmf", "SoftFrozen", "Spectral", "Stats",
-    "Tanh", "TiedGain", "ToL0", "Weights", "finished", "forward", "init_params", "init_stats",
-    "load_sae",
-    "make_spec", "recipe_row", "resolve", "resolve_hypers", "save_sae",
+    "Tanh", "TiedGain", "ToL0", "Weights", "decoder_rows", "finished", "forward", "init_params",
+    "init_stats", "load_sae", "make_spec", "recipe_row", "resolve", "resolve_hypers", "save_sae",
 ]  # fmt: skip

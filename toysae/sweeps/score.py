@@ -43,13 +43,13 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
     worlds = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], world)
     scores = jax.device_get(evaluate_all(one, worlds, seeds, n_batches, _BATCH))
     scores.pop("firing_freq")
-    cos = np.asarray(cosines(world.directions, sae.W_dec))
+    cos = np.asarray(cosines(world.target, sae.W_dec))
     return pd.DataFrame(
         {
             "world": world.name,
             "d_in": d_in,
-            "n_features": world.n_features,
-            "ratio": world.n_features / d_in,
+            "n_features": len(cos),
+            "ratio": len(cos) / d_in,
             "d_sae": d_sae,
             "encoder": type(sae.spec.encoder).__name__,
             "activation": type(sae.spec.activation).__name__,

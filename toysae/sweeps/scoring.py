@@ -64,7 +64,7 @@ def evaluate_all(
 
 @jax.jit
 def _world_cosines(saes: SAE, worlds: World) -> Array:
-    return jax.vmap(jax.vmap(lambda sae, world: cosines(world.directions, sae.W_dec), (0, None)))(
+    return jax.vmap(jax.vmap(lambda sae, world: cosines(world.target, sae.W_dec), (0, None)))(
         saes, worlds
     )
 
@@ -120,8 +120,9 @@ def score_group(
     scores = jax.device_get(
         evaluate_all(trained.saes, group.worlds, group.world_seeds, n_batches, group.batch_size)
     )
+    spec, (n_features, d_in) = group.spec, group.worlds.target.shape[-2:]
     cos = np.asarray(_world_cosines(trained.saes, group.worlds)).reshape(
-        n_worlds * n_members, group.worlds.n_features, -1
+        n_worlds * n_members, n_features, spec.d_sae
     )
     diverged = trained.diverged.reshape(-1)
     samples = n_steps * group.batch_size
@@ -134,7 +135,6 @@ def score_group(
         "curve_steps": trained.curve_steps,
         **{f"curve_{name}": _rows(curve) for name, curve in trained.curves.items()},
     }
-    spec, d_in, n_features = group.spec, group.worlds.d_in, group.worlds.n_features
     table = pd.DataFrame(
         {
             "row": np.arange(n_worlds * n_members),
@@ -177,7 +177,7 @@ def _oracle(group: Group) -> pd.DataFrame:
         world = jax.tree.map(lambda leaf, i=i: leaf[i], group.worlds)
         x = world.sample(keys[i], _ORACLE_SAMPLES).x
         x = x if world.bias is None else x - world.bias
-        scores = fista_oracle(x, world.directions, jnp.asarray(coefficients))
+        scores = fista_oracle(x, world.target, jnp.asarray(coefficients))
         frames.append(
             pd.DataFrame(
                 {

@@ -58,7 +58,7 @@ class TrainState:
 def init_data(world: World, world_seed: Int[Array, ""]) -> InitData:
     """What inits may look at, from the world's own stream for it."""
     x = world.sample(seed_key(world_seed, "init data"), _INIT_SAMPLES).x
-    return InitData(x, world.generating_matrix, world.directions)
+    return InitData(x, world.generating_matrix, world.target)
 
 
 def init_member(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> Member:

@@ -186,6 +186,7 @@ def _check(world: World, path: Path) -> None:
             "generating_matrix": (world.generating_matrix.shape[:1], (d_in,)),
             "firing": ((world.firing.n_features,), (n_features,)),
             "bias": ((d_in,) if world.bias is None else world.bias.shape, (d_in,)),
+            "truth": (world.target.shape[1:], (d_in,)),
         }
         for name, (has, needs) in found.items():
             require(has == needs, f"{name} {list(has)} does not fit directions "

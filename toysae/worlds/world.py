@@ -56,7 +56,7 @@ class World:
     """True features, how they fire, and how they add up to an input.
 
     Attributes:
-        directions: `[n_features, d_in]` unit rows, the truth that SAEs are scored against.
+        directions: `[n_features, d_in]` unit rows, the true features.
         rows: `[n_features, d_in]` what a coefficient of 1 adds to the input (before any
             rectifier). Equal to `directions` in plain worlds.
         generating_matrix: `[d_in, d_hidden]` the matrix that writes x; its left singular
@@ -67,6 +67,8 @@ class World:
         noise_sd: of the observation noise in each dimension, after any rectifier; None for none.
         rectify: x = ReLU(sum) instead of the sum.
         name: as in the catalogue.
+        truth: `[n, d_in]` unit rows that SAEs are scored against, where these are not the
+            features that fire but what those are made of; None for `directions`.
     """
 
     directions: Float[Array, "n_features d_in"]
@@ -78,6 +80,12 @@ class World:
     noise_sd: Float[Array, ""] | None = None
     rectify: bool = struct.field(pytree_node=False, default=False)
     name: str = struct.field(pytree_node=False, default="")
+    truth: Float[Array, "n d_in"] | None = None
+
+    @property
+    def target(self) -> Float[Array, "*lead n d_in"]:
+        """What SAEs are scored against: `truth`, or else `directions`."""
+        return self.directions if self.truth is None else self.truth
 
     @property
     def n_features(self) -> int:

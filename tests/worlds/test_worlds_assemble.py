@@ -38,7 +38,7 @@ NAN = np.array([[1.0, np.nan], [0.0, 1.0]])
         (lambda: assemble(np.ones(3), PROBS), r"must be \[n_features, d_in\]"),
         (lambda: assemble(NAN, PROBS[:2]), r"directions is not finite at \[\[0, 1\]\]"),
         (lambda: assemble(ROWS, PROBS[:2]), "firing is over 2 features but directions has 3"),
-        (lambda: assemble(ROWS, PROBS * 3), "outside"),
+        (lambda: assemble(ROWS, PROBS * 3), r"1.5 of feature 0 must be in \[0, 1\]"),
         (lambda: assemble(np.zeros((2, 2)), PROBS[:2]), "has no direction"),
         (lambda: assemble(-np.ones((2, 2)), PROBS[:2], rectify=True), "once rectified"),
         (lambda: assemble(ROWS, PROBS, bias=np.zeros(3)), "bias of shape"),

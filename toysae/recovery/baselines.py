@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from toysae.errors import ToysaeError, require, unknown
 from toysae.keys import seed_key
 from toysae.recovery.dictionary_learning import learn_fista, learn_mod
+from toysae.recovery.ksvd import learn_ksvd
 from toysae.sae import SAE, SAESpec
 from toysae.sae.activations import ReLU
 from toysae.sae.classical import (
@@ -121,6 +122,10 @@ def _mod(key: PRNGKeyArray, x: Array, n: int, k: int = 4, n_steps: int = 30):
     return learn_mod(key, x, n, k, n_steps)[0], None
 
 
+def _ksvd(key: PRNGKeyArray, x: Array, n: int, k: int = 4, n_steps: int = 30):
+    return learn_ksvd(key, x, n, k, n_steps)[0], None
+
+
 def _nmf(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 400):
     require(bool((x >= 0).all()), "nmf needs x >= 0, and this x has negative entries: use semi-nmf")
     nmf = _sklearn().NMF(n, max_iter=n_steps, tol=1e-5, random_state=_integer(key))
@@ -149,6 +154,7 @@ BASELINES: dict[str, Method] = {
     "spectral": _spectral,
     "fista": _fista,
     "mod": _mod,
+    "k-svd": _ksvd,  # with non-negative codes
     "sklearn": _sklearn_learning,  # its MiniBatchDictionaryLearning
 }
 
@@ -165,7 +171,7 @@ def make_baseline(
             fewer; k-means and data samples need that many samples.
         seed: of the method's random start.
         **options: numbers of the method, e.g. ``l1_coeff`` for "fista" (300 steps unless
-            ``n_steps`` says otherwise), ``k`` for "mod".
+            ``n_steps`` says otherwise), ``k`` for "mod" and "k-svd".
 
     Raises:
         ToysaeError: an unknown name or option, too few samples, data that are not finite or that

@@ -9,7 +9,7 @@ from .files import load_sae, save_sae
 from .forward import SAE, finished, forward, init_params, init_stats, resolve
 from .frequency import FrequencyAware, FrequencyTopK
 from .frozen import Frozen, SoftFrozen
-from .geometry_penalties import DecoderCoherence, EncDecSimilarity
+from .geometry_penalties import ChunkedCoherence, DecoderCoherence, EncDecSimilarity
 from .inits import InitData, Kaiming, NoisedBasis
 from .inits_data import DataSamples, Ica, KMeans, SemiNmf, Spectral
 from .jumprelu import JumpReLU
@@ -29,11 +29,12 @@ from .spec import AXES, SAESpec, resolve_hypers
 
 __all__ = [
     "AXES", "INITS", "KNOBS", "LISTA", "MLP", "OMP", "RECIPES", "SAE", "AbsTopK", "AnnealedLp",
-    "AnnealedTopK", "AuxK", "DataSamples", "DecoderCoherence", "Denoising", "EncDecSimilarity",
-    "Forward", "FrequencyAware", "FrequencyTopK", "Frozen", "GhostGradients", "Hyper", "Hypers",
-    "Ica", "InitData", "JumpReLU", "KMeans", "Kaiming", "L0Step", "Lp", "MatchingPursuit",
-    "Matryoshka", "MatryoshkaRandom", "NoisedBasis", "Params", "Part", "PreAct", "Recipe",
-    "ResampleDead", "ResampleRare", "SAESpec", "SemiNmf", "SoftFrozen", "Spectral", "Stats",
-    "Tanh", "TiedGain", "ToL0", "Weights", "decoder_rows", "finished", "forward", "init_params",
-    "init_stats", "load_sae", "make_spec", "recipe_row", "resolve", "resolve_hypers", "save_sae",
+    "AnnealedTopK", "AuxK", "ChunkedCoherence", "DataSamples", "DecoderCoherence", "Denoising",
+    "EncDecSimilarity", "Forward", "FrequencyAware", "FrequencyTopK", "Frozen", "GhostGradients",
+    "Hyper", "Hypers", "Ica", "InitData", "JumpReLU", "KMeans", "Kaiming", "L0Step", "Lp",
+    "MatchingPursuit", "Matryoshka", "MatryoshkaRandom", "NoisedBasis", "Params", "Part", "PreAct",
+    "Recipe", "ResampleDead", "ResampleRare", "SAESpec", "SemiNmf", "SoftFrozen", "Spectral",
+    "Stats", "Tanh", "TiedGain", "ToL0", "Weights", "decoder_rows", "finished", "forward",
+    "init_params", "init_stats", "load_sae", "make_spec", "recipe_row", "resolve", "resolve_hypers",
+    "save_sae",
 ]  # fmt: skip

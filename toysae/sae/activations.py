@@ -40,11 +40,14 @@ class Activation(Part):
 class ReLU(Activation):
     """max(pre_acts, 0)."""
 
+    provides: ClassVar = frozenset({"all_positive"})
+
     def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         return jax.nn.relu(pre_acts)
 
 
-def _check_k(d_sae: int, k: float) -> str | None:
+def check_k(d_sae: int, k: float) -> str | None:
+    """Why no k of `d_sae` can be chosen, or None."""
     return None if k <= d_sae else f"k {k:g} is more than d_sae = {d_sae}: give a smaller k"
 
 
@@ -59,7 +62,7 @@ class TopK(Activation):
         return jnp.where(z >= kth_largest(z, h["k"]), z, 0.0)
 
     def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return _check_k(d_sae, h["k"])
+        return check_k(d_sae, h["k"])
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class AbsTopK(Activation):
     """The k largest |pre_acts| of each sample, signs kept (Zhu et al. 2025, AbsTopK): one latent
     may stand for both ends of an axis. k may differ by member."""
 
+    provides: ClassVar = frozenset({"signed"})
     hypers: ClassVar = (Hyper("k", low=1),)
 
     def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
@@ -74,7 +78,7 @@ class AbsTopK(Activation):
         return jnp.where(size >= kth_largest(size, h["k"]), pre_acts, 0.0)
 
     def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return _check_k(d_sae, h["k"])
+        return check_k(d_sae, h["k"])
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class BatchTopK(Activation):
         return Threshold()
 
     def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return _check_k(d_sae, h["k"])
+        return check_k(d_sae, h["k"])
 
 
 @dataclass(frozen=True)

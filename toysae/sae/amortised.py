@@ -9,7 +9,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from ..errors import require
 from ..keys import named_key
-from .encoders import Encoder, Shift, affine
+from .encoders import PRE_ACTS, Encoder, Shift, affine
 from .fista import exact_lipschitz
 from .part import Encoding, Hyper, Hypers, Weights
 
@@ -32,6 +32,7 @@ class MLP(Encoder):
 
     width_factor: float = 4.0
     n_hidden: int = 1
+    provides: ClassVar = PRE_ACTS
 
     def __post_init__(self) -> None:
         require(self.width_factor > 0, f"MLP width_factor {self.width_factor} must be above 0")
@@ -76,6 +77,7 @@ class LISTA(Encoder):
 
     n_steps: int = 3
     shared: bool = True
+    provides: ClassVar = PRE_ACTS
     hypers: ClassVar = (Hyper("lista_l1", default=0.1, low=0.0),)
 
     def __post_init__(self) -> None:

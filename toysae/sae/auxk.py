@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from .activations import kth_largest
 from .part import Forward, Hyper, Hypers, Stats
-from .penalties import Penalty
+from .penalties import NEEDS_PRE_ACTS, Penalty
 from .running import StepsSinceFired
 
 DEAD_WINDOW = Hyper("dead_window", default=200.0, low=1.0)
@@ -32,6 +32,7 @@ class AuxK(Penalty):
         DEAD_WINDOW,
     )
     stats: ClassVar = (StepsSinceFired(),)
+    requires: ClassVar = NEEDS_PRE_ACTS
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         dead = run["steps_since_fired"] >= h["dead_window"]
@@ -54,6 +55,7 @@ class GhostGradients(Penalty):
 
     hypers: ClassVar = (DEAD_WINDOW,)
     stats: ClassVar = (StepsSinceFired(),)
+    requires: ClassVar = NEEDS_PRE_ACTS
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         dead = run["steps_since_fired"] >= h["dead_window"]

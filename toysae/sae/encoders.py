@@ -16,6 +16,10 @@ from .part import Encoding, Hyper, Hypers, Part, Weights
 
 Shift = Float[Array, " d_in"] | None
 
+PRE_ACTS = frozenset({"pre_acts"})
+"""What an encoder provides whose pre-activations say how near a silent latent is to firing, and
+can be trained: sparse coders return codes, which are 0 there."""
+
 
 def affine(
     x: Float[Array, "*batch d_in"],
@@ -56,7 +60,7 @@ class Encoder(Part):
 class Untied(Encoder):
     """pre_acts = x W_enc + b_enc."""
 
-    provides: ClassVar = frozenset({"W_enc"})
+    provides: ClassVar = PRE_ACTS | {"W_enc"}
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {"W_enc": enc_rows.T, "b_enc": jnp.zeros(enc_rows.shape[0])}
@@ -68,6 +72,8 @@ class Untied(Encoder):
 @dataclass(frozen=True)
 class Tied(Encoder):
     """pre_acts = x W_dec^T + b_enc: the encoder is the (resolved) decoder's transpose."""
+
+    provides: ClassVar = PRE_ACTS
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {"b_enc": jnp.zeros(enc_rows.shape[0])}
@@ -84,6 +90,7 @@ class TiedGain(Encoder):
     (Wright and Sharkey 2024); the gain starts at 1.
     """
 
+    provides: ClassVar = PRE_ACTS
     requires: ClassVar = {
         "bounded_decoder": "use decoder=UnitNorm(): with a free one the gain has two names"
     }
@@ -104,8 +111,11 @@ class Gated(Encoder):
     gate = x W_enc + b_gate decides which latents fire; exp(r_mag) x W_enc + b_mag how much.
     """
 
-    provides: ClassVar = frozenset({"gate", "W_enc"})
-    requires: ClassVar = {"gate_loss": "add GatedAux() to the penalty, or the gate is not trained"}
+    provides: ClassVar = PRE_ACTS | {"gate", "W_enc"}
+    requires: ClassVar = {
+        "gate_loss": "add GatedAux() to the penalty, or the gate is not trained",
+        "all_positive": "use activation=ReLU(): the gate chooses already which latents fire",
+    }
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         zeros = jnp.zeros(enc_rows.shape[0])

@@ -1,14 +1,18 @@
 """Penalties on the weights alone: encoder against decoder, and latents against each other."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
+from ..errors import require, unknown
+from ..keys import seed_key
 from ..worlds.dictionaries import unit_rows
 from .part import Forward, Hyper, Hypers, Stats
 from .penalties import LatentPenalty, Penalty
+from .running import Steps
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,9 @@ class EncDecSimilarity(LatentPenalty):
 class DecoderCoherence(Penalty):
     """coherence_coeff * mean over pairs i != j of cos(W_dec[i], W_dec[j])^2.
 
-    The aim of OrtSAE (Korznikov et al. 2025), which takes the largest cosine within random
-    blocks of latents to save memory. The mean over all pairs needs no blocks: with unit rows W,
-    ||W W^T||_F = ||W^T W||_F, so memory is min(d_in, d_sae)^2 floats. For d_sae > d_in it is least
-    at tight frames, where it is (d_sae / d_in - 1) / (d_sae - 1).
+    With unit rows W, ||W W^T||_F = ||W^T W||_F, so memory is min(d_in, d_sae)^2 floats. For
+    d_sae > d_in it is least at tight frames, where it is (d_sae / d_in - 1) / (d_sae - 1). Only
+    the largest cosines matter in :class:`ChunkedCoherence`.
     """
 
     hypers: ClassVar = (Hyper("coherence_coeff", low=0.0),)
@@ -44,3 +47,61 @@ class DecoderCoherence(Penalty):
         gram = W @ W.T if d_sae <= d_in else W.T @ W
         pairs = jnp.sum(gram**2) - jnp.sum(jnp.sum(W**2, -1) ** 2)
         return h["coherence_coeff"] * pairs / max(d_sae * (d_sae - 1), 1)
+
+
+def chunked_coherence(
+    W: Float[Array, "d_sae d_in"],
+    order: Int[Array, " d_sae"],
+    size: int,
+    of: str,
+) -> Float[Array, ""]:
+    """Squared cosines between rows that stand in the same chunk.
+
+    Args:
+        W: rows of any length; a zero row has cosine 0 to all.
+        order: a permutation of the rows; chunks are consecutive in it.
+        size: of the chunks, at least 2; the last may be smaller.
+        of: "max", the mean over rows of the largest with another row of its chunk (0 for a row
+            alone in its chunk); "mean", the mean over pairs in the same chunk.
+
+    Returns:
+        In [0, 1]. Over uniform orders the expectation of "mean" is the mean over all pairs.
+        Costs `d_sae * size * d_in`, memory `d_sae * size` floats.
+    """
+    d_sae = W.shape[0]
+    size = min(size, d_sae)
+    rows = jnp.pad(unit_rows(W)[order], ((0, -d_sae % size), (0, 0))).reshape(-1, size, W.shape[1])
+    squares = (rows @ rows.swapaxes(1, 2)) ** 2 * (1 - jnp.eye(size))
+    if of == "max":
+        return squares.max(-1).sum() / d_sae
+    whole, rest = divmod(d_sae, size)
+    return squares.sum() / max(whole * size * (size - 1) + rest * (rest - 1), 1)
+
+
+@dataclass(frozen=True)
+class ChunkedCoherence(Penalty):
+    """coherence_coeff * mean_i max_j cos(W_dec[i], W_dec[j])^2, j != i in the same chunk (OrtSAE,
+    Korznikov et al. 2025).
+
+    Latents are dealt into chunks at random, anew in each step and alike for all members, so that
+    the cost is linear in d_sae. See :func:`chunked_coherence`.
+
+    Attributes:
+        size: of a chunk, at least 2 (the paper: 8192). From d_sae on all pairs count.
+        of: "max" as in the paper; "mean" has :class:`DecoderCoherence` as its expectation.
+    """
+
+    size: int = 8192
+    of: Literal["max", "mean"] = "max"
+    hypers: ClassVar = (Hyper("coherence_coeff", low=0.0),)
+    stats: ClassVar = (Steps(),)
+
+    def __post_init__(self) -> None:
+        require(self.size >= 2, f"ChunkedCoherence size {self.size} must be at least 2: a pair")
+        if self.of not in ("max", "mean"):
+            raise unknown("ChunkedCoherence of", self.of, ("max", "mean"))
+
+    def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
+        key = jax.random.fold_in(seed_key(0, "coherence chunks"), run["steps"])
+        order = jax.random.permutation(key, f.w.W_dec.shape[0])
+        return h["coherence_coeff"] * chunked_coherence(f.w.W_dec, order, self.size, self.of)

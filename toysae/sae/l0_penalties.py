@@ -11,6 +11,7 @@ from jaxtyping import Array
 from .jumprelu import JumpReLU, heaviside_ste
 from .part import Forward, Hyper, Hypers, Stats
 from .penalties import (
+    NEEDS_PRE_ACTS,
     LatentPenalty,
     coefficient,
     coefficient_now,
@@ -60,6 +61,7 @@ class PreAct(LatentPenalty):
     """
 
     hypers: ClassVar = (Hyper("pre_act_coeff", default=3e-6, low=0.0),)
+    requires: ClassVar = NEEDS_PRE_ACTS
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         learned = f.w.act.get("log_threshold")

@@ -75,6 +75,12 @@ BOUNDED: dict[str, str] = {
 """What a cost of z alone requires: else shrinking z and growing the decoder is free."""
 
 
+NEEDS_PRE_ACTS: dict[str, str] = {
+    "pre_acts": "use encoder=Untied(): codes of silent latents are 0, with nothing to train"
+}
+"""What a cost of the pre-activations of latents that do not fire requires."""
+
+
 @dataclass(frozen=True)
 class L1(LatentPenalty):
     """l1_coeff * sum |z|. Needs a decoder whose scale is held, or shrinking z is free."""

@@ -4,7 +4,7 @@ from .activations import BatchTopK, TopK
 from .auxk import AuxK
 from .decoders import Free, UnitNorm
 from .encoders import Gated, Tied
-from .geometry_penalties import DecoderCoherence
+from .geometry_penalties import ChunkedCoherence
 from .inits import Orthogonal, Short
 from .jumprelu import JumpReLU
 from .l0_control import ToL0
@@ -131,11 +131,11 @@ PUBLISHED: dict[str, Recipe] = {
     ),
     "ortsae-2025": Recipe(
         "Korznikov et al. 2025: BatchTopK with a cost on cosines between latents",
-        penalised(DecoderCoherence(), AuxK(), activation=BatchTopK()),
+        penalised(ChunkedCoherence(), AuxK(), activation=BatchTopK()),
         {"coherence_coeff": 0.25, **AUX_TOY, "k": 3.5},
         {"lr": 2e-4, "coherence_coeff": 0.25, "aux_coeff": 1 / 32, "batch_size": 2048,
          "n_steps": 244_141, "d_sae": 65_536},
-        notes="there the largest cosine of each latent within chunks of 8192 drawn at each step",
+        notes="AdamW; L0 25 to 130",
     ),
     "synthsaebench-l1": Recipe(
         "SynthSAEBench 2026: standard SAE, L1 driven to an L0", mono(penalty=ToL0(L1())),

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..errors import require
+from .activations import check_k
 from .encoders import Encoder, Shift
 from .part import Encoding, Hyper, Hypers, Weights
 
@@ -229,6 +230,14 @@ class OMP(_Pursuit):
     """
 
     positive: bool = True
+
+    @property
+    def requires(self) -> dict[str, str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        remedy = "use activation=AbsTopK(), or OMP(positive=True): this one would cut the signs"
+        return {} if self.positive else {"signed": remedy}
+
+    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
+        return check_k(d_sae, h["k"]) or super().check(d_sae, h)
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
         D, x = jax.lax.stop_gradient((w.W_dec, x if shift is None else x - shift))

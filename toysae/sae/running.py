@@ -1,4 +1,4 @@
-"""Running statistics that several parts share: how often, and how lately, each latent fired."""
+"""Running statistics that several parts share: batches, and how often and lately latents fired."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .part import Forward, Hypers, RunningStat, Stats
 
@@ -48,6 +48,19 @@ def restarted(
         if isinstance(stat, PerLatent)
     }
     return {**run, **fresh}
+
+
+@dataclass(frozen=True)
+class Steps(RunningStat):
+    """Batches seen: what a penalty that draws anew in each step folds into its key."""
+
+    name: ClassVar[str] = "steps"
+
+    def init(self, d_sae: int) -> Array:
+        return jnp.zeros((), jnp.int32)
+
+    def update(self, old: Array, forward: Forward) -> Int[Array, ""]:
+        return old + 1
 
 
 @dataclass(frozen=True)

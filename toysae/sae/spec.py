@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 
+from ..disk import subclasses
 from ..errors import ToysaeError, require, unknown
 from .activations import Activation, ReLU
 from .decoders import Decoder, UnitNorm
@@ -44,8 +46,7 @@ class SAESpec:
         for axis in AXES:
             part = getattr(self, axis)
             if not isinstance(part, AXES[axis]):
-                kind = AXES[axis].__name__
-                raise ToysaeError(f"{axis}={part!r} is no {kind}: give one, e.g. {kind} parts")
+                raise _no_part(axis, part)
         reasons = {
             "decoder": self.decoder.check(self.d_in, self.d_sae),
             "objective": self.objective.check(self.d_sae),
@@ -68,8 +69,9 @@ class SAESpec:
             for capability, remedy in part.requires.items():
                 if capability not in provided:
                     others = ", ".join(
-                        type(getattr(self, axis)).__name__
-                        for axis in ("decoder", "encoder", "activation")
+                        type(other).__name__
+                        for other in (self.decoder, self.encoder, self.activation)
+                        if other is not part
                     )
                     raise ToysaeError(f"{type(part).__name__} does not go with {others}: {remedy}")
 
@@ -112,6 +114,25 @@ AXES: dict[str, type[Part]] = {
     "penalty": Penalty, "objective": Objective, "init": Init,
 }  # fmt: skip
 assert set(AXES) == {field.name for field in fields(SAESpec)} - {"d_in", "d_sae", "resample"}
+
+
+def _no_part(axis: str, given: object) -> ToysaeError:
+    """The error for what is no part of an axis: a name, a part of another axis, several parts."""
+    kind, shown = AXES[axis], " ".join(repr(given).split())
+    names = sorted(c.__name__ for c in subclasses(kind) if _is_final(c))
+    known = {name.lower(): name for name in names}
+    near = get_close_matches(str(given).lower(), known, n=1)
+    hint = f"did you mean {axis}={known[near[0]]}()? " if near else ""
+    return ToysaeError(
+        f"{axis}={shown} is no {kind.__name__}: {hint}give one of {', '.join(known.values())}"
+    )
+
+
+def _is_final(part: type[Part]) -> bool:
+    """Whether it is a part to use, not a base of parts."""
+    methods = (getattr(part, name) for name in dir(part))
+    abstract = any(getattr(method, "__isabstractmethod__", False) for method in methods)
+    return not abstract and not part.__name__.startswith("_")
 
 
 def resolve_hypers(declared: Mapping[str, Hyper], given: Mapping[str, float]) -> dict[str, float]:

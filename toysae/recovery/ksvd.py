@@ -1,0 +1,129 @@
+"""K-SVD and its non-negative variant, on device."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from toysae.sae.classical import sample_order
+from toysae.sae.pursuit import orthogonal_matching_pursuit
+from toysae.worlds.dictionaries import unit_rows
+
+_N_ALTERNATIONS = 10
+
+_matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+Learned = tuple[Float[Array, "n d_in"], Float[Array, "samples n"]]
+
+
+@partial(jax.jit, static_argnames=("n", "k", "n_steps", "positive"))
+def learn_ksvd(
+    key: PRNGKeyArray,
+    x: Float[Array, "samples d_in"],
+    n: int,
+    k: int = 4,
+    n_steps: int = 30,
+    positive: bool = True,
+) -> tuple[Float[Array, "n d_in"], Float[Array, " n_steps"]]:
+    """K-SVD with k-sparse codes (Aharon, Elad and Bruckstein 2006).
+
+    Alternates OMP codes and :func:`update_rows`. A sample keeps its old code where that is the
+    better one, so the residual never rises. It ends in a local minimum, often one in which a few
+    rows are mixtures: compare a few keys by their residual.
+
+    Args:
+        key: of the first rows, which are samples.
+        x: data, all used in each step.
+        n: rows learned.
+        k: rows used by a sample, at most (static).
+        n_steps: alternations.
+        positive: codes of no negative sign (Aharon, Elad and Bruckstein 2005, NN-K-SVD, but with
+            rows of any sign); else codes of any sign, and the sign of a row is arbitrary.
+
+    Returns:
+        Unit rows, and the mean squared residual (summed over d_in) after each step.
+    """
+
+    def error(Z, D):
+        return jnp.sum((x - Z @ D) ** 2, axis=1)
+
+    def step(carry, _):
+        D, Z = carry
+        new = orthogonal_matching_pursuit(x, D, k, k, positive)
+        Z = jnp.where((error(new, D) < error(Z, D))[:, None], new, Z)
+        D, Z = update_rows(x, D, Z, positive)
+        return (D, Z), error(Z, D).mean()
+
+    start = unit_rows(x[sample_order(key, x, n)])
+    (D, _), residuals = jax.lax.scan(
+        step, (start, jnp.zeros((x.shape[0], n), x.dtype)), length=n_steps
+    )
+    return D, residuals
+
+
+@partial(jax.jit, static_argnames="positive")
+def update_rows(
+    x: Float[Array, "samples d_in"],
+    D: Float[Array, "n d_in"],
+    Z: Float[Array, "samples n"],
+    positive: bool = True,
+) -> Learned:
+    """One sweep over the rows, each with its codes by the best rank-one fit of what is left.
+
+    Row j and the codes of the samples that use it become the fit of those samples' residual
+    without it; no other code appears. A row that no sample uses becomes the direction of the
+    worst-represented sample, which it alone then codes.
+
+    Args:
+        x: data.
+        D: unit rows.
+        Z: codes; which are 0 stays, but for rows without a use.
+        positive: see :func:`learn_ksvd`.
+
+    Returns:
+        New unit rows and codes; the squared residual is nowhere larger in sum.
+    """
+
+    def fitted(j: Array, D: Array, Z: Array, left: Array):
+        without = left + Z[:, j, None] * D[j]
+        own = jnp.where((Z[:, j] != 0)[:, None], without, 0.0)
+        row, codes = _rank_one(own, D[j], positive)
+        return D.at[j].set(row), Z.at[:, j].set(codes), without - codes[:, None] * row
+
+    def replaced(j: Array, D: Array, Z: Array, left: Array):
+        worst = jnp.argmax(jnp.sum(left**2, axis=1))
+        length = jnp.sqrt(jnp.sum(x[worst] ** 2))
+        D = D.at[j].set(jnp.where(length > 0, unit_rows(x[worst][None])[0], D[j]))
+        return D, Z.at[worst].set(0.0).at[worst, j].set(length), left.at[worst].set(0.0)
+
+    def update(j: Int[Array, ""], carry: tuple[Array, Array, Array]):
+        return jax.lax.cond((carry[1][:, j] != 0).any(), fitted, replaced, j, *carry)
+
+    D, Z, _ = jax.lax.fori_loop(0, D.shape[0], update, (D, Z, x - _matmul(Z, D)))
+    return D, Z
+
+
+def _rank_one(
+    own: Float[Array, "samples d_in"], old: Float[Array, " d_in"], positive: bool
+) -> tuple[Float[Array, " d_in"], Float[Array, " samples"]]:
+    """The unit row and the codes that leave least of `own`.
+
+    Of any sign: the first right singular vector. Non-negative codes: from it, from its negative
+    and from the old row, codes and row in turn, each the best given the other; the best of the
+    three. As the old row is among them the residual never rises.
+    """
+    top = jnp.linalg.eigh(_matmul(own.T, own))[1][:, -1]
+
+    def codes_of(rows: Array) -> Array:
+        codes = _matmul(own, rows.T)
+        return jnp.maximum(codes, 0.0) if positive else codes
+
+    def alternate(_, rows: Array) -> Array:
+        moved = unit_rows(_matmul(codes_of(rows).T, own))
+        return jnp.where((moved != 0).any(1, keepdims=True), moved, rows)
+
+    rows = jax.lax.fori_loop(0, _N_ALTERNATIONS, alternate, jnp.stack([old, top, -top]))
+    codes = codes_of(rows)
+    best = jnp.argmax(jnp.sum(codes**2, axis=0))
+    return rows[best], codes[:, best]

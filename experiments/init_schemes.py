@@ -3,26 +3,31 @@
 from toysae import Experiment
 
 experiment = Experiment(
-    question="How many steps until mmcs is .9, by initialisation, tied and untied?",
+    question="How many steps until mmcs is .9, and how much is found in the end, by "
+    "initialisation: tied and untied, under- and overcomplete?",
     expected="The interim report's authors half remembered that orthogonal init helps. Over a "
     "random dictionary the singular vectors are just the PCA axes; only the hidden-layer world "
-    "gives them a meaning.",
-    run_time="about 10 min on 2 CPU cores",
+    "gives them a meaning. Inits that look at the data (samples, k-means, ICA, semi-NMF, spectral) "
+    "start well above the random floor: plot step 0.",
+    run_time="about 20 min on 2 CPU cores",
     worlds=("sphere", "hidden-layer"),
     d_in=32,
-    ratios=(2,),
+    ratios=(0.5, 2),
     l0=3.0,
     recipes=("tied", "untied"),
-    inits=("random", "transpose", "orthogonal", "svd", "svd-data"),
+    inits=(
+        "random", "transpose", "kaiming", "orthogonal", "basis", "svd", "svd-data",
+        "data-samples", "k-means", "ica", "semi-nmf", "spectral",
+    ),
     ceiling=False,
     sizes=(1.0,),
-    l1=(0.12, 0.2, 0.35),
+    l1=(0.12, 0.25),
     world_seeds=5,
-    firings_per_feature=60_000,
+    firings_per_feature=40_000,
     lr=2e-3,
     lr_decay=0.0,
-    curve_points=80,
-    figures=("steps_to_threshold", "learning_curves", "mcs_histograms"),
+    curve_points=50,
+    figures=("steps_to_threshold", "learning_curves", "mcs_by_recipe", "scores_by_recipe"),
     smoke={
         "d_in": 16, "l1": (0.12,), "world_seeds": 2, "firings_per_feature": 3000,
         "n_eval": 4096, "curve_points": 12,

@@ -156,7 +156,8 @@ PUBLISHED: dict[str, Recipe] = {
     ),
     "synthsaebench-jumprelu": Recipe(
         "SynthSAEBench 2026: JumpReLU, L0 penalty driven to an L0",
-        penalised(ToL0(L0Step()), activation=JumpReLU()), {"l0_target": 3.0, **JUMP_TOY},
+        penalised(ToL0(L0Step()), activation=JumpReLU()),
+        {"l0_target": 3.0, **JUMP_TOY, "l0_coeff": 0.004, "l0_gain": 0.002},
         {"l0_target": 25.0, "l0_coeff": 1.0, "bandwidth": 1.0, "threshold_init": 1.0, **_BENCH},
         notes=f"{_BENCH_NOTE}; x is scaled to mean norm sqrt(d_in)",
     ),

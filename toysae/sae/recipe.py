@@ -113,7 +113,7 @@ L1_TOY = {"l1_coeff": 0.15, **FAST}
 TIED_TOY = {**L1_TOY, "l1_coeff": 0.2}
 K_TOY = {"k": 4.0, **FAST}
 AUX_TOY = {"aux_coeff": 1.0, "aux_fraction": 0.1, "dead_window": 20.0, **K_TOY}
-JUMP_TOY = {"l0_coeff": 0.015, "bandwidth": 0.1, "threshold_init": 0.1, **FAST}
+JUMP_TOY = {"l0_coeff": 0.008, "bandwidth": 0.1, "threshold_init": 0.1, **FAST}
 
 HEDGES = (
     "early latents must reconstruct by themselves and so hold several features of a random "

@@ -25,6 +25,9 @@ class EncDecSimilarity(LatentPenalty):
         cosines = jnp.sum(unit_rows(f.w.enc["W_enc"].T) * unit_rows(f.w.W_dec), -1)
         return h["similarity_coeff"] * (1 - cosines)
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return 2 * d_in * d_sae  # unit rows
+
 
 @dataclass(frozen=True)
 class DecoderCoherence(Penalty):
@@ -44,3 +47,6 @@ class DecoderCoherence(Penalty):
         gram = W @ W.T if d_sae <= d_in else W.T @ W
         pairs = jnp.sum(gram**2) - jnp.sum(jnp.sum(W**2, -1) ** 2)
         return h["coherence_coeff"] * pairs / max(d_sae * (d_sae - 1), 1)
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return d_in * d_sae + min(d_in, d_sae) ** 2  # unit rows and their Gram matrix

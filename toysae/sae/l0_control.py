@@ -56,3 +56,6 @@ class ToL0(Penalty):
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         multiplier = jnp.exp(jax.lax.stop_gradient(run["l0_multiplier"][0]))
         return multiplier * self.penalty.cost(f, run, h)
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return batch * d_sae  # z, which the control reads

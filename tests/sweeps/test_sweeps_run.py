@@ -11,7 +11,7 @@ import pytest
 from toysae import Experiment, ToysaeError
 from toysae.disk import write
 from toysae.sae import RECIPES
-from toysae.sweeps import Results, load_experiment, members, run, summarise_runs
+from toysae.sweeps import Results, load_experiment, memory, run, summarise_runs
 from toysae.sweeps.experiment import cells
 from toysae.worlds import make_world
 
@@ -241,7 +241,7 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path, change, messa
 
 
 def test_a_dictionary_that_does_not_fit_is_refused_with_its_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(members, "_device_bytes", lambda: 2**30)
+    monkeypatch.setattr(memory, "_device_bytes", lambda: 2**30)
     with pytest.raises(ToysaeError, match=r"d_sae 8000000 .* GiB .*has 1\.0: use a smaller d_sae"):
         run(replace(TINY, ratios=(1,), sizes=(1e6,)), tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
@@ -274,6 +274,27 @@ def test_a_world_of_fixed_size_keeps_it():
     (cell,) = cells(e)  # one, whatever the ratios
     assert (cell.n_features, cell.spec.d_in, cell.spec.d_sae) == (2, 12, 1)
     assert dict(cell.world_fields) == {"d_in": 12, "p_parent": 0.5}
+
+
+def test_each_world_is_made_once(tmp_path, monkeypatch):
+    made = []
+
+    def counted(name, seed, **fields):
+        made.append((name, seed, tuple(fields.items())))
+        return make_world(name, seed, **fields)
+
+    def no_training(*args, **kwargs):
+        raise InterruptedError
+
+    monkeypatch.setattr("toysae.sweeps.experiment.make_world", counted)
+    monkeypatch.setattr(run_module(), "train_group", no_training)
+    e = replace(TINY, worlds=("sphere", "hedging"), recipes=("tied", "untied", "topk"),
+                sizes=(0.5, 1.0), inits=("recipe", "svd"), k=(1.0,))  # fmt: skip
+    with pytest.raises(InterruptedError):
+        run(e, tmp_path / "out", quiet=True)
+    # Two ratios of one world and a world of fixed size, on two seeds each.
+    assert len(made) == len(set(made)) == 6
+    assert len(cells(e)) == (2 + 1) * 3 * 2 * 2
 
 
 def test_papers_coefficients_are_translated():

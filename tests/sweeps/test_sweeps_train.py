@@ -6,8 +6,8 @@ import pytest
 
 from toysae import ToysaeError, make_spec, make_world, train
 from toysae.sae import RECIPES
-from toysae.sweeps.members import bytes_needed, member_grid
-from toysae.worlds import sample
+from toysae.sweeps.members import make_group, member_grid
+from toysae.worlds import sample, stack
 
 QUIET = {"n_steps": 300, "batch_size": 64, "n_eval": 8192, "curve_points": 4, "quiet": True}
 
@@ -124,13 +124,15 @@ def test_member_grid_is_a_product_with_seeds_fastest():
     assert all(v.dtype == np.float32 and v.shape == (12,) for v in hypers.values())
 
 
-def test_bytes_needed_covers_the_weights_and_grows_with_everything():
-    spec = make_spec("untied", 64, 512)
-    base = bytes_needed(spec, 4, 256, 128)
-    assert base >= 4 * 4 * 3 * 2 * 64 * 512  # float32 parameters and two moments of 4 SAEs
-    assert bytes_needed(spec, 8, 256, 128) == 2 * base
-    assert bytes_needed(spec, 4, 4096, 128) > base
-    assert bytes_needed(make_spec("untied", 64, 1024), 4, 256, 128) == 2 * base
+def test_a_world_for_each_seed(world):
+    spec, given = make_spec("untied", 8, 12), {"l1_coeff": 0.1}
+    listed = make_group([world, world], [0, 1], spec, given, [0], 32)
+    stacked = make_group(stack([world, world]), [0, 1], spec, given, [0], 32)
+    assert jax.tree.structure(listed) == jax.tree.structure(stacked)
+    np.testing.assert_array_equal(listed.worlds.directions, stacked.worlds.directions)
+    for worlds in (world, [world], stack([world])):
+        with pytest.raises(ToysaeError, match=r"directions \(.*\) are not those of 2 stacked"):
+            make_group(worlds, [0, 1], spec, given, [0], 32)
 
 
 def test_the_oracle_knows_the_bias_of_the_world():

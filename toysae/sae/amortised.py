@@ -59,6 +59,10 @@ class MLP(Encoder):
             y = jax.nn.gelu(affine(y, None, w.enc[f"W_hidden_{i}"], w.enc[f"b_hidden_{i}"]))
         return Encoding(affine(x, shift, w.enc["W_enc"], w.enc["b_enc"]) + y @ w.enc["W_out"])
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        # Each layer before and after its GELU, and a gradient.
+        return 3 * batch * self.n_hidden * max(1, round(self.width_factor * d_in))
+
 
 @dataclass(frozen=True)
 class LISTA(Encoder):
@@ -105,3 +109,7 @@ class LISTA(Encoder):
             S = w.enc["S"] if self.shared else w.enc["S"][t - 1]
             pre = (first if self.shared else drive(t)) + jax.nn.relu(pre) @ S
         return Encoding(pre)
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        # Each further step's codes and their gradient; the sum of the gradients of S.
+        return (self.n_steps - 1) * 2 * batch * d_sae + (self.n_steps > 1) * d_sae**2

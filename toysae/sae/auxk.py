@@ -43,6 +43,9 @@ class AuxK(Penalty):
         error = jnp.sum((left_over - z @ f.w.W_dec) ** 2, -1).mean()
         return jnp.where(dead.any(), h["aux_coeff"] * error, 0.0)
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return batch * (d_sae + d_in)
+
 
 @dataclass(frozen=True)
 class GhostGradients(Penalty):
@@ -66,6 +69,9 @@ class GhostGradients(Penalty):
         cost = jnp.sum((error - jax.lax.stop_gradient(half) * ghost) ** 2, -1).mean()
         size = jnp.sum(error**2, -1).mean() / jnp.maximum(cost, 1e-12)
         return jnp.where(dead.any(), jax.lax.stop_gradient(size) * cost, 0.0)
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return batch * (2 * d_sae + 2 * d_in)
 
 
 def _length(rows: Float[Array, "*batch d"]) -> Float[Array, "*batch 1"]:

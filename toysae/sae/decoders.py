@@ -81,6 +81,9 @@ class Normalised(Decoder):
     def resolve(self, W: Array) -> Array:
         return unit_rows(W)
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return d_in * d_sae  # the unit rows
+
     def start(self, W: Array) -> Array:
         return unit_rows(W)
 
@@ -99,6 +102,9 @@ class Orthonormal(Decoder):
     def project(self, W: Array, grad: Array) -> Array:
         inner = grad @ W.T
         return grad - (inner + inner.T) @ W / 2
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return d_in * d_sae  # W before and after a step of Newton-Schulz
 
     def retract(self, W: Array) -> Array:
         return newton_schulz(W)
@@ -122,6 +128,9 @@ class TightFrame(Decoder):
     def project(self, W: Array, grad: Array) -> Array:
         inner = W.T @ grad * (W.shape[1] / W.shape[0])
         return grad - W @ (inner + inner.T) / 2
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return d_in * d_sae  # W before and after a step of Newton-Schulz
 
     def retract(self, W: Array) -> Array:
         scale = (W.shape[0] / W.shape[1]) ** 0.5

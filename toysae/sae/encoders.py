@@ -103,6 +103,9 @@ class TiedGain(Encoder):
         shared = affine(x, shift, w.W_dec.T)
         return Encoding(jnp.exp(w.enc["log_gain"]) * shared + w.enc["b_enc"])
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return batch * d_sae  # before the gain, for its gradient
+
 
 @dataclass(frozen=True)
 class Gated(Encoder):
@@ -126,6 +129,9 @@ class Gated(Encoder):
         magnitude = jnp.exp(w.enc["r_mag"]) * shared + w.enc["b_mag"]
         return Encoding(magnitude, shared + w.enc["b_gate"])
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return batch * d_sae  # the gate
+
 
 @dataclass(frozen=True)
 class FISTA(Encoder):
@@ -141,3 +147,6 @@ class FISTA(Encoder):
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
         D, x = jax.lax.stop_gradient((w.W_dec, x if shift is None else x - shift))
         return Encoding(fista(x, D, h["l1_coeff"], quick_lipschitz(D), self.n_iterations))
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return batch * d_sae + min(d_in, d_sae) ** 2  # a second iterate and the Gram matrix

@@ -41,6 +41,9 @@ class FrequencyAware(LatentPenalty):
         weights = jnp.log(jnp.float32(f.x.shape[-1])) + rarity(run, h)
         return weights * self.penalty.per_latent(f, run, h)
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return batch * d_sae  # z, whose frequency is read
+
 
 @dataclass(frozen=True)
 class FrequencyTopK(Activation):

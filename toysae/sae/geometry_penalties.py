@@ -29,6 +29,9 @@ class EncDecSimilarity(LatentPenalty):
         cosines = jnp.sum(unit_rows(f.w.enc["W_enc"].T) * unit_rows(f.w.W_dec), -1)
         return h["similarity_coeff"] * (1 - cosines)
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return 2 * d_in * d_sae  # unit rows
+
 
 @dataclass(frozen=True)
 class DecoderCoherence(Penalty):
@@ -47,6 +50,9 @@ class DecoderCoherence(Penalty):
         gram = W @ W.T if d_sae <= d_in else W.T @ W
         pairs = jnp.sum(gram**2) - jnp.sum(jnp.sum(W**2, -1) ** 2)
         return h["coherence_coeff"] * pairs / max(d_sae * (d_sae - 1), 1)
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return d_in * d_sae + min(d_in, d_sae) ** 2  # unit rows and their Gram matrix
 
 
 def chunked_coherence(
@@ -105,3 +111,6 @@ class ChunkedCoherence(Penalty):
         key = jax.random.fold_in(seed_key(0, "coherence chunks"), run["steps"])
         order = jax.random.permutation(key, f.w.W_dec.shape[0])
         return h["coherence_coeff"] * chunked_coherence(f.w.W_dec, order, self.size, self.of)
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return d_in * d_sae + 2 * d_sae * min(self.size, d_sae)  # unit rows, squared cosines

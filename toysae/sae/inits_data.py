@@ -43,6 +43,9 @@ class KMeans(Init):
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         return k_means(key, data.x, d_sae, self.n_steps)
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return batch * d_sae  # similarities
+
 
 @dataclass(frozen=True)
 class Ica(Init):
@@ -55,6 +58,9 @@ class Ica(Init):
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         axes, rank = fast_ica(named_key(key, "ica"), data.x, self.n_steps)
         return tile_noised(key, axes, rank, d_sae, h["init_noise"])
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return 2 * batch * d_in  # g and its derivative
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,9 @@ class SemiNmf(Init):
         unused = jnp.sum(rows**2, 1, keepdims=True) < 0.5
         return jnp.where(unused, sphere(named_key(key, "unused"), *rows.shape), rows)
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return 4 * batch * d_sae + 2 * d_sae**2  # Z, its next value and what it is scaled by
+
 
 @dataclass(frozen=True)
 class Spectral(Init):
@@ -78,3 +87,6 @@ class Spectral(Init):
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         return spectral_directions(key, data.x, d_sae, self.oversample)
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return self.oversample * d_sae * (batch + 4 * d_in)  # the weight of each input in each pair

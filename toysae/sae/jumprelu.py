@@ -132,3 +132,6 @@ class JumpReLU(Activation):
     def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         threshold = jnp.exp(act["log_threshold"])
         return jump_relu(pre_acts, threshold, h["bandwidth"], self.surrogate, self.to_input)
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return batch * d_sae  # the step

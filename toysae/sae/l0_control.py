@@ -58,6 +58,9 @@ class ToL0(Penalty):
         multiplier = jnp.exp(jax.lax.stop_gradient(run["l0_multiplier"][0]))
         return multiplier * self.penalty.cost(f, run, h)
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return batch * d_sae  # z, which the control reads
+
 
 def controlled(penalty: Penalty) -> Penalty | None:
     """The penalty with its sparsity cost, the part that reads `l1_coeff` or `l0_coeff`, driven

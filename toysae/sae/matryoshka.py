@@ -39,6 +39,9 @@ class Matryoshka(Objective):
             total += weight * jnp.sum((x - bias - so_far) ** 2, -1).mean()
         return total
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return batch * (d_sae + 2 * d_in)  # the slices' gradients, joined
+
     def check(self, d_sae: int) -> str | None:
         if not self.widths or self.widths[-1] != d_sae:
             return f"widths {self.widths} must end at d_sae = {d_sae}: append it"
@@ -78,6 +81,9 @@ class MatryoshkaRandom(Objective):
             return jnp.sum((x - bias - f.z @ W) ** 2, -1).mean()
 
         return jax.vmap(prefix_loss)(self.widths(key, d_sae, h)).sum()
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return self.n_prefixes * d_in * (2 * d_sae + batch)  # masked decoders, reconstructions
 
     def check(self, d_sae: int) -> str | None:
         if self.n_prefixes < 1:

@@ -48,6 +48,11 @@ class Part:
     requires: ClassVar[dict[str, str]] = {}
     """Capability -> what to write instead, when no other part of the spec provides it."""
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        """About how many numbers a training step of one SAE holds for this part, besides those of
+        a linear encoder, a ReLU and a squared error (an init: while it looks at `batch` inputs)."""
+        return 0
+
 
 def parts_of(part: object) -> Iterator[Part]:
     """A part and all parts inside it, depth first."""

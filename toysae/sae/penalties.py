@@ -116,3 +116,6 @@ class GatedAux(Penalty):
         through = jax.nn.relu(f.gate_acts) @ W_dec
         through = through if b_dec is None else through + b_dec
         return jnp.sum((f.x - through) ** 2, -1).mean()
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return batch * (d_sae + d_in)

@@ -93,8 +93,7 @@ def orthogonal_matching_pursuit(
         x: inputs.
         D: dictionary rows.
         k: steps taken, at most `n_steps`; it may be traced.
-        n_steps: the most steps there can be (static). Memory: `batch * n_steps * (d_in + 3
-            n_steps)`.
+        n_steps: the most steps there can be (static).
         positive: non-negative codes, or any sign.
     """
     rows, lengths = _directions(D)
@@ -218,6 +217,10 @@ class MatchingPursuit(_Pursuit):
         x = x if shift is None else x - shift
         return Encoding(matching_pursuit(x, w.W_dec, h["k"], self.n_steps))
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        # Every step's residual and direction, for the way back.
+        return batch * (2 * self.n_steps * d_in + d_sae)
+
 
 @dataclass(frozen=True)
 class OMP(_Pursuit):
@@ -242,3 +245,7 @@ class OMP(_Pursuit):
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
         D, x = jax.lax.stop_gradient((w.W_dec, x if shift is None else x - shift))
         return Encoding(orthogonal_matching_pursuit(x, D, h["k"], self.n_steps, self.positive))
+
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        # Copies of the chosen directions in the loops, and the inverse of their Gram matrix.
+        return batch * self.n_steps * (4 * d_in + self.n_steps)

@@ -40,6 +40,9 @@ class Resampling(Part):
     ) -> Bool[Array, " d_sae"]:
         """The latents that start afresh."""
 
+    def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
+        return self.n_inputs * (d_sae + 2 * d_in)  # z, the inputs and their reconstructions
+
     def check(self, decoder: Decoder, encoder: Encoder, d_in: int, d_sae: int) -> str | None:
         """Why these settings, or these parts, are impossible; or None."""
         if not self.at or any(not 0 < time < 1 for time in self.at):

@@ -96,6 +96,14 @@ class SAESpec:
         """The spec used outside training."""
         return replace(self.once_started(), activation=self.activation.at_inference())
 
+    def working_floats(self, batch: int) -> int:
+        """About how many numbers a training step of one SAE holds, besides parameters, their
+        gradient and moments: pre-activations, z, the gradient of either, and x_hat; and what the
+        parts add."""
+        parts = [part for axis in AXES if axis != "init" for part in parts_of(getattr(self, axis))]
+        own = sum(part.working_floats(batch, self.d_in, self.d_sae) for part in parts)
+        return batch * (3 * self.d_sae + self.d_in) + own
+
     def check_hypers(self, values: Mapping[str, float]) -> None:
         """Refuses one member's numbers that no `k` or the like allows.
 

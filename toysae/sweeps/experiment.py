@@ -1,8 +1,9 @@
 """An experiment is data: one question, one object, every field open to the command line."""
 
 import runpy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from ..sae import INITS, KNOBS, SAESpec, make_spec, recipe_row
 from ..sae.l0_control import COEFFICIENTS, controlled
 from ..sae.loss_scale import CONVENTIONS, to_internal
 from ..study import Study
-from ..worlds import WORLDS, make_world, world_fields
+from ..worlds import WORLDS, World, make_world, stack, world_fields
 from .members import Grid, fallback
 
 _FIELDS = {knob: "l1" if knob == "l1_coeff" else knob for knob in KNOBS}
@@ -113,13 +114,20 @@ class Experiment:
         return {k: v for k, v in asdict(self).items() if k not in _PROSE}
 
 
+Fields = tuple[tuple[str, Any], ...]
+"""A world's fields, by name."""
+
+Worlds = Callable[[str, Fields], World]
+"""The stacked worlds of all seeds, by name and fields."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One group of an experiment: all SAEs that share a compiled shape."""
 
     world: str
     n_features: int
-    world_fields: tuple[tuple[str, Any], ...]
+    world_fields: Fields
     spec: SAESpec
     recipe: str
     init: str
@@ -136,8 +144,22 @@ class Cell:
         return dict(self.grid)
 
 
-def cells(e: Experiment) -> list[Cell]:
+def worlds_of(e: Experiment) -> Worlds:
+    """Makes the worlds of an experiment, each once: some take half a minute or are trained."""
+
+    @cache
+    def stacked(name: str, chosen: Fields) -> World:
+        return stack([make_world(name, seed, **dict(chosen)) for seed in range(e.world_seeds)])
+
+    return stacked
+
+
+def cells(e: Experiment, worlds: Worlds | None = None) -> list[Cell]:
     """Every group of an experiment, in the order they run, fully checked.
+
+    Args:
+        e: the experiment.
+        worlds: asked for worlds whose size is their own; :func:`worlds_of` if not given.
 
     Raises:
         ToysaeError: an unknown name, an empty grid or a number out of range.
@@ -157,6 +179,7 @@ def cells(e: Experiment) -> list[Cell]:
         fields_of = {name for world in e.worlds if world in WORLDS for name in world_fields(world)}
         if dial not in fields_of:
             raise unknown(f"dial of worlds {', '.join(e.worlds)}", dial, fields_of)
+    worlds = worlds or worlds_of(e)
     inits = [*e.inits, *(["truth"] if e.ceiling and "truth" not in e.inits else [])]
     found = {}
     for world in e.worlds:
@@ -166,25 +189,28 @@ def cells(e: Experiment) -> list[Cell]:
             for recipe in e.recipes:
                 for init in inits:
                     for size in e.sizes:
-                        cell = _cell(e, world, ratio, recipe, init, size)
+                        cell = _cell(e, worlds, world, ratio, recipe, init, size)
                         found[cell.slug] = cell
     return list(found.values())
 
 
-def _cell(e: Experiment, world: str, ratio: float, recipe: str, init: str, size: float) -> Cell:
+def _cell(
+    e: Experiment, worlds: Worlds, world: str, ratio: float, recipe: str, init: str, size: float
+) -> Cell:
     if init not in INITS and init != "recipe":
         raise unknown("init", init, [*INITS, "recipe"])
     recipe_row(recipe)
-    known = world_fields(world)
+    known, sized = world_fields(world), {}
     if "n_features" in known:
-        d_in, n_features = e.d_in, max(round(ratio * e.d_in), 1)
-        wanted = {"d_in": d_in, "n_features": n_features, "l0": e.l0, "probs": e.probs,
-                  "firing": e.firing, "magnitude": e.magnitude, **e.dials}  # fmt: skip
-    else:  # a published world of a fixed size: only its own dials apply
-        wanted = dict(e.dials)
-        made = make_world(world, 0, **{k: v for k, v in wanted.items() if k in known})
-        d_in, n_features = made.d_in, made.n_features
+        sized = {"d_in": e.d_in, "n_features": max(round(ratio * e.d_in), 1), "l0": e.l0,
+                 "probs": e.probs, "firing": e.firing, "magnitude": e.magnitude}  # fmt: skip
+    chosen = tuple((k, v) for k, v in {**sized, **e.dials}.items() if k in known)
+    if sized:
+        d_in, n_features = sized["d_in"], sized["n_features"]
+    else:  # a published world: only its own dials apply
         require(e.n_steps is not None, f"world {world!r} has a size of its own: give n_steps")
+        made = worlds(world, chosen)
+        d_in, n_features = made.d_in, made.n_features
     d_sae = max(round(size * n_features), 1)
     spec = make_spec(recipe, d_in, d_sae, None if init == "recipe" else init)
     if e.match_l0:
@@ -209,7 +235,7 @@ def _cell(e: Experiment, world: str, ratio: float, recipe: str, init: str, size:
     return Cell(
         world,
         n_features,
-        tuple((k, v) for k, v in wanted.items() if k in known),
+        chosen,
         spec,
         recipe,
         init,

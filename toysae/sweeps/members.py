@@ -1,10 +1,8 @@
 """From what a user asks for to the members of a compiled group."""
 
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,6 +11,7 @@ from ..sae import SAESpec, recipe_row, resolve_hypers
 from ..training import Group
 from ..training.optimiser import declared
 from ..worlds import World, stack
+from .memory import check_memory
 
 Grid = Mapping[str, float | Sequence[float]]
 
@@ -67,7 +66,7 @@ def fallback(recipe: str, spec: SAESpec, settings: str = "toy") -> dict[str, flo
 
 
 def make_group(
-    worlds: Sequence[World],
+    worlds: World | Sequence[World],
     world_seeds: Sequence[int],
     spec: SAESpec,
     given: Grid,
@@ -76,49 +75,35 @@ def make_group(
 ) -> Group:
     """A group ready to train, after every check.
 
+    Args:
+        worlds: stacked, or a list of them.
+        world_seeds: of the data streams, one for each world.
+        spec: of every member.
+        given: see :func:`member_grid`.
+        sae_seeds: see :func:`member_grid`.
+        batch_size: samples a step.
+
     Raises:
         ToysaeError: see :func:`member_grid`; sizes that do not match; too little memory.
     """
     require(batch_size >= 1, f"batch_size {batch_size} must be at least 1")
-    d_in = worlds[0].d_in
+    worlds = worlds if isinstance(worlds, World) else stack(list(worlds))
+    n_worlds = worlds.directions.shape[0]
+    require(
+        worlds.directions.ndim == 3 and n_worlds == len(world_seeds),
+        f"directions {worlds.directions.shape} are not those of {len(world_seeds)} stacked worlds: "
+        "give a world for each seed",
+    )
+    d_in = worlds.d_in
     require(spec.d_in == d_in, f"the spec's d_in {spec.d_in} is not the world's {d_in}")
     hypers, seeds = member_grid(spec, given, sae_seeds)
-    check_memory(spec, len(worlds) * len(seeds), batch_size, worlds[0].n_features)
-    return Group(
-        stack(list(worlds)),
+    group = Group(
+        worlds,
         jnp.asarray(world_seeds, jnp.int32),
         {name: jnp.asarray(value) for name, value in hypers.items()},
         jnp.asarray(seeds),
         spec,
         batch_size,
     )
-
-
-def bytes_needed(spec: SAESpec, n_rows: int, batch_size: int, n_features: int) -> int:
-    """About the memory that training and scoring a group takes, in bytes: parameters, two
-    moments, gradient and its update; z and what the backward pass keeps; the cosines."""
-    weights = 2 * spec.d_in * spec.d_sae
-    scored = max(6 * batch_size, n_features) * spec.d_sae
-    return 4 * n_rows * (5 * weights + scored)
-
-
-def check_memory(spec: SAESpec, n_rows: int, batch_size: int, n_features: int) -> None:
-    """Refuses a group that cannot fit on the device.
-
-    Raises:
-        ToysaeError: saying how much is needed and how much there is.
-    """
-    available = _device_bytes()
-    needed = bytes_needed(spec, n_rows, batch_size, n_features)
-    require(
-        needed <= available,
-        f"d_sae {spec.d_sae} x {n_rows} SAEs needs about {needed / 2**30:.1f} GiB and the device "
-        f"has {available / 2**30:.1f}: use a smaller d_sae, batch_size, grid or fewer seeds",
-    )
-
-
-def _device_bytes() -> int:
-    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    check_memory(group)
+    return group

@@ -12,8 +12,7 @@ from ..errors import require
 from ..recovery.probe import recovery_probe
 from ..sae import SAE
 from ..training import Group, train_group
-from ..worlds import make_world
-from .experiment import Cell, Experiment, cells
+from .experiment import Cell, Experiment, Worlds, cells, worlds_of
 from .members import make_group
 from .progress import Progress
 from .results import Results
@@ -37,8 +36,9 @@ def run(
     Raises:
         ToysaeError: bad input, always before anything trains.
     """
-    plan = cells(experiment)
-    groups = {cell.slug: _group(cell, experiment) for cell in plan}
+    worlds = worlds_of(experiment)
+    plan = cells(experiment, worlds)
+    groups = {cell.slug: _group(cell, worlds, experiment) for cell in plan}
     results = Results(out)
     if fresh and results.path.exists():
         require(results.config is not None, f"{out} holds no results: --fresh will not delete it")
@@ -55,10 +55,9 @@ def run(
     return results
 
 
-def _group(cell: Cell, e: Experiment) -> Group:
-    seeds = range(e.world_seeds)
-    worlds = [make_world(cell.world, seed, **dict(cell.world_fields)) for seed in seeds]
-    return make_group(worlds, seeds, cell.spec, cell.hypers(), range(e.sae_seeds), e.batch_size)
+def _group(cell: Cell, worlds: Worlds, e: Experiment) -> Group:
+    made, seeds = worlds(cell.world, cell.world_fields), range(e.world_seeds)
+    return make_group(made, seeds, cell.spec, cell.hypers(), range(e.sae_seeds), e.batch_size)
 
 
 def _run_cell(

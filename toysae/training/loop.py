@@ -29,6 +29,8 @@ from .state import (
     member_step,
 )
 
+PROBE_SAMPLES = 1024
+
 Probe = Callable[[SAE, World, Float[Array, "n d_in"]], dict[str, Array]]
 """Scores one SAE on one evaluation batch: scalars by name, one point of the curves."""
 
@@ -201,7 +203,7 @@ def train_group(
     n_steps: int,
     probe: Probe,
     n_points: int = 40,
-    n_eval: int = 1024,
+    n_eval: int = PROBE_SAMPLES,
     on_chunk: Callable[[int], None] = lambda step: None,
 ) -> Trained:
     """Trains a group to the end.

@@ -24,7 +24,7 @@ from ..sae.running import next_stats
 from ..worlds import World
 from .optimiser import adam, clipped, learning_rate
 
-_INIT_SAMPLES = 4096
+INIT_SAMPLES = 4096
 _DIVERGED = 1e6  # loss over mean ||x||^2 beyond which a member counts as diverged
 
 
@@ -57,7 +57,7 @@ class TrainState:
 
 def init_data(world: World, world_seed: Int[Array, ""]) -> InitData:
     """What inits may look at, from the world's own stream for it."""
-    x = world.sample(seed_key(world_seed, "init data"), _INIT_SAMPLES).x
+    x = world.sample(seed_key(world_seed, "init data"), INIT_SAMPLES).x
     return InitData(x, world.generating_matrix, world.target)
 
 

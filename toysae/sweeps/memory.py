@@ -1,0 +1,73 @@
+"""The memory that a group takes, counted before any of its SAEs exists.
+
+What is held, worlds and state, is counted exactly, from shapes. On top comes the largest working
+set of the phases that follow one another: start, steps and resampling, scores.
+"""
+
+import os
+
+import jax
+
+from ..errors import require
+from ..training import Group, TrainState, start
+from ..training.loop import PROBE_SAMPLES
+from ..training.state import INIT_SAMPLES
+
+_FLOAT = 4  # bytes
+
+
+def check_memory(group: Group) -> None:
+    """Refuses a group that cannot fit on the device.
+
+    Raises:
+        ToysaeError: saying how much is needed and how much there is.
+    """
+    available, needed = _device_bytes(), bytes_needed(group)
+    require(
+        needed <= available,
+        f"d_sae {group.spec.d_sae} x {group.n_rows} SAEs needs about {needed / 2**30:.1f} GiB and "
+        f"the device has {available / 2**30:.1f}: use a smaller d_sae, batch_size, grid or fewer "
+        "seeds",
+    )
+
+
+def bytes_needed(group: Group) -> int:
+    """About the most memory that a group takes at once, from its start to its scores, in bytes."""
+    spec, state = group.spec, _state(group)
+    starting = spec.init.working_floats(INIT_SAMPLES, spec.d_in, spec.d_sae)
+    scored = max(PROBE_SAMPLES, group.batch_size) * (3 * spec.d_sae + spec.d_in)
+    cosines = group.worlds.n_features * spec.d_sae
+    others = group.n_rows * max(starting, scored, cosines)
+    return max(training_bytes(group), _bytes((group, state)) + _FLOAT * others)
+
+
+def training_bytes(group: Group) -> int:
+    """About what the program of the steps takes, its arguments included, in bytes.
+
+    Within a quarter of what XLA allots on a CPU. It may allot less where it fuses a product into
+    what reads it, as it does for many inputs at once.
+    """
+    spec, batch, state = group.spec, group.batch_size, _state(group)
+    drawn = len(group.world_seeds) * batch * (spec.d_in + group.worlds.n_features)
+    step = drawn + group.n_rows * spec.working_floats(batch)
+    resampling = 0
+    if spec.resample is not None:  # one member at a time
+        resampling = spec.resample.working_floats(batch, spec.d_in, spec.d_sae)
+    gradient = _bytes(state.members.params)
+    return _bytes((group, state)) + gradient + _FLOAT * max(step, resampling)
+
+
+def _state(group: Group) -> TrainState:
+    """The shapes of the group's state. Which init it is makes no difference to them."""
+    return jax.eval_shape(start, group.once_started())
+
+
+def _bytes(tree: object) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _device_bytes() -> int:
+    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -248,4 +248,4 @@ class OMP(_Pursuit):
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         # Copies of the chosen directions in the loops, and the inverse of their Gram matrix.
-        return batch * self.n_steps * (4 * d_in + self.n_steps)
+        return batch * self.n_steps * (2 * d_in + self.n_steps)

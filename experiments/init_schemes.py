@@ -27,7 +27,7 @@ experiment = Experiment(
     lr=2e-3,
     lr_decay=0.0,
     curve_points=50,
-    figures=("steps_to_threshold", "learning_curves", "mcs_by_recipe", "scores_by_recipe"),
+    figures=("steps_to_threshold", "curves_by_init", "mcs_by_recipe", "scores_by_recipe"),
     smoke={
         "d_in": 16, "worlds": ("sphere",), "ratios": (2,), "recipes": ("untied",), "l1": (0.12,),
         "world_seeds": 2, "firings_per_feature": 3000, "n_eval": 4096, "curve_points": 12,

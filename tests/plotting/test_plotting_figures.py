@@ -70,7 +70,12 @@ def fake(
                         | {"l1_coeff": l1, "n_steps": N_STEPS, "batch_size": 256}
                         | shape
                         | above
-                        | {"diverged": False, "mmcs": mcs.mean(), "mcc": mcs.mean() - 0.02}
+                        | {
+                            "diverged": False,
+                            "mmcs": mcs.mean(),
+                            "mcc": mcs.mean() - 0.02,
+                            "mcc_abs": mcs.mean(),
+                        }
                         | {"l0": arrays["curve_l0"][r, -1], "ev": 0.9, "mse": 0.01 * (1 + off)}
                         | {"dead_fraction": min(1, off / 2), "floor": 0.35, "mmcs_init": 0.35}
                         | {"steps_to_0.9": np.nan if never else 1000 * ratio + 300 * seed + 50 * r}
@@ -108,7 +113,7 @@ def test_sparse_results_are_drawn(name, case, tmp_path):
     if case == "one arm diverged":
         gone = res.table["recipe"] == "untied"
     res.table["diverged"] = gone
-    scores = ["mmcs", "mcc", "l0", "ev", "mse", "mcs_above_0.9", "steps_to_0.9"]
+    scores = ["mmcs", "mcc", "mcc_abs", "l0", "ev", "mse", "mcs_above_0.9", "steps_to_0.9"]
     res.table.loc[gone, scores] = np.nan
     for arrays in res.groups.values():
         if case == "all diverged":

@@ -14,6 +14,7 @@ from toysae.plotting.curves import learning_curves
 from toysae.plotting.frequency import mcs_by_frequency
 from toysae.plotting.heatmap import l1_by_size
 from toysae.plotting.histograms import mcs_histograms
+from toysae.plotting.init_curves import curves_by_init
 from toysae.plotting.ratio import mmcs_by_ratio
 from toysae.plotting.rows import Results
 from toysae.plotting.steps import steps_to_threshold
@@ -25,6 +26,7 @@ FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
     "mmcs_by_ratio": mmcs_by_ratio,
     "l1_by_size": l1_by_size,
     "learning_curves": learning_curves,
+    "curves_by_init": curves_by_init,
     "mcs_by_frequency": mcs_by_frequency,
     "steps_to_threshold": steps_to_threshold,
     "scores_by_recipe": scores_by_recipe,

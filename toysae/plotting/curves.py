@@ -34,8 +34,7 @@ def learning_curves(results: Results) -> tuple[Figure, pd.DataFrame]:
     chosen = best(table)
     by = ["case", *ARM, column, "step"]
     keep = [*by[:-1], "floor", "world_seed", "sae_seed", "diverged"]
-    points = _points(results, chosen, keep)
-    frame = interval_frame(points, by, PANELS)
+    frame = interval_frame(points(results, chosen, keep), by, PANELS)
     cases, columns = sorted(table["case"].unique()), sorted(table[column].unique())
     rows = [(case, value) for case in cases for value in PANELS]
     with st.style():
@@ -59,8 +58,8 @@ def learning_curves(results: Results) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, remarks(table, chosen)), frame
 
 
-def _points(results: Results, chosen: pd.DataFrame, keep: list[str]) -> pd.DataFrame:
-    """One row per member and step drawn."""
+def points(results: Results, chosen: pd.DataFrame, keep: list[str]) -> pd.DataFrame:
+    """One row per member and step drawn: the columns to `keep`, and each score."""
     out = []
     for rows, arrays in with_arrays(results, chosen):
         steps = np.asarray(arrays["curve_steps"])
@@ -104,6 +103,11 @@ def _panel(ax: Axes, part: pd.DataFrame, value: str, frame: pd.DataFrame) -> Non
         look = st.arm_style(*arm)
         ax.plot(x, y, label=st.arm_label(*arm), markevery=max(1, len(x) // 6), **look)
         ax.fill_between(x, y - half, y + half, color=look["color"], alpha=0.15, linewidth=0)
+    step_axis(ax, part, frame)
+
+
+def step_axis(ax: Axes, part: pd.DataFrame, frame: pd.DataFrame) -> None:
+    """Step 0, then a log axis that begins at the figure's first step."""
     steps = frame.loc[frame["step"] > 0, "step"]
     first = float(steps.min()) if len(steps) else 1.0
     ax.set_xscale("symlog", linthresh=first, linscale=0.4)

@@ -20,7 +20,13 @@ from toysae.plotting.rows import (
 )
 from toysae.recovery.selection import best_coefficient
 
-SCORES = {"mcc": "mcc", "mcs_above_0.9": "share MCS > .9", "ev": "EV", "l0_ratio": "L0 / true L0"}
+SCORES = {
+    "mcc": "mcc",
+    "mcc_abs": "mcc by |cos|",
+    "mcs_above_0.9": "share MCS > .9",
+    "ev": "EV",
+    "l0_ratio": "L0 / true L0",
+}
 EDGES = np.linspace(0.0, 1.0, 41)
 
 
@@ -42,13 +48,17 @@ def scores_by_recipe(results: Results) -> tuple[Figure, pd.DataFrame]:
     """
     table, frame, order, cases = _scored(results)
     with st.style():
-        fig, axes = st.canvas(1, len(cases) * len(SCORES), (1.35, 0.19 * len(order) + 0.5))
+        wide = min(2, len(cases))
+        high = -(-len(cases) // wide)
+        fig, axes = st.canvas(high, wide * len(SCORES), (1.2, 0.19 * len(order) + 0.5))
+        for ax in axes.flat[len(cases) * len(SCORES) :]:
+            ax.set_axis_off()
         places = {arm: -i for i, arm in enumerate(order)}
         for i, case in enumerate(cases):
             here = frame[frame["case"] == case]
             y = here["arm"].map(places)
             for j, (score, label) in enumerate(SCORES.items()):
-                ax = axes[0, i * len(SCORES) + j]
+                ax = axes.flat[i * len(SCORES) + j]
                 for k, place in enumerate(places.values()):
                     ax.axhline(place, color="0.93", linewidth=0.7 + 0.5 * (k % 2), zorder=0)
                 error = np.nan_to_num(here[f"{score}_half_width"].to_numpy(float))
@@ -57,7 +67,7 @@ def scores_by_recipe(results: Results) -> tuple[Figure, pd.DataFrame]:
                 _lines(ax, score, table[table["case"] == case])
                 ax.set_xlabel(label)
                 ax.set_ylim(-len(order) + 0.4, 0.6)
-                ax.set_yticks(list(places.values()), list(order) if i + j == 0 else [])
+                ax.set_yticks(list(places.values()), list(order) if i % wide + j == 0 else [])
                 if j == 0:
                     ax.set_title(case, loc="left")
         title = "scores at the true L0 (nearest point of each grid, chosen on other seeds)"
@@ -85,7 +95,7 @@ def _lines(ax, score: str, table: pd.DataFrame) -> None:
         oracle = table["truth_fista_ev"].iloc[int(nearest)]
         label = "true dictionary, FISTA codes at the true L0"
         ax.axvline(oracle, **st.FLOOR | {"linestyle": "--"}, label=label)
-    if score in ("mcc", "mcs_above_0.9"):
+    if score in ("mcc", "mcc_abs", "mcs_above_0.9"):
         ax.set_xlim(-0.03, 1.03)
         ax.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
     if score == "l0_ratio":
@@ -154,7 +164,7 @@ def mcs_by_recipe(results: Results) -> tuple[Figure, pd.DataFrame]:
                 counts, _ = np.histogram(np.clip(mcs, 0, 1), EDGES)
                 shares[k] = counts / max(1, len(mcs))
                 full = np.flatnonzero(counts)
-                head = {"case": case, "recipe": recipe, "low": EDGES[full]}
+                head = {"case": case, "arm": arm, "low": EDGES[full]}
                 out.append(
                     pd.DataFrame({**head, "high": EDGES[full + 1], "share": shares[k][full]})
                 )
@@ -178,4 +188,4 @@ def mcs_by_recipe(results: Results) -> tuple[Figure, pd.DataFrame]:
         bar.ax.set_yticklabels(["0", ".05", ".2", ".5", "1"])
         bar.set_label("share of features (square-root scale)")
         title = "MCS of the true features at the true L0, all seeds together"
-        return st.finish(fig, results, title), pd.concat(out, ignore_index=True)
+        return st.finish(fig, results, title), pd.concat(out[1:] or out, ignore_index=True)

@@ -96,8 +96,19 @@ def finish(fig: Figure, results: Results, title: str, remarks: str = "") -> Figu
     """Adds the title, one legend for all panels, and the footnote with any `remarks`."""
     inches = fig.get_size_inches()[0]
     title = _wrap(f"{results.name}: {title}", inches * 14)
-    footnote = caption(results) + (f"; {remarks}" if remarks else "")
-    fig.supxlabel(_wrap(footnote, inches * 19), fontsize=6.5, color="0.35")
+    footnote(fig, caption(results) + (f"; {remarks}" if remarks else ""))
+    return legend(fig, title)
+
+
+def footnote(fig: Figure, text: str) -> Figure:
+    """What a figure rests on, small and grey below it."""
+    fig.supxlabel(_wrap(text, fig.get_size_inches()[0] * 19), fontsize=6.5, color="0.35")
+    return fig
+
+
+def legend(fig: Figure, title: str) -> Figure:
+    """The title and one legend for all panels, above them."""
+    inches = fig.get_size_inches()[0]
     known: dict[str, Any] = {}
     for ax in fig.axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):

@@ -59,7 +59,7 @@ def phase_diagrams(frame: pd.DataFrame, remarks: str) -> Figure:
         handles = [Patch(facecolor=c, edgecolor="0.6", label=s) for s, c in STATES.items()]
         place = {"loc": "outside upper center", "ncols": 3, "title_fontsize": 9}
         fig.legend(handles=handles, title="superposition phases: the extra feature is", **place)
-        return _footnote(fig, remarks)
+        return st.footnote(fig, remarks)
 
 
 def dimensionality_curves(
@@ -102,7 +102,7 @@ def dimensionality_curves(
             f"share of a dimension of each feature: {kept.sum()} represented in the end, "
             f"{(~kept).sum()} not (grey)"
         )
-        _footnote(fig, remarks)
+        st.footnote(fig, remarks)
     columns = {f"D_{i}": share[:, i].round(3) for i in range(share.shape[1])}
     return fig, pd.DataFrame({"step": steps, "loss": loss, **columns})
 
@@ -130,7 +130,7 @@ def dimensions_by_sparsity(frame: pd.DataFrame, remarks: str) -> Figure:
         ax.set_ylim(0, 1.12)
         ax.set_ylabel("D* = m / ‖W‖²")
         fig.suptitle("hidden dimensions for each represented feature")
-        return _footnote(fig, remarks)
+        return st.footnote(fig, remarks)
 
 
 def dimensionality_by_sparsity(frame: pd.DataFrame, remarks: str) -> Figure:
@@ -151,7 +151,7 @@ def dimensionality_by_sparsity(frame: pd.DataFrame, remarks: str) -> Figure:
         _sparsity_axis(ax, frame["density"])
         ax.set_ylabel("D_i (area: share of the represented features)")
         fig.suptitle("share of a dimension of each represented feature")
-        return _footnote(fig, remarks)
+        return st.footnote(fig, remarks)
 
 
 def _sparsity_axis(ax: Axes, density: pd.Series) -> None:
@@ -222,9 +222,3 @@ def _name_regions(ax: Axes, best: np.ndarray, names: list[str], shade: dict) -> 
         text = "\n".join(textwrap.wrap(name, 16 if narrow else max(8, int(28 * width))))
         look = {"fontsize": 6, "color": "w" if dark else "k", "rotation": 90 if narrow else 0}
         ax.text(x, y, text, ha="center", va="center", **look)
-
-
-def _footnote(fig: Figure, remarks: str) -> Figure:
-    width = int(fig.get_size_inches()[0] * 19)
-    fig.supxlabel("\n".join(textwrap.wrap(remarks, width)), fontsize=6.5, color="0.35")
-    return fig

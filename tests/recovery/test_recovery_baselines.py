@@ -15,6 +15,7 @@ from toysae.recovery.dictionary_learning import learn_fista, learn_mod
 from toysae.sae.fista import fista
 
 D = 8
+SHORT = {"fista": {"n_steps": 30}, "sklearn": {"n_steps": 50}}  # where the default is slow
 
 
 def rotation(seed=1):
@@ -34,15 +35,21 @@ def easy():
     return truth, sparse_data(truth)
 
 
+@jax.jit
+def run(sae, x):
+    return sae(x)
+
+
 @pytest.mark.filterwarnings("ignore:Objective did not converge")
 @pytest.mark.parametrize("name", sorted(set(BASELINES) - {"nmf"}))
 def test_every_baseline_is_an_sae_with_unit_rows(name, easy):
-    found = make_baseline(name, easy[1], 12)
+    found = make_baseline(name, easy[1], 12, **SHORT.get(name, {}))
     assert found.rows.shape == (12, D) and found.name == name
     np.testing.assert_allclose(np.linalg.norm(found.rows, axis=1), 1, atol=1e-4)
-    f = found.sae(0.05)(easy[1][:50])
+    f = run(found.sae(0.05), easy[1][:50])
     assert f.x_hat.shape == (50, D) and bool((f.z >= 0).all()) and bool(jnp.isfinite(f.z).all())
-    np.testing.assert_array_equal(found.rows, make_baseline(name, easy[1], 12).rows)
+    again = make_baseline(name, easy[1], 12, **SHORT.get(name, {}))
+    np.testing.assert_array_equal(found.rows, again.rows)
 
 
 def test_codes_are_non_negative_least_squares_without_a_penalty():
@@ -52,7 +59,7 @@ def test_codes_are_non_negative_least_squares_without_a_penalty():
     bias = rng.normal(size=D)
     x = rng.normal(size=(6, D))
     found = Dictionary(jnp.asarray(rows, jnp.float32), jnp.asarray(bias, jnp.float32), "random")
-    f = found.sae(0.0, 500)(jnp.asarray(x, jnp.float32))
+    f = run(found.sae(0.0, 500), jnp.asarray(x, jnp.float32))
     z = np.stack([nnls(rows.T, row - bias)[0] for row in x])
     np.testing.assert_allclose(f.z, z, atol=1e-4)
     np.testing.assert_allclose(f.x_hat, z @ rows + bias, atol=1e-4)
@@ -68,7 +75,7 @@ def test_pca_is_the_covariances_eigenvectors_and_their_negatives():
     np.testing.assert_array_equal(found.rows[D:], -found.rows[:D])
     np.testing.assert_allclose(found.bias, x.mean(0), rtol=1e-5)
     # Both signs of every axis code anything.
-    f = found.sae(0.0, 300)(jnp.asarray(x[:20], jnp.float32))
+    f = run(found.sae(0.0, 300), jnp.asarray(x[:20], jnp.float32))
     np.testing.assert_allclose(f.x_hat, x[:20], atol=1e-2)
 
 
@@ -90,9 +97,10 @@ def test_fista_learning_recovers_an_easy_world(easy):
 
 
 def test_fista_learning_lowers_its_own_loss(easy):
+    @jax.jit
     def loss(D):
         z = fista(easy[1], D, 0.1, 10.0, 300)
-        return float(jnp.sum((easy[1] - z @ D) ** 2, 1).mean() + 0.1 * z.sum(1).mean())
+        return jnp.sum((easy[1] - z @ D) ** 2, 1).mean() + 0.1 * z.sum(1).mean()
 
     few, many = (loss(learn_fista(jax.random.key(0), easy[1], 12, 0.1, n)) for n in (1, 100))
     assert many < 0.9 * few

@@ -8,6 +8,8 @@ import pytest
 from toysae.errors import ToysaeError
 from toysae.recovery import add_batch, empty_totals, summarise
 
+add, scores_of = jax.jit(add_batch), jax.jit(summarise)
+
 
 def _data(n=500, d_in=6, d_sae=9, seed=0):
     rng = np.random.default_rng(seed)
@@ -43,8 +45,8 @@ def _stream(x, x_hat, z, cuts):
     totals = empty_totals(x.shape[1], z.shape[1])
     edges = [0, *cuts, len(x)]
     for i, j in pairwise(edges):
-        totals = add_batch(totals, *(jnp.float32(a[i:j]) for a in (x, x_hat, z)))
-    return summarise(totals)
+        totals = add(totals, *(jnp.float32(a[i:j]) for a in (x, x_hat, z)))
+    return scores_of(totals)
 
 
 @pytest.mark.parametrize("cuts", [[], [1], [100, 101, 400]])
@@ -93,9 +95,10 @@ def test_vmap_over_members_equals_one_by_one():
     x_hats = jnp.stack([x_hat, 0.5 * x_hat])
     empty = jax.vmap(lambda _: empty_totals(6, 9))(jnp.arange(2))
     zs = jnp.stack([z, 0 * z])
-    together = jax.vmap(summarise)(jax.vmap(add_batch, (0, None, 0, 0))(empty, x, x_hats, zs))
+    totals = jax.jit(jax.vmap(add_batch, (0, None, 0, 0)))(empty, x, x_hats, zs)
+    together = jax.jit(jax.vmap(summarise))(totals)
     for i in range(2):
-        single = summarise(add_batch(empty_totals(6, 9), x, x_hats[i], zs[i]))
+        single = scores_of(add(empty_totals(6, 9), x, x_hats[i], zs[i]))
         for name in single:
             np.testing.assert_allclose(together[name][i], single[name], rtol=1e-6, err_msg=name)
     assert together["dead_latents"].tolist() == [1, 9]
@@ -105,9 +108,9 @@ def test_nothing_added_and_nan_are_not_hidden():
     x, x_hat, z = map(jnp.float32, _data())
     for totals in (
         empty_totals(6, 9),
-        add_batch(empty_totals(6, 9), x, x_hat.at[0, 0].set(jnp.nan), z),
+        add(empty_totals(6, 9), x, x_hat.at[0, 0].set(jnp.nan), z),
     ):
-        got = summarise(totals)
+        got = scores_of(totals)
         assert all(np.isnan(v).all() for k, v in got.items() if k != "dead_latents")
     with pytest.raises(ToysaeError, match="no rows"):
         add_batch(empty_totals(6, 9), x[:0], x_hat[:0], z[:0])
@@ -115,8 +118,6 @@ def test_nothing_added_and_nan_are_not_hidden():
 
 def test_perfect_and_mean_reconstruction():
     x, _, z = map(jnp.float32, _data())
-    assert summarise(add_batch(empty_totals(6, 9), x, x, z))["ev"] == 1
+    assert scores_of(add(empty_totals(6, 9), x, x, z))["ev"] == 1
     mean = jnp.broadcast_to(x.mean(0), x.shape)
-    np.testing.assert_allclose(
-        summarise(add_batch(empty_totals(6, 9), x, mean, z))["ev"], 0, atol=1e-6
-    )
+    np.testing.assert_allclose(scores_of(add(empty_totals(6, 9), x, mean, z))["ev"], 0, atol=1e-6)

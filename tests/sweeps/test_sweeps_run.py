@@ -4,16 +4,18 @@ import importlib
 import json
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
 from toysae import Experiment, ToysaeError
 from toysae.disk import write
+from toysae.keys import named_key, seed_key
 from toysae.sae import RECIPES
 from toysae.sweeps import Results, load_experiment, memory, run, summarise_runs
 from toysae.sweeps.experiment import cells
-from toysae.worlds import make_world
+from toysae.worlds import make_world, sample
 
 TINY = Experiment(
     question="Does it run?",
@@ -112,6 +114,10 @@ def test_the_arrays_behind_the_table(finished):
         n = int(rows["n_features"].iloc[0])
         for row, seed in enumerate(world_seeds):
             world = make_world("sphere", int(seed), d_in=8, n_features=n, l0=1.5)
+            key = named_key(seed_key(int(seed), "data"), "evaluation")  # 256 samples, 32 at a time
+            counts = [sample(world, jax.random.fold_in(key, i), 32).feature_counts().sum()
+                      for i in range(8)]  # fmt: skip
+            assert rows["true_l0"].iloc[row] == pytest.approx(np.sum(counts) / 256, rel=1e-6)
             mcs = (np.asarray(world.directions) @ weights["W_dec"][row].T).max(1)
             np.testing.assert_allclose(mcs, arrays["mcs"][row], atol=1e-5)
 

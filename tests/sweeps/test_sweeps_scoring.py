@@ -1,12 +1,16 @@
 """The columns of a table: against hand-worked cosines and NumPy counts of the same samples."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from toysae import make_world, train
+from toysae import make_spec, make_world
 from toysae.keys import named_key, seed_key
+from toysae.sae import SAE
+from toysae.sae.part import Weights
+from toysae.sweeps.members import make_group
 from toysae.sweeps.score import score_sae
-from toysae.sweeps.scoring import truth_columns
+from toysae.sweeps.scoring import oracle_columns, truth_columns
 from toysae.worlds import sample
 
 
@@ -21,11 +25,9 @@ def evaluation_counts(world, seed, n_batches, batch_size):
 
 def test_true_l0_is_of_all_evaluation_samples():
     world = make_world("sphere", 0, d_in=6, n_features=10, l0=1.5)
-    result = train(world, "tied", l1_coeff=0.1, sae_seeds=(0, 1), n_steps=2, batch_size=64,
-                   n_eval=33 * 64, data_seed=3, curve_points=2, quiet=True)  # fmt: skip
-    counts = evaluation_counts(world, 3, 33, 64)
-    np.testing.assert_allclose(result.table["true_l0"], [counts.mean()] * 2, rtol=1e-6)
-    row = score_sae(result.sae(0), world, 20 * 1024, seed=5).iloc[0]
+    weights = Weights(world.directions, None, {"b_enc": jnp.zeros(10)})
+    sae = SAE(weights, {"progress": jnp.float32(1)}, {}, make_spec("tied", 6, 10).at_inference())
+    row = score_sae(sae, world, 20 * 1024, seed=5).iloc[0]
     counts = evaluation_counts(world, 5, 20, 1024)
     np.testing.assert_allclose(row["true_l0"], counts.mean(), rtol=1e-6)
     assert abs(counts.mean() / counts[: 16 * 1024].mean() - 1) > 1e-4  # a part would be told
@@ -44,3 +46,16 @@ def test_truth_columns_of_a_case_worked_by_hand():
     for name, value in expected.items():
         np.testing.assert_allclose(columns[name][0], value, err_msg=name)
         assert np.isnan(columns[name][1]), name  # a diverged SAE passes for nothing
+
+
+def test_the_oracle_knows_the_bias_of_the_world():
+    fields = {"d_in": 8, "n_features": 12, "l0": 2.0}
+    spec = make_spec("untied", 8, 12)
+    tables = [
+        oracle_columns(make_group([make_world("sphere", 0, bias=bias, **fields)], [0], spec,
+                                  {"l1_coeff": [0.1, 0.3]}, [0], 32))
+        for bias in (0.0, 3.0)
+    ]  # fmt: skip
+    for column in ("truth_fista_ev", "truth_fista_l0"):
+        np.testing.assert_allclose(tables[1][column], tables[0][column], rtol=1e-4)
+    assert tables[0]["truth_fista_ev"][0] > 0.8

@@ -135,18 +135,6 @@ def test_a_world_for_each_seed(world):
             make_group(worlds, [0, 1], spec, given, [0], 32)
 
 
-def test_the_oracle_knows_the_bias_of_the_world():
-    fields = {"d_in": 8, "n_features": 12, "l0": 2.0}
-    tables = [
-        train(make_world("sphere", 0, bias=bias, **fields), l1_coeff=0.1, n_steps=2, n_eval=256,
-              curve_points=2, quiet=True).table
-        for bias in (0.0, 3.0)
-    ]  # fmt: skip
-    for column in ("truth_fista_ev", "truth_fista_l0"):
-        assert tables[1][column][0] == pytest.approx(tables[0][column][0], rel=1e-4)
-    assert tables[0]["truth_fista_ev"][0] > 0.8
-
-
 def test_numbers_not_given_come_from_the_row_or_the_paper(world):
     given = {"l0_coeff": 0.01, **QUIET}
     toy = train(world, "jumprelu-2024", **given).table.iloc[0]

@@ -4,7 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from toysae.keys import named_key
 from toysae.sae.classical import sample_order
@@ -15,13 +15,13 @@ from toysae.worlds.dictionaries import unit_rows
 _FORGET = 0.98
 
 
-@partial(jax.jit, static_argnames=("n", "n_steps", "batch_size", "n_iterations"))
+@partial(jax.jit, static_argnames=("n", "batch_size", "n_iterations"))
 def learn_fista(
     key: PRNGKeyArray,
     x: Float[Array, "samples d_in"],
     n: int,
     l1_coeff: Float[Array, ""] | float,
-    n_steps: int = 300,
+    n_steps: Int[Array, ""] | int = 300,
     batch_size: int = 256,
     n_iterations: int = 50,
 ) -> Float[Array, "n d_in"]:
@@ -36,7 +36,7 @@ def learn_fista(
         x: data.
         n: rows learned.
         l1_coeff: in units of squared error per unit of code; traced.
-        n_steps: batches.
+        n_steps: batches; traced.
         batch_size: samples a batch, drawn with replacement.
         n_iterations: FISTA steps for each batch.
 
@@ -49,20 +49,21 @@ def learn_fista(
         moved = D[j] + (B[j] - A[j] @ D) / jnp.maximum(size, 1e-12)
         return D.at[j].set(jnp.where(size > 1e-9, unit_rows(moved[None])[0], D[j]))
 
-    def step(carry, step_key):
+    def step(i, carry):
         D, A, B = carry
-        batch = x[jax.random.randint(step_key, (batch_size,), 0, x.shape[0])]
+        drawn = jax.random.randint(jax.random.fold_in(batches, i), (batch_size,), 0, x.shape[0])
+        batch = x[drawn]
         z = fista(batch, D, l1_coeff, quick_lipschitz(D), n_iterations)
         A, B = (_FORGET * old + z.T @ new / batch_size for old, new in ((A, z), (B, batch)))
         D = jax.lax.fori_loop(0, n, lambda j, D: row(j, D, A, B), D)
         used = jnp.diag(A) > 1e-6 * jnp.diag(A).max()
         fresh = unit_rows(batch[jnp.arange(n) % batch_size])
-        return (jnp.where(used[:, None], D, fresh), A, B), None
+        return jnp.where(used[:, None], D, fresh), A, B
 
     start = unit_rows(x[sample_order(named_key(key, "start"), x, n)])
-    keys = jax.random.split(named_key(key, "batches"), n_steps)
+    batches = named_key(key, "batches")
     empty = (jnp.zeros((n, n)), jnp.zeros((n, x.shape[1])))
-    return jax.lax.scan(step, (start, *empty), keys)[0][0]
+    return jax.lax.fori_loop(0, n_steps, step, (start, *empty))[0]
 
 
 @partial(jax.jit, static_argnames=("n", "k", "n_steps"))

@@ -41,7 +41,7 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
     seeds, n_batches = jnp.array([seed], jnp.int32), -(-n_samples // _BATCH)
     one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], sae)
     worlds = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], world)
-    scores = jax.device_get(evaluate_all(one, worlds, seeds, n_batches, _BATCH))
+    scores = jax.device_get(evaluate_all(one, worlds, seeds, jnp.int32(n_batches), _BATCH))
     scores.pop("firing_freq")
     cos = np.asarray(cosines(world.target, sae.W_dec))
     return pd.DataFrame(

@@ -29,9 +29,13 @@ THRESHOLDS = (0.8, 0.9, 0.95)
 _ORACLE_SAMPLES = 1024
 
 
-@partial(jax.jit, static_argnames=("n_batches", "batch_size"))
+@partial(jax.jit, static_argnames="batch_size")
 def evaluate_all(
-    saes: SAE, worlds: World, world_seeds: Int[Array, " n_worlds"], n_batches: int, batch_size: int
+    saes: SAE,
+    worlds: World,
+    world_seeds: Int[Array, " n_worlds"],
+    n_batches: Int[Array, ""],
+    batch_size: int,
 ) -> dict[str, Array]:
     """Scores over fresh samples at fixed memory, leading axes `[n_worlds, n_members]`.
 
@@ -42,22 +46,24 @@ def evaluate_all(
     d_sae, d_in = saes.W_dec.shape[-2:]
 
     def in_world(world, key, saes):
-        def body(totals, step):
+        def body(step, carry):
+            totals, true_l0 = carry
             batch = world.sample(jax.random.fold_in(key, step), batch_size)
 
             def one(totals, sae):
                 f = sae(batch.x)
                 return add_batch(totals, batch.x, f.x_hat, f.z)
 
-            return jax.vmap(one)(totals, saes), batch.feature_counts().sum() / batch_size
+            l0 = batch.feature_counts().sum() / batch_size
+            return jax.vmap(one)(totals, saes), true_l0 + (l0 - true_l0) / (step + 1)
 
         n_members = saes.W_dec.shape[0]
         empty = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (n_members, *leaf.shape)), empty_totals(d_in, d_sae)
         )
-        totals, true_l0 = jax.lax.scan(body, empty, jnp.arange(n_batches))
+        totals, true_l0 = jax.lax.fori_loop(0, n_batches, body, (empty, jnp.float32(0)))
         scores = jax.vmap(summarise)(totals)
-        return {**scores, "true_l0": jnp.broadcast_to(true_l0.mean(), (n_members,))}
+        return {**scores, "true_l0": jnp.broadcast_to(true_l0, (n_members,))}
 
     return jax.vmap(in_world)(worlds, keys, saes)
 
@@ -118,7 +124,13 @@ def score_group(
     n_worlds, n_members = trained.diverged.shape
     n_batches = -(-n_eval // group.batch_size)
     scores = jax.device_get(
-        evaluate_all(trained.saes, group.worlds, group.world_seeds, n_batches, group.batch_size)
+        evaluate_all(
+            trained.saes,
+            group.worlds,
+            group.world_seeds,
+            jnp.int32(n_batches),
+            group.batch_size,
+        )
     )
     spec, (n_features, d_in) = group.spec, group.worlds.target.shape[-2:]
     cos = np.asarray(_world_cosines(trained.saes, group.worlds)).reshape(
@@ -159,7 +171,7 @@ def score_group(
     steps, censored = steps_to(trained.curve_steps, arrays["curve_mmcs"], 0.9)
     table["steps_to_0.9"], table["censored_0.9"] = steps, censored
     if "l1_coeff" in group.hypers:
-        table = table.merge(_oracle(group), on=["world_seed", "l1_coeff"], how="left")
+        table = table.merge(oracle_columns(group), on=["world_seed", "l1_coeff"], how="left")
     return table, arrays
 
 
@@ -169,8 +181,9 @@ def _rows(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, *values.shape[2:])
 
 
-def _oracle(group: Group) -> pd.DataFrame:
-    """The true dictionary with FISTA codes at each coefficient: what a perfect SAE pays."""
+def oracle_columns(group: Group) -> pd.DataFrame:
+    """The true dictionary with FISTA codes at each coefficient: what a perfect SAE pays. One row
+    for each world and coefficient."""
     coefficients = np.unique(np.asarray(group.hypers["l1_coeff"]))
     keys, frames = keys_of(group.world_seeds, "oracle"), []
     for i, seed in enumerate(np.asarray(group.world_seeds)):

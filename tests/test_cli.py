@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from toysae.cli import main
@@ -125,10 +126,20 @@ def test_a_saelens_folder_is_scored(capsys, as_json):
     args = ["score", STANDARD, "--world", "sphere", "--d-in", "6", "--n-features", "8"]
     main([*args, "--l0", "2", "--n-samples", "1024", *(["--json"] if as_json else [])])
     printed = capsys.readouterr().out
-    assert "mmcs" in printed and "floor" in printed
+    assert all(name in printed for name in ("mmcs", "floor", "f1_latents_alive", "saelens_f1"))
     if as_json:
-        (row,) = json.loads(printed)
-        assert row["n_features"] == 8 and 0 < row["mmcs"] <= 1
+        scores = json.loads(printed)
+        assert scores["n_features"] == 8 and 0 < scores["mmcs"] <= 1
+        assert scores["mmcs"] == pytest.approx(np.mean(scores["features"]["mcs"]), rel=1e-6)
+        assert len(scores["latents"]["f1"]) == scores["d_sae"]
+
+
+def test_more_features_than_samples_are_warned_of(capsys):
+    args = ["score", STANDARD, "--world", "sphere", "--d-in", "6", "--n-features", "3000"]
+    main([*args, "--l0", "2", "--n-samples", "1000", "--json"])
+    printed = capsys.readouterr()
+    assert "warning: 1,024 samples for 3,000 features: the rare ones" in printed.err
+    assert json.loads(printed.out)["unseen_features"] > 500
 
 
 def test_two_worlds_stand_side_by_side(capsys, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from difflib import get_close_matches
@@ -232,13 +233,17 @@ def _score(args: list[str]) -> None:
     own = {"seed": (int, 0), "n_samples": (int, 65_536), "json": (bool, False)}
     chosen, given = _world_options([name], own, rest, f"toysae score {path} --world {name}")
     seed = given["seed"]
-    row = score(path, make_world(name, seed, **chosen), given["n_samples"], seed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        scored = score(path, make_world(name, seed, **chosen), given["n_samples"], seed)
+    for warning in caught:
+        print(f"toysae: warning: {warning.message}", file=sys.stderr)
     if given["json"]:
-        print(row.to_json(orient="records", indent=1))
+        print(scored.to_json())
         return
     table = Table("score", "value", title=f"{path} on world {name}, seed {seed}")
-    for column in row:
-        value = row[column].iloc[0]
+    for column in scored.table:
+        value = scored.table[column].iloc[0]
         table.add_row(str(column), f"{value:.4g}" if isinstance(value, float) else str(value))
     _out.print(table)
 

@@ -177,7 +177,7 @@ def truth(world) -> SAE:
 
 
 def test_the_truth_scores_one(world, tmp_path):
-    row = score(save_sae(truth(world), tmp_path / "truth.safetensors"), world, 4096).iloc[0]
+    row = score(save_sae(truth(world), tmp_path / "truth.safetensors"), world, 4096).table.iloc[0]
     assert row["sae"] == str(tmp_path / "truth.safetensors")
     assert (row["d_in"], row["n_features"], row["d_sae"], row["n_eval"]) == (6, 6, 6, 4096)
     for name in ("mmcs", "mmcs_abs", "mmcs_latents", "mcc", "mcc_abs", "mcs_above_0.95"):
@@ -188,7 +188,7 @@ def test_the_truth_scores_one(world, tmp_path):
 
 def test_a_score_equals_numpy_on_a_fresh_sample(world):
     sae = load_any(GOLDEN / "dictionary_learning" / "AutoEncoderTopK")
-    row = score(sae, world, 16_384).iloc[0]
+    row = score(sae, world, 16_384).table.iloc[0]
     x = sample(world, jax.random.key(77), 16_384).x
     f, x = sae(x), np.asarray(x, np.float64)
     assert row["l0"] == pytest.approx((np.asarray(f.z) != 0).sum(1).mean(), rel=0.02)
@@ -201,7 +201,7 @@ def test_a_score_equals_numpy_on_a_fresh_sample(world):
 
 
 def test_the_sample_follows_its_seed(world):
-    one, same, other = (score(truth(world), world, 2048, seed)["ev"][0] for seed in (0, 0, 1))
+    one, same, other = (score(truth(world), world, 2048, seed).table["ev"][0] for seed in (0, 0, 1))
     assert one == same != other
 
 

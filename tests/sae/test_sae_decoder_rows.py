@@ -66,7 +66,7 @@ def test_a_meta_sae_recovers_the_atoms_of_summed_rows():
         expected = mcc(cosines(jnp.asarray(ATOMS), jnp.asarray(W, jnp.float32)))
         assert table["mcc"][row] == pytest.approx(expected, abs=1e-6)
     assert (table["true_l0"] == 1).all() and result.arrays["feature_freq"].shape == (6, 66)
-    scored = score_sae(result.sae(0), world, 2048)
+    scored = score_sae(result.sae(0), world, 2048).table
     assert scored["n_features"][0] == N
     assert scored["mcc"][0] == pytest.approx(table["mcc"][0], abs=1e-6)
 

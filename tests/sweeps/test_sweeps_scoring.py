@@ -27,7 +27,7 @@ def test_true_l0_is_of_all_evaluation_samples():
     world = make_world("sphere", 0, d_in=6, n_features=10, l0=1.5)
     weights = Weights(world.directions, None, {"b_enc": jnp.zeros(10)})
     sae = SAE(weights, {"progress": jnp.float32(1)}, {}, make_spec("tied", 6, 10).at_inference())
-    row = score_sae(sae, world, 20 * 1024, seed=5).iloc[0]
+    row = score_sae(sae, world, 20 * 1024, seed=5).table.iloc[0]
     counts = evaluation_counts(world, 5, 20, 1024)
     np.testing.assert_allclose(row["true_l0"], counts.mean(), rtol=1e-6)
     assert abs(counts.mean() / counts[: 16 * 1024].mean() - 1) > 1e-4  # a part would be told
@@ -42,7 +42,7 @@ def test_truth_columns_of_a_case_worked_by_hand():
         "mcs_above_0.95": 1 / 3, "distinct_above_0.8": 2, "distinct_above_0.9": 1,
         "distinct_above_0.95": 1, "mcc": (0.96 + 0.85) / 2, "mcc_abs": (1.0 + 0.85) / 2,
     }  # fmt: skip
-    assert columns.keys() == expected.keys()
+    assert set(columns) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(columns[name][0], value, err_msg=name)
         assert np.isnan(columns[name][1]), name  # a diverged SAE passes for nothing

@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
-
 from ..errors import ToysaeError, require
 from ..sae import SAE
 from ..sae.files import load_sae
-from ..sweeps.score import score_sae
+from ..sweeps.score import Scored, score_sae
 from ..worlds import World
 from . import dictionary_learning, saelens, sparsify
 
@@ -43,7 +41,7 @@ def load_any(path: str | Path) -> SAE:
 
 def score(
     path_or_sae: str | Path | SAE, world: World, n_samples: int = 65_536, seed: int = 0
-) -> pd.DataFrame:
+) -> Scored:
     """Loads an SAE and scores it against a world's truth, see
     :func:`toysae.sweeps.score.score_sae`.
 
@@ -52,6 +50,6 @@ def score(
     """
     if isinstance(path_or_sae, SAE):
         return score_sae(path_or_sae, world, n_samples, seed)
-    row = score_sae(load_any(path_or_sae), world, n_samples, seed)
-    row.insert(0, "sae", str(path_or_sae))
-    return row
+    scored = score_sae(load_any(path_or_sae), world, n_samples, seed)
+    scored.table.insert(0, "sae", str(path_or_sae))
+    return scored

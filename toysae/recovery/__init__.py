@@ -1,17 +1,20 @@
 """Scores against the truth: what was recovered, how surely, and what chance would score.
 
-On device: :func:`cosines`, :func:`mcs` and their means, streaming :func:`add_batch`, and the
-:func:`fista_oracle` ceiling. On the host: matching, floors, intervals over seeds, selection of
-the coefficient, and steps to a threshold. Signed scores are primary; see :mod:`.mcs`.
+On device: :func:`cosines`, :func:`mcs` and their means, streaming :func:`add_batch` and
+:func:`add_detections`, and the :func:`fista_oracle` ceiling. On the host: matching, the per-feature
+and per-latent :class:`Records`, floors, intervals over seeds, selection of the coefficient, and
+steps to a threshold. Signed scores are primary; see :mod:`.mcs`.
 """
 
 from toysae.recovery.baselines import Dictionary, make_baseline
+from toysae.recovery.detections import Detections, add_detections, aurocs, empty_detections
 from toysae.recovery.evaluate import Totals, add_batch, empty_totals, summarise
 from toysae.recovery.floor import cosine_cdf, random_floor
 from toysae.recovery.intervals import Interval, over_seeds, student_t
-from toysae.recovery.matching import distinct_matches, mcc
+from toysae.recovery.matching import distinct_matches, mcc, partners
 from toysae.recovery.mcs import (
     cosines,
+    enc_dec_cosines,
     fraction_above,
     mcs,
     mcs_latents,
@@ -20,31 +23,56 @@ from toysae.recovery.mcs import (
     mmcs_latents,
 )
 from toysae.recovery.oracle import fista_codes, fista_oracle
+from toysae.recovery.records import (
+    THRESHOLDS,
+    Records,
+    detection_scores,
+    direction_scores,
+    match,
+    measure,
+)
+from toysae.recovery.saelens_scores import NormRatio, add_ratio, empty_ratio, saelens_scores
 from toysae.recovery.selection import best_coefficient
 from toysae.recovery.steps import steps_to
 
 __all__ = [
+    "THRESHOLDS",
+    "Detections",
     "Dictionary",
     "Interval",
+    "NormRatio",
+    "Records",
     "Totals",
     "add_batch",
+    "add_detections",
+    "add_ratio",
+    "aurocs",
     "best_coefficient",
     "cosine_cdf",
     "cosines",
+    "detection_scores",
+    "direction_scores",
     "distinct_matches",
+    "empty_detections",
+    "empty_ratio",
     "empty_totals",
+    "enc_dec_cosines",
     "fista_codes",
     "fista_oracle",
     "fraction_above",
     "make_baseline",
+    "match",
     "mcc",
     "mcs",
     "mcs_latents",
+    "measure",
     "mmcs",
     "mmcs_abs",
     "mmcs_latents",
     "over_seeds",
+    "partners",
     "random_floor",
+    "saelens_scores",
     "steps_to",
     "student_t",
     "summarise",

@@ -22,6 +22,27 @@ def _checked(cos: ArrayLike) -> NDArray[np.float64]:
     return values
 
 
+def partners(cos: ArrayLike, absolute: bool = False) -> NDArray[np.int64]:
+    """The latent of each feature under the best one-to-one (Hungarian) matching.
+
+    Args:
+        cos: signed cosines ``[n_features, d_sae]``, from :func:`toysae.recovery.cosines`.
+        absolute: match |cos|.
+
+    Returns:
+        ``[n_features]``, -1 for the features that are left over where d_sae < n_features.
+
+    Raises:
+        ToysaeError: `cos` is not a non-empty matrix, or has a NaN.
+    """
+    values = _checked(cos)
+    require(not np.isnan(values).any(), "cos has NaN: a diverged SAE matches nothing")
+    rows, columns = linear_sum_assignment(np.abs(values) if absolute else values, maximize=True)
+    found = np.full(len(values), -1)
+    found[rows] = columns
+    return found
+
+
 def mcc(cos: ArrayLike, absolute: bool = False) -> float:
     """Mean cosine under the best one-to-one (Hungarian) matching.
 
@@ -42,10 +63,9 @@ def mcc(cos: ArrayLike, absolute: bool = False) -> float:
     values = _checked(cos)
     if np.isnan(values).any():
         return float("nan")
-    if absolute:
-        values = np.abs(values)
-    rows, columns = linear_sum_assignment(values, maximize=True)
-    return float(values[rows, columns].mean())
+    partner = partners(values, absolute)
+    matched = values[partner >= 0, partner[partner >= 0]]
+    return float((np.abs(matched) if absolute else matched).mean())
 
 
 def distinct_matches(cos: ArrayLike, threshold: float) -> int:

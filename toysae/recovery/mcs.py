@@ -75,6 +75,17 @@ def mmcs_abs(
     return jnp.mean(jnp.max(jnp.abs(cosines(directions, W_dec)), axis=1))
 
 
+def enc_dec_cosines(
+    W_enc: Float[Array, "d_in d_sae"], W_dec: Float[Array, "d_sae d_in"]
+) -> Float[Array, " d_sae"]:
+    """Per latent, the cosine of its encoder direction with its decoder row, in [-1, 1].
+
+    Well below 1 where a latent reads something other than it writes, as under absorption. 0 for a
+    zero direction, NaN for a NaN one.
+    """
+    return jnp.sum(_unit_rows(W_enc.T) * _unit_rows(W_dec), axis=-1)
+
+
 def fraction_above(
     scores: Float[Array, "*batch n"], threshold: float | Float[Array, ""]
 ) -> Float[Array, "*batch"]:

@@ -1,21 +1,79 @@
-"""One SAE, wherever it comes from, against one world: the row that a sweep would give it."""
+"""One SAE, wherever it comes from, against one world: the row that a sweep would give it, what
+detection adds, and the records behind both."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jaxtyping import PRNGKeyArray
 
 from ..errors import require
-from ..recovery import cosines, random_floor
+from ..recovery import (
+    Records,
+    add_batch,
+    add_detections,
+    add_ratio,
+    cosines,
+    detection_scores,
+    empty_detections,
+    empty_ratio,
+    empty_totals,
+    enc_dec_cosines,
+    match,
+    measure,
+    random_floor,
+    saelens_scores,
+    summarise,
+)
 from ..sae import SAE
+from ..training.state import keys_of
 from ..worlds import World
-from .scoring import evaluate_all, truth_columns
+from .scoring import over_samples, truth_scores
 
 _BATCH = 1024
 
 
-def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) -> pd.DataFrame:
-    """Recovery, reconstruction and sparsity of one SAE on fresh samples of a world.
+@dataclass(frozen=True)
+class Scored:
+    """One SAE's scores.
+
+    Attributes:
+        table: one row; columns named as in a sweep's table, those of
+            :func:`toysae.recovery.detection_scores`, and SAELens' own definitions as `saelens_*`.
+        records: per feature and per latent, see :class:`toysae.recovery.Records`.
+    """
+
+    table: pd.DataFrame
+    records: Records
+
+    def to_json(self) -> str:
+        """One object: the row, and `features` and `latents`, objects of one list a column. NaN
+        and infinities become null."""
+        lists = {
+            name: {column: _plain(frame[column]) for column in frame}
+            for name, frame in vars(self.records).items()
+        }
+        row = {str(name): _plain(self.table[name])[0] for name in self.table}
+        return json.dumps({**row, **lists}, indent=1, allow_nan=False)
+
+
+def _plain(column: pd.Series) -> list:
+    values = column.to_numpy()
+    if values.dtype.kind != "f":
+        return values.tolist()
+    # A float32's shortest form, not all digits of its float64.
+    return [float(str(v)) if np.isfinite(v) else None for v in values]
+
+
+def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) -> Scored:
+    """Recovery, detection, reconstruction and sparsity of one SAE on fresh samples of a world.
+
+    Warns when there are fewer samples than features: the tail cannot be measured then.
 
     Args:
         sae: as it is used outside training.
@@ -24,12 +82,12 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
         seed: of the evaluation sample.
 
     Returns:
-        One row; its columns are named as in a sweep's table. `true_l0` is of the evaluation
-        sample, `floor` what independent random directions would score as `mmcs`.
+        The scores. `true_l0` is of the evaluation sample, `floor` what independent random
+        directions would score as `mmcs`.
 
     Raises:
-        ToysaeError: an ensemble, an SAE of another d_in than the world's, no samples, or cosines
-            that are not finite.
+        ToysaeError: an ensemble, an SAE of another d_in than the world's, no samples, or
+            parameters that are not finite.
     """
     require(n_samples >= 1, f"n_samples {n_samples} must be at least 1")
     require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: score one SAE at a "
@@ -38,13 +96,26 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
     require(d_in == world.d_in, f"the SAE's d_in {d_in} is not the d_in {world.d_in} of world "
             f"{world.name!r}: give a world of d_in={d_in}")  # fmt: skip
     require(np.isfinite(np.asarray(sae.W_dec)).all(), "W_dec is not finite: the SAE diverged")
-    seeds, n_batches = jnp.array([seed], jnp.int32), -(-n_samples // _BATCH)
-    one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], sae)
-    worlds = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], world)
-    scores = jax.device_get(evaluate_all(one, worlds, seeds, jnp.int32(n_batches), _BATCH))
-    scores.pop("firing_freq")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(sae.weights):
+        name = jax.tree_util.keystr(path)
+        require(not np.isnan(np.asarray(leaf)).any(), f"{name} has NaN: the SAE diverged")
+
     cos = np.asarray(cosines(world.target, sae.W_dec))
-    return pd.DataFrame(
+    matched = match(cos)
+    pairs = None
+    if world.truth is None:  # else what fires is not what is scored against
+        best = matched.features["best_latent"], matched.latents["best_feature"]
+        pairs = empty_detections(*(jnp.asarray(b.to_numpy(), jnp.int32) for b in best))
+    key, n_batches = keys_of(jnp.array([seed], jnp.int32), "evaluation")[0], -(-n_samples // _BATCH)
+    (totals, ratio, seen), true_l0 = _evaluate(sae, world, key, pairs, n_batches, _BATCH)
+    scores = jax.device_get(summarise(totals))
+    encoder = None
+    if "W_enc" in sae.spec.encoder.provides:
+        encoder = enc_dec_cosines(sae.weights.enc["W_enc"], sae.W_dec)
+    lengths = np.linalg.norm(np.asarray(sae.W_dec, np.float64), axis=1)
+    records = measure(matched, seen, scores.pop("firing_freq"), lengths, encoder)
+    _warn_of_the_tail(records.features["freq"], n_batches * _BATCH)
+    table = pd.DataFrame(
         {
             "world": world.name,
             "d_in": d_in,
@@ -55,9 +126,41 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
             "activation": type(sae.spec.activation).__name__,
             "n_eval": n_batches * _BATCH,
             "eval_seed": seed,
-            **truth_columns(cos[None]),
+            **truth_scores(records, cos),
             **{name: np.asarray(value).item() for name, value in scores.items()},
+            "true_l0": float(true_l0),
             "floor": random_floor(d_in, d_sae),
+            **detection_scores(records),
+            **saelens_scores(records, totals, ratio),
         },
         index=pd.Index([0]),
+    )
+    return Scored(table, records)
+
+
+@partial(jax.jit, static_argnames=("n_batches", "batch_size"))
+def _evaluate(sae: SAE, world: World, key: PRNGKeyArray, pairs, n_batches: int, batch_size: int):
+    def add(carry, batch):
+        totals, ratio, seen = carry
+        f = sae(batch.x)
+        return (
+            add_batch(totals, batch.x, f.x_hat, f.z),
+            add_ratio(ratio, batch.x, f.x_hat),
+            None if seen is None else add_detections(seen, batch, f.z),
+        )
+
+    start = empty_totals(sae.spec.d_in, sae.spec.d_sae), empty_ratio(), pairs
+    return over_samples(add, start, world, key, n_batches, batch_size)
+
+
+def _warn_of_the_tail(freq: pd.Series, n_samples: int) -> None:
+    if n_samples >= len(freq):
+        return
+    unseen = np.flatnonzero(freq == 0)
+    which = ", ".join(map(str, unseen[:10])) + (", ..." if len(unseen) > 10 else "")
+    never = f"; {len(unseen):,} of them never fired: {which}" if len(unseen) else ""
+    warnings.warn(
+        f"{n_samples:,} samples for {len(freq):,} features: the rare ones are not measurable"
+        f"{never}. Give more samples (n_samples)",
+        stacklevel=3,
     )

@@ -2,20 +2,24 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..recovery import (
+    THRESHOLDS,
+    Records,
     add_batch,
     cosines,
+    direction_scores,
     distinct_matches,
     empty_totals,
     fista_oracle,
-    mcc,
+    match,
     random_floor,
     steps_to,
     summarise,
@@ -23,10 +27,28 @@ from ..recovery import (
 from ..sae import SAE
 from ..training import Group, Trained
 from ..training.state import keys_of
-from ..worlds import World
+from ..worlds import Batch, World
 
-THRESHOLDS = (0.8, 0.9, 0.95)
 _ORACLE_SAMPLES = 1024
+
+
+def over_samples(
+    add: Callable[[Any, Batch], Any],
+    start: Any,
+    world: World,
+    key: PRNGKeyArray,
+    n_batches: Int[Array, ""] | int,
+    batch_size: int,
+) -> tuple[Any, Float[Array, ""]]:
+    """Folds fresh samples of a world into `start`; and their mean active features, `true_l0`."""
+
+    def body(step, carry):
+        value, true_l0 = carry
+        batch = world.sample(jax.random.fold_in(key, step), batch_size)
+        l0 = batch.feature_counts().sum() / batch_size
+        return add(value, batch), true_l0 + (l0 - true_l0) / (step + 1)
+
+    return jax.lax.fori_loop(0, n_batches, body, (start, jnp.float32(0)))
 
 
 @partial(jax.jit, static_argnames="batch_size")
@@ -46,22 +68,19 @@ def evaluate_all(
     d_sae, d_in = saes.W_dec.shape[-2:]
 
     def in_world(world, key, saes):
-        def body(step, carry):
-            totals, true_l0 = carry
-            batch = world.sample(jax.random.fold_in(key, step), batch_size)
+        n_members = saes.W_dec.shape[0]
 
+        def add(totals, batch):
             def one(totals, sae):
                 f = sae(batch.x)
                 return add_batch(totals, batch.x, f.x_hat, f.z)
 
-            l0 = batch.feature_counts().sum() / batch_size
-            return jax.vmap(one)(totals, saes), true_l0 + (l0 - true_l0) / (step + 1)
+            return jax.vmap(one)(totals, saes)
 
-        n_members = saes.W_dec.shape[0]
         empty = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (n_members, *leaf.shape)), empty_totals(d_in, d_sae)
         )
-        totals, true_l0 = jax.lax.fori_loop(0, n_batches, body, (empty, jnp.float32(0)))
+        totals, true_l0 = over_samples(add, empty, world, key, n_batches, batch_size)
         scores = jax.vmap(summarise)(totals)
         return {**scores, "true_l0": jnp.broadcast_to(true_l0, (n_members,))}
 
@@ -75,34 +94,27 @@ def _world_cosines(saes: SAE, worlds: World) -> Array:
     )
 
 
-def truth_columns(cos: np.ndarray) -> dict[str, np.ndarray]:
-    """What a table says of each SAE's dictionary against the truth.
+def truth_scores(records: Records, cos: np.ndarray) -> dict[str, float]:
+    """What a table says of one SAE's dictionary against the truth.
 
     Args:
-        cos: signed cosines `[rows, n_features, d_sae]`.
+        records: of these cosines.
+        cos: signed cosines `[n_features, d_sae]`.
 
     Returns:
-        `[rows]` each, NaN where a cosine is: `mmcs`, `mmcs_abs`, `mmcs_latents`, `mcc`,
-        `mcc_abs`, and for each threshold `mcs_above_`, the share of features found, and
-        `distinct_above_`, how many of them can have a latent of their own.
+        What :func:`toysae.recovery.direction_scores` gives, and for each threshold
+        `distinct_above_`, how many features can have a latent of their own above it.
     """
-    mcs = cos.max(2)
-    measured = ~np.isnan(mcs).any(1)
+    distinct = {f"distinct_above_{t:g}": distinct_matches(cos, t) for t in THRESHOLDS}
+    return {**direction_scores(records), **distinct}
 
-    def of_each(score: Callable[..., float], *args: float) -> np.ndarray:
-        return np.array(
-            [score(c, *args) if ok else np.nan for c, ok in zip(cos, measured, strict=True)]
-        )
 
-    return {
-        "mmcs": mcs.mean(1),
-        "mmcs_abs": np.abs(cos).max(2).mean(1),
-        "mmcs_latents": cos.max(1).mean(1),
-        **{f"mcs_above_{t:g}": np.where(measured, (mcs > t).mean(1), np.nan) for t in THRESHOLDS},
-        **{f"distinct_above_{t:g}": of_each(distinct_matches, t) for t in THRESHOLDS},
-        "mcc": of_each(mcc),
-        "mcc_abs": of_each(mcc, True),
-    }
+def truth_columns(cos: np.ndarray) -> pd.DataFrame:
+    """:func:`truth_scores` of each of `[rows, n_features, d_sae]`, NaN where a cosine is."""
+    measured = np.array([not np.isnan(c).any() for c in cos])
+    known = [c if ok else np.zeros_like(c) for c, ok in zip(cos, measured, strict=True)]
+    table = pd.DataFrame([truth_scores(match(c), c) for c in known])
+    return table.where(np.broadcast_to(measured[:, None], table.shape))
 
 
 def score_group(

@@ -74,12 +74,11 @@ def arms(o: Options) -> dict[str, tuple[SAESpec, dict[str, float]]]:
     """Spec and own hypers of each arm by its label; they differ in the encoder alone."""
     made = {}
     for arm in o.arms:
-        label, recipe, own, parts = arm, arm, {}, {}
+        label, recipe, own, penalty = arm, arm, {}, Sum((L1(),))
         if arm == "similarity":
             label, recipe = f"untied + {o.similarity_coeff:g} similarity loss", "untied"
-            own = {"similarity_coeff": o.similarity_coeff}
-            parts = {"penalty": Sum((L1(), EncDecSimilarity()))}
-        spec = make_spec(recipe, o.d_in, o.d_in, decoder=UnitNorm("none"), **parts)
+            own, penalty = {"similarity_coeff": o.similarity_coeff}, Sum((L1(), EncDecSimilarity()))
+        spec = make_spec(recipe, o.d_in, o.d_in, decoder=UnitNorm("none"), penalty=penalty)
         made[label] = (spec, own)
     return made
 
@@ -189,7 +188,7 @@ study = Study(
     expected="At rho = 0 all arms agree. For rho > 0 a tied latent of a also fires on b; a free "
     "gain with a bias silences that only where magnitudes are constant and the pair exclusive. "
     "Features that always fire together with constant magnitudes are one feature to any SAE.",
-    run_time="about 9 CPU minutes",
+    run_time="about 8 CPU minutes",
     options=Options(),
     smoke={
         "rho": (0.0, 0.8), "co_occurrence": (0.0, 1.0), "d_in": 8, "world_seeds": 2,

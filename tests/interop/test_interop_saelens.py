@@ -17,7 +17,7 @@ from toysae.sae.activations import BatchTopK, TopK
 from toysae.sae.decoders import Normalised, UnitNorm
 from toysae.sae.encoders import TiedGain
 from toysae.sae.jumprelu import JumpReLU
-from toysae.sae.penalties import L1, GatedAux, Sum
+from toysae.sae.penalties import Sum
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "saelens"
 CASES = sorted(folder.name for folder in GOLDEN.iterdir())
@@ -130,15 +130,12 @@ def test_what_saelens_cannot_express_is_refused(recipe, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_training_specs_and_gated_topk_are_refused(tmp_path):
+def test_training_specs_and_ensembles_are_refused(tmp_path):
     sae = make_sae("batchtopk")
     training = SAE(sae.weights, sae.run, sae.hypers, make_spec("batchtopk", D, S))
     assert isinstance(training.spec.activation, BatchTopK)
     with pytest.raises(ToysaeError, match="BatchTopK has no SAELens counterpart"):
         to_saelens(training, tmp_path)
-    both = make_sae("gated", activation=TopK(), penalty=Sum((L1(), GatedAux())))
-    with pytest.raises(ToysaeError, match="Gated with TopK has no SAELens counterpart"):
-        to_saelens(both, tmp_path)
     ensemble = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), make_sae())
     with pytest.raises(ToysaeError, match="export one SAE at a time"):
         to_saelens(ensemble, tmp_path)

@@ -86,7 +86,7 @@ def trains(world, recipe, init):
         assert first_mmcs < (0.995 if init in ("data-samples", "k-means", "ica") else 0.9)
 
 
-@pytest.mark.parametrize("init", ["random", "truth"])
+@pytest.mark.parametrize("init", ["random", pytest.param("truth", marks=pytest.mark.slow)])
 def test_every_recipe_trains(world, program, init):
     trains(world, program, init)
 

@@ -183,8 +183,18 @@ def test_a_diverged_member_stands_still_and_harms_no_one(worlds, bad):
         assert np.abs(a[0, 0] - b[0, 0]).max() > 0
 
 
+@pytest.mark.slow
 def test_parameters_stay_finite_at_any_learning_rate(worlds, program):
-    state = go(group_of(worlds, [0], {"lr": [1.0, 1e30]}, recipe=program), 30)
+    stays_finite(worlds, program)
+
+
+@pytest.mark.parametrize("recipe", ["tied", "untied", "topk", "jumprelu", "held-orthogonal", "mlp"])
+def test_core_parameters_stay_finite_at_any_learning_rate(worlds, recipe):
+    stays_finite(worlds, recipe)
+
+
+def stays_finite(worlds, recipe):
+    state = go(group_of(worlds, [0], {"lr": [1.0, 1e30]}, recipe=recipe), 30)
     for leaf in jax.tree.leaves(state.members.params):
         assert np.isfinite(leaf).all()
     assert (np.asarray(state.members.diverged) | np.isfinite(state.loss)).all()

@@ -176,7 +176,9 @@ def test_any_forest_follows_its_law_and_rules(case):
     assert (on[:, child] <= on[:, parents[child]]).all()
     for head in np.flatnonzero(exclusive):
         assert on[:, parents == head].sum(1).max(initial=0) <= 1
-    indices, fires, place = (np.asarray(a) for a in (active.indices, active.on, active.parent))
+    indices, fires = np.asarray(active.indices), np.asarray(active.on)
+    assert (active.parent is None) == (active.depth == 0) == (not child.any())
+    place = np.full(indices.shape, -1) if active.parent is None else np.asarray(active.parent)
     slots = np.arange(fires.shape[1])
     assert (place < slots).all() or (is_dense and (place < indices).all())
     expected = np.where(parents[indices] >= 0, parents[indices], -1)

@@ -5,6 +5,7 @@ import pytest
 
 from toysae.recovery import (
     cosines,
+    enc_dec_cosines,
     fraction_above,
     mcs,
     mcs_latents,
@@ -74,3 +75,11 @@ def test_vmap_over_members_equals_one_by_one():
 def test_fraction_above_is_strict_and_shows_nan():
     scores = jnp.array([[0.5, 0.9, 0.95, 1.0], [0.5, jnp.nan, 1.0, 1.0]])
     np.testing.assert_array_equal(fraction_above(scores, 0.9), [0.5, np.nan])
+
+
+def test_enc_dec_cosines_are_of_matching_columns_and_rows():
+    W_enc = jnp.array([[2.0, 0.0, -3.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    W_dec = jnp.array([[5.0, 0.0], [1.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    got = enc_dec_cosines(W_enc, W_dec)
+    np.testing.assert_allclose(got, [1, 0.5**0.5, -1, 0], atol=1e-6)
+    assert np.isnan(enc_dec_cosines(W_enc, W_dec.at[0, 0].set(jnp.nan))[0])

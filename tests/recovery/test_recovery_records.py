@@ -172,6 +172,26 @@ def test_a_million_samples_stay_accurate():
         np.testing.assert_allclose(records.features[name], expected, rtol=1e-4, err_msg=name)
 
 
+def test_vmap_over_members_equals_one_by_one():
+    directions, W_dec, acts, z = case()
+    batch = as_batch(acts, in_order=False)
+    zs = jnp.stack([z, z[:, ::-1]])
+    matches = [
+        match(np.asarray(cosines(jnp.asarray(directions), jnp.asarray(W))))
+        for W in (W_dec, W_dec[::-1])
+    ]
+    best_latents = jnp.asarray([m.features["best_latent"] for m in matches], jnp.int32)
+    best_features = jnp.asarray([m.latents["best_feature"] for m in matches], jnp.int32)
+    empty = jax.vmap(empty_detections)(best_latents, best_features)
+    together = jax.vmap(add_detections, (0, None, 0))(empty, batch, zs)
+    for i in range(2):
+        start = empty_detections(best_latents[i], best_features[i])
+        alone = add_detections(start, batch, zs[i])
+        for name, value in vars(alone).items():
+            np.testing.assert_allclose(getattr(together, name)[i], value, rtol=1e-5, atol=1e-6,
+                                       err_msg=name)  # fmt: skip
+
+
 def test_order_and_sign_of_the_dictionary_do_not_matter():
     directions, W_dec, acts, z = case()
     rng = np.random.default_rng(1)

@@ -5,8 +5,9 @@ Neither needs `[batch, n_features] x [batch, d_sae]`. A feature's statistics are
 few slots in which features are on; a latent's at the columns of its own feature, booleans.
 
 Memory, besides z `[batch, d_sae]` itself: histograms of ``4 * N_BINS * (n_features + d_sae)``
-bytes (N_BINS = 1,025: 84 MB for 16,384 features and 4,096 latents), one byte for each
-``batch * (n_features + d_sae)``, and a few floats for each ``batch * slots``.
+bytes (N_BINS = 1,025: 84 MB for 16,384 features and 4,096 latents), about 12 bytes for each of
+``batch * d_sae`` (where each z is counted), one for each of ``batch * n_features`` (what is on),
+and some tens for each of ``batch * slots``.
 
 As in :mod:`.evaluate`, counts are exact int32 and moments are running centred means, so that a
 million samples stay accurate and a feature that is always on cancels nothing.

@@ -37,7 +37,7 @@ def smaller(name):
     """A named world, an eighth of its size where that is large."""
     fields = world_fields(name)
     if "checkpoint" in fields:  # a toy model: its training is not what is tested
-        return make_world(name, 3, n_steps=20)
+        return make_world(name, 3, n_steps=1)
     sizes = {k: fields[k] // 8 for k in ("d_in", "n_features") if k in fields}
     return make_world(name, 3, **(sizes if fields.get("n_features", 0) > 256 else {}))
 

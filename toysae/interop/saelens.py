@@ -72,8 +72,6 @@ def to_saelens(
                 f"{', '.join(sorted(kind.__name__ for kind in known))}")  # fmt: skip
     architecture, own, extra = _ACTIVATIONS[activation](sae)
     if encoder is Gated:
-        require(activation is ReLU, f"Gated with {activation.__name__} has no SAELens counterpart: "
-                "only ReLU is gated there")  # fmt: skip
         architecture = "gated"
     b_dec = sae.weights.b_dec
     tensors = {

@@ -103,6 +103,7 @@ def test_reference_lines_are_the_mmcs_of_such_dictionaries(rho):
     )
 
 
+@pytest.mark.slow
 def test_the_study_on_tiny_sizes_scores_every_arm_on_the_same_worlds(module, options, tmp_path):
     module["run"](options, tmp_path, tmp_path / "figures")
     table = module["pd"].read_csv(tmp_path / "table.csv")

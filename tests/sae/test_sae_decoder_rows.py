@@ -52,6 +52,7 @@ def test_samples_are_the_living_rows_equally_often():
     np.testing.assert_allclose(share, 0.2, atol=0.015)
 
 
+@pytest.mark.slow
 def test_a_meta_sae_recovers_the_atoms_of_summed_rows():
     world = decoder_rows(sae_of(SUMS), ATOMS)
     spec = unbiased("untied", D, N)

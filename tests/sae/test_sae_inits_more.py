@@ -228,6 +228,7 @@ def test_spectral_directions_are_eigenvectors_and_find_features():
     assert max(tops) > 1 - 1e-4
 
 
+@pytest.mark.slow
 def test_informed_inits_start_nearer_the_truth_than_chance():
     truth = rotation(16)
     data = init_data(sparse_data(truth, 4000, p=0.06), truth)

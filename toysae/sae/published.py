@@ -132,7 +132,7 @@ PUBLISHED: dict[str, Recipe] = {
     "ortsae-2025": Recipe(
         "Korznikov et al. 2025: BatchTopK with a cost on cosines between latents",
         penalised(ChunkedCoherence(), AuxK(), activation=BatchTopK()),
-        {"coherence_coeff": 0.25, **AUX_TOY, "k": 3.5},
+        {"coherence_coeff": 0.05, **AUX_TOY, "k": 3.5},
         {"lr": 2e-4, "coherence_coeff": 0.25, "aux_coeff": 1 / 32, "batch_size": 2048,
          "n_steps": 244_141, "d_sae": 65_536},
         notes="AdamW; L0 25 to 130",

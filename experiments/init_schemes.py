@@ -9,7 +9,7 @@ experiment = Experiment(
     "random dictionary the singular vectors are just the PCA axes; only the hidden-layer world "
     "gives them a meaning. Inits that look at the data (samples, k-means, ICA, semi-NMF, spectral) "
     "start well above the random floor: plot step 0.",
-    run_time="about 20 min on 2 CPU cores",
+    run_time="23 min on 2 CPU cores that did other work too",
     worlds=("sphere", "hidden-layer"),
     d_in=32,
     ratios=(0.5, 2),

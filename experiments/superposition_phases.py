@@ -197,7 +197,7 @@ study = Study(
     "dimension and storing it in superposition; D* sticky at 1 and 1/2; D_i at 3/4, 2/3, 1/2, "
     "2/5, 3/8 and 0. Dense and equally important features share every dimension instead: D* is 1 "
     "and D_i about m / n.",
-    run_time="about 6 min on 2 CPU cores",
+    run_time="about 6 CPU minutes",
     options=Options(),
     smoke={
         "grid": 4, "seeds": 2, "steps": 200, "n_features": 40, "d_hidden": 6, "sweep_points": 5,

@@ -93,7 +93,7 @@ def test_with_the_true_support_sweeps_come_to_the_truth(positive):
 
 @pytest.mark.parametrize("positive", [True, False])
 def test_it_recovers_most_of_a_small_dictionary(positive):
-    """Most: a few rows end as mixtures, as the paper found too (92 % at best)."""
+    """Most: a few rows end as mixtures."""
     D, _, x = problem(positive, 20, 16, 1500)
     found = []
     for seed in range(3):

@@ -96,6 +96,7 @@ def test_a_spec_may_be_given_instead_of_a_name(world, result):
         ("unties", {"l1_coeff": 0.1}, "unknown recipe 'unties'"),
         (make_spec("untied", 9, 12), {"l1_coeff": 0.1}, "d_in 9 is not the world's 8"),
         (make_spec("untied", 8, 12), {"l1_coeff": 0.1, "d_sae": 12}, "belong into the spec"),
+        (make_spec("untied", 8, 12), {"settings": "paper"}, "settings 'paper' are a recipe's"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(world, recipe, given, message):

@@ -1,5 +1,6 @@
 """Two classical dictionary learners, on device: online FISTA learning and MOD."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -87,24 +88,53 @@ def learn_mod(
         Unit rows, and the mean squared residual (summed over d_in) after each step.
     """
 
-    def error(Z, D):
-        return jnp.sum((x - Z @ D) ** 2, axis=1)
-
-    def step(carry, _):
-        D, Z = carry
-        new = orthogonal_matching_pursuit(x, D, k, k)
-        Z = jnp.where((error(new, D) < error(Z, D))[:, None], new, Z)
+    def rows(D: Array, Z: Array) -> tuple[Array, Array]:
         gram = Z.T @ Z
         # The ridge pulls towards the old rows, not to zero: a step downhill whatever its size.
         ridge = 1e-6 * (jnp.trace(gram) / n + 1e-12) * jnp.eye(n)
         D = D + jnp.linalg.solve(gram + ridge, Z.T @ (x - Z @ D))
         length = jnp.sqrt(jnp.sum(D**2, axis=1))
         length = jnp.where(length > 0, length, 1.0)
-        D, Z = D / length[:, None], Z * length
+        return D / length[:, None], Z * length
+
+    return alternate(key, x, n, k, n_steps, rows)
+
+
+def alternate(
+    key: PRNGKeyArray,
+    x: Float[Array, "samples d_in"],
+    n: int,
+    k: int,
+    n_steps: int,
+    rows: Callable[[Array, Array], tuple[Array, Array]],
+    positive: bool = True,
+) -> tuple[Float[Array, "n d_in"], Float[Array, " n_steps"]]:
+    """OMP codes and new rows in turn; a sample keeps its old code where that is the better one.
+
+    Args:
+        key: of the first rows, which are samples.
+        x: data, all used in each step.
+        n: rows learned.
+        k: rows used by a sample, at most (static).
+        n_steps: alternations.
+        rows: (D, Z) -> new unit rows and codes, of no larger residual.
+        positive: codes of no negative sign.
+
+    Returns:
+        Unit rows, and the mean squared residual (summed over d_in) after each step.
+    """
+
+    def error(Z, D):
+        return jnp.sum((x - Z @ D) ** 2, axis=1)
+
+    def step(carry, _):
+        D, Z = carry
+        new = orthogonal_matching_pursuit(x, D, k, k, positive)
+        Z = jnp.where((error(new, D) < error(Z, D))[:, None], new, Z)
+        D, Z = rows(D, Z)
         return (D, Z), error(Z, D).mean()
 
     start = unit_rows(x[sample_order(key, x, n)])
-    (D, _), residuals = jax.lax.scan(
-        step, (start, jnp.zeros((x.shape[0], n), x.dtype)), length=n_steps
-    )
+    empty = jnp.zeros((x.shape[0], n), x.dtype)
+    (D, _), residuals = jax.lax.scan(step, (start, empty), length=n_steps)
     return D, residuals

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from toysae.sae.classical import sample_order
-from toysae.sae.pursuit import orthogonal_matching_pursuit
+from toysae.recovery.dictionary_learning import alternate
 from toysae.worlds.dictionaries import unit_rows
 
 _N_ALTERNATIONS = 10
@@ -45,21 +44,10 @@ def learn_ksvd(
         Unit rows, and the mean squared residual (summed over d_in) after each step.
     """
 
-    def error(Z, D):
-        return jnp.sum((x - Z @ D) ** 2, axis=1)
+    def rows(D: Array, Z: Array) -> Learned:
+        return update_rows(x, D, Z, positive)
 
-    def step(carry, _):
-        D, Z = carry
-        new = orthogonal_matching_pursuit(x, D, k, k, positive)
-        Z = jnp.where((error(new, D) < error(Z, D))[:, None], new, Z)
-        D, Z = update_rows(x, D, Z, positive)
-        return (D, Z), error(Z, D).mean()
-
-    start = unit_rows(x[sample_order(key, x, n)])
-    (D, _), residuals = jax.lax.scan(
-        step, (start, jnp.zeros((x.shape[0], n), x.dtype)), length=n_steps
-    )
-    return D, residuals
+    return alternate(key, x, n, k, n_steps, rows, positive)
 
 
 @partial(jax.jit, static_argnames="positive")
@@ -119,11 +107,11 @@ def _rank_one(
         codes = _matmul(own, rows.T)
         return jnp.maximum(codes, 0.0) if positive else codes
 
-    def alternate(_, rows: Array) -> Array:
+    def in_turn(_, rows: Array) -> Array:
         moved = unit_rows(_matmul(codes_of(rows).T, own))
         return jnp.where((moved != 0).any(1, keepdims=True), moved, rows)
 
-    rows = jax.lax.fori_loop(0, _N_ALTERNATIONS, alternate, jnp.stack([old, top, -top]))
+    rows = jax.lax.fori_loop(0, _N_ALTERNATIONS, in_turn, jnp.stack([old, top, -top]))
     codes = codes_of(rows)
     best = jnp.argmax(jnp.sum(codes**2, axis=0))
     return rows[best], codes[:, best]

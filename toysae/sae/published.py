@@ -29,7 +29,10 @@ from .resampling import ResampleDead
 
 _ADAM = {"beta1": 0.0, "beta2": 0.999}
 _BENCH = {"lr": 3e-4, "grad_clip": 1.0, "batch_size": 1024, "n_steps": 195_313, "d_sae": 4096}
-_BENCH_NOTE = "five seeds at each L0 of 15 to 45; bfloat16 autocast"
+_BENCH_NOTE = (
+    "five seeds at each L0 of 15 to 45; bfloat16 autocast; what AuxK and clipping are given is its "
+    "library's default"
+)
 
 PUBLISHED: dict[str, Recipe] = {
     "interim-report-2022": Recipe(
@@ -60,7 +63,8 @@ PUBLISHED: dict[str, Recipe] = {
         {**L1_TOY, "l1_warmup": 0.05},
         {"lr": 5e-5, "lr_decay": 0.2, "l1_coeff": 5.0, "l1_warmup": 0.05, "grad_clip": 1.0,
          "batch_size": 4096, "n_steps": 200_000},
-        notes="x is scaled to mean square norm d_in; rows start at norms .05 to 1, here .1",
+        notes="x is scaled to mean square norm d_in; rows start at norms .05 to 1, here .1; "
+        "l1_coeff 2, 5 and 10 are reported; its warm-up and the scaling are known at second hand",
     ),
     "anthropic-january-2025": Recipe(
         "Conerly et al. 2025: JumpReLU, tanh L0 penalty, pre-activation cost, free decoder",
@@ -72,8 +76,9 @@ PUBLISHED: dict[str, Recipe] = {
         {"lr": 2e-4, "lr_decay": 0.2, "l0_coeff": 10.0, "l0_warmup": 1.0, "tanh_scale": 4.0,
          "pre_act_coeff": 3e-6, "bandwidth": 2.0, "threshold_init": 0.1, "grad_clip": 1.0,
          "batch_size": 32_768, "dec_scale": 0.58},
-        notes="x is scaled to mean norm sqrt(d_in); there b_enc starts where every latent fires "
-        "in 10,000 / d_sae of the samples, and W_enc at (d_in / d_sae) W_dec^T",
+        notes="numbers known at second hand; x is scaled to mean norm sqrt(d_in); there b_enc "
+        "starts where every latent fires in 10,000 / d_sae of the samples, and W_enc at "
+        "(d_in / d_sae) W_dec^T",
     ),
     "gao-topk-2024": Recipe(
         "Gao et al. 2024: TopK, and AuxK for dead latents", penalised(AuxK(), activation=TopK()),

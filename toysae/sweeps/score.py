@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from ..errors import require
 from ..recovery import (
+    Detections,
     Records,
     add_batch,
     add_detections,
@@ -107,7 +108,7 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
         best = matched.features["best_latent"], matched.latents["best_feature"]
         pairs = empty_detections(*(jnp.asarray(b.to_numpy(), jnp.int32) for b in best))
     key, n_batches = keys_of(jnp.array([seed], jnp.int32), "evaluation")[0], -(-n_samples // _BATCH)
-    (totals, ratio, seen), true_l0 = _evaluate(sae, world, key, pairs, n_batches, _BATCH)
+    (totals, ratio, seen), true_l0 = _evaluate(sae, world, key, pairs, jnp.int32(n_batches), _BATCH)
     scores = jax.device_get(summarise(totals))
     encoder = None
     if "W_enc" in sae.spec.encoder.provides:
@@ -138,8 +139,15 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
     return Scored(table, records)
 
 
-@partial(jax.jit, static_argnames=("n_batches", "batch_size"))
-def _evaluate(sae: SAE, world: World, key: PRNGKeyArray, pairs, n_batches: int, batch_size: int):
+@partial(jax.jit, static_argnames="batch_size")
+def _evaluate(
+    sae: SAE,
+    world: World,
+    key: PRNGKeyArray,
+    pairs: Detections | None,
+    n_batches: Int[Array, ""],
+    batch_size: int,
+):
     def add(carry, batch):
         totals, ratio, seen = carry
         f = sae(batch.x)

@@ -88,6 +88,9 @@ def train(
     require(n_eval >= 1, f"n_eval {n_eval} must be at least 1")
     if isinstance(recipe, SAESpec):
         require(d_sae is None and init is None, "d_sae and init belong into the spec given")
+        require(
+            settings == "toy", f"settings {settings!r} are a recipe's: give its name, or numbers"
+        )
         spec = recipe
     else:
         d_sae = world.n_features if d_sae is None else d_sae

@@ -29,7 +29,7 @@ from toysae.recovery.amortisation import gap_decomposition
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import SAE, make_spec
 from toysae.sae.decoders import UnitNorm
-from toysae.study import Study
+from toysae.study import Study, check_sizes
 from toysae.sweeps.members import make_group
 from toysae.training import train_group
 from toysae.training.state import keys_of
@@ -184,9 +184,12 @@ def at_equal_l0(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (ratio, rung, seed), part in table.groupby(["ratio", "rung", "world_seed"], sort=False):
         part = part[~part["diverged"]].sort_values("l0")
+        part = part[part["l0"] > 0]
         wanted, has = np.log(part["true_l0"].mean()), np.log(part["l0"].to_numpy(float))
         scores = {
             name: np.interp(wanted, has, part[name].to_numpy(float), np.nan, np.nan)
+            if len(part)
+            else np.nan
             for name in draw.SCORES
         }
         rows.append({"ratio": ratio, "rung": rung, "world_seed": seed, **scores})
@@ -195,6 +198,7 @@ def at_equal_l0(table: pd.DataFrame) -> pd.DataFrame:
 
 def run(o: Options, out_dir: Path, figures_dir: Path) -> None:
     """Trains the ladder, draws the frontier and the gaps."""
+    check_sizes(o)
     table = measure(o)
     table.to_csv(out_dir / "table.csv", index=False)
     equal = at_equal_l0(table)

@@ -4,7 +4,7 @@ Phase diagrams of two features in one dimension and three in two, trained beside
 the share of a dimension that each of 400 features in 30 dimensions gets; D* against sparsity.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from toysae.errors import require
 from toysae.plotting import superposition as draw
 from toysae.plotting.style import save
-from toysae.study import Study
+from toysae.study import Study, check_sizes
 from toysae.worlds.tms import (
     TMSSpec,
     TrainedTMS,
@@ -118,10 +118,7 @@ def run(options: Options, out_dir: Path, figures_dir: Path) -> None:
 
 
 def _check(o: Options) -> None:
-    for option in fields(o):
-        value = getattr(o, option.name)
-        if isinstance(value, int):
-            require(value >= 1, f"{option.name} {value} must be at least 1")
+    check_sizes(o)
     require(1 <= o.max_sparsity < np.inf, f"max_sparsity {o.max_sparsity} must be at least 1")
     require(0 < o.curve_density <= 1, f"curve_density {o.curve_density} must be in (0, 1]")
 

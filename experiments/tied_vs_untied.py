@@ -25,7 +25,7 @@ from toysae.sae import SAE, SAESpec, make_spec
 from toysae.sae.decoders import UnitNorm
 from toysae.sae.geometry_penalties import EncDecSimilarity
 from toysae.sae.penalties import L1, Sum
-from toysae.study import Study
+from toysae.study import Study, check_sizes
 from toysae.sweeps.members import make_group
 from toysae.training import train_group
 from toysae.training.state import keys_of
@@ -147,6 +147,7 @@ def score(saes: SAE, worlds: World, world_seeds: jax.Array, n: int) -> dict[str,
 
 def run(o: Options, out_dir: Path, figures_dir: Path) -> None:
     """Trains all arms, chooses each one's L1, draws curves and differences."""
+    check_sizes(o)
     table = measure(o)
     table.to_csv(out_dir / "table.csv", index=False)
     chosen = best_coefficient(table, [*SETTING, "arm"], "l1_coeff")

@@ -1,9 +1,11 @@
 """An experiment that is not one sweep of SAEs: a question and the function that answers it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+from .errors import require
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,17 @@ class Study:
     def smoked(self) -> Any:
         """The options of the version that takes seconds."""
         return replace(self.options, **self.smoke)
+
+
+def check_sizes(options: Any) -> None:
+    """Refuses options that leave nothing to run.
+
+    Raises:
+        ToysaeError: a whole number below 1, or a field of several values without one.
+    """
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if isinstance(value, int):
+            require(value >= 1, f"{option.name} {value} must be at least 1")
+        if isinstance(value, tuple):
+            require(len(value) > 0, f"{option.name} is empty: give at least one value")

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from toysae.errors import ToysaeError
+
 FILE = Path(__file__).parents[2] / "experiments" / "fista_vs_sae.py"
 
 
@@ -54,3 +56,29 @@ def test_equal_l0_is_linear_in_its_logarithm_and_never_extrapolated(module):
     equal = module["at_equal_l0"](pd.concat([reaches, short])).set_index("rung")
     np.testing.assert_allclose(equal.loc["a", "mmcs"], np.log(2) / np.log(8))
     assert np.isnan(equal.loc["b", "mmcs"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("world_seeds", 0, "world_seeds 0 must be at least 1"),
+        ("n_steps", 0, "n_steps 0 must be at least 1"),
+        ("n_eval", 0, "n_eval 0 must be at least 1"),
+        ("l1", (), "l1 is empty"),
+        ("rungs", ("untide",), "untied"),
+    ],
+)
+def test_impossible_options_are_refused_before_any_training(module, tmp_path, option, value, says):
+    o = replace(module["Options"](), **{option: value})
+    with pytest.raises(ToysaeError, match=says):
+        module["run"](o, tmp_path, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rung_that_diverged_everywhere_is_nan_at_equal_l0(module):
+    scores = dict.fromkeys(module["draw"].SCORES, 1.0)
+    rows = [{"ratio": 1.0, "rung": rung, "world_seed": 0, "true_l0": 2.0, "l0": l0,
+             "diverged": rung == "tied", **scores | {"l0": l0}}
+            for rung in ("tied", "untied") for l0 in (1.0, 3.0)]  # fmt: skip
+    equal = module["at_equal_l0"](module["pd"].DataFrame(rows)).set_index("rung")
+    assert np.isnan(equal.loc["tied", "mse"]) and equal.loc["untied", "mse"] == 1

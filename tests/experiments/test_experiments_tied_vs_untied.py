@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from toysae.errors import ToysaeError
 from toysae.plotting.tying import merged, orthogonalised, paired
 from toysae.recovery import mmcs
 from toysae.sae import SAE, make_spec
@@ -135,3 +136,20 @@ def test_differences_are_paired_by_world(module):
     row = paired(table, "u", "t", "mmcs").iloc[0]
     # Worlds differ by .3, but on both the difference is .1: no spread.
     np.testing.assert_allclose([row["mean"], row["half_width"], row["n"]], [0.1, 0, 2], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("world_seeds", 0, "world_seeds 0 must be at least 1"),
+        ("n_steps", 0, "n_steps 0 must be at least 1"),
+        ("n_eval", 0, "n_eval 0 must be at least 1"),
+        ("l1", (), "l1 is empty"),
+        ("d_in", 7, "7"),
+    ],
+)
+def test_impossible_options_are_refused_before_any_training(module, tmp_path, option, value, says):
+    o = replace(module["Options"](), **{option: value})
+    with pytest.raises(ToysaeError, match=says):
+        module["run"](o, tmp_path, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -35,6 +35,7 @@ def _oracle(x, x_hat, z):
         "fvu": mse / variance,
         "mse": mse,
         "shrinkage": norms.mean(),
+        "reconstruction_bias": (x_hat**2).sum() / (x * x_hat).sum(),
         "dead_latents": (firing_freq == 0).sum(),
         "dead_fraction": (firing_freq == 0).mean(),
         "firing_freq": firing_freq,
@@ -121,3 +122,17 @@ def test_perfect_and_mean_reconstruction():
     assert scores_of(add(empty_totals(6, 9), x, x, z))["ev"] == 1
     mean = jnp.broadcast_to(x.mean(0), x.shape)
     np.testing.assert_allclose(scores_of(add(empty_totals(6, 9), x, mean, z))["ev"], 0, atol=1e-6)
+
+
+def test_reconstruction_bias_is_the_best_rescaling():
+    rng = np.random.default_rng(0)
+    x = np.float32(rng.standard_normal((300, 5)) + 1)
+    x_hat = np.float32(0.6 * x + 0.1 * rng.standard_normal((300, 5)))
+    totals = empty_totals(5, 3)
+    for part in (slice(0, 7), slice(7, 300)):
+        z = jnp.ones((len(x[part]), 3))
+        totals = add_batch(totals, *(jnp.asarray(a[part]) for a in (x, x_hat)), z)
+    a, b = np.float64(x), np.float64(x_hat)
+    factor = np.linalg.lstsq(b.ravel()[:, None], a.ravel(), rcond=None)[0][0]
+    np.testing.assert_allclose(summarise(totals)["reconstruction_bias"], 1 / factor, rtol=1e-5)
+    assert np.isnan(summarise(empty_totals(5, 3))["reconstruction_bias"])

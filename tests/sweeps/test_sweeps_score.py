@@ -74,8 +74,8 @@ def test_json_has_the_row_and_one_list_a_column(world, sae):
     scored = score_sae(sae, world, 1024)
     read = json.loads(scored.to_json())
     assert read["n_eval"] == 1024 and read["mmcs"] == scored.table["mmcs"][0]
-    for name in ("features", "latents"):
-        frame = getattr(scored.records, name)
+    for name in ("features", "latents", "pairs"):
+        frame = scored.pairs if name == "pairs" else getattr(scored.records, name)
         assert list(read[name]) == list(frame)
         for column, values in read[name].items():
             expected = frame[column].to_numpy(float)

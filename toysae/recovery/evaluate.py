@@ -23,6 +23,8 @@ class Totals:
     variance: Float[Array, ""]  # E‖x − E x‖²
     squared_error: Float[Array, ""]  # E‖x − x_hat‖²
     norm_ratio: Float[Array, ""]  # E‖x_hat‖/‖x‖ over nonzero x
+    power: Float[Array, ""]  # E‖x_hat‖²
+    overlap: Float[Array, ""]  # E x·x_hat
     firings: Int[Array, " d_sae"]
 
 
@@ -36,6 +38,8 @@ def empty_totals(d_in: int, d_sae: int) -> Totals:
         variance=jnp.zeros((), jnp.float32),
         squared_error=jnp.zeros((), jnp.float32),
         norm_ratio=jnp.zeros((), jnp.float32),
+        power=jnp.zeros((), jnp.float32),
+        overlap=jnp.zeros((), jnp.float32),
         firings=jnp.zeros((d_sae,), jnp.int32),
     )
 
@@ -85,6 +89,8 @@ def add_batch(
         variance=variance + share * (1 - share) * jnp.sum(shift**2),
         squared_error=totals.squared_error + share * (error - totals.squared_error),
         norm_ratio=totals.norm_ratio + excess / jnp.maximum(n_nonzero, 1),
+        power=totals.power + share * (jnp.mean(x_hat_norm**2) - totals.power),
+        overlap=totals.overlap + share * (jnp.mean(jnp.sum(x * x_hat, -1)) - totals.overlap),
         firings=totals.firings + jnp.sum(z != 0, axis=0, dtype=jnp.int32),
     )
 
@@ -99,8 +105,10 @@ def summarise(totals: Totals) -> dict[str, Array]:
         Scalars unless shaped: `l0` (mean latents with z != 0 per sample), `ev`
         (``1 - E‖x-x_hat‖² / (E‖x‖² - ‖E x‖²)``, at most 1), `fvu` (1 - ev), `mse`
         (summed over d_in, mean over samples), `shrinkage` (mean of ‖x_hat‖/‖x‖, rows with x = 0
-        left out), `dead_latents` (int32: never fired in this sample), `dead_fraction`,
-        `firing_freq` ``[d_sae]`` (share of samples). All but `dead_latents` are NaN when nothing
+        left out), `reconstruction_bias` (γ that minimises E‖x_hat / γ - x‖², so E‖x_hat‖² /
+        E x·x_hat: below 1 where the SAE shrinks; unlike `shrinkage` it does not count features
+        that are missing; Rajamanoharan et al. 2024), `dead_latents` (int32: never fired in this
+        sample), `dead_fraction`, `firing_freq` ``[d_sae]`` (share of samples). All but `dead_latents` are NaN when nothing
         was added or a reconstruction was NaN; ev and fvu are not finite when x never varies.
     """
     valid = (totals.n_samples > 0) & ~jnp.isnan(totals.squared_error)
@@ -115,6 +123,7 @@ def summarise(totals: Totals) -> dict[str, Array]:
         "fvu": fvu,
         "mse": mse,
         "shrinkage": jnp.where(valid & (totals.n_nonzero > 0), totals.norm_ratio, jnp.nan),
+        "reconstruction_bias": jnp.where(valid, totals.power / totals.overlap, jnp.nan),
         "dead_latents": jnp.sum(dead, dtype=jnp.int32),
         "dead_fraction": jnp.where(valid, jnp.mean(dead), jnp.nan),
         "firing_freq": firing_freq,

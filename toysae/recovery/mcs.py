@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 
-def _unit_rows(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
+def unit_rows(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
     # Dividing by the largest entry first keeps very small and very large rows from under- or
     # overflowing when squared. `== 0` is False for NaN, which therefore stays NaN.
     scale = jnp.max(jnp.abs(rows), axis=-1, keepdims=True)
@@ -37,7 +37,7 @@ def cosines(
         Cosines in [-1, 1], ``[n_features, d_sae]``; 0 for a zero row, NaN for a NaN row.
     """
     # Full precision: an accelerator's default (TF32, bfloat16) is off in the third decimal.
-    return jnp.matmul(_unit_rows(directions), _unit_rows(W_dec).T, precision=lax.Precision.HIGHEST)
+    return jnp.matmul(unit_rows(directions), unit_rows(W_dec).T, precision=lax.Precision.HIGHEST)
 
 
 def mcs(
@@ -83,7 +83,7 @@ def enc_dec_cosines(
     Well below 1 where a latent reads something other than it writes, as under absorption. 0 for a
     zero direction, NaN for a NaN one.
     """
-    return jnp.sum(_unit_rows(W_enc.T) * _unit_rows(W_dec), axis=-1)
+    return jnp.sum(unit_rows(W_enc.T) * unit_rows(W_dec), axis=-1)
 
 
 def fraction_above(

@@ -34,6 +34,7 @@ from ..recovery import (
 from ..sae import SAE
 from ..training.state import keys_of
 from ..worlds import World
+from .failure_modes import Looks, empty_looks, failure_modes, look
 from .scoring import over_samples, truth_scores
 
 _BATCH = 1024
@@ -46,18 +47,26 @@ class Scored:
     Attributes:
         table: one row; columns named as in a sweep's table, those of
             :func:`toysae.recovery.detection_scores`, and SAELens' own definitions as `saelens_*`.
-        records: per feature and per latent, see :class:`toysae.recovery.Records`.
+        records: per feature and per latent, see :class:`toysae.recovery.Records`, with the columns
+            of failure modes: of features `scale_error`, `n_latents`, `merged`; of latents `gain`,
+            `hedging`, `hedged_feature`, `features_per_latent`, `basis_alignment`, `ablation_n`,
+            `ablation_residual`, `ablation_interference`.
+        pairs: one row a (parent, child), see :func:`toysae.recovery.absorption.absorption`; where
+            one of a parent's children absorbs it, with its recall and precision before and after
+            repair. Empty where no feature has a parent.
     """
 
     table: pd.DataFrame
     records: Records
+    pairs: pd.DataFrame
 
     def to_json(self) -> str:
-        """One object: the row, and `features` and `latents`, objects of one list a column. NaN
-        and infinities become null."""
+        """One object: the row, and `features`, `latents` and `pairs`, objects of one list a
+        column. NaN and infinities become null."""
+        frames = {**vars(self.records), "pairs": self.pairs}
         lists = {
-            name: {column: _plain(frame[column]) for column in frame}
-            for name, frame in vars(self.records).items()
+            name: {str(column): _plain(frame[column]) for column in frame}
+            for name, frame in frames.items()
         }
         row = {str(name): _plain(self.table[name])[0] for name in self.table}
         return json.dumps({**row, **lists}, indent=1, allow_nan=False)
@@ -108,13 +117,19 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
         best = matched.features["best_latent"], matched.latents["best_feature"]
         pairs = empty_detections(*(jnp.asarray(b.to_numpy(), jnp.int32) for b in best))
     key, n_batches = keys_of(jnp.array([seed], jnp.int32), "evaluation")[0], -(-n_samples // _BATCH)
-    (totals, ratio, seen), true_l0 = _evaluate(sae, world, key, pairs, jnp.int32(n_batches), _BATCH)
+    start = pairs, empty_looks(sae, world, matched)
+    (totals, ratio, seen, looks), true_l0 = _evaluate(
+        sae, world, key, *start, jnp.int32(n_batches), _BATCH
+    )
     scores = jax.device_get(summarise(totals))
     encoder = None
     if "W_enc" in sae.spec.encoder.provides:
         encoder = enc_dec_cosines(sae.weights.enc["W_enc"], sae.W_dec)
     lengths = np.linalg.norm(np.asarray(sae.W_dec, np.float64), axis=1)
     records = measure(matched, seen, scores.pop("firing_freq"), lengths, encoder)
+    records, family, modes = failure_modes(
+        sae, world, records, seen, looks, key, jnp.int32(n_batches), _BATCH
+    )
     _warn_of_the_tail(records.features["freq"], n_batches * _BATCH)
     table = pd.DataFrame(
         {
@@ -132,11 +147,12 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
             "true_l0": float(true_l0),
             "floor": random_floor(d_in, d_sae),
             **detection_scores(records),
+            **modes,
             **saelens_scores(records, totals, ratio),
         },
         index=pd.Index([0]),
     )
-    return Scored(table, records)
+    return Scored(table, records, family)
 
 
 @partial(jax.jit, static_argnames="batch_size")
@@ -145,19 +161,21 @@ def _evaluate(
     world: World,
     key: PRNGKeyArray,
     pairs: Detections | None,
+    looks: Looks,
     n_batches: Int[Array, ""],
     batch_size: int,
 ):
     def add(carry, batch):
-        totals, ratio, seen = carry
+        totals, ratio, seen, looks = carry
         f = sae(batch.x)
         return (
             add_batch(totals, batch.x, f.x_hat, f.z),
             add_ratio(ratio, batch.x, f.x_hat),
             None if seen is None else add_detections(seen, batch, f.z),
+            look(looks, sae, batch, f.z, key),
         )
 
-    start = empty_totals(sae.spec.d_in, sae.spec.d_sae), empty_ratio(), pairs
+    start = empty_totals(sae.spec.d_in, sae.spec.d_sae), empty_ratio(), pairs, looks
     return over_samples(add, start, world, key, n_batches, batch_size)
 
 

@@ -1,0 +1,232 @@
+"""Absorption against the truth: a parent's latent falls silent where a child's fires for both.
+
+For a parent p and a child c whose best latents (by signed cosine) differ,
+
+    rate = P(z_p = 0, z_c != 0 | p and c on) - P(z_p = 0 | p on, c off):
+
+what the child silences, less what is silent anyway. Absorption can also be partial, the parent's
+latent firing too weakly: with r = E[z_p] / E[a_p] over the samples of either kind, `share` = 1 -
+r(c on) / r(c off) is how much of the parent is gone, which in the family W_enc,p = f_p - δ f_c,
+W_dec,c ∝ f_c + δ f_p (A is for Absorption, arXiv 2409.14507) is δ at equal magnitudes. A parent
+can be mostly gone with a rate near 0, which magnitudes that vary lead to.
+**Repair** adds the firings of absorbing children's latents back to the parent's.
+
+Absorption is a reading of the data: where magnitudes do not vary, "c fires only with p" and "two
+exclusive features at an angle" draw the same inputs, and the same SAE absorbs in one and is
+perfect in the other.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+from numpy.typing import NDArray
+
+from ..errors import require
+from ..worlds.world import Batch
+
+ABSORBS = 0.1
+"""Rate above which a pair counts as absorbed."""
+MOSTLY = 0.5
+"""Share above which a parent counts as mostly absorbed."""
+
+
+@struct.dataclass
+class Pairs:
+    """What was seen of (parent, child) pairs, each feature with its latent.
+
+    Counts and means are `[2, n_pairs]`: over samples with the parent on and the child off, and
+    with both on.
+    """
+
+    parent: Int[Array, " n_pairs"]
+    child: Int[Array, " n_pairs"]
+    parent_latent: Int[Array, " n_pairs"]
+    child_latent: Int[Array, " n_pairs"]
+    n: Int[Array, "2 n_pairs"]
+    silent: Int[Array, "2 n_pairs"]  # the parent's latent does not fire
+    taken: Int[Array, " n_pairs"]  # both on, the parent's latent silent, the child's not
+    z: Float[Array, "2 n_pairs"]
+    act: Float[Array, "2 n_pairs"]
+
+
+def empty_pairs(
+    parents: Int[np.ndarray, " n_features"], latents: Int[np.ndarray, " n_features"]
+) -> Pairs:
+    """No samples yet of every child and parent with latents of their own.
+
+    Args:
+        parents: of each feature, -1 for none, e.g. from
+            :func:`toysae.recovery.hierarchy.parents_of`.
+        latents: of each feature, e.g. `best_latent` of the records. A pair with one latent between
+            them is left out: it is merged, not absorbed.
+    """
+    child = np.flatnonzero(parents >= 0)
+    child = child[latents[child] != latents[parents[child]]]
+    parent = parents[child]
+    ids = (jnp.asarray(v, jnp.int32) for v in (parent, child, latents[parent], latents[child]))
+    # Buffers of their own: the carry of a loop may be donated.
+    return Pairs(
+        *ids,
+        jnp.zeros((2, len(child)), jnp.int32),
+        jnp.zeros((2, len(child)), jnp.int32),
+        jnp.zeros(len(child), jnp.int32),
+        jnp.zeros((2, len(child)), jnp.float32),
+        jnp.zeros((2, len(child)), jnp.float32),
+    )
+
+
+def add_pairs(seen: Pairs, batch: Batch, z: Float[Array, "batch d_sae"]) -> Pairs:
+    """With one more batch: `batch * n_features` numbers, and some for each of `batch * n_pairs`."""
+    acts = batch.feature_acts
+    act, child_on = acts[:, seen.parent], acts[:, seen.child] != 0
+    z_parent, z_child = z[:, seen.parent_latent], z[:, seen.child_latent]
+    kinds = jnp.stack([(act != 0) & ~child_on, (act != 0) & child_on])
+    n_new = kinds.sum(1, dtype=jnp.int32)
+    n = seen.n + n_new
+    share = n_new / jnp.maximum(n, 1)
+
+    def mean(old: Array, values: Array) -> Array:
+        new = jnp.where(kinds, values, 0).sum(1) / jnp.maximum(n_new, 1)
+        return old + share * (new - old)
+
+    silent = kinds & (z_parent == 0)
+    return replace(
+        seen,
+        n=n,
+        silent=seen.silent + silent.sum(1, dtype=jnp.int32),
+        taken=seen.taken + (silent[1] & (z_child != 0)).sum(0, dtype=jnp.int32),
+        z=mean(seen.z, z_parent),
+        act=mean(seen.act, act),
+    )
+
+
+def absorption(seen: Pairs) -> pd.DataFrame:
+    """One row a pair: `parent`, `child`, their latents, `n_both`, `rate` in [-1, 1] and `share`
+    (at most 1; negative where the parent's latent fires more strongly with the child). Both are NaN
+    where the parent was never on without the child or never with it, `share` too where the parent's
+    latent misses more than half of the parent's firings without the child: then it does not stand
+    for the parent."""
+    host = jax.device_get(seen)
+    n = np.asarray(host.n, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        response = np.asarray(host.z, np.float64) / host.act
+        missed = host.silent[0] / n[0]
+        rate = host.taken / n[1] - missed
+        share = 1 - response[1] / response[0]
+    return pd.DataFrame(
+        {
+            "parent": host.parent,
+            "child": host.child,
+            "parent_latent": host.parent_latent,
+            "child_latent": host.child_latent,
+            "n_both": host.n[1],
+            "rate": np.where((n > 0).all(0), rate, np.nan),
+            "share": np.where((n > 0).all(0) & (missed <= 0.5), share, np.nan),
+        }
+    )
+
+
+@struct.dataclass
+class Repairs:
+    """Firings of parents' latents, and of those or an absorbing child's.
+
+    `groups[i]` are latents of parent i: its own, then its absorbing children's, padded with its
+    own.
+    """
+
+    parent: Int[Array, " n_parents"]
+    groups: Int[Array, "n_parents width"]
+    n_on: Int[Array, " n_parents"]
+    fired: Int[Array, "2 n_parents"]  # own latent, any of the group
+    hits: Int[Array, "2 n_parents"]
+
+
+def empty_repairs(pairs: pd.DataFrame, threshold: float = ABSORBS) -> Repairs | None:
+    """No samples yet of the parents of which a child absorbs; None where there is none.
+
+    Args:
+        pairs: from :func:`absorption`.
+        threshold: rate above which a child absorbs.
+
+    Raises:
+        ToysaeError: a threshold that is not in (0, 1].
+    """
+    require(0 < threshold <= 1, f"threshold {threshold} must be in (0, 1]")
+    absorbing = pairs[pairs["rate"] > threshold]
+    if absorbing.empty:
+        return None
+    by_parent = {p: rows for p, rows in absorbing.groupby("parent")}
+    width = 1 + max(len(rows) for rows in by_parent.values())
+    groups = np.stack([_padded(rows, width) for rows in by_parent.values()])
+    n = len(by_parent)
+    return Repairs(
+        jnp.asarray(list(by_parent), jnp.int32),
+        jnp.asarray(groups, jnp.int32),
+        jnp.zeros(n, jnp.int32),
+        jnp.zeros((2, n), jnp.int32),
+        jnp.zeros((2, n), jnp.int32),
+    )
+
+
+def _padded(rows: pd.DataFrame, width: int) -> NDArray:
+    own = int(rows["parent_latent"].iloc[0])
+    ids = [own, *rows["child_latent"]]
+    return np.array(ids + [own] * (width - len(ids)))
+
+
+def add_repairs(seen: Repairs, batch: Batch, z: Float[Array, "batch d_sae"]) -> Repairs:
+    """With one more batch."""
+    fires = z != 0
+    on = batch.feature_acts[:, seen.parent] != 0
+    either: Bool[Array, "2 batch n_parents"] = jnp.stack(
+        [fires[:, seen.groups[:, 0]], fires[:, seen.groups].any(-1)]
+    )
+    return replace(
+        seen,
+        n_on=seen.n_on + on.sum(0, dtype=jnp.int32),
+        fired=seen.fired + either.sum(1, dtype=jnp.int32),
+        hits=seen.hits + (either & on).sum(1, dtype=jnp.int32),
+    )
+
+
+def repair(seen: Repairs) -> pd.DataFrame:
+    """One row a parent: `recall` and `precision` of its latent, and `repaired_recall` and
+    `repaired_precision` with its absorbing children's firings added; NaN where undefined."""
+    host = jax.device_get(seen)
+    with np.errstate(invalid="ignore"):
+        recall = host.hits / np.asarray(host.n_on, np.float64)
+        precision = host.hits / np.asarray(host.fired, np.float64)
+    return pd.DataFrame(
+        {
+            "parent": host.parent,
+            "recall": recall[0],
+            "precision": precision[0],
+            "repaired_recall": recall[1],
+            "repaired_precision": precision[1],
+        }
+    )
+
+
+def absorption_scores(pairs: pd.DataFrame, repaired: pd.DataFrame | None) -> dict[str, float]:
+    """`hierarchy_pairs` that were measured; `absorption_rate` and `absorption_share`, their means;
+    `absorbed_pairs` and `mostly_absorbed_pairs`, which part of the pairs has a rate above
+    :data:`ABSORBS`, a share above :data:`MOSTLY`; and, over the parents of pairs with
+    such a rate, `parent_recall` and `parent_recall_repaired`. NaN where there is none."""
+    measured = pairs[pairs["rate"].notna()]
+    has = len(measured) > 0
+    return {
+        "hierarchy_pairs": len(measured),
+        "absorption_rate": float(measured["rate"].mean()) if has else np.nan,
+        "absorption_share": float(measured["share"].mean()) if has else np.nan,
+        "absorbed_pairs": float((measured["rate"] > ABSORBS).mean()) if has else np.nan,
+        "mostly_absorbed_pairs": float((measured["share"] > MOSTLY).mean()) if has else np.nan,
+        "parent_recall": np.nan if repaired is None else float(repaired["recall"].mean()),
+        "parent_recall_repaired": (
+            np.nan if repaired is None else float(repaired["repaired_recall"].mean())
+        ),
+    }

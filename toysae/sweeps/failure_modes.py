@@ -1,0 +1,170 @@
+"""What one SAE does wrong on a world, besides missing features: one more look at each sample."""
+
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from ..errors import ToysaeError
+from ..keys import named_key
+from ..recovery import Detections, Records
+from ..recovery.ablation import Ablations, ablation, add_ablations, empty_ablations
+from ..recovery.absorption import (
+    Pairs,
+    Repairs,
+    absorption,
+    absorption_scores,
+    add_pairs,
+    add_repairs,
+    empty_pairs,
+    empty_repairs,
+    repair,
+)
+from ..recovery.geometry import basis_alignment, encoder_rows, frame_error, gains, pairwise_cosines
+from ..recovery.hierarchy import parents_of
+from ..recovery.mixing import features_per_latent, hedging, shared
+from ..recovery.scale import scale_error
+from ..sae import SAE
+from ..worlds import Batch, World
+from .scoring import over_samples
+
+DENSE = 0.1
+"""Share of the samples from which on a latent counts as dense."""
+
+
+Looks = tuple[Ablations, Pairs | None]
+"""What is gathered sample by sample."""
+
+
+def empty_looks(sae: SAE, world: World, records: Records) -> Looks:
+    """What :func:`look` fills; no pairs where the features that fire are not those scored, or are
+    too many to find parents among."""
+    ablations = empty_ablations(sae.spec.d_sae)
+    if world.truth is not None:
+        return ablations, None
+    try:
+        parents = parents_of(world)
+    except ToysaeError as error:
+        warnings.warn(f"absorption is not measured: {error}", stacklevel=4)
+        return ablations, None
+    return ablations, empty_pairs(parents, records.features["best_latent"].to_numpy())
+
+
+def look(looks: Looks, sae: SAE, batch: Batch, z: Array, key: PRNGKeyArray) -> Looks:
+    """With one more batch; `key` is of the whole sample."""
+    ablations, pairs = looks
+    own = jax.random.fold_in(named_key(key, "ablation"), ablations.n.sum())
+    ablations = add_ablations(ablations, sae, own, batch.x)
+    return ablations, None if pairs is None else add_pairs(pairs, batch, z)
+
+
+def failure_modes(
+    sae: SAE,
+    world: World,
+    records: Records,
+    seen: Detections | None,
+    looks: Looks,
+    key: PRNGKeyArray,
+    n_batches: Int[Array, ""],
+    batch_size: int,
+) -> tuple[Records, pd.DataFrame, dict[str, float]]:
+    """Records with the columns of failure modes, the (parent, child) pairs, and their summary.
+
+    Args:
+        sae: one SAE.
+        world: its features.
+        records: with what samples add.
+        seen: detections behind them.
+        looks: over the same samples.
+        key: of the same samples, which are drawn again where an absorbed pair is to be repaired.
+        n_batches: of them.
+        batch_size: of each.
+    """
+    W_dec, rows = sae.W_dec, encoder_rows(sae)
+    best = jnp.asarray(records.latents["best_feature"].to_numpy(), jnp.int32)
+    hedge, hedged = np.full((2, sae.spec.d_sae), np.nan)
+    if rows is not None:
+        hedge, hedged = jax.device_get(hedging(world.target, W_dec, rows, best))
+    taken_out = ablation(looks[0]).add_prefix("ablation_")
+    latents = records.latents.assign(
+        gain=gains(sae),
+        hedging=np.asarray(hedge, float),
+        hedged_feature=hedged,
+        features_per_latent=np.asarray(features_per_latent(world.target, W_dec), float),
+        basis_alignment=np.asarray(basis_alignment(W_dec), float),
+        **{str(name): taken_out[name] for name in taken_out},
+    )
+    lengths = np.linalg.norm(np.asarray(W_dec, np.float64), axis=1)
+    cos = records.features["mcs"].to_numpy()
+    features = shared(records.features, latents).assign(
+        scale_error=np.nan if seen is None else scale_error(seen, cos, lengths)
+    )
+    records = Records(features, latents)
+    pairs, repaired = pd.DataFrame(), None
+    if looks[1] is not None:
+        pairs = absorption(looks[1])
+        pairs, repaired = _repaired(pairs, sae, world, key, n_batches, batch_size)
+    return records, pairs, {**_summary(records, W_dec), **_absorbed(looks[1], pairs, repaired)}
+
+
+def _absorbed(
+    looked: Pairs | None, pairs: pd.DataFrame, repaired: pd.DataFrame | None
+) -> dict[str, float]:
+    if looked is not None:
+        return absorption_scores(pairs, repaired)
+    nothing = pd.DataFrame({"rate": [], "share": []})
+    return dict.fromkeys(absorption_scores(nothing, None), np.nan)
+
+
+def _repaired(
+    pairs: pd.DataFrame,
+    sae: SAE,
+    world: World,
+    key: PRNGKeyArray,
+    n_batches: Array,
+    batch_size: int,
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """The pairs with what their parent's repair gives, and the repairs; None if none is due."""
+    start = empty_repairs(pairs)
+    if start is None:
+        return pairs, None
+    repaired = repair(_repair_pass(start, sae, world, key, n_batches, batch_size))
+    columns = repaired.rename(columns={"recall": "parent_recall", "precision": "parent_precision"})
+    return pairs.merge(columns, on="parent", how="left"), repaired
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def _repair_pass(
+    start: Repairs, sae: SAE, world: World, key: PRNGKeyArray, n_batches: Array, batch_size: int
+) -> Repairs:
+    def add(seen, batch):
+        return add_repairs(seen, batch, sae.encode(batch.x))
+
+    return over_samples(add, start, world, key, n_batches, batch_size)[0]
+
+
+def _summary(records: Records, W_dec: Array) -> dict[str, float]:
+    """Means over living latents; over features that fired where it says features."""
+    features, latents = records.features, records.latents
+    on = features[(features["freq"] > 0) | features["freq"].isna()]
+    alive = latents[~latents["dead"]]
+    of_alive = ("hedging", "features_per_latent", "basis_alignment", "gain", "ablation_residual",
+                "ablation_interference")  # fmt: skip
+    living = W_dec[np.flatnonzero(~latents["dead"])]
+    none = len(alive) == 0
+    coherence = {} if none else jax.device_get(pairwise_cosines(living))
+    return {
+        "scale_error": float(on["scale_error"].mean()),
+        "split_features": float((on["n_latents"] > 1).mean()),
+        "merged_features": float(on["merged"].mean()),
+        **{name: float(alive[name].mean()) for name in of_alive},
+        "uniqueness_alive": np.nan if none else alive["best_feature"].nunique() / len(alive),
+        "dense_latents": int((latents["freq"] > DENSE).sum()),
+        "mean_abs_cos": float(coherence.get("mean_abs_cos", np.nan)),
+        "max_abs_cos": float(coherence.get("max_abs_cos", np.nan)),
+        "frame_error": np.nan if none else float(frame_error(living)),
+    }

@@ -62,7 +62,7 @@ def measured(sae, world, n=20_000):
 def test_the_analytic_family_is_absorbed_by_delta(delta, unit):
     world = make_world("absorption", 0, d_in=6, n_free=0)
     sae = family(world.directions, delta, unit)
-    batch, z, seen = measured(sae, world)
+    batch, _, seen = measured(sae, world)
     np.testing.assert_allclose(sae.decode(sae.encode(batch.x)), batch.x, atol=1e-5)
     row = absorption(seen).iloc[0]
     np.testing.assert_allclose(row["share"], delta, atol=1e-5)
@@ -146,22 +146,18 @@ def test_weights_cannot_tell_the_two_readings_apart_and_activations_can_once_mag
         seen = add_unseen(empty_unseen(np.array([[0, 1]])), sae, sample(world, KEY, n).x)
         return activation_sign(seen)[0]
 
-    same = {"d_in": 6, "magnitude_sd": 0.0}
-    absorbed, exclusive = (
-        {**same, "n_free": 0}, {**same, "p_first": 0.2, "p_second": 0.05}
-    )  # fmt: skip
-    one, other = (
-        make_world("absorption", 0, **absorbed),
-        make_world("exclusive-pair", 0, **exclusive),
-    )
-    # The directions of the second are a rotation of (f_0, (f_0 + f_1) / sqrt 2): take those.
-    f = np.asarray(one.directions)
-    pair = jnp.asarray(np.stack([f[0], (f[0] + f[1]) / np.sqrt(2)]))
-    other = other.replace(directions=pair, rows=pair)
+    def worlds(magnitude_sd):
+        same = {"d_in": 6, "magnitude_sd": magnitude_sd}
+        one = make_world("absorption", 0, n_free=0, **same)
+        other = make_world("exclusive-pair", 0, p_first=0.2, p_second=0.05, **same)
+        # Its own directions are a rotation of (f_0, (f_0 + f_1) / sqrt 2): take those.
+        f = np.asarray(one.directions)
+        pair = jnp.asarray(np.stack([f[0], (f[0] + f[1]) / np.sqrt(2)]))
+        return one, other.replace(directions=pair, rows=pair)
+
+    one, other = worlds(magnitude_sd=0.0)
     assert sign(one) < 1e-4 and sign(other) < 1e-4
-    vary = {"magnitude_sd": 0.1}
-    one = make_world("absorption", 0, **absorbed | vary)
-    other = make_world("exclusive-pair", 0, **exclusive | vary).replace(directions=pair, rows=pair)
+    one, other = worlds(magnitude_sd=0.1)
     assert sign(one) > 0.03 and sign(other) < 1e-4
 
 

@@ -1,4 +1,4 @@
-"""Geometry, mixing, ablation, scale and ROC against float64 NumPy, scikit-learn and closed forms."""
+"""Geometry, mixing, ablation and ROC against float64 NumPy, scikit-learn and closed forms."""
 
 import jax
 import jax.numpy as jnp

@@ -68,15 +68,17 @@ def empty_pairs(
     child = np.flatnonzero(parents >= 0)
     child = child[latents[child] != latents[parents[child]]]
     parent = parents[child]
-    ids = (jnp.asarray(v, jnp.int32) for v in (parent, child, latents[parent], latents[child]))
-    # Buffers of their own: the carry of a loop may be donated.
+    n = len(child)
     return Pairs(
-        *ids,
-        jnp.zeros((2, len(child)), jnp.int32),
-        jnp.zeros((2, len(child)), jnp.int32),
-        jnp.zeros(len(child), jnp.int32),
-        jnp.zeros((2, len(child)), jnp.float32),
-        jnp.zeros((2, len(child)), jnp.float32),
+        parent=jnp.asarray(parent, jnp.int32),
+        child=jnp.asarray(child, jnp.int32),
+        parent_latent=jnp.asarray(latents[parent], jnp.int32),
+        child_latent=jnp.asarray(latents[child], jnp.int32),
+        n=jnp.zeros((2, n), jnp.int32),
+        silent=jnp.zeros((2, n), jnp.int32),
+        taken=jnp.zeros(n, jnp.int32),
+        z=jnp.zeros((2, n), jnp.float32),
+        act=jnp.zeros((2, n), jnp.float32),
     )
 
 

@@ -102,14 +102,15 @@ def summarise(totals: Totals) -> dict[str, Array]:
         totals: of one SAE (vmap over members).
 
     Returns:
-        Scalars unless shaped: `l0` (mean latents with z != 0 per sample), `ev`
-        (``1 - E‖x-x_hat‖² / (E‖x‖² - ‖E x‖²)``, at most 1), `fvu` (1 - ev), `mse`
-        (summed over d_in, mean over samples), `shrinkage` (mean of ‖x_hat‖/‖x‖, rows with x = 0
-        left out), `reconstruction_bias` (γ that minimises E‖x_hat / γ - x‖², so E‖x_hat‖² /
-        E x·x_hat: below 1 where the SAE shrinks; unlike `shrinkage` it does not count features
-        that are missing; Rajamanoharan et al. 2024), `dead_latents` (int32: never fired in this
-        sample), `dead_fraction`, `firing_freq` ``[d_sae]`` (share of samples). All but `dead_latents` are NaN when nothing
-        was added or a reconstruction was NaN; ev and fvu are not finite when x never varies.
+        Scalars unless shaped: `l0` (mean latents with z != 0 per sample), `ev` (``1 - E‖x-x_hat‖²
+        / (E‖x‖² - ‖E x‖²)``, at most 1), `fvu` (1 - ev), `mse` (summed over d_in, mean over
+        samples), `shrinkage` (mean of ‖x_hat‖/‖x‖, rows with x = 0 left out),
+        `reconstruction_bias` (γ that minimises E‖x_hat / γ - x‖², so E‖x_hat‖² / E x·x_hat: below
+        1 where the SAE shrinks; unlike `shrinkage` it does not count features that are missing;
+        Rajamanoharan et al. 2024), `dead_latents` (int32: never fired in this sample),
+        `dead_fraction`, `firing_freq` ``[d_sae]`` (share of samples). All but `dead_latents` are
+        NaN when nothing was added or a reconstruction was NaN; ev and fvu are not finite when x
+        never varies.
     """
     valid = (totals.n_samples > 0) & ~jnp.isnan(totals.squared_error)
     n = jnp.where(valid, totals.n_samples.astype(jnp.float32), jnp.nan)

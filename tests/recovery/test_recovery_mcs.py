@@ -12,6 +12,7 @@ from toysae.recovery import (
     mmcs,
     mmcs_abs,
     mmcs_latents,
+    polarisation,
 )
 
 
@@ -83,3 +84,16 @@ def test_enc_dec_cosines_are_of_matching_columns_and_rows():
     got = enc_dec_cosines(W_enc, W_dec)
     np.testing.assert_allclose(got, [1, 0.5**0.5, -1, 0], atol=1e-6)
     assert np.isnan(enc_dec_cosines(W_enc, W_dec.at[0, 0].set(jnp.nan))[0])
+
+
+def test_polarisation_of_the_two_kinds_of_a_middling_mean():
+    some_fully = jnp.array([1.0] * 6 + [0.2] * 4)
+    all_partly = jnp.full(10, float(some_fully.mean()))
+    between = jnp.linspace(0.2, 1, 10)
+    got = np.asarray(polarisation(jnp.stack([some_fully, all_partly]), 0.2))
+    np.testing.assert_allclose(got, [1, 0], atol=1e-5)
+    m, v = np.mean(between), np.var(between)
+    np.testing.assert_allclose(polarisation(between, 0.2), v / ((m - 0.2) * (1 - m)), rtol=1e-5)
+    assert np.isnan(polarisation(jnp.full(4, 0.1), 0.2)) and np.isnan(
+        polarisation(jnp.ones(4), 0.2)
+    )

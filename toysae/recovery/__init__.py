@@ -21,6 +21,7 @@ from toysae.recovery.mcs import (
     mmcs,
     mmcs_abs,
     mmcs_latents,
+    polarisation,
 )
 from toysae.recovery.oracle import fista_codes, fista_oracle
 from toysae.recovery.records import (
@@ -71,6 +72,7 @@ __all__ = [
     "mmcs_latents",
     "over_seeds",
     "partners",
+    "polarisation",
     "random_floor",
     "saelens_scores",
     "steps_to",

@@ -100,3 +100,25 @@ def fraction_above(
     """
     share = jnp.mean(scores > threshold, axis=-1)
     return jnp.where(jnp.any(jnp.isnan(scores), axis=-1), jnp.nan, share)
+
+
+def polarisation(
+    scores: Float[Array, "*batch n_features"], floor: float | Float[Array, ""]
+) -> Float[Array, "*batch"]:
+    """Is a middling mean of many half-found features, or of found ones and missed ones?
+
+    The variance of MCS over features, as a share of the largest it can have at its mean m between
+    the floor and 1: Var / ((m - floor) (1 - m)). 0 where all features are found equally, partly;
+    1 where each is found fully or not at all.
+
+    Args:
+        scores: the result of :func:`mcs`, ``[..., n_features]``.
+        floor: what a feature that is not found scores, e.g. the random floor.
+
+    Returns:
+        One number per leading axis, a little above 1 where missed features lie below the floor;
+        NaN unless floor < m < 1.
+    """
+    mean = jnp.mean(scores, axis=-1)
+    most = (mean - floor) * (1 - mean)
+    return jnp.where(most > 0, jnp.var(scores, axis=-1) / jnp.where(most > 0, most, 1), jnp.nan)

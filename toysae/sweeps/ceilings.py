@@ -101,7 +101,8 @@ def ceilings(
 
 def _chosen(world: World, d_sae: int, asked: tuple[str, ...] | None) -> dict[str, bool]:
     """The methods to run, and whether with codes."""
-    known = [*METHODS, PROBES]
+    known = [name for name in METHODS if METHODS[name].kind == "ceiling"]
+    known += [PROBES, *(name for name in METHODS if name not in known)]
     for name in asked or ():
         if name not in known:
             raise unknown("method", name, known)
@@ -209,14 +210,14 @@ def at_l0(table: pd.DataFrame, l0: float) -> pd.DataFrame:
         l0: mean active latents.
 
     Returns:
-        One row a method, in the table's order. Where a method has no L0 that is positive, its
+        One row a method, under the table's index. Where a method has no L0 that is positive, its
         first row.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.abs(np.log(table["l0"].to_numpy(float) / l0))
     distance = pd.Series(np.where(np.isfinite(distance), distance, np.inf), index=table.index)
     nearest = distance.groupby(table["method"], sort=False).idxmin()
-    return table.loc[nearest].reset_index(drop=True)
+    return table.loc[nearest]
 
 
 def _digest(world: World, arguments: tuple) -> str:

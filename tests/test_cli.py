@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from toysae.cli import main
@@ -50,6 +51,10 @@ RECOVERY = str(ROOT / "experiments" / "recovery.py")
         (["bench", "--preset", "smal"], ["'smal'", "'small'"]),
         (["bench", "--preset", "topk@smal"], ["'topk@smal'", "'topk@small'"]),
         (["list", "gao-topk-2042"], ["'gao-topk-2042'", "'gao-topk-2024'"]),
+        (["ceilings"], ["name a world"]),
+        (["ceilings", "spere"], ["'spere'", "'sphere'"]),
+        (["ceilings", "sphere", "--d-sea", "4"], ["--d-sea", "--d-sae"]),
+        (["ceilings", "sphere", "--d-sae", "0"], ["d_sae 0"]),
         (["score"], ["name an SAE"]),
         (["score", "here"], ["--world NAME"]),
         (["score", "here", "--world", "spere"], ["'spere'", "'sphere'"]),
@@ -132,6 +137,43 @@ def test_a_saelens_folder_is_scored(capsys, as_json):
         assert scores["n_features"] == 8 and 0 < scores["mmcs"] <= 1
         assert scores["mmcs"] == pytest.approx(np.mean(scores["features"]["mcs"]), rel=1e-6)
         assert len(scores["latents"]["f1"]) == scores["d_sae"]
+
+
+def small_ceilings(monkeypatch, tmp_path):
+    """The command's own table, with three methods of it and no file elsewhere."""
+    from toysae.sweeps import ceilings
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "100")
+    chosen = ("truth-fista", "truth-threshold", "random")
+    monkeypatch.setattr(ceilings, "_chosen", lambda *_: dict.fromkeys(chosen, True))
+
+
+def test_ceilings_of_a_world_are_printed_and_kept(capsys, tmp_path, monkeypatch):
+    small_ceilings(monkeypatch, tmp_path)
+    args = ["ceilings", "sphere", "--d-in", "6", "--n-features", "8", "--l0", "2"]
+    main([*args, "--n-samples", "1024", "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    for word in ("truth-fista", "random", "MCS > .9", "Welch bound 0.218", "limit"):
+        assert word in printed, word
+    assert max(map(len, printed.splitlines()[:-1])) <= 100
+    table = pd.read_csv(tmp_path / "out" / "ceilings.csv")
+    assert set(table["method"]) == {"truth-fista", "truth-threshold", "random"}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ceilings_stand_beside_a_scored_sae(capsys, tmp_path, monkeypatch, as_json):
+    small_ceilings(monkeypatch, tmp_path)
+    args = ["score", STANDARD, "--world", "sphere", "--d-in", "6", "--n-features", "8", "--l0", "2"]
+    main([*args, "--n-samples", "1024", "--ceilings", *(["--json"] if as_json else [])])
+    printed = capsys.readouterr().out
+    if as_json:
+        scores = json.loads(printed)
+        by_method = {row["method"]: row for row in scores["ceilings"]}
+        assert by_method["truth-fista"]["mmcs"] == pytest.approx(1)
+        assert by_method["random"]["mmcs"] == pytest.approx(scores["floor"])
+    else:
+        assert all(word in printed for word in ("this SAE", "truth-fista", "floor", "MCS > .9"))
 
 
 def test_more_features_than_samples_are_warned_of(capsys):

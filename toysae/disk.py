@@ -12,6 +12,11 @@ from safetensors.numpy import save_file
 from .errors import ToysaeError, require
 
 
+def cache_dir() -> Path:
+    """Where what can be made again is kept: ``$XDG_CACHE_HOME/toysae``, or ``~/.cache/toysae``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "toysae"
+
+
 def write(path: Path, writer: Callable[[Path], Any]) -> None:
     """Writes through a temporary file, so that `path` is never half written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

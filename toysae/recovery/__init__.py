@@ -11,6 +11,7 @@ from toysae.recovery.detections import Detections, add_detections, aurocs, empty
 from toysae.recovery.evaluate import Totals, add_batch, empty_totals, summarise
 from toysae.recovery.floor import cosine_cdf, random_floor
 from toysae.recovery.intervals import Interval, over_seeds, student_t
+from toysae.recovery.limits import Limits, limits, sparsity_limit
 from toysae.recovery.matching import distinct_matches, mcc, partners
 from toysae.recovery.mcs import (
     cosines,
@@ -24,6 +25,7 @@ from toysae.recovery.mcs import (
     polarisation,
 )
 from toysae.recovery.oracle import fista_codes, fista_oracle
+from toysae.recovery.probes import linear_probes
 from toysae.recovery.records import (
     THRESHOLDS,
     Records,
@@ -41,6 +43,7 @@ __all__ = [
     "Detections",
     "Dictionary",
     "Interval",
+    "Limits",
     "NormRatio",
     "Records",
     "Totals",
@@ -61,6 +64,8 @@ __all__ = [
     "fista_codes",
     "fista_oracle",
     "fraction_above",
+    "limits",
+    "linear_probes",
     "make_baseline",
     "match",
     "mcc",
@@ -75,6 +80,7 @@ __all__ = [
     "polarisation",
     "random_floor",
     "saelens_scores",
+    "sparsity_limit",
     "steps_to",
     "student_t",
     "summarise",

@@ -13,6 +13,7 @@ scale; what is smaller or larger falls into the bins at the ends.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 _LOW, _HIGH, _BITS = -20, 12, 4
@@ -28,6 +29,18 @@ def bin_of(z: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
     bits = jax.lax.bitcast_convert_type(jnp.abs(z).astype(jnp.float32), jnp.int32)
     size = jnp.clip((bits >> _SHIFT) - _FIRST, 0, _PER_SIGN - 1) + 1
     return ZERO_BIN + jnp.where(z == 0, 0, jnp.where(z < 0, -size, size))
+
+
+def edge_of(bins: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """The value that what lies in a bin or above it exceeds, and nothing below it does; -inf for
+    the first bin. A value that is an edge itself counts to the bin above."""
+    size = np.asarray(bins) - ZERO_BIN
+    negative = size <= 0
+    step = np.clip(np.where(negative, 1 - size, size), 1, _PER_SIGN + 1) - 1
+    value = ((step + _FIRST) << _SHIFT).astype(np.int32).view(np.float32)
+    # The bins beside that of 0 reach down to it.
+    value = np.where(step == 0, np.where(negative, np.finfo(np.float32).tiny, 0.0), value)
+    return np.where(size <= -_PER_SIGN, -np.inf, np.where(negative, -value, value))
 
 
 def auroc(

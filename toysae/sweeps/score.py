@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..errors import require
 from ..recovery import (
@@ -80,8 +80,40 @@ def _plain(column: pd.Series) -> list:
     return [float(str(v)) if np.isfinite(v) else None for v in values]
 
 
-def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) -> Scored:
-    """Recovery, detection, reconstruction and sparsity of one SAE on fresh samples of a world.
+@dataclass(frozen=True)
+class Matched:
+    """A dictionary against a world's truth: what needs no sample, and the time on large ones.
+
+    Attributes:
+        cos: signed cosines `[n_features, d_sae]`.
+        records: of :func:`toysae.recovery.match`.
+        scores: of :func:`toysae.sweeps.scoring.truth_scores`.
+    """
+
+    cos: np.ndarray
+    records: Records
+    scores: dict[str, float]
+
+
+def match_dictionary(
+    W_dec: Float[Array, "d_sae d_in"], truth: Float[Array, "n_features d_in"]
+) -> Matched:
+    """Matches a dictionary with the truth, once for SAEs that differ in their codes alone."""
+    cos = np.asarray(cosines(truth, W_dec))
+    records = match(cos)
+    return Matched(cos, records, truth_scores(records, cos))
+
+
+def score_sae(
+    sae: SAE,
+    world: World,
+    n_samples: int = 65_536,
+    seed: int = 0,
+    matched: Matched | None = None,
+    modes: bool = True,
+) -> Scored:
+    """Recovery, detection, reconstruction, sparsity and failure modes of one SAE on fresh samples
+    of a world.
 
     Warns when there are fewer samples than features: the tail cannot be measured then.
 
@@ -90,6 +122,8 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
         world: whose true features it is scored against.
         n_samples: evaluation samples, rounded up to whole batches of 1,024.
         seed: of the evaluation sample.
+        matched: of this very dictionary and world, if it is at hand.
+        modes: also look for failure modes, at about twice the time.
 
     Returns:
         The scores. `true_l0` is of the evaluation sample, `floor` what independent random
@@ -110,14 +144,14 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
         name = jax.tree_util.keystr(path)
         require(not np.isnan(np.asarray(leaf)).any(), f"{name} has NaN: the SAE diverged")
 
-    cos = np.asarray(cosines(world.target, sae.W_dec))
-    matched = match(cos)
+    matched = matched or match_dictionary(sae.W_dec, world.target)
+    n_features = len(matched.cos)
     pairs = None
     if world.truth is None:  # else what fires is not what is scored against
-        best = matched.features["best_latent"], matched.latents["best_feature"]
+        best = matched.records.features["best_latent"], matched.records.latents["best_feature"]
         pairs = empty_detections(*(jnp.asarray(b.to_numpy(), jnp.int32) for b in best))
     key, n_batches = keys_of(jnp.array([seed], jnp.int32), "evaluation")[0], -(-n_samples // _BATCH)
-    start = pairs, empty_looks(sae, world, matched)
+    start = pairs, empty_looks(sae, world, matched.records) if modes else None
     (totals, ratio, seen, looks), true_l0 = _evaluate(
         sae, world, key, *start, jnp.int32(n_batches), _BATCH
     )
@@ -126,28 +160,30 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
     if "W_enc" in sae.spec.encoder.provides:
         encoder = enc_dec_cosines(sae.weights.enc["W_enc"], sae.W_dec)
     lengths = np.linalg.norm(np.asarray(sae.W_dec, np.float64), axis=1)
-    records = measure(matched, seen, scores.pop("firing_freq"), lengths, encoder)
-    records, family, modes = failure_modes(
-        sae, world, records, seen, looks, key, jnp.int32(n_batches), _BATCH
-    )
+    records = measure(matched.records, seen, scores.pop("firing_freq"), lengths, encoder)
+    family, wrong = pd.DataFrame(), {}
+    if looks is not None:
+        records, family, wrong = failure_modes(
+            sae, world, records, seen, looks, key, jnp.int32(n_batches), _BATCH
+        )
     _warn_of_the_tail(records.features["freq"], n_batches * _BATCH)
     table = pd.DataFrame(
         {
             "world": world.name,
             "d_in": d_in,
-            "n_features": len(cos),
-            "ratio": len(cos) / d_in,
+            "n_features": n_features,
+            "ratio": n_features / d_in,
             "d_sae": d_sae,
             "encoder": type(sae.spec.encoder).__name__,
             "activation": type(sae.spec.activation).__name__,
             "n_eval": n_batches * _BATCH,
             "eval_seed": seed,
-            **truth_scores(records, cos),
+            **matched.scores,
             **{name: np.asarray(value).item() for name, value in scores.items()},
             "true_l0": float(true_l0),
             "floor": random_floor(d_in, d_sae),
             **detection_scores(records),
-            **modes,
+            **wrong,
             **saelens_scores(records, totals, ratio),
         },
         index=pd.Index([0]),
@@ -161,7 +197,7 @@ def _evaluate(
     world: World,
     key: PRNGKeyArray,
     pairs: Detections | None,
-    looks: Looks,
+    looks: Looks | None,
     n_batches: Int[Array, ""],
     batch_size: int,
 ):
@@ -172,7 +208,7 @@ def _evaluate(
             add_batch(totals, batch.x, f.x_hat, f.z),
             add_ratio(ratio, batch.x, f.x_hat),
             None if seen is None else add_detections(seen, batch, f.z),
-            look(looks, sae, batch, f.z, key),
+            None if looks is None else look(looks, sae, batch, f.z, key),
         )
 
     start = empty_totals(sae.spec.d_in, sae.spec.d_sae), empty_ratio(), pairs, looks

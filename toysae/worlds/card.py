@@ -97,7 +97,7 @@ def world_card(world: World, n_samples: int = 131_072, seed: int = 0) -> Card:
     on = max(counts.sum(), 1.0)
     mean_value = sums["value"] / on
     rms, largest, pairs = _correlation(np.asarray(sums["together"], np.float64), counts, n)
-    nearest, coherence = _cosines(np.asarray(world.directions, np.float32))
+    nearest, coherence = coherences(np.asarray(world.directions, np.float32))
     n_features, d_in = world.directions.shape
     return Card(
         world=world.name, d_in=d_in, n_features=n_features, ratio=n_features / d_in, n_samples=n,
@@ -162,8 +162,8 @@ def _correlation(together: np.ndarray, counts: np.ndarray, n: int) -> tuple[floa
     return float(np.sqrt((phi**2).mean())), float(phi[np.abs(phi).argmax()]), phi.size
 
 
-def _cosines(directions: np.ndarray) -> tuple[float, float]:
-    """Mean over features of the largest signed cosine to another; largest |cos| of all.
+def coherences(directions: np.ndarray) -> tuple[float, float]:
+    """Of unit rows: mean over them of the largest signed cosine to another; largest |cos| of all.
 
     Over all features up to 20,000 of them, else over a random 2,048 against all.
     """

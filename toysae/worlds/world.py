@@ -1,5 +1,6 @@
 """A world: true features whose sparse, non-negative combinations are the SAE's input."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -160,6 +161,12 @@ def combine(
 def sample(world: World, key: PRNGKeyArray, n: int) -> Batch:
     """Compiled :meth:`World.sample`, for use outside other compiled code."""
     return world.sample(key, n)
+
+
+def batches(world: World, key: PRNGKeyArray, n: int, size: int = 1024) -> Iterator[Batch]:
+    """At least `n` samples, `size` at a time: batch i is drawn with ``fold_in(key, i)``."""
+    for i in range(-(-n // size)):
+        yield sample(world, jax.random.fold_in(key, i), size)
 
 
 def stack(worlds: list[World]) -> World:

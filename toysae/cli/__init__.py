@@ -1,31 +1,30 @@
-"""The command line: toysae run | list | world | score | bench."""
+"""The command line: toysae run | list | world | ceilings | score | bench."""
 
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from .errors import ToysaeError, require, unknown
+from ..disk import cache_dir
+from ..errors import ToysaeError, unknown
+from .options import check_flags, positional, world_options
+from .scores import ceilings, score
+from .show import OUT, print_frame
 
 USAGE = """usage: toysae COMMAND
 
   run FILE [--smoke] [--out DIR] [--FIELD VALUE ...]   run an experiment, draw its figures
   list [DIR | RECIPE]                                  experiments, worlds, recipes, inits
   world NAME [NAME ...] [--FIELD VALUE ...]            what worlds' generators realise
-  score PATH --world NAME [--json]                     an SAE of ours or of another library
+  ceilings NAME [--FIELD VALUE ...] [--d-sae N]        what perfection and chance would score
+  score PATH --world NAME [--ceilings] [--json]        an SAE of ours or of another library
   bench [--preset ...] [--out FILE]                    samples/s against this machine's matmul
 
 toysae COMMAND --help shows the fields."""
-
-_out = Console()
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         if not args or args[0] in ("-h", "--help"):
-            _out.print(USAGE, markup=False, highlight=False)
+            OUT.print(USAGE, markup=False, highlight=False)
             return
         command, rest = args[0], args[1:]
         if command not in COMMANDS:
@@ -74,21 +73,20 @@ def _use_compilation_cache() -> None:
     import jax
 
     if jax.config.values.get("jax_compilation_cache_dir") is None:
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(home / "toysae" / "jax"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _run(args: list[str]) -> None:
-    from .sweeps import Experiment, load_experiment
+    from ..sweeps import Experiment, load_experiment
 
-    path, rest = _positional(args, "an experiment file, e.g. experiments/recovery.py")
+    path, rest = positional(args, "an experiment file, e.g. experiments/recovery.py")
     found = load_experiment(path)
     settable = found if isinstance(found, Experiment) else found.options
     names = [f.name for f in fields(RunOptions)] + [
         f.name for f in fields(settable) if f.name != "smoke"
     ]
-    _check_flags(rest, "field", names)
+    check_flags(rest, "field", names)
     # Smoke's overrides are defaults too, so that fields given beside --smoke win over them.
     start = found.smoked() if "--smoke" in rest else settable
     both = make_dataclass(
@@ -107,7 +105,7 @@ def _run(args: list[str]) -> None:
     name = Path(path).stem + ("-smoke" if options.smoke else "")
     out = options.out or Path("results") / name
     figures_dir = options.figures_dir or out / "figures"
-    _out.print(f"[bold]{found.question}[/bold]", highlight=False)
+    OUT.print(f"[bold]{found.question}[/bold]", highlight=False)
     if isinstance(found, Experiment):
         _run_experiment(given.asked, name, out, figures_dir, options)
     else:
@@ -117,8 +115,8 @@ def _run(args: list[str]) -> None:
 
 
 def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
-    from .plotting import FIGURES, draw
-    from .sweeps import run, summarise_runs
+    from ..plotting import FIGURES, draw
+    from ..sweeps import run, summarise_runs
 
     for figure in experiment.figures:
         if figure not in FIGURES:
@@ -128,17 +126,17 @@ def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunO
     print_frame(summarise_runs(table), f"{name}: best L1 (chosen on the other world seeds), "
                 f"mean ± half-width of the 95 % interval (worlds)")  # fmt: skip
     for file in draw(results, experiment.figures, figures_dir):
-        _out.print(f"drew {file}", highlight=False, soft_wrap=True)
-    _out.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)
+        OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
+    OUT.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)
 
 
 def _list(args: list[str]) -> None:
-    from .sae import INITS, RECIPES
-    from .sweeps import load_experiment
-    from .worlds import WORLDS
-    from .worlds.catalogue import FIRINGS
-    from .worlds.magnitudes import MAGNITUDES
-    from .worlds.probabilities import TAILS
+    from ..sae import INITS, RECIPES
+    from ..sweeps import load_experiment
+    from ..worlds import WORLDS
+    from ..worlds.catalogue import FIRINGS
+    from ..worlds.magnitudes import MAGNITUDES
+    from ..worlds.probabilities import TAILS
 
     if args and args[0] in RECIPES:
         _print_recipe(args[0])
@@ -150,24 +148,24 @@ def _list(args: list[str]) -> None:
     for file in sorted(directory.glob("*.py")):
         experiment = load_experiment(file)
         table.add_row(str(file), experiment.question, experiment.run_time)
-    _out.print(table)
+    OUT.print(table)
     worlds = Table("world", "what it is", title="worlds")
     for name, row in WORLDS.items():
         worlds.add_row(name, row.about)
-    _out.print(worlds)
-    _out.print(f"[bold]firing[/bold]: {', '.join(FIRINGS)}", highlight=False)
-    _out.print(f"[bold]probs[/bold]: {', '.join(TAILS)}", highlight=False)
-    _out.print(f"[bold]magnitude[/bold]: {', '.join(MAGNITUDES)}", highlight=False)
+    OUT.print(worlds)
+    OUT.print(f"[bold]firing[/bold]: {', '.join(FIRINGS)}", highlight=False)
+    OUT.print(f"[bold]probs[/bold]: {', '.join(TAILS)}", highlight=False)
+    OUT.print(f"[bold]magnitude[/bold]: {', '.join(MAGNITUDES)}", highlight=False)
     recipes = Table("recipe", "what it is", "its number", title="recipes")
     for name, row in RECIPES.items():
         recipes.add_row(name, row.about, row.knob())
-    _out.print(recipes)
-    _out.print(f"[bold]inits[/bold]: {', '.join(INITS)}", highlight=False)
+    OUT.print(recipes)
+    OUT.print(f"[bold]inits[/bold]: {', '.join(INITS)}", highlight=False)
 
 
 def _print_recipe(name: str) -> None:
     """All that a row of the table says."""
-    from .sae import RECIPES
+    from ..sae import RECIPES
 
     row = RECIPES[name]
     table = Table("what", "value", title=f"recipe {name}")
@@ -179,136 +177,59 @@ def _print_recipe(name: str) -> None:
         table.add_row("paper: l1 convention", row.convention)
     if row.notes:
         table.add_row("notes", row.notes)
-    _out.print(table)
+    OUT.print(table)
 
 
 def _world(args: list[str]) -> None:
-    from .worlds import make_world
+    from ..worlds import make_world
 
-    first, rest = _positional(args, "a world, e.g. sphere")
+    first, rest = positional(args, "a world, e.g. sphere")
     names = [first]
     while rest and not rest[0].startswith("-"):
         names.append(rest.pop(0))
     n_samples = 131_072 if len(names) == 1 else 65_536
     own = {"seed": (int, 0), "n_samples": (int, n_samples), "out": (Path | None, None)}
-    chosen, given = _world_options(names, own, rest, f"toysae world {' '.join(names)}")
+    chosen, given = world_options(names, own, rest, f"toysae world {' '.join(names)}")
     seed, n_samples, out = given["seed"], given["n_samples"], given["out"]
     worlds = [make_world(name, seed, **chosen) for name in names]
     if len(worlds) == 1:
         table = Table("what", "realised", title=f"world {first}, seed {seed}")
         for row in worlds[0].card(n_samples).rows():
             table.add_row(*row)
-        _out.print(table)
+        OUT.print(table)
     if len(worlds) > 1 or out is not None:
         _compare(worlds, seed, n_samples, out)
 
 
 def _compare(worlds: list, seed: int, n_samples: int, out: Path | None) -> None:
     """The panels of several worlds side by side, and their figure."""
-    from .plotting.panel import panel_figure
-    from .plotting.style import save
-    from .worlds.panel import compare_panels, world_panel
+    from ..plotting.panel import panel_figure
+    from ..plotting.style import save
+    from ..worlds.panel import compare_panels, world_panel
 
     panels = {world.name: world_panel(world, n_samples) for world in worlds}
     if len(worlds) > 1:
         table = Table("what", *panels, title=f"worlds side by side, seed {seed}")
         for row in compare_panels(*panels.values()):
             table.add_row(*row)
-        _out.print(table)
+        OUT.print(table)
     if out is not None:
         for file in save(*panel_figure(panels), out, "-".join(panels)):
-            _out.print(f"drew {file}", highlight=False, soft_wrap=True)
-
-
-def _score(args: list[str]) -> None:
-    from .interop import score
-    from .worlds import make_world
-
-    path, rest = _positional(args, "an SAE file or folder")
-    rest = [part for arg in rest for part in (arg.split("=", 1) if "--world=" in arg else [arg])]
-    require("--world" in rest[:-1], "name the world to score on: --world NAME")
-    place = rest.index("--world")
-    name = rest[place + 1]
-    rest = rest[:place] + rest[place + 2 :]
-    own = {"seed": (int, 0), "n_samples": (int, 65_536), "json": (bool, False)}
-    chosen, given = _world_options([name], own, rest, f"toysae score {path} --world {name}")
-    seed = given["seed"]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        scored = score(path, make_world(name, seed, **chosen), given["n_samples"], seed)
-    for warning in caught:
-        print(f"toysae: warning: {warning.message}", file=sys.stderr)
-    if given["json"]:
-        print(scored.to_json())
-        return
-    table = Table("score", "value", title=f"{path} on world {name}, seed {seed}")
-    for column in scored.table:
-        value = scored.table[column].iloc[0]
-        table.add_row(str(column), f"{value:.4g}" if isinstance(value, float) else str(value))
-    _out.print(table)
+            OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
 
 
 def _bench(args: list[str]) -> None:
-    from .bench import BenchOptions, bench
+    from ..bench import BenchOptions, bench
 
-    _check_flags(args, "option", [f.name for f in fields(BenchOptions)])
+    check_flags(args, "option", [f.name for f in fields(BenchOptions)])
     print_frame(bench(tyro.cli(BenchOptions, args=args, prog="toysae bench")), "throughput")
 
 
-COMMANDS = {"run": _run, "list": _list, "world": _world, "score": _score, "bench": _bench}
-
-
-def _positional(args: list[str], what: str) -> tuple[str, list[str]]:
-    require(bool(args) and not args[0].startswith("-"), f"name {what}")
-    return args[0], args[1:]
-
-
-def _world_options(
-    names: list[str], own: dict[str, tuple[Any, Any]], args: list[str], prog: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields given of those that all these worlds have, and the command's own options, which
-    are (type, default) by name."""
-    from .worlds import WORLDS, world_fields
-
-    for name in names:
-        world_fields(name)  # unknown names are refused before anything is drawn
-    first, *others = (WORLDS[name].fields for name in names)
-    shared = {f: kind for f, (kind, _) in first.items() if all(f in other for other in others)}
-    worlds = f"world{'s' * (len(names) > 1)} {' and '.join(map(repr, names))}"
-    _check_flags(args, f"field of {worlds}", [*shared, *own])
-    options = make_dataclass(
-        "Options",
-        # None: each world keeps its own default.
-        [(field, kind | None, None) for field, kind in shared.items()]
-        + [(name, kind, default) for name, (kind, default) in own.items()],
-        frozen=True,
-    )
-    given = vars(tyro.cli(options, args=args, prog=prog))
-    rest = {name: given.pop(name) for name in own}
-    return {field: value for field, value in given.items() if value is not None}, rest
-
-
-def _check_flags(args: list[str], kind: str, known: list[str]) -> None:
-    """tyro knows unknown options too, but answers with a page; this is one line."""
-    for arg in args:
-        if not arg.startswith("--"):
-            continue
-        name = arg[2:].split("=")[0].replace("-", "_")
-        if name != "help" and name not in known and name.removeprefix("no_") not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean --{near[0].replace('_', '-')}? " if near else ""
-            raise ToysaeError(f"unknown {kind} {arg!r}: {hint}--help lists them")
-
-
-def print_frame(frame, title: str) -> None:
-    """A DataFrame as a table on the terminal; columns that never vary go into the title."""
-    constant = [c for c in frame.columns if len(frame) > 1 and frame[c].nunique() == 1]
-    shown = [c for c in frame.columns if c not in constant]
-    fixed = ", ".join(f"{c} {frame[c].iloc[0]}" for c in constant if str(frame[c].iloc[0]))
-    table = Table(title=title, caption=fixed or None)
-    for column in shown:
-        table.add_column(str(column), no_wrap=True)
-    for row in frame[shown].itertuples(index=False):
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
-    wide = Console(width=None if _out.is_terminal else 160)
-    wide.print(table)
+COMMANDS = {
+    "run": _run,
+    "list": _list,
+    "world": _world,
+    "ceilings": ceilings,
+    "score": score,
+    "bench": _bench,
+}

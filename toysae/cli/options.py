@@ -1,0 +1,51 @@
+"""What the commands share: positional arguments, and options that are a world's fields."""
+
+from dataclasses import make_dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import tyro
+
+from ..errors import ToysaeError, require
+
+
+def positional(args: list[str], what: str) -> tuple[str, list[str]]:
+    require(bool(args) and not args[0].startswith("-"), f"name {what}")
+    return args[0], args[1:]
+
+
+def world_options(
+    names: list[str], own: dict[str, tuple[Any, Any]], args: list[str], prog: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields given of those that all these worlds have, and the command's own options, which
+    are (type, default) by name."""
+    from ..worlds import WORLDS, world_fields
+
+    for name in names:
+        world_fields(name)  # unknown names are refused before anything is drawn
+    first, *others = (WORLDS[name].fields for name in names)
+    shared = {f: kind for f, (kind, _) in first.items() if all(f in other for other in others)}
+    worlds = f"world{'s' * (len(names) > 1)} {' and '.join(map(repr, names))}"
+    check_flags(args, f"field of {worlds}", [*shared, *own])
+    options = make_dataclass(
+        "Options",
+        # None: each world keeps its own default.
+        [(field, kind | None, None) for field, kind in shared.items()]
+        + [(name, kind, default) for name, (kind, default) in own.items()],
+        frozen=True,
+    )
+    given = vars(tyro.cli(options, args=args, prog=prog))
+    rest = {name: given.pop(name) for name in own}
+    return {field: value for field, value in given.items() if value is not None}, rest
+
+
+def check_flags(args: list[str], kind: str, known: list[str]) -> None:
+    """tyro knows unknown options too, but answers with a page; this is one line."""
+    for arg in args:
+        if not arg.startswith("--"):
+            continue
+        name = arg[2:].split("=")[0].replace("-", "_")
+        if name != "help" and name not in known and name.removeprefix("no_") not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean --{near[0].replace('_', '-')}? " if near else ""
+            raise ToysaeError(f"unknown {kind} {arg!r}: {hint}--help lists them")

@@ -1,0 +1,159 @@
+"""toysae score and toysae ceilings: what an SAE scores, and what that should be held against."""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import isnan
+from pathlib import Path
+
+import pandas as pd
+from rich.box import SIMPLE
+from rich.table import Table
+
+from ..disk import write
+from ..errors import require
+from .options import positional, world_options
+from .show import OUT
+
+_TITLES = {
+    "d_sae": "d_sae", "mmcs": "mmcs", "mcs_above_0.9": ">.9", "mcc": "mcc", "l0": "l0",
+    "ev": "EV", "f1": "F1", "auroc": "AUROC",
+}  # fmt: skip
+_BESIDE = {"l0": "l0", "mmcs": "mmcs", "mcs_above_0.9": "MCS > .9", "ev": "EV", "f1": "F1"}
+_SHARES = (0.5, 1.0, 2.0)  # of the true L0, near which a method's rows are printed
+_CEILINGS_NOTE = (
+    ">.9: share of features with MCS > .9. Rows: nearest to 1/2, 1 and 2 times the true L0 (--out "
+    "DIR keeps all); scores as in toysae score. None is a bound: training can end elsewhere than "
+    "at the truth."
+)
+_NUMBERS = {"l1_coeff": "L1", "threshold": "t"}
+
+
+def ceilings(args: list[str]) -> None:
+    from ..recovery import limits
+    from ..sweeps.ceilings import at_l0
+    from ..sweeps.ceilings import ceilings as table_of
+    from ..worlds import make_world
+
+    name, rest = positional(args, "a world, e.g. sphere")
+    own = {"seed": (int, 0), "n_samples": (int, 65_536), "d_sae": (int | None, None),
+           "out": (Path | None, None), "cache": (bool, True)}  # fmt: skip
+    chosen, given = world_options([name], own, rest, f"toysae ceilings {name}")
+    world, seed = make_world(name, given["seed"], **chosen), given["seed"]
+    with _warnings_as_lines():
+        found = table_of(world, given["d_sae"], given["n_samples"], seed, given["cache"])
+    true_l0 = float(found["true_l0"].mean())
+    shown = sorted({i for share in _SHARES for i in at_l0(found, share * true_l0).index})
+    for kind, rows in found.loc[shown].groupby("kind"):
+        table = Table(title=f"world {name}, seed {seed}: {kind}s", box=SIMPLE, pad_edge=False)
+        _columns(table, ("method", "at"), _TITLES)
+        for method, points in rows.groupby("method", sort=False):
+            for i, (_, row) in enumerate(points.iterrows()):
+                numbers = (_number(row[column]) for column in _TITLES)
+                table.add_row(str(method) if i == 0 else "", _at(row), *numbers)
+        OUT.print(table)
+    OUT.print(str(limits(world, seed=seed)), highlight=False)
+    OUT.print(_CEILINGS_NOTE, highlight=False)
+    if given["out"] is not None:
+        given["out"].mkdir(parents=True, exist_ok=True)
+        file = given["out"] / "ceilings.csv"
+        write(file, lambda path: found.to_csv(path, index=False))
+        OUT.print(f"wrote {file}", highlight=False, soft_wrap=True)
+
+
+def _columns(table: Table, words: Iterable[str], numbers: Mapping[str, str]) -> None:
+    for title in words:
+        table.add_column(title, no_wrap=True)
+    for title in numbers.values():
+        table.add_column(title, justify="right", no_wrap=True)
+
+
+def _at(row: pd.Series) -> str:
+    """A method's number, e.g. "L1 0.15"."""
+    number = str(row["number"])
+    name = _NUMBERS.get(number, number)
+    return name if isnan(row["value"]) else f"{name} {row['value']:.2g}"
+
+
+def _number(value: float) -> str:
+    if isnan(value):
+        return "-"
+    return f"{value:.0f}" if value == int(value) and value > 1 else f"{value:.3f}"
+
+
+def score(args: list[str]) -> None:
+    from ..interop import score as score_file
+    from ..sweeps.ceilings import at_l0
+    from ..sweeps.ceilings import ceilings as table_of
+    from ..worlds import make_world
+
+    path, rest = positional(args, "an SAE file or folder")
+    rest = [part for arg in rest for part in (arg.split("=", 1) if "--world=" in arg else [arg])]
+    require("--world" in rest[:-1], "name the world to score on: --world NAME")
+    place = rest.index("--world")
+    name = rest[place + 1]
+    rest = rest[:place] + rest[place + 2 :]
+    own = {"seed": (int, 0), "n_samples": (int, 65_536), "ceilings": (bool, False),
+           "json": (bool, False)}  # fmt: skip
+    chosen, given = world_options([name], own, rest, f"toysae score {path} --world {name}")
+    seed, n_samples = given["seed"], given["n_samples"]
+    world, beside = make_world(name, seed, **chosen), None
+    with _warnings_as_lines():
+        scored = score_file(path, world, n_samples, seed)
+        row = scored.table.iloc[0]
+        if given["ceilings"]:
+            beside = at_l0(table_of(world, int(row["d_sae"]), n_samples, seed), float(row["l0"]))
+    if given["json"]:
+        more = {} if beside is None else {"ceilings": json.loads(beside.to_json(orient="records"))}
+        print(json.dumps({**json.loads(scored.to_json()), **more}, indent=1))
+        return
+    OUT.print(f"[bold]{path} on world {name}, seed {seed}[/bold]", highlight=False)
+    OUT.print(_in_columns(row))
+    if beside is not None:
+        _print_beside(row, beside)
+
+
+def _in_columns(row: pd.Series) -> Table:
+    """All scores, as many to a line as the terminal has room for; what could not be measured is
+    named below them."""
+    said = {str(name): value for name, value in row.items()}
+    missing = [name for name, v in said.items() if isinstance(v, float) and isnan(v)]
+    shown = {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in said.items()
+             if name not in missing}  # fmt: skip
+    width = max(map(len, shown)) + max(map(len, shown.values())) + 4
+    across = max(OUT.width // width, 1)
+    down = -(-len(shown) // across)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    items = list(shown.items())
+    for i in range(down):
+        table.add_row(*(cell for name, value in items[i::down] for cell in (name, value)))
+    if missing:
+        table.caption = f"not measurable here: {', '.join(missing)}"
+        table.caption_justify = "left"
+    return table
+
+
+def _print_beside(row: pd.Series, beside: pd.DataFrame) -> None:
+    """The SAE between the floors and the ceilings of its world, each at the L0 nearest to its."""
+    table = Table(title="beside it, each at the nearest L0", box=SIMPLE, pad_edge=False)
+    _columns(table, ("", "method", "at"), _BESIDE)
+    for kind in ("ceiling", "this SAE", "floor"):
+        if kind == "this SAE":
+            table.add_row(kind, "", "", *(_number(row[c]) for c in _BESIDE), style="bold")
+        for _, other in beside[beside["kind"] == kind].iterrows():
+            scores = (_number(other[column]) for column in _BESIDE)
+            table.add_row(kind, other["method"], _at(other), *scores)
+        table.add_section()
+    OUT.print(table)
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Warnings as one line each on stderr, none twice."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        print(f"toysae: warning: {message}", file=sys.stderr)

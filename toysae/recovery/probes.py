@@ -1,0 +1,121 @@
+"""What a linear readout of x knows of each feature: a ceiling without any dictionary.
+
+Per feature one ridge regression of its coefficient on x and one of whether it is on; the fitted
+score, above a threshold tuned for F1, detects the feature. Fitted and tuned on other samples than
+those scored.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, PRNGKeyArray
+
+from ..errors import require
+from ..worlds.world import Batch, World, batches
+from .thresholds import add_scores, aurocs_of, best_thresholds, empty_counts
+
+TARGETS = ("coefficient", "on-off")
+_RIDGE = 1e-7  # of the mean variance of a dimension: enough to invert a singular covariance
+
+_matmul = jax.jit(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST))
+
+
+def linear_probes(
+    world: World, fit_key: PRNGKeyArray, score_key: PRNGKeyArray, n_fit: int, n_score: int
+) -> dict[str, pd.DataFrame]:
+    """Scores of ridge regressions on fresh samples, 1,024 at a time.
+
+    Args:
+        world: whose features fire (not one that is scored against others, `World.truth`).
+        fit_key: of the samples that weights and thresholds are fitted on.
+        score_key: of the samples scored.
+        n_fit: how many to fit on, rounded up to whole batches.
+        n_score: how many to score on, likewise.
+
+    Returns:
+        For each of :data:`TARGETS` one row a feature: `precision`, `recall`, `f1`, `auroc` and
+        `r2` = 1 - residual / variance of its own target. NaN where undefined, as for a feature
+        that never fired.
+
+    Raises:
+        ToysaeError: a world of that kind.
+    """
+    require(world.truth is None, f"world {world.name!r} is scored against other directions than "
+            "fire in it: no probe can be fitted to coefficients that are not known")  # fmt: skip
+    weights, intercepts = _fit(world, fit_key, n_fit)
+    scores = {}
+    for i, target in enumerate(TARGETS):
+        w, b = jnp.asarray(weights[i], jnp.float32), jnp.asarray(intercepts[i], jnp.float32)
+        counts = empty_counts(world.n_features)
+        for batch in batches(world, fit_key, n_fit):
+            counts = _count(counts, batch, w, b)
+        threshold = jnp.asarray(best_thresholds(counts), jnp.float32)
+        scores[target] = _score(world, score_key, n_score, w, b, threshold, target)
+    return scores
+
+
+def _fit(world: World, key: PRNGKeyArray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights `[2, d_in, n_features]` and intercepts `[2, n_features]`, in float64."""
+    sums = None
+    for batch in batches(world, key, n):
+        new = [np.asarray(part, np.float64) for part in _moments(batch)]
+        sums = new if sums is None else [a + b for a, b in zip(sums, new, strict=True)]
+    assert sums is not None
+    n_seen, x, xx, y, xy = sums
+    mean, mean_y = x / n_seen, y / n_seen
+    covariance = xx / n_seen - np.outer(mean, mean)
+    ridge = _RIDGE * np.trace(covariance) / len(mean) + np.finfo(np.float32).tiny
+    cross = xy / n_seen - mean[:, None] * mean_y[:, None]
+    weights = np.linalg.solve(covariance + ridge * np.eye(len(mean)), cross)
+    return weights, mean_y - np.einsum("d,tdn->tn", mean, weights)
+
+
+def _targets(batch: Batch) -> tuple[Array, Array]:
+    acts = batch.feature_acts
+    return acts, (acts != 0).astype(jnp.float32)
+
+
+@jax.jit
+def _moments(batch: Batch) -> tuple[Array, ...]:
+    x, y = batch.x, jnp.stack(_targets(batch))
+    return jnp.float32(len(x)), x.sum(0), _matmul(x.T, x), y.sum(1), _matmul(x.T, y)
+
+
+@jax.jit
+def _count(counts: Array, batch: Batch, w: Array, b: Array) -> Array:
+    return add_scores(counts, _matmul(batch.x, w) + b, batch.feature_acts != 0)
+
+
+@jax.jit
+def _tally(counts: Array, batch: Batch, w: Array, b: Array, threshold: Array, target: Array):
+    score, (acts, on) = _matmul(batch.x, w) + b, _targets(batch)
+    y, on, called = jnp.where(target == 0, acts, on), on != 0, score > threshold
+    tallies = [c.sum(0, dtype=jnp.int32) for c in (called & on, called, on)]
+    moments = [m.sum(0) for m in (y, y**2, (y - score) ** 2)]
+    return add_scores(counts, score, on), (*tallies, *moments)
+
+
+def _score(
+    world: World, key: PRNGKeyArray, n: int, w: Array, b: Array, threshold: Array, target: str
+) -> pd.DataFrame:
+    counts, sums, seen = empty_counts(world.n_features), None, 0
+    place = jnp.int32(TARGETS.index(target))
+    for batch in batches(world, key, n):
+        counts, new = _tally(counts, batch, w, b, threshold, place)
+        new = [np.asarray(part, np.float64) for part in new]
+        sums = new if sums is None else [p + q for p, q in zip(sums, new, strict=True)]
+        seen += len(batch.x)
+    assert sums is not None
+    hits, called, on, y, square, residual = sums
+    with np.errstate(invalid="ignore", divide="ignore"):
+        columns: dict[str, Any] = {
+            "precision": hits / called,
+            "recall": hits / on,
+            "f1": np.where(on > 0, 2 * hits / (called + on), np.nan),
+            "auroc": np.asarray(aurocs_of(counts)),
+            "r2": np.where(on > 0, 1 - residual / (square - y**2 / seen), np.nan),
+        }
+    return pd.DataFrame(columns)

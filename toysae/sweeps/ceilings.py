@@ -1,0 +1,249 @@
+"""What a perfect dictionary, a perfect encoder or no training at all would score on a world.
+
+A score means something beside these. None is a bound: the truth can have the worse loss, and
+training from the truth can end elsewhere.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from importlib.metadata import version
+from io import StringIO
+from math import nan
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from ..disk import cache_dir, write
+from ..errors import ToysaeError, require, unknown
+from ..recovery import linear_probes, mcs, random_floor
+from ..training.state import keys_of
+from ..worlds import World
+from .oracles import METHODS, Method, Setting, fit_samples
+from .score import Matched, match_dictionary, score_sae
+
+PROBES = "linear-probes"
+MOST_PAIRS = 2**24
+"""Features x latents beyond which what takes codes or training is left out unless asked for."""
+
+SCORES = (
+    "mmcs", "mcs_above_0.9", "mcc", "l0", "true_l0", "ev", "mse", "f1", "precision", "recall",
+    "auroc", "r2",
+)  # fmt: skip
+COLUMNS = ("method", "kind", "number", "value", "d_sae", "n_eval", *SCORES)
+_TEXT = ("method", "kind", "number")
+
+
+def ceilings(
+    world: World,
+    d_sae: int | None = None,
+    n_samples: int = 65_536,
+    seed: int = 0,
+    cache: bool = True,
+    methods: Sequence[str] | None = None,
+    l1: Sequence[float] | None = None,
+    n_steps: int = 3_000,
+) -> pd.DataFrame:
+    """Ceilings and floors of every score on a world, from its truth and from chance.
+
+    Kept on disk, one file for each world and set of arguments (:func:`toysae.disk.cache_dir`);
+    a file that is damaged, or written by another version, is not used.
+
+    Args:
+        world: one world. Under a bias (without a rectifier) the truth's methods subtract it.
+        d_sae: latents of the floors, of "truth-trained" and of "top-M-by-frequency"; as many as
+            features if not given. The other ceilings hold the whole truth.
+        n_samples: scored on, rounded up to whole batches of 1,024; methods with FISTA or OMP
+            codes on an eighth (but at least as many as features). `n_eval` says how many.
+        seed: of the samples, of random directions and of what is trained.
+        cache: look for an earlier result, and keep this one.
+        methods: rows of :data:`~toysae.sweeps.oracles.METHODS`, or "linear-probes". If not given,
+            all that apply; where features x latents are more than `MOST_PAIRS`, dictionaries are
+            then scored without codes, what is trained or holds the whole truth is left out, and
+            a warning says so.
+        l1: the grid of L1 coefficients; if not given, one in units of the world's magnitudes.
+        n_steps: of what is trained, at 256 samples each.
+
+    Returns:
+        One row for each method and its number: `method`, `kind` ("ceiling" or "floor"), the
+        number's name and `value` (`l1_coeff`, `k`, `threshold`; the target of a probe), `d_sae`,
+        `n_eval`, and the scores `mmcs`, `mcs_above_0.9`, `mcc`, `l0`, `true_l0`, `ev`, `mse`,
+        `f1`, `precision`, `recall`, `auroc`, `r2`, as :func:`toysae.sweeps.score.score_sae`
+        defines them: means over features of each one's best latent. NaN where a method has no
+        such score, or its SAE diverged.
+
+    Raises:
+        ToysaeError: stacked worlds, an unknown method or one that does not apply to the world, a
+            number out of range.
+    """
+    require(world.directions.ndim == 2, f"directions {world.directions.shape} are of several "
+            "worlds: give one")  # fmt: skip
+    d_sae = world.target.shape[0] if d_sae is None else d_sae
+    for name, number in (("d_sae", d_sae), ("n_samples", n_samples), ("n_steps", n_steps)):
+        require(number >= 1, f"{name} {number} must be at least 1")
+    l1 = None if l1 is None else tuple(float(value) for value in l1)
+    require(l1 is None or (l1 and min(l1) >= 0), f"l1 {l1} must be numbers of at least 0")
+    asked = tuple(methods) if methods is not None else None
+    chosen = _chosen(world, d_sae, asked)
+    if not cache:
+        return _read(_computed(world, d_sae, n_samples, seed, chosen, l1, n_steps))
+    arguments = (d_sae, n_samples, seed, tuple(chosen.items()), l1, n_steps)
+    file = cache_dir() / "ceilings" / f"{_digest(world, arguments)}.csv"
+    text = _kept(file)
+    if text is None:
+        text = _computed(world, d_sae, n_samples, seed, chosen, l1, n_steps)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file, lambda path: path.write_text(f"{_seal(text)}\n{text}"))
+    return _read(text)
+
+
+def _chosen(world: World, d_sae: int, asked: tuple[str, ...] | None) -> dict[str, bool]:
+    """The methods to run, and whether with codes."""
+    known = [name for name in METHODS if METHODS[name].kind == "ceiling"]
+    known += [PROBES, *(name for name in METHODS if name not in known)]
+    for name in asked or ():
+        if name not in known:
+            raise unknown("method", name, known)
+    refused = {name: reason for name in known if (reason := _refusal(name, world, d_sae))}
+    if asked is not None:
+        require(asked, f"methods is empty: give some of {', '.join(known)}")
+        for name in asked:
+            if name in refused:
+                raise ToysaeError(f"method {name!r} {refused[name]}")
+        return dict.fromkeys(asked, True)
+    n = len(world.target)
+    chosen = {}
+    for name in known:
+        large = name != PROBES and n * METHODS[name].rows(n, d_sae) > MOST_PAIRS
+        scored = not large or (METHODS[name].rows(n, d_sae) < n and not METHODS[name].trained)
+        if name not in refused and scored:
+            chosen[name] = not large
+    left = [n for n in known if n not in chosen and n not in refused]
+    bare = [name for name, coded in chosen.items() if not coded]
+    if left or bare:
+        warnings.warn(
+            f"{n:,} features x {d_sae:,} latents: left out {', '.join(left) or 'nothing'}; "
+            f"directions alone of {', '.join(bare) or 'nothing'}. Name them in methods to run all",
+            stacklevel=3,
+        )
+    return chosen
+
+
+def _refusal(name: str, world: World, d_sae: int) -> str:
+    """Why a method does not apply; "" if it does."""
+    needs = "firing" if name == PROBES else METHODS[name].needs
+    n, known = len(world.target), world.truth is None
+    if needs and not known:
+        return (
+            f"needs to know when a feature is on: world {world.name!r} is scored against other "
+            "directions than fire in it"
+        )
+    if needs == "fewer" and d_sae >= n:
+        return f"needs fewer latents than features: give d_sae below {n}, not {d_sae}"
+    return ""
+
+
+def _computed(
+    world: World,
+    d_sae: int,
+    n_samples: int,
+    seed: int,
+    chosen: dict[str, bool],
+    l1: tuple[float, ...] | None,
+    n_steps: int,
+) -> str:
+    setting = Setting(world, d_sae, l1, fit_samples(d_sae), n_steps, seed)
+    rows: list[dict] = []
+    for name, coded in chosen.items():
+        if name == PROBES:
+            rows += _probe_rows(world, n_samples, seed)
+            continue
+        head = {"method": name, "kind": METHODS[name].kind}
+        rows += [head | row for row in _rows(setting, name, METHODS[name], coded, n_samples)]
+    return pd.DataFrame(rows, columns=pd.Index(COLUMNS)).to_csv(index=False)
+
+
+def _rows(s: Setting, name: str, method: Method, coded: bool, n_samples: int) -> Iterator[dict]:
+    n = len(s.world.target)
+    costly = name != "truth-threshold" and not method.trained
+    n_eval = max(n_samples // 8, min(n_samples, n)) if costly else n_samples
+    floor = {"mmcs": random_floor(s.world.d_in, s.d_sae)} if name == "random" else {}
+    matched: Matched | None = None
+    for number, value, sae in method.points(s):
+        if sae is None:
+            yield {"number": number, "value": value, "d_sae": method.rows(n, s.d_sae)}
+            continue
+        if not coded:
+            yield {"d_sae": len(sae.W_dec), **_directions(sae.W_dec, s.world), **floor}
+            return
+        if matched is None or method.moves:
+            matched = match_dictionary(sae.W_dec, s.world.target)
+        row = score_sae(sae, s.world, n_eval, s.seed, matched, modes=False).table.iloc[0]
+        scores = {name: row[name] for name in ("d_sae", "n_eval", *SCORES)}
+        yield {"number": number, "value": value, **scores, **floor}
+
+
+def _directions(W_dec: jax.Array, world: World) -> dict[str, float]:
+    """What a large dictionary scores without its codes, 1,024 features at a time."""
+    blocks = [mcs(world.target[i : i + 1024], W_dec) for i in range(0, len(world.target), 1024)]
+    found = np.concatenate([np.asarray(block) for block in blocks])
+    return {"mmcs": float(found.mean()), "mcs_above_0.9": float((found > 0.9).mean())}
+
+
+def _probe_rows(world: World, n_samples: int, seed: int) -> list[dict]:
+    fit, score = (keys_of(jnp.array([seed], jnp.int32), k)[0] for k in ("ceilings", "evaluation"))
+    found = linear_probes(world, fit, score, max(n_samples, fit_samples(1)), n_samples)
+    head = {"method": PROBES, "kind": "ceiling", "n_eval": -(-n_samples // 1024) * 1024}
+    return [
+        {**head, "number": target, "value": nan, **scores.mean().to_dict()}
+        for target, scores in found.items()
+    ]
+
+
+def at_l0(table: pd.DataFrame, l0: float) -> pd.DataFrame:
+    """Of each method the row whose L0 is nearest to `l0`, by ratio.
+
+    Args:
+        table: of :func:`ceilings`.
+        l0: mean active latents.
+
+    Returns:
+        One row a method, under the table's index. Where a method has no L0 that is positive, its
+        first row.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = np.abs(np.log(table["l0"].to_numpy(float) / l0))
+    distance = pd.Series(np.where(np.isfinite(distance), distance, np.inf), index=table.index)
+    nearest = distance.groupby(table["method"], sort=False).idxmin()
+    return table.loc[nearest]
+
+
+def _digest(world: World, arguments: tuple) -> str:
+    leaves, tree = jax.tree.flatten(world)
+    found = sha256(repr((str(tree), arguments, version("toysae"))).encode())
+    for leaf in leaves:
+        array = np.asarray(leaf)
+        found.update(repr((array.shape, array.dtype.str)).encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _seal(text: str) -> str:
+    return f"# sha256 of what follows: {sha256(text.encode()).hexdigest()}"
+
+
+def _kept(file) -> str | None:
+    """The text of a file that is whole, or None."""
+    try:
+        seal, _, text = file.read_text().partition("\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if seal == _seal(text) else None
+
+
+def _read(text: str) -> pd.DataFrame:
+    """Every result is read from its text, so that a kept one is the very same."""
+    table = pd.read_csv(StringIO(text))
+    return table.assign(**{name: table[name].fillna("").astype(str) for name in _TEXT})

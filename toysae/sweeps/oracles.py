@@ -1,0 +1,283 @@
+"""The SAEs behind ceilings and floors: each method gives SAEs of one dictionary, over a grid.
+
+What is known of the truth differs: the features, the features and how to encode them best, or
+nothing. All of them are SAEs, so that one way of scoring serves all (:mod:`.ceilings`).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..recovery.baselines import Dictionary, make_baseline
+from ..recovery.probe import recovery_probe
+from ..recovery.thresholds import add_scores, empty_counts, shared_threshold
+from ..sae import SAE, SAESpec, make_spec
+from ..sae.activations import ReLU
+from ..sae.decoders import Bias, Decoder, Free
+from ..sae.encoders import Encoder, Untied
+from ..sae.frozen import Frozen
+from ..sae.part import Weights
+from ..sae.penalties import Sum
+from ..sae.pursuit import OMP
+from ..training import train_group
+from ..training.state import keys_of
+from ..worlds import Batch, World, batches
+from .members import fallback, make_group
+
+L1_GRID = (0.004, 0.02, 0.06, 0.15, 0.3, 0.6, 1.2)
+"""L1 coefficients, in units of the mean length that a feature adds to x when it is on."""
+_K_GRID = (0.5, 1.0, 1.5, 2.0)  # of OMP, in units of the true L0; the most active ever come on top
+_FIT_SAMPLES = 16_384
+_ITERATIONS = 200  # of FISTA: an incoherent dictionary's supports stand still by then
+_BATCH = 256  # of training
+
+Point = tuple[str, float, SAE | None]
+"""A number's name, the number, and the SAE of it; None for one that diverged."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A world and what the methods share. What is fitted is fitted on samples that no score sees.
+
+    Attributes:
+        world: whose directions are the truth.
+        d_sae: latents of what does not hold the whole truth.
+        l1: coefficients in units of squared error per unit of code; None for `L1_GRID` times the
+            world's own scale.
+        n_fit: samples to fit on.
+        n_steps: of what is trained, at 256 samples each.
+        seed: of samples and of random starts.
+    """
+
+    world: World
+    d_sae: int
+    l1: tuple[float, ...] | None
+    n_fit: int
+    n_steps: int
+    seed: int
+
+    @property
+    def fit_key(self) -> PRNGKeyArray:
+        return keys_of(jnp.array([self.seed], jnp.int32), "ceilings")[0]
+
+    def batches(self) -> Iterator[Batch]:
+        """The samples to fit on."""
+        return batches(self.world, self.fit_key, self.n_fit)
+
+    @property
+    def bias(self) -> Float[Array, " d_in"] | None:
+        """What the world adds to every input; under a rectifier that is nothing fixed."""
+        return None if self.world.rectify else self.world.bias
+
+    @property
+    def where(self) -> Bias:
+        return "none" if self.bias is None else "pre"
+
+    @cached_property
+    def x(self) -> Float[Array, "n_fit d_in"]:
+        """The inputs to fit on, less the bias."""
+        x = jnp.concatenate([batch.x for batch in self.batches()])
+        return x if self.bias is None else x - self.bias
+
+    @cached_property
+    def _seen(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """How often and how strongly each feature fired, and the most active in one sample."""
+        counts, lengths, most = 0.0, 0.0, 0
+        for batch in self.batches():
+            acts = jnp.abs(batch.feature_acts)
+            counts = counts + np.asarray((acts != 0).sum(0), np.float64)
+            lengths = lengths + np.asarray(acts.sum(0), np.float64)
+            most = max(most, int((acts != 0).sum(1).max()))
+        return np.asarray(counts), np.asarray(lengths), most
+
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        """The L1 grid."""
+        if self.l1 is not None:
+            return self.l1
+        counts, lengths, _ = self._seen
+        rows = np.linalg.norm(np.asarray(self.world.rows, np.float64), axis=1)
+        scale = float(lengths @ rows / max(counts.sum(), 1.0)) or 1.0
+        return tuple(scale * share for share in L1_GRID)
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """The grid of OMP: at most as many as there are dimensions or directions."""
+        counts, _, most = self._seen
+        l0 = counts.sum() / (-(-self.n_fit // 1024) * 1024)
+        asked = [most, *(int(np.ceil(share * l0)) for share in _K_GRID)]
+        highest = min(self.world.target.shape)
+        return tuple(sorted({min(max(k, 1), highest) for k in asked}))
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Features that are scored, most frequent first where that is known."""
+        if self.world.truth is not None:
+            return np.arange(len(self.world.target))
+        return np.argsort(-self._seen[0], kind="stable")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to a ceiling or a floor.
+
+    Attributes:
+        kind: which.
+        about: one line.
+        points: the SAEs; all of one call have the same dictionary unless `trained` moves it.
+        rows: (n_features, d_sae) -> rows of the dictionary.
+        needs: features whose "firing" is known; "fewer" latents than those; "" for nothing.
+        moves: the SAEs of a call have dictionaries of their own.
+        trained: by gradient descent, which is what costs most.
+    """
+
+    kind: Literal["ceiling", "floor"]
+    about: str
+    points: Callable[[Setting], Iterator[Point]]
+    rows: Callable[[int, int], int]
+    needs: Literal["", "fewer", "firing"] = ""
+    moves: bool = False
+    trained: bool = False
+
+
+def _all(n_features: int, d_sae: int) -> int:
+    return n_features
+
+
+def _own(n_features: int, d_sae: int) -> int:
+    return d_sae
+
+
+def _coded(s: Setting, rows: Array, bias: Array | None, name: str) -> Iterator[Point]:
+    """FISTA codes in a dictionary of what is left of x without the world's bias."""
+    both = [b for b in (s.bias, bias) if b is not None]
+    dictionary = Dictionary(rows, sum(both[1:], both[0]) if both else None, name)
+    for l1 in s.coefficients:
+        yield "l1_coeff", l1, dictionary.sae(l1, _ITERATIONS)
+
+
+def _truth_fista(s: Setting) -> Iterator[Point]:
+    return _coded(s, s.world.target, None, "truth")
+
+
+def _top(s: Setting) -> Iterator[Point]:
+    return _coded(s, s.world.target[s.order[: s.d_sae]], None, "top-M")
+
+
+def _baseline(name: str) -> Callable[[Setting], Iterator[Point]]:
+    def points(s: Setting) -> Iterator[Point]:
+        found = make_baseline(name, s.x, s.d_sae, s.seed)
+        return _coded(s, found.rows, found.bias, name)
+
+    return points
+
+
+def _sae(s: Setting, encoder: Encoder, enc: dict[str, Array], hypers: dict[str, Array]) -> SAE:
+    """The truth with a given encoder."""
+    n, d_in = s.world.target.shape
+    spec = SAESpec(
+        d_in, n, decoder=Free(s.where), encoder=encoder, activation=ReLU(), penalty=Sum()
+    )
+    return SAE(Weights(s.world.target, s.bias, enc), {"progress": jnp.float32(1)}, hypers, spec)
+
+
+def _truth_omp(s: Setting) -> Iterator[Point]:
+    encoder = OMP(max(s.ks))
+    for k in s.ks:
+        yield "k", k, _sae(s, encoder, {}, {"k": jnp.float32(k)})
+
+
+@jax.jit
+def _count(counts: Array, batch: Batch, F: Array, bias: Array | float) -> Array:
+    scores = jnp.matmul(batch.x - bias, F.T, precision=jax.lax.Precision.HIGHEST)
+    return add_scores(counts, scores, batch.feature_acts != 0)
+
+
+@jax.jit
+def _overlaps(batch: Batch, F: Array, bias: Array | float, threshold: Array) -> Array:
+    """<x, y> and <y, y> of y = (F x - t)_+ F."""
+    x = batch.x - bias
+    y = jax.nn.relu(x @ F.T - threshold) @ F
+    return jnp.stack([jnp.sum(x * y), jnp.sum(y * y)])
+
+
+def _truth_threshold(s: Setting) -> Iterator[Point]:
+    """z = gain (F x - t)_+: t for the best mean F1, then the gain by least squares."""
+    F, bias = s.world.target, 0.0 if s.bias is None else s.bias
+    counts = empty_counts(len(F))
+    for batch in s.batches():
+        counts = _count(counts, batch, F, bias)
+    t = shared_threshold(counts)
+    sums = np.zeros(2)
+    for batch in s.batches():
+        sums += np.asarray(_overlaps(batch, F, bias, jnp.float32(t)))
+    gain = jnp.float32(sums[0] / sums[1] if sums[1] > 0 else 1.0)
+    enc = {"W_enc": gain * F.T, "b_enc": jnp.full(len(F), -gain * t, jnp.float32)}
+    yield "threshold", t, _sae(s, Untied(), enc, {})
+
+
+def _trained(init: str, decoder: Decoder | None, whole: bool = False):
+    """The recipe "untied" over the L1 grid, one program; with another decoder if given."""
+
+    def points(s: Setting) -> Iterator[Point]:
+        d_sae = len(s.world.target) if whole else s.d_sae
+        axes = {} if decoder is None else {"decoder": decoder}
+        spec = make_spec("untied", s.world.d_in, d_sae, init, **axes)
+        # An init with fewer latents than features starts at the most frequent.
+        world = replace(s.world, truth=s.world.target[s.order]) if init == "truth" else s.world
+        given = {**fallback("untied", spec), "l1_coeff": s.coefficients}
+        group = make_group([world], [s.seed], spec, given, (0,), _BATCH)
+        trained = train_group(group, s.n_steps, recovery_probe, n_points=1)
+        for i, l1 in enumerate(s.coefficients):
+            sae = jax.tree.map(lambda leaf, i=i: leaf[0, i], trained.saes)
+            yield "l1_coeff", l1, None if trained.diverged[0, i] else sae
+
+    return points
+
+
+_FROZEN = Frozen("pre", "geometric_median")
+
+METHODS: dict[str, Method] = {
+    "truth-fista": Method(
+        "ceiling", "non-negative FISTA codes in the true directions", _truth_fista, _all
+    ),
+    "truth-omp": Method(
+        "ceiling", "non-negative OMP codes in the true directions", _truth_omp, _all
+    ),
+    "truth-threshold": Method(
+        "ceiling", "gain (F x - t)_+ in the true directions F, one threshold of the best mean F1",
+        _truth_threshold, _all, "firing",
+    ),
+    "truth-encoder": Method(
+        "ceiling", "true directions frozen, linear-ReLU encoder trained",
+        _trained("truth", _FROZEN, True), _all, trained=True,
+    ),
+    "truth-trained": Method(
+        "ceiling", "started at the truth, then trained whole: mmcs' own ceiling",
+        _trained("truth", None), _own, moves=True, trained=True,
+    ),
+    "top-M-by-frequency": Method(
+        "ceiling", "the M = d_sae most frequent true directions, FISTA codes", _top, _own, "fewer"
+    ),
+    "random": Method("floor", "random directions, FISTA codes", _baseline("random"), _own),
+    "data-samples": Method(
+        "floor", "directions of data samples, FISTA codes", _baseline("data-samples"), _own
+    ),
+    "pca": Method("floor", "+- principal axes, FISTA codes", _baseline("pca"), _own),
+    "ica": Method("floor", "+- independent components, FISTA codes", _baseline("ica"), _own),
+    "frozen-random": Method(
+        "floor", "random directions frozen, linear-ReLU encoder trained",
+        _trained("random", _FROZEN), _own, trained=True,
+    ),
+}  # fmt: skip
+
+
+def fit_samples(d_sae: int) -> int:
+    """How many samples to fit on: baselines need one for each row."""
+    return max(_FIT_SAMPLES, d_sae)

@@ -119,6 +119,7 @@ def _run(args: list[str]) -> None:
 def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
     from .plotting import FIGURES, draw
     from .sweeps import run, summarise_runs
+    from .terminal import print_frame
 
     for figure in experiment.figures:
         if figure not in FIGURES:
@@ -250,6 +251,7 @@ def _score(args: list[str]) -> None:
 
 def _bench(args: list[str]) -> None:
     from .bench import BenchOptions, bench
+    from .terminal import print_frame
 
     _check_flags(args, "option", [f.name for f in fields(BenchOptions)])
     print_frame(bench(tyro.cli(BenchOptions, args=args, prog="toysae bench")), "throughput")
@@ -298,17 +300,3 @@ def _check_flags(args: list[str], kind: str, known: list[str]) -> None:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean --{near[0].replace('_', '-')}? " if near else ""
             raise ToysaeError(f"unknown {kind} {arg!r}: {hint}--help lists them")
-
-
-def print_frame(frame, title: str) -> None:
-    """A DataFrame as a table on the terminal; columns that never vary go into the title."""
-    constant = [c for c in frame.columns if len(frame) > 1 and frame[c].nunique() == 1]
-    shown = [c for c in frame.columns if c not in constant]
-    fixed = ", ".join(f"{c} {frame[c].iloc[0]}" for c in constant if str(frame[c].iloc[0]))
-    table = Table(title=title, caption=fixed or None)
-    for column in shown:
-        table.add_column(str(column), no_wrap=True)
-    for row in frame[shown].itertuples(index=False):
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
-    wide = Console(width=None if _out.is_terminal else 160)
-    wide.print(table)

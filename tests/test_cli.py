@@ -79,7 +79,7 @@ def test_run_writes_results_and_figures_and_refuses_another_configuration(tmp_pa
     out = tmp_path / "out"
     main(["run", RECOVERY, "--out", str(out), *TINY])
     printed = capsys.readouterr().out
-    assert "mmcs" in printed and "±" in printed and "n 2" in printed
+    assert "mmcs" in printed and "±" in printed and " (2) " in printed
     assert (out / "table.csv").exists()
     config = json.loads((out / "config.json").read_text())
     assert config["experiment"]["d_in"] == 8 and config["versions"]["jax"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from toysae.errors import ToysaeError
-from toysae.plotting.tying import merged, orthogonalised, paired
+from toysae.plotting.tying import merged, orthogonalised
 from toysae.recovery import mmcs
 from toysae.sae import SAE, make_spec
 from toysae.sae.decoders import UnitNorm
@@ -126,16 +126,6 @@ def test_the_study_on_tiny_sizes_scores_every_arm_on_the_same_worlds(module, opt
     here = chosen[(chosen["rho"] == 0.6) & (chosen["co_occurrence"] == 0)].set_index("arm")
     difference = here.loc["untied", "f1"].to_numpy() - here.loc["tied", "f1"].to_numpy()
     assert cell["mean"] == pytest.approx(difference.mean(), rel=1e-4) and cell["n"] == 2
-
-
-def test_differences_are_paired_by_world(module):
-    table = module["pd"].DataFrame({
-        "spread": 0.0, "rho": 0.5, "co_occurrence": 0.0, "world_seed": [0, 1, 0, 1],
-        "arm": ["u", "u", "t", "t"], "mmcs": [0.9, 0.6, 0.8, 0.5],
-    })  # fmt: skip
-    row = paired(table, "u", "t", "mmcs").iloc[0]
-    # Worlds differ by .3, but on both the difference is .1: no spread.
-    np.testing.assert_allclose([row["mean"], row["half_width"], row["n"]], [0.1, 0, 2], atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def test_one_value_and_none():
     assert (one.mean, one.n) == (2.0, 1) and np.isnan(one.half_width)
     assert none.n == 0 and np.isnan(none.mean)
     assert str(Interval(0.8123, 0.0341, 5)) == "0.812 ± 0.034 (5)"
+    assert str(one) == "2 (1)"
     with pytest.raises(ToysaeError, match="confidence"):
         student_t([1.0, 2.0], confidence=95.0)
 

@@ -1,20 +1,45 @@
-"""Tables on the terminal."""
+"""Tables on the terminal, or piped from it."""
 
+import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 OUT = Console()
+PIPED = 160  # columns where there is no terminal
 
 
-def print_frame(frame, title: str) -> None:
-    """A DataFrame as a table on the terminal; columns that never vary go into the title."""
+def print_frame(frame: pd.DataFrame, title: str) -> None:
+    """A DataFrame as a table on the terminal; columns that never vary go into the title.
+
+    Where it is too wide, columns move together, then each cell is broken once.
+    """
     constant = [c for c in frame.columns if len(frame) > 1 and frame[c].nunique() == 1]
-    shown = [c for c in frame.columns if c not in constant]
+    shown = frame.drop(columns=constant)
     fixed = ", ".join(f"{c} {frame[c].iloc[0]}" for c in constant if str(frame[c].iloc[0]))
-    table = Table(title=title, caption=fixed or None)
-    for column in shown:
-        table.add_column(str(column), no_wrap=True)
-    for row in frame[shown].itertuples(index=False):
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
-    wide = Console(width=None if OUT.is_terminal else 160)
-    wide.print(table)
+    cells = [
+        [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
+        for row in shown.itertuples(index=False)
+    ]
+    columns = list(zip(map(str, shown.columns), *cells, strict=True))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPED)
+    whole, broken = ([max(map(cut, column)) for column in columns] for cut in (len, _broken))
+    for widths, gap in ((whole, 2), (whole, 1), (broken, 1)):
+        if sum(widths) + gap * (len(columns) + 1) <= console.width:
+            break
+    rows = ["", "dim"] if widths is broken else []
+    table = Table(title=title, caption=fixed or None, box=SIMPLE_HEAD, row_styles=rows)
+    table.padding = (0, gap - 1, 0, 0)
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column[0], max_width=width, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _broken(text: str) -> int:
+    """The width of a text that is broken once, at the best space."""
+    spaces = [i for i, letter in enumerate(text) if letter == " "]
+    return min([max(i, len(text) - i - 1) for i in spaces], default=len(text))

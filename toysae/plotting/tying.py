@@ -10,7 +10,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from toysae.plotting import style as st
-from toysae.recovery import over_seeds
+from toysae.recovery import over_seeds, paired
 
 SCORES = {
     "mmcs": "mmcs",
@@ -118,11 +118,13 @@ def tying_differences(
 
     Returns:
         The figure, and its frame: `score`, `other`, `spread`, `rho`, `co_occurrence`, `mean`,
-        `half_width` (95 % Student-t over worlds of the paired difference), `n`.
+        `half_width` (95 % Student-t over worlds of the paired difference), `n`, `p_value`,
+        `resolvable`; see :func:`toysae.recovery.paired`.
     """
+    by = ["spread", "rho", "co_occurrence"]
     frame = pd.concat(
         [
-            paired(table, arm, other, score).assign(score=score, other=other)
+            paired(table, by, "arm", arm, other, score).assign(score=score, other=other)
             for score in scores
             for other in others
         ],
@@ -147,14 +149,6 @@ def tying_differences(
         bar.set_label("paired difference", fontsize=7)
         fig.suptitle(title)
         return st.footnote(fig, remarks), frame
-
-
-def paired(table: pd.DataFrame, arm: str, other: str, score: str) -> pd.DataFrame:
-    """Student-t intervals over worlds of `score` of one arm minus another's on the same world."""
-    by = ["spread", "rho", "co_occurrence"]
-    each = table.pivot_table(index=[*by, "world_seed"], columns="arm", values=score)
-    difference = (each[arm] - each[other]).rename("difference").reset_index()
-    return over_seeds(difference, by, "difference")
 
 
 def _map(ax: Axes, part: pd.DataFrame, bound: float) -> Any:

@@ -7,6 +7,7 @@ steps to a threshold. Signed scores are primary; see :mod:`.mcs`.
 """
 
 from toysae.recovery.baselines import Dictionary, make_baseline
+from toysae.recovery.comparison import paired, resolvable, seed_spread
 from toysae.recovery.detections import Detections, add_detections, aurocs, empty_detections
 from toysae.recovery.evaluate import Totals, add_batch, empty_totals, summarise
 from toysae.recovery.floor import cosine_cdf, random_floor
@@ -76,10 +77,13 @@ __all__ = [
     "mmcs_abs",
     "mmcs_latents",
     "over_seeds",
+    "paired",
     "partners",
     "polarisation",
     "random_floor",
+    "resolvable",
     "saelens_scores",
+    "seed_spread",
     "sparsity_limit",
     "steps_to",
     "student_t",

@@ -25,7 +25,17 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3g} ± {self.half_width:.2g} ({self.n})"
+        return self._joined(f"{self.mean:.3g}", f"{self.half_width:.2g}")
+
+    def __format__(self, spec: str) -> str:
+        """Mean and half-width in one number format: ``f"{interval:.3f}"``."""
+        if not spec:
+            return str(self)
+        return self._joined(format(self.mean, spec), format(self.half_width, spec))
+
+    def _joined(self, mean: str, half: str) -> str:
+        """`0.812 ± 0.034 (5)`; no ± where there is none."""
+        return f"{mean} ({self.n})" if np.isnan(self.half_width) else f"{mean} ± {half} ({self.n})"
 
 
 def student_t(values: ArrayLike, confidence: float = 0.95) -> Interval:

@@ -5,11 +5,18 @@ import pandas as pd
 from ..recovery import best_coefficient, student_t
 
 _BY = ["world", "ratio", "n_features", "d_in", "d_sae", "recipe", "init"]
-_SHOWN = {"mmcs": "mmcs", "mcs_above_0.9": "MCS > .9", "mcc": "mcc", "l0": "l0", "ev": "ev"}
+_SHOWN = {
+    "mmcs": ("mmcs", ".3f"),
+    "mcs_above_0.9": ("MCS > .9", ".3f"),
+    "mcc": ("mcc", ".3f"),
+    "l0": ("l0", ".2f"),
+    "ev": ("ev", ".3f"),
+}
+"""Column -> its title, and the format of its interval."""
 
 
 def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """One line an arm: mean ± half-width over world seeds at the best L1.
+    """One line an arm: mean ± half-width (n) over n world seeds at the best L1.
 
     The L1 of each world seed is chosen on the other seeds, among those whose L0 is within a
     factor of 2 of the truth; an arm without one is marked "no L0 match". `init` "truth" is the
@@ -28,12 +35,11 @@ def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
             "SAE": f"{first['recipe']}, {first['init']}",
             "L1": " ".join(f"{v:.3g}" for v in sorted(rows["l1"].unique())),
         }
-        for column, title in _SHOWN.items():
+        for column, (title, digits) in _SHOWN.items():
             interval = student_t(kept.groupby("world_seed")[column].mean().to_numpy())
-            line[title] = f"{interval.mean:.3f} ± {interval.half_width:.3f}"
+            line[title] = format(interval, digits)
         line["true l0"] = f"{rows['true_l0'].mean():.2f}"
         line["floor"] = f"{first['floor']:.3f}"
-        line["n"] = kept["world_seed"].nunique()
         line["note"] = _note(rows, table)
         lines.append(line)
     return pd.DataFrame(lines)

@@ -1,0 +1,179 @@
+"""Comparing arms: differences on the same world, what they could resolve, and where spread is from.
+
+Worlds differ more than arms do, so two arms are compared on the *same* world seeds. Then n counts
+worlds again, see :mod:`.intervals`.
+"""
+
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from scipy.optimize import brentq
+
+from toysae.errors import require, unknown
+from toysae.recovery.intervals import diverged, grouped, require_columns, student_t
+
+
+def paired(
+    table: pd.DataFrame,
+    by: Sequence[str],
+    arm: str,
+    a: Hashable,
+    b: Hashable,
+    value: str,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Student-t intervals over world seeds of one arm minus another on the same world seed.
+
+    Members of a world are averaged first. A world drops out in which either arm is missing or
+    has nothing but diverged rows and NaN.
+
+    Args:
+        table: one row per member, with `world_seed`, `value`, the columns of `by` and `arm`, and
+            optionally `diverged`.
+        by: columns that name a group, e.g. ``["ratio"]``; may be empty.
+        arm: the column that tells the arms apart, e.g. ``"recipe"``.
+        a: the arm to subtract from.
+        b: the arm that is subtracted.
+        value: the numeric column to compare.
+        confidence: two-sided coverage, strictly between 0 and 1.
+
+    Returns:
+        One row per group, in sorted order: the columns of `by`, then `mean` and `half_width` of
+        a - b, `n` (worlds), `p_value` of no difference (two-sided paired t-test), and
+        `resolvable`, the smallest true difference that so many worlds of this spread detect in
+        four of five studies (:func:`resolvable`, at this confidence). NaN where n is too small.
+
+    Raises:
+        ToysaeError: a column is missing; `arm` has no such arm (it names those there are); `a` is
+            `b`; or `by` names the arm, a seed, `value` or an output column.
+    """
+    by = list(by)
+    require_columns(table, [*by, arm, value, "world_seed"])
+    outputs = {"mean", "half_width", "n", "p_value", "resolvable"}
+    reserved = {"world_seed", "sae_seed", arm, value, *outputs} & set(by)
+    require(not reserved, f"by has {sorted(reserved)}: group by settings, not arms or results")
+    for name in (a, b):
+        if name not in set(table[arm]):
+            raise unknown(arm, str(name), map(str, table[arm].unique()))
+    require(a != b, f"{arm} {a!r} is compared with itself: give another")
+    values = table[value].astype(float).mask(diverged(table))
+    frame = table.assign(**{value: values}).loc[table[arm].isin([a, b])]
+    each = frame.groupby([*by, "world_seed", arm], dropna=False)[value].mean().unstack(arm)
+    difference = (each[a] - each[b]).rename("difference").reset_index()
+    rows = []
+    for names, group in grouped(difference, by):
+        kept = group["difference"].dropna().to_numpy(float)
+        interval = student_t(kept, confidence)
+        sd = float(kept.std(ddof=1)) if interval.n > 1 else np.nan
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = np.abs(interval.mean) / np.divide(sd, np.sqrt(interval.n))
+        p_value = float(2 * stats.t.sf(t, interval.n - 1)) if interval.n > 1 else np.nan
+        least = resolvable(sd, interval.n, confidence=confidence)
+        rows.append((*names, interval.mean, interval.half_width, interval.n, p_value, least))
+    columns = [*by, "mean", "half_width", "n", "p_value", "resolvable"]
+    return pd.DataFrame(rows, columns=pd.Index(columns))
+
+
+def resolvable(sd: float, n: int, power: float = 0.8, confidence: float = 0.95) -> float:
+    """The smallest true mean difference that n paired seeds detect.
+
+    Under a true difference δ the paired t statistic is noncentral t with n - 1 degrees of freedom
+    and noncentrality δ √n / sd; this is the δ at which \\|t\\| exceeds its critical value with
+    probability `power`. No approximation by the normal, which is off by a factor 2 at n = 3.
+
+    Args:
+        sd: of the paired differences over worlds, known or from a pilot (ddof 1).
+        n: worlds.
+        power: probability of detecting it, strictly between `1 - confidence` and 1.
+        confidence: of the two-sided test.
+
+    Returns:
+        A difference, in the units of `sd`; NaN below two worlds or without an sd.
+
+    Raises:
+        ToysaeError: a probability out of range, or a negative sd.
+    """
+    require(0 < confidence < 1, f"confidence = {confidence!r}: write a share such as 0.95")
+    require(
+        1 - confidence < power < 1,
+        f"power = {power!r}: write a share above {1 - confidence:g}, e.g. 0.8",
+    )
+    require(not sd < 0, f"sd = {sd!r} must be at least 0")
+    if n < 2 or np.isnan(sd):
+        return float("nan")
+    return float(sd * _noncentrality(int(n), power, confidence) / np.sqrt(n))
+
+
+@lru_cache(maxsize=1024)
+def _noncentrality(n: int, power: float, confidence: float) -> float:
+    critical = stats.t.ppf((1 + confidence) / 2, n - 1)
+
+    def excess(shift: float) -> float:
+        above = stats.nct.sf(critical, n - 1, shift)
+        below = stats.nct.sf(critical, n - 1, -shift)  # P(t < -critical), by symmetry
+        return float(above + below - power)
+
+    # At this shift Z and the sample's sd miss together at most 1 - power of the time.
+    missed = (1 - power) / 2
+    largest_sd = np.sqrt(stats.chi2.isf(missed, n - 1) / (n - 1))
+    return cast(float, brentq(excess, 0.0, critical * largest_sd + stats.norm.isf(missed)))
+
+
+def seed_spread(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """How much of a score's spread is from worlds, and how much from SAE seeds on one world.
+
+    One-way random-effects analysis of variance, of unbalanced design: with MSB and MSW the mean
+    squares between and within worlds, the variance between worlds is (MSB - MSW) / n0, where
+    n0 = (N - Σ n_i² / N) / (worlds - 1) (Searle, Casella and McCulloch 1992, Variance Components,
+    chapter 3).
+
+    Args:
+        table: one row per member, with `world_seed`, `value`, the columns of `by` and optionally
+            `diverged`. Diverged rows and NaN are left out. All rows of a world in a group must
+            differ in their SAE seed alone: group by every other setting.
+        by: columns that name a group; may be empty.
+        value: the numeric column.
+
+    Returns:
+        One row per group, in sorted order: the columns of `by`, then `sd_worlds` and `sd_saes`
+        (units of `value`), `clipped` (True: the estimate between worlds was negative, so that
+        sd_worlds is 0), `n_worlds` and `n_saes` (all of them). sd_saes is NaN where no world has
+        two SAEs; sd_worlds is NaN there, and with fewer than two worlds.
+
+    Raises:
+        ToysaeError: a column is missing, or `by` names a seed, `value` or an output column.
+    """
+    by = list(by)
+    require_columns(table, [*by, value, "world_seed"])
+    outputs = {"sd_worlds", "sd_saes", "clipped", "n_worlds", "n_saes"}
+    reserved = {"world_seed", "sae_seed", value, *outputs} & set(by)
+    require(not reserved, f"by has {sorted(reserved)}: group by settings, not seeds or results")
+    kept = table.assign(**{value: table[value].astype(float).mask(diverged(table))})
+    rows = []
+    for names, group in grouped(kept, by):
+        alive = group[group[value].notna()]
+        worlds = [part.to_numpy(float) for _, part in alive.groupby("world_seed")[value]]
+        rows.append((*names, *_components(worlds)))
+    columns = [*by, "sd_worlds", "sd_saes", "clipped", "n_worlds", "n_saes"]
+    return pd.DataFrame(rows, columns=pd.Index(columns))
+
+
+def _components(worlds: list[np.ndarray]) -> tuple[float, float, bool, int, int]:
+    sizes = np.array([len(world) for world in worlds])
+    n_worlds, n_saes = len(worlds), int(sizes.sum())
+    if n_saes <= n_worlds:
+        return np.nan, np.nan, False, n_worlds, n_saes
+    means = np.array([world.mean() for world in worlds])
+    squares = sum(((world - world.mean()) ** 2).sum() for world in worlds)
+    within = float(squares / (n_saes - n_worlds))
+    if n_worlds < 2:
+        return np.nan, np.sqrt(within), False, n_worlds, n_saes
+    grand = sizes @ means / n_saes
+    between = sizes @ (means - grand) ** 2 / (n_worlds - 1)
+    per_world = (n_saes - (sizes**2).sum() / n_saes) / (n_worlds - 1)
+    variance = float((between - within) / per_world)
+    return np.sqrt(max(variance, 0.0)), np.sqrt(within), variance < 0, n_worlds, n_saes

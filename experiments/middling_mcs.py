@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -58,21 +59,21 @@ class Options:
         points: of the learning curve, for undertraining.
     """
 
-    d_in: int = 32
+    d_in: int = 20
     ratio: float = 2.0
-    l0: float = 3.0
+    l0: float = 2.5
     l1: float = 0.2
     recipes: tuple[str, ...] = ("tied", "untied")
     world_seeds: int = 5
-    n_steps: int = 8000
+    n_steps: int = 6000
     batch_size: int = 256
     lr: float = 3e-3
-    ratios: tuple[float, ...] = (1, 2, 4, 6, 8, 12)
+    ratios: tuple[float, ...] = (1, 2, 3, 4, 6, 8)
     high_l1: tuple[float, ...] = (0.2, 0.5, 0.8, 1.0, 1.2, 1.5)
     low_l1: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1)
     exponents: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
     sizes: tuple[float, ...] = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0)
-    l0s: tuple[float, ...] = (3, 6, 8, 10, 12, 16)
+    l0s: tuple[float, ...] = (2.5, 4, 5, 6.5, 8, 10)
     points: int = 16
 
 
@@ -132,7 +133,7 @@ def _rows(head: dict, values: np.ndarray, floor: float, diverged: np.ndarray) ->
     """`values` [worlds, n_features]."""
     mean = values.mean(1)
     extra = {"floor": floor}
-    polarised = np.asarray(polarisation(values, floor))
+    polarised = np.asarray(polarisation(jnp.asarray(values), floor))
     return [
         {
             **head,
@@ -167,8 +168,9 @@ def answer(found: pd.DataFrame, table: pd.DataFrame) -> str:
     for kind in ("some fully", "a mixture", "all partly"):
         rows = found[found["verdict"] == kind]
         names = [
-            f"{_plain(r.cause)} ({r.recipe}, P {r.mean:.2f} ± {r.half_width:.2f})"
-            for r in rows.itertuples()
+            f"{_plain(row['cause'])} ({row['recipe']}, P {row['mean']:.2f} ± "
+            f"{row['half_width']:.2f})"
+            for row in rows.to_dict("records")
         ]
         if names:
             said.append(f"{kind}: " + "; ".join(names))

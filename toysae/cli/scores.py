@@ -121,7 +121,7 @@ def _in_columns(row: pd.Series) -> Table:
     said = {str(name): value for name, value in row.items()}
     missing = [name for name, v in said.items() if isinstance(v, float) and isnan(v)]
     shown = {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in said.items()
-             if name not in missing}  # fmt: skip
+             if name not in (*missing, "sae", "world")}  # fmt: skip
     width = max(map(len, shown)) + max(map(len, shown.values())) + 4
     across = max(OUT.width // width, 1)
     down = -(-len(shown) // across)

@@ -122,6 +122,7 @@ def _worth(world: pd.DataFrame, signal: str, truth: str, within: list[str]) -> t
         known = part[[signal, truth]].dropna()
         if known[signal].nunique() < 2 or known[truth].nunique() < 2:
             continue
-        rho.append(stats.spearmanr(known[signal], known[truth]).statistic)
-        regret.append(known[truth].max() - known.loc[known[signal].idxmax(), truth])
-    return (np.mean(rho), np.mean(regret)) if rho else (np.nan, np.nan)
+        liked, score = known[signal].to_numpy(float), known[truth].to_numpy(float)
+        rho.append(stats.spearmanr(liked, score)[0])
+        regret.append(score.max() - score[liked.argmax()])
+    return (float(np.mean(rho)), float(np.mean(regret))) if rho else (np.nan, np.nan)

@@ -1,0 +1,241 @@
+"""Which SAEs absorb, hedge, split or merge, and does absorption show without the truth?
+
+Worlds that bring absorption about (trees), and worlds that look like it without being it: pairs of
+exclusive features at an angle, and plain interference. Detectors that see no truth are judged on
+pairs of latents: the leaning apart of encoders, which weights show, and what is left of the input
+while one of the two fires for both, which only activations show.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from toysae.errors import require
+from toysae.keys import named_key, seed_key
+from toysae.plotting import failure_modes as draw
+from toysae.plotting.style import save
+from toysae.recovery import cosines
+from toysae.recovery.absorption import ABSORBS, MOSTLY
+from toysae.recovery.absorption_signs import (
+    activation_sign,
+    add_unseen,
+    empty_unseen,
+    weight_sign,
+    within_span,
+)
+from toysae.recovery.geometry import encoder_rows
+from toysae.sae import RECIPES, SAE, make_spec
+from toysae.study import Study, check_sizes
+from toysae.sweeps.members import fallback
+from toysae.sweeps.score import Scored, score_sae
+from toysae.sweeps.train import train
+from toysae.worlds import World, make_world, sample
+
+_PLAIN: dict[str, Any] = {"d_in": 20, "n_features": 20, "l0": 1.2, "magnitude": "normal",
+                          "magnitude_spread": 0.2}  # fmt: skip
+WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "trees": ("matryoshka-tree", {"magnitude_sd": 0.2}),
+    "trees, equal magnitudes": ("matryoshka-tree", {"magnitude_sd": 0.0}),
+    "exclusive pairs": ("pairs", {**_PLAIN, "rho": 0.7071, "firing": "exclusive",
+                                  "group_size": 2}),
+    "independent": ("orthogonal", _PLAIN),
+    "interference": ("sphere", {**_PLAIN, "n_features": 40}),
+}  # fmt: skip
+TRUE_L0 = 1.2
+"""About that of every world: k of the SAEs that read one is a quarter above."""
+
+SCORES = {
+    "mmcs": "mmcs",
+    "mostly_absorbed_pairs": "parents mostly absorbed",
+    "absorption_rate": "absorption rate",
+    "parent_recall": "parents' recall",
+    "parent_recall_repaired": "their recall, repaired",
+    "hedging": "hedging",
+    "features_per_latent": "features per latent",
+    "split_features": "features split",
+    "merged_features": "features merged",
+    "scale_error": "scale error",
+    "ablation_interference": "interference of ablation",
+    "max_abs_cos": "largest |cos| of decoder rows",
+}
+DETECTORS = {
+    "enc_dec": "1 − encoder–decoder cosine",
+    "decoder": "cosine of decoder rows",
+    "weights": "decoders lean together, encoders apart",
+    "activations": "what the SAE leaves of the input",
+    "both": "weights × activations",
+}
+SETS = {
+    "trees and independent features": ("trees", "independent"),
+    "and exclusive pairs": ("trees", "independent", "exclusive pairs"),
+    "and interference": ("trees", "independent", "exclusive pairs", "interference"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Worlds, SAEs and training.
+
+    Attributes:
+        worlds: of those above; detectors are drawn where all of them are there.
+        recipes: with W_enc or tied.
+        l1: coefficient of those that read one.
+        world_seeds: the n of every interval.
+        n_steps: Adam steps.
+        batch_size: samples a step.
+        n_eval: samples that each SAE is scored on.
+    """
+
+    worlds: tuple[str, ...] = tuple(WORLDS)
+    recipes: tuple[str, ...] = ("untied", "tied", "batchtopk", "matryoshka", "jumprelu", "gated")
+    l1: float = 0.05
+    world_seeds: int = 5
+    n_steps: int = 8000
+    batch_size: int = 256
+    n_eval: int = 32_768
+
+
+def check(o: Options) -> None:
+    """Refuses what cannot be measured."""
+    check_sizes(o)
+    for world in o.worlds:
+        require(world in WORLDS, f"unknown world {world!r}: give some of {', '.join(WORLDS)}")
+    for recipe in o.recipes:
+        spec = make_spec(recipe, 20, 20)
+        read = "W_enc" in spec.encoder.provides or type(spec.encoder).__name__.startswith("Tied")
+        require(read, f"recipe {recipe!r} has no encoder direction of each latent: leave it out")
+
+
+def numbers(recipe: str, o: Options) -> dict[str, float]:
+    """Its own, but for the one that sparsity hangs on."""
+    knob = {"l1_coeff": o.l1, "k": 1.25 * TRUE_L0}
+    own = fallback(recipe, make_spec(recipe, 20, 20))
+    return {
+        **own,
+        **{name: value for name, value in knob.items() if name == RECIPES[recipe].knob()},
+    }
+
+
+def detectors(sae: SAE, scored: Scored, x: jnp.ndarray) -> pd.DataFrame:
+    """One row a pair of living latents: what each detector says of it, and the truth."""
+    alive = np.flatnonzero(~scored.records.latents["dead"])
+    rows = encoder_rows(sae)
+    assert rows is not None
+    W_enc, W_dec = rows[alive].T, sae.W_dec[alive]
+    within = within_span(W_enc, W_dec)
+    aligned = np.asarray(jnp.diagonal(cosines(within.T, W_dec)))
+    sign, lean = np.asarray(weight_sign(W_enc, W_dec)), np.asarray(cosines(W_dec, W_dec))
+    i, j = np.triu_indices(len(alive), 1)
+    both_ways = np.concatenate([np.stack([i, j], 1), np.stack([j, i], 1)])
+    unseen = activation_sign(add_unseen(empty_unseen(alive[both_ways]), sae, x))
+    unseen = np.nan_to_num(unseen).reshape(2, -1).max(0)
+    pairs = scored.pairs
+    taken = set()
+    if len(pairs):
+        absorbed = pairs[(pairs["share"] > MOSTLY) | (pairs["rate"] > ABSORBS)]
+        for one, other in absorbed[["parent_latent", "child_latent"]].to_numpy(int):
+            taken |= {(one, other), (other, one)}
+    return pd.DataFrame(
+        {
+            "enc_dec": 1 - np.minimum(aligned[i], aligned[j]),
+            "decoder": lean[i, j],
+            "weights": sign[i, j],
+            "activations": unseen,
+            "both": sign[i, j] * unseen,
+            "absorbed": [pair in taken for pair in zip(alive[i], alive[j], strict=True)],
+        }
+    )
+
+
+def matrices(sae: SAE, scored: Scored, world: World) -> dict[str, np.ndarray]:
+    """Latents in the order of the features they are matched to."""
+    partner = scored.records.features["partner"].to_numpy()
+    order = partner[partner >= 0]
+    rows = encoder_rows(sae)
+    assert rows is not None
+    enc = within_span(rows.T, sae.W_dec).T[order]
+    dec = sae.W_dec[order]
+    return {
+        "feature ×\nlatent": np.asarray(cosines(world.target, dec)),
+        "encoder ×\ndecoder": np.asarray(cosines(enc, dec)),
+        "encoder ×\nencoder": np.asarray(cosines(enc, enc)),
+    }
+
+
+def measure(o: Options) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:
+    """Of every SAE its row, its pairs of latents and its living latents; and small matrices."""
+    tables, pairs, latents, shown = [], [], [], {}
+    for name in o.worlds:
+        preset, fields = WORLDS[name]
+        for recipe in o.recipes:
+            for seed in range(o.world_seeds):
+                world = make_world(preset, seed, **fields)
+                result = train(
+                    world, recipe, n_steps=o.n_steps, batch_size=o.batch_size, data_seed=seed,
+                    sae_seeds=[seed], n_eval=1024, curve_points=1, quiet=True, **numbers(recipe, o),
+                )  # fmt: skip
+                head = {"world": name, "recipe": recipe, "world_seed": seed}
+                diverged = bool(result.table["diverged"][0])
+                if diverged:
+                    tables.append(pd.DataFrame([{**head, "diverged": True}]))
+                    continue
+                sae = result.sae(0)
+                scored = score_sae(sae, world, o.n_eval, seed)
+                tables.append(scored.table.drop(columns="world").assign(**head, diverged=False))
+                batch = sample(world, named_key(seed_key(seed, "data"), "detectors"), 8192)
+                pairs.append(detectors(sae, scored, batch.x).assign(**head))
+                records = scored.records.latents
+                latents.append(records[~records["dead"]].assign(**head))
+                if seed == 0 and recipe in o.recipes[:2]:
+                    shown[f"{recipe}\n{name}"] = matrices(sae, scored, world)
+            print(f"{name}, {recipe}: {o.world_seeds} SAEs", flush=True)
+    return *(pd.concat(v, ignore_index=True) for v in (tables, pairs, latents)), shown
+
+
+def run(o: Options, out_dir: Path, figures_dir: Path) -> None:
+    """Trains, scores, and draws modes, detectors, ablation and matrices."""
+    check(o)
+    table, pairs, latents, shown = measure(o)
+    table.to_csv(out_dir / "table.csv", index=False)
+    pairs.to_csv(out_dir / "pairs.csv", index=False)
+    note = (
+        f"{len(table)} runs, {o.world_seeds} world seeds; 20 features in d_in 20 (interference: "
+        f"40), true L0 about {TRUE_L0:g}, as many latents; L1 {o.l1:g}, k {1.25 * TRUE_L0:g}; "
+        f"{o.n_steps:,} steps, {o.n_steps * o.batch_size:,} samples per run, scored on "
+        f"{o.n_eval:,}"
+    )
+    t = "± 95 %, Student's t over world seeds"
+    fig, frame = draw.modes_by_recipe(table, SCORES, "What goes wrong", f"{note}; {t}")
+    save(fig, frame, figures_dir, "modes")
+    print(frame.pivot_table(index=["score"], columns=["world", "recipe"], values="mean")
+          .round(2).T.to_string(), flush=True)  # fmt: skip
+    sets = {name: worlds for name, worlds in SETS.items() if set(worlds) <= set(o.worlds)}
+    if sets and pairs["absorbed"].any():
+        title = "Does absorption show without the truth? Pairs of latents"
+        fig, frame = draw.detector_curves(pairs, DETECTORS, sets, title, f"{note}; AUROC {t}")
+        save(fig, frame, figures_dir, "detectors")
+        print(frame.round(3).to_string(index=False), flush=True)
+    title = "A − aX: taking a latent out of the input"
+    save(*draw.ablation_scatter(latents, title, note), figures_dir, "ablation")
+    one = note.replace(f"{len(table)} runs, {o.world_seeds} world seeds", "one world and SAE seed")
+    title = "Latents in the order of the features they match; encoders within the decoder's span"
+    save(*draw.cosine_matrices(shown, title, one), figures_dir, "matrices")
+
+
+study = Study(
+    question="Which SAEs absorb, hedge, split or merge, and does absorption show without the "
+    "truth?",
+    expected="Untied SAEs absorb in trees, tied ones less. A detector that reads weights takes "
+    "exclusive features at an angle for absorption; one that reads activations does not.",
+    run_time="about 12 CPU minutes",
+    options=Options(),
+    smoke={
+        "worlds": ("trees", "independent"), "recipes": ("untied", "tied"), "world_seeds": 2,
+        "n_steps": 300, "n_eval": 2048,
+    },
+    run=run,
+)  # fmt: skip

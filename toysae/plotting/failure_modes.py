@@ -1,0 +1,182 @@
+"""What goes wrong in SAEs, and whether it shows without the truth."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from toysae.plotting import style as st
+from toysae.recovery import over_seeds
+from toysae.recovery.roc import roc
+
+
+def modes_by_recipe(
+    table: pd.DataFrame,
+    scores: Mapping[str, str],
+    title: str,
+    remarks: str,
+) -> tuple[Figure, pd.DataFrame]:
+    """A panel a score: recipes down, a colour a world.
+
+    Args:
+        table: one row an SAE: `world`, `recipe`, `world_seed` and the scores.
+        scores: what each is called.
+        title: of the figure.
+        remarks: the footnote.
+
+    Returns:
+        The figure, and its frame: `score`, `world`, `recipe`, `mean`, `half_width` (95 %
+        Student-t over worlds), `n`.
+    """
+    by = ["world", "recipe"]
+    frame = pd.concat([over_seeds(table, by, s).assign(score=s) for s in scores])
+    worlds, recipes = (list(dict.fromkeys(table[c])) for c in by)
+    place = {name: len(recipes) - 1 - i for i, name in enumerate(recipes)}
+    columns = min(4, len(scores))
+    rows = -(-len(scores) // columns)
+    with st.style():
+        fig, axes = st.canvas(rows, columns, (1.9, 0.3 * len(recipes) + 0.5), extra=1.0)
+        for ax, (score, label) in zip(axes.flat, scores.items(), strict=False):
+            for k, world in enumerate(worlds):
+                part = frame[(frame["score"] == score) & (frame["world"] == world)]
+                aside = 0.14 * ((len(worlds) - 1) / 2 - k)
+                look: dict[str, Any] = {"color": st.OKABE_ITO[k % 7], "marker": st.MARKERS[k]}
+                ax.errorbar(
+                    part["mean"], part["recipe"].map(place).to_numpy(float) + aside,
+                    xerr=part["half_width"], label=world, linestyle="none", capsize=1.5,
+                    elinewidth=0.8, markersize=3.5, **look,
+                )  # fmt: skip
+            first = ax in axes[:, 0]
+            ax.set_yticks(list(place.values()), recipes if first else [])
+            ax.set_ylim(-0.6, len(recipes) - 0.4)
+            ax.set_xlabel(label)
+        for ax in axes.flat[len(scores) :]:
+            ax.remove()
+        st.footnote(fig, remarks)
+        return st.legend(fig, title), frame.reset_index(drop=True)
+
+
+def detector_curves(
+    pairs: pd.DataFrame,
+    detectors: Mapping[str, str],
+    sets: Mapping[str, Sequence[str]],
+    title: str,
+    remarks: str,
+) -> tuple[Figure, pd.DataFrame]:
+    """ROC of detectors that see no truth: a panel a set of worlds, a line a detector.
+
+    Args:
+        pairs: one row a pair of latents of one SAE: `world`, `world_seed`, `absorbed`, and each
+            detector's score.
+        detectors: what each is called.
+        sets: the worlds whose pairs are judged together, by name.
+        title: of the figure.
+        remarks: the footnote.
+
+    Returns:
+        The figure, and a frame of AUROCs: `set`, `detector`, `auroc` of all pairs, `mean` and
+        `half_width` (95 % Student-t) over world seeds, `n`, `absorbed` and `pairs`.
+    """
+    rows = []
+    with st.style():
+        fig, axes = st.canvas(1, len(sets), (2.3, 2.3), extra=1.1)
+        for ax, (name, worlds) in zip(axes[0], sets.items(), strict=True):
+            here = pairs[pairs["world"].isin(worlds)]
+            for k, (detector, label) in enumerate(detectors.items()):
+                curve, area = roc(here[detector], here["absorbed"])
+                each = pd.DataFrame([
+                    {"world_seed": seed, "auroc": roc(part[detector], part["absorbed"])[1]}
+                    for seed, part in here.groupby("world_seed")
+                ])  # fmt: skip
+                interval = over_seeds(each, [], "auroc").iloc[0]
+                rows.append({
+                    "set": name, "detector": detector, "auroc": area, **interval,
+                    "absorbed": int(here["absorbed"].sum()), "pairs": len(here),
+                })  # fmt: skip
+                ax.plot(
+                    curve["false_positives"], curve["true_positives"], color=st.OKABE_ITO[k % 7],
+                    linestyle=st.LINES[k % 5], label=label, linewidth=1.2,
+                )  # fmt: skip
+                shown = st.pm(interval["mean"], interval["half_width"])
+                ax.text(0.98, 0.03 + 0.075 * (len(detectors) - 1 - k), shown, fontsize=6.5,
+                        color=st.OKABE_ITO[k % 7], ha="right", transform=ax.transAxes)  # fmt: skip
+            ax.plot([0, 1], [0, 1], **st.FLOOR)
+            ax.set(xlabel="false positives", title=name, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+        axes[0, 0].set_ylabel("true positives")
+        st.footnote(fig, remarks)
+        return st.legend(fig, title), pd.DataFrame(rows)
+
+
+def ablation_scatter(
+    latents: pd.DataFrame, title: str, remarks: str
+) -> tuple[Figure, pd.DataFrame]:
+    """A - aX: what a latent still reads of what it wrote, and what the others move, against e·d.
+
+    Args:
+        latents: one row a living latent: `recipe`, `gain`, `ablation_residual`,
+            `ablation_interference`.
+        title: of the figure.
+        remarks: the footnote.
+
+    Returns:
+        The figure, and what it shows.
+    """
+    recipes = list(dict.fromkeys(latents["recipe"]))
+    columns = ["recipe", "gain", "ablation_residual", "ablation_interference"]
+    shown = latents[columns].dropna()
+    line = np.linspace(0, max(1.3, float(shown["gain"].quantile(0.99))), 50)
+    with st.style():
+        fig, axes = st.canvas(1, 3, (2.5, 2.2), extra=1.0)
+        hist, residual, interference = axes[0]
+        for k, recipe in enumerate(recipes):
+            part = shown[shown["recipe"] == recipe]
+            look: dict[str, Any] = {"color": st.OKABE_ITO[k % 7], "label": recipe}
+            hist.hist(part["gain"], bins=40, range=(0, line[-1]), histtype="step", **look)
+            for ax, column in ((residual, columns[2]), (interference, columns[3])):
+                ax.plot(part["gain"], part[column], st.MARKERS[k], markersize=2.5, alpha=0.5,
+                        markeredgewidth=0, **look)  # fmt: skip
+        residual.plot(line, np.maximum(0, 1 - line), color="black", linewidth=0.9,
+                      label="max(0, 1 − e·d), a ReLU's")  # fmt: skip
+        hist.set(xlabel="e·d", ylabel="latents")
+        residual.set(xlabel="e·d", ylabel="residual activation, share", xlim=(0, line[-1]))
+        interference.set(xlabel="e·d", ylabel="interference", xlim=(0, line[-1]))
+        st.footnote(fig, remarks)
+        return st.legend(fig, title), shown
+
+
+def cosine_matrices(
+    matrices: Mapping[str, Mapping[str, np.ndarray]], title: str, remarks: str
+) -> tuple[Figure, pd.DataFrame]:
+    """Matrices of cosines of small SAEs: a row a kind, a column an SAE.
+
+    Args:
+        matrices: by what the SAE is called, then by what the matrix is, all SAEs alike.
+        title: of the figure.
+        remarks: the footnote.
+
+    Returns:
+        The figure, and a frame with `sae`, `matrix`, `row`, `column`, `cos`.
+    """
+    kinds = list(next(iter(matrices.values())))
+    frames = []
+    with st.style():
+        fig, axes = st.canvas(len(kinds), len(matrices), (1.7, 1.6), extra=0.9)
+        for column, (sae, of_sae) in enumerate(matrices.items()):
+            for row, kind in enumerate(kinds):
+                ax, values = axes[row, column], of_sae[kind]
+                image = ax.imshow(values, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
+                ax.set(xticks=[], yticks=[])
+                if row == 0:
+                    ax.set_title(sae)
+                if column == 0:
+                    ax.set_ylabel(kind)
+                y, x = np.indices(values.shape)
+                frames.append(pd.DataFrame({
+                    "sae": sae.replace("\n", ", "), "matrix": kind.replace("\n", " "),
+                    "row": y.ravel(), "column": x.ravel(), "cos": values.ravel(),
+                }))  # fmt: skip
+        fig.colorbar(image, ax=axes, shrink=0.6, pad=0.01).set_label("cosine", fontsize=7)
+        fig.suptitle(title)
+        return st.footnote(fig, remarks), pd.concat(frames, ignore_index=True)

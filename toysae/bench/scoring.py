@@ -1,0 +1,65 @@
+"""What scoring costs beside the training of the same SAEs."""
+
+import time
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from ..recovery.probe import recovery_probe
+from ..sweeps.score import score_sae
+from ..sweeps.scoring import score_group
+from ..training import train_group
+from .training import Preset, Trainer, group_of
+
+N_STEPS = 20_000
+"""Of the training that scoring is held against, at the preset's batch size."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Scores `shape`'s SAEs on `n_samples`: all at once as a sweep does, or with every record."""
+
+    shape: Preset
+    n_samples: int = 100_000
+    records: bool = False
+
+
+_SHAPE = ("untied", 256, 512, 1024)
+SCORING_PRESETS = {
+    "score-sweep": Scoring(Preset(*_SHAPE, n_members=4)),
+    "score-records": Scoring(Preset(*_SHAPE, n_members=1), records=True),
+}
+
+
+def time_scoring(name: str, seconds: float, rounds: int) -> dict[str, float | str]:
+    """Seconds a SAE, and their share of the training of one, the two taking turns."""
+    p = SCORING_PRESETS[name]
+    group = group_of(p.shape)
+    trained = train_group(group, 1, recovery_probe, 1)
+
+    def score() -> float:
+        """Seconds a SAE."""
+        begun = time.perf_counter()
+        if p.records:
+            sae = jax.tree.map(lambda leaf: leaf[0, 0], trained.saes)
+            score_sae(sae, jax.tree.map(lambda leaf: leaf[0], group.worlds), p.n_samples)
+        else:
+            score_group(group, trained, 1, p.n_samples)
+        return (time.perf_counter() - begun) / p.shape.n_members
+
+    compile_s = score()
+    trainer = Trainer(p.shape, seconds)
+    samples = N_STEPS * p.shape.batch_size
+    timed = [(samples / trainer.rate(), score()) for _ in range(rounds)]
+    train_s, score_s = np.array(timed).T
+    return {
+        "preset": name,
+        "shape": f"d {p.shape.d_in} / {p.shape.n_features} features / {p.shape.d_sae} latents",
+        "SAEs": p.shape.n_members,
+        "samples": p.n_samples,
+        "score s/SAE": round(float(np.median(score_s)), 2),
+        f"train {N_STEPS // 1000}k steps, s/SAE": round(float(np.median(train_s)), 1),
+        "share of training": round(float(np.median(score_s / train_s)), 4),
+        "compile s": round(compile_s * p.shape.n_members, 2),
+    }

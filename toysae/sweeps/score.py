@@ -148,7 +148,7 @@ def _evaluate(
     n_batches: Int[Array, ""],
     batch_size: int,
 ):
-    def add(carry, batch):
+    def add(carry, batch, _):
         totals, ratio, seen = carry
         f = sae(batch.x)
         return (

@@ -110,7 +110,7 @@ def check(o: Options) -> None:
         require(read, f"recipe {recipe!r} has no encoder direction of each latent: leave it out")
 
 
-def numbers(recipe: str, o: Options) -> dict[str, float]:
+def numbers(recipe: str, o: Options) -> dict[str, Any]:
     """Its own, but for the one that sparsity hangs on."""
     knob = {"l1_coeff": o.l1, "k": 1.25 * TRUE_L0}
     own = fallback(recipe, make_spec(recipe, 20, 20))

@@ -81,7 +81,7 @@ def test_the_table_has_a_row_for_each_sae(finished):
         "d_sae", "world_seed", "sae_seed", "n_steps", "batch_size", "n_eval", "l1_coeff", "lr",
         "diverged", "true_l0", "mmcs", "mmcs_abs", "mmcs_latents", "mcs_above_0.8",
         "mcs_above_0.9", "mcs_above_0.95", "mcc", "mcc_abs", "l0", "ev", "fvu", "mse", "shrinkage",
-        "dead_latents", "dead_fraction", "loss", "floor", "mmcs_init", "steps_to_0.9",
+        "dead_latents", "dead_fraction", "loss", "eval_loss", "floor", "mmcs_init", "steps_to_0.9",
         "censored_0.9", "truth_fista_ev", "truth_fista_l0",
     ]  # fmt: skip
     assert set(documented) <= set(table.columns)

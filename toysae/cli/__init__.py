@@ -116,7 +116,7 @@ def _run(args: list[str]) -> None:
 
 def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
     from ..plotting import FIGURES, draw
-    from ..sweeps import run, summarise_runs
+    from ..sweeps import run, summarise_minima, summarise_runs
 
     for figure in experiment.figures:
         if figure not in FIGURES:
@@ -125,6 +125,10 @@ def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunO
     table = results.table
     print_frame(summarise_runs(table), f"{name}: best L1 (chosen on the other world seeds), "
                 f"mean ± half-width of the 95 % interval (worlds)")  # fmt: skip
+    minima = summarise_minima(table)
+    if len(minima):
+        print_frame(minima, "features missed: the optimiser's fault or the objective's? Share of "
+                    "worlds [95 % interval]")  # fmt: skip
     for file in draw(results, experiment.figures, figures_dir):
         OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
     OUT.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)

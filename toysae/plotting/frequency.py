@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from toysae.plotting import style as st
 from toysae.plotting.rows import (
     ARM,
-    CEILING,
+    CEILINGS,
     NAMES,
     Results,
     arms,
@@ -112,7 +112,7 @@ def _panel(ax: Axes, here: pd.DataFrame, arm: tuple[str, str]) -> None:
     ax.pcolormesh(edges, MCS_EDGES, image, cmap=_fade(color), vmin=0, vmax=1, rasterized=True)
     ax.axhline(0.9, **st.THRESHOLD)
     middle = (bins["rank_low"] + bins["rank_high"]) / 2
-    dashes = "--" if arm[1] == CEILING else "-"
+    dashes = "--" if arm[1] in CEILINGS else "-"
     ax.plot(middle, bins["median_mcs"], color="black", linewidth=1.0, linestyle=dashes)
     ends = bins["feature_freq"].to_numpy(float)[[0, -1]]
     equal = abs(ends[0] - ends[1]) <= 0.01 * ends.max()

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from toysae.plotting import style as st
 from toysae.plotting.rows import (
-    CEILING,
+    CEILINGS,
     NAMES,
     Results,
     arms,
@@ -135,7 +135,7 @@ def _panel(ax: Axes, frame: pd.DataFrame, arm: tuple[str, str], text: str) -> No
     chosen = frame[frame["line"] == "best"]
     if chosen.empty:
         st.note(ax, "every run diverged" if frame.empty else "no L1 could be chosen")
-    ceiling = "--" if arm[1] == CEILING else "-"
+    ceiling = "--" if arm[1] in CEILINGS else "-"
     base, top = np.zeros(len(EDGES) - 1), 0.0
     shades = {"frequent half": (0.85, "frequent half"), "rarest half": (0.3, "rarest half")}
     for half, part in chosen.groupby("half"):

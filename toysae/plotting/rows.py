@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 
 from toysae.recovery.intervals import over_seeds
+from toysae.recovery.minima import AT_TRUTH, TRUTH
 from toysae.recovery.selection import best_coefficient
 
-CEILING = "truth"  # the init of the rows that are a ceiling and not an arm
+CEILINGS = {TRUTH: "truth init (ceiling)", AT_TRUTH: "held at the truth (ceiling)"}
+"""The inits of rows that are a ceiling and not an arm, and what they are called."""
+
 ARM = ["recipe", "init"]
 CELL = ["world", *ARM, "ratio", "d_sae", "d_in", "n_steps", "batch_size"]
 NAMES = {"size": "d_sae / n_features", "ratio": "ratio (n_features / d_in)"}
@@ -67,9 +70,9 @@ def best(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def arms(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """The (recipe, init) pairs, by recipe, each recipe's ceiling last."""
+    """The (recipe, init) pairs, by recipe, each recipe's ceilings last."""
     pairs = {(str(r), str(i)) for r, i in table[ARM].itertuples(index=False)}
-    return sorted(pairs, key=lambda arm: (arm[0], arm[1] == CEILING, arm[1]))
+    return sorted(pairs, key=lambda arm: (arm[0], arm[1] in CEILINGS, arm[1]))
 
 
 def of_arm(table: pd.DataFrame, arm: tuple[str, str]) -> pd.DataFrame:

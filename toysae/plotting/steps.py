@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toysae.plotting import style as st
-from toysae.plotting.rows import ARM, CEILING, NAMES, Results, best, choice_remark, members
+from toysae.plotting.rows import ARM, CEILINGS, NAMES, Results, best, choice_remark, members
 
 STEPS, CENSORED = "steps_to_0.9", "censored_0.9"
 
@@ -62,13 +62,13 @@ def _panel(ax: Axes, frame: pd.DataFrame, column: str) -> None:
     several = frame[column].nunique() > 1
     lines = sorted(
         set(zip(frame["init"], frame[column], strict=True)),
-        key=lambda line: (line[0] == CEILING, line[0], line[1]),
+        key=lambda line: (line[0] in CEILINGS, line[0], line[1]),
     )
     labels = []
     for y, (init, value) in enumerate(lines):
         runs = frame[(frame["init"] == init) & (frame[column] == value)]
         look = st.arm_style(str(runs["recipe"].iloc[0]), init)
-        ceiling = init == CEILING
+        ceiling = init in CEILINGS
         guide = "--" if ceiling else "-"
         ax.axhline(y, color="0.85", linewidth=0.7, linestyle=guide, zorder=0)
         spread = y + 0.25 * (np.linspace(-1, 1, len(runs)) if len(runs) > 1 else np.zeros(1))
@@ -84,7 +84,7 @@ def _panel(ax: Axes, frame: pd.DataFrame, column: str) -> None:
         if never.any():
             text = f" {never.sum()} of {len(runs)} never"
             ax.text(1.0, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=7)
-        name = "truth (ceiling)" if ceiling else str(init)
+        name = CEILINGS.get(init, str(init))
         short = NAMES[column].split(" (")[0]
         labels.append(f"{name}, {short} {value:g}" if several else name)
     ax.scatter([], [], marker=">", facecolor="none", edgecolor="0.3", label="never, until here")

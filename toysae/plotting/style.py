@@ -2,7 +2,7 @@
 
 Colours are Okabe and Ito's (2008). An arm, one recipe with one init, always has the same
 colour, marker and line style, whichever figure it is in. The line style "dashed" is kept
-for the ceiling (initialised at the truth, then trained) and "dotted" for the random floor.
+for ceilings (initialised at the truth, or held there) and "dotted" for the random floor.
 """
 
 import textwrap
@@ -19,7 +19,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from toysae.disk import write
-from toysae.plotting.rows import CEILING, Results
+from toysae.plotting.rows import CEILINGS, Results
+from toysae.recovery.minima import TRUTH
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "v", "s", "X", "^", "D", "P", "*", "<", "p")
@@ -58,9 +59,9 @@ def style() -> AbstractContextManager[None]:
 def arm_style(recipe: str, init: str) -> dict[str, Any]:
     """Line arguments (colour, marker, line style) of the arm `recipe` with `init`."""
     r = _place(recipe, RECIPES)
-    if init == CEILING:
-        color = OKABE_ITO[r % len(OKABE_ITO)]
-        return {"color": color, "linestyle": "--", "marker": "d", "markerfacecolor": "white"}
+    if init in CEILINGS:
+        color, marker = OKABE_ITO[r % len(OKABE_ITO)], "d" if init == TRUTH else "o"
+        return {"color": color, "linestyle": "--", "marker": marker, "markerfacecolor": "white"}
     i = _place(init, INITS)
     return {
         "color": OKABE_ITO[(r + 2 * i) % len(OKABE_ITO)],
@@ -71,12 +72,12 @@ def arm_style(recipe: str, init: str) -> dict[str, Any]:
 
 def arm_label(recipe: str, init: str) -> str:
     """What a legend calls the arm."""
-    return f"{recipe}, truth init (ceiling)" if init == CEILING else f"{recipe}, {init} init"
+    return f"{recipe}, {CEILINGS.get(init, f'{init} init')}"
 
 
 def row_label(case: str, arm: tuple[str, str], quantity: str) -> str:
     """What stands left of a row of panels of one arm."""
-    init = "truth (ceiling)" if arm[1] == CEILING else arm[1]
+    init = CEILINGS.get(arm[1], arm[1]).replace(" (", "\n(")
     return case.replace(", ", "\n") + f"\n{arm[0]}, {init}\n{quantity}"
 
 

@@ -2,8 +2,9 @@
 
 On device: :func:`cosines`, :func:`mcs` and their means, streaming :func:`add_batch` and
 :func:`add_detections`, and the :func:`fista_oracle` ceiling. On the host: matching, the per-feature
-and per-latent :class:`Records`, floors, intervals over seeds, selection of the coefficient, and
-steps to a threshold. Signed scores are primary; see :mod:`.mcs`.
+and per-latent :class:`Records`, floors, intervals over seeds, comparisons of arms, verdicts against
+the truth's own loss, selection of the coefficient, and steps to a threshold. Signed scores are
+primary; see :mod:`.mcs`.
 """
 
 from toysae.recovery.baselines import Dictionary, make_baseline
@@ -11,7 +12,7 @@ from toysae.recovery.comparison import paired, resolvable, seed_spread
 from toysae.recovery.detections import Detections, add_detections, aurocs, empty_detections
 from toysae.recovery.evaluate import Totals, add_batch, empty_totals, summarise
 from toysae.recovery.floor import cosine_cdf, random_floor
-from toysae.recovery.intervals import Interval, over_seeds, student_t
+from toysae.recovery.intervals import Interval, clopper_pearson, over_seeds, student_t
 from toysae.recovery.limits import Limits, limits, sparsity_limit
 from toysae.recovery.matching import distinct_matches, mcc, partners
 from toysae.recovery.mcs import (
@@ -25,6 +26,7 @@ from toysae.recovery.mcs import (
     mmcs_latents,
     polarisation,
 )
+from toysae.recovery.minima import bad_minima, verdicts
 from toysae.recovery.oracle import fista_codes, fista_oracle
 from toysae.recovery.probes import linear_probes
 from toysae.recovery.records import (
@@ -52,7 +54,9 @@ __all__ = [
     "add_detections",
     "add_ratio",
     "aurocs",
+    "bad_minima",
     "best_coefficient",
+    "clopper_pearson",
     "cosine_cdf",
     "cosines",
     "detection_scores",
@@ -88,4 +92,5 @@ __all__ = [
     "steps_to",
     "student_t",
     "summarise",
+    "verdicts",
 ]

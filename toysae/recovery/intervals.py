@@ -63,6 +63,30 @@ def student_t(values: ArrayLike, confidence: float = 0.95) -> Interval:
     return Interval(mean, float(quantile * kept.std(ddof=1) / np.sqrt(n)), n)
 
 
+def clopper_pearson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a probability (Clopper and Pearson 1934).
+
+    Args:
+        successes: among `n` independent trials; a fraction too, where trials succeed in part.
+        n: trials.
+        confidence: two-sided coverage, strictly between 0 and 1.
+
+    Returns:
+        `(low, high)` in [0, 1]; NaN without a trial.
+
+    Raises:
+        ToysaeError: `successes` is outside [0, n], or `confidence` is no share.
+    """
+    require(0 < confidence < 1, f"confidence = {confidence!r}: write a share such as 0.95")
+    require(0 <= successes <= n, f"successes = {successes!r} must be in [0, {n}]")
+    if n == 0:
+        return float("nan"), float("nan")
+    tail = (1 - confidence) / 2
+    low = stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
+    high = stats.beta.isf(tail, successes + 1, n - successes) if successes < n else 1.0
+    return float(low), float(high)
+
+
 def over_seeds(
     table: pd.DataFrame, by: Sequence[str], value: str, confidence: float = 0.95
 ) -> pd.DataFrame:

@@ -3,9 +3,10 @@
 from .experiment import Experiment, load_experiment
 from .results import Results
 from .run import run
-from .summary import summarise_runs
+from .summary import summarise_minima, summarise_runs
 from .train import TrainResult, train
 
 __all__ = [
-    "Experiment", "Results", "TrainResult", "load_experiment", "run", "summarise_runs", "train",
+    "Experiment", "Results", "TrainResult", "load_experiment", "run",
+    "summarise_minima", "summarise_runs", "train",
 ]  # fmt: skip

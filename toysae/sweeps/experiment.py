@@ -10,7 +10,10 @@ from typing import Annotated, Any
 import tyro
 
 from ..errors import ToysaeError, require, unknown
+from ..recovery.minima import AT_TRUTH, TRUTH
 from ..sae import INITS, KNOBS, SAESpec, make_spec, recipe_row
+from ..sae.decoders import Free, Normalised, UnitNorm
+from ..sae.frozen import Frozen
 from ..sae.l0_control import COEFFICIENTS, controlled
 from ..sae.loss_scale import CONVENTIONS, to_internal
 from ..study import Study
@@ -44,6 +47,9 @@ class Experiment:
         recipes: SAE recipes.
         inits: initialisations, or "recipe" for the recipe's own.
         ceiling: also start each recipe at the truth and train it: the ceiling of mmcs.
+        at_truth: also train each recipe with its decoder held at the truth (`init` "at-truth"),
+            where d_sae = n_features and the recipe does not hold its decoder to something else:
+            what the objective costs there; see :mod:`toysae.recovery.minima`.
         sizes: d_sae / n_features.
         l1: the sparsity grid, in the convention below.
         l1_convention: whose coefficient `l1` is; see toysae.sae.loss_scale.
@@ -83,6 +89,7 @@ class Experiment:
     recipes: tuple[str, ...] = ("tied", "untied")
     inits: tuple[str, ...] = ("recipe",)
     ceiling: bool = True
+    at_truth: bool = False
     sizes: tuple[float, ...] = (1.0,)
     l1: tuple[float, ...] = (0.1,)
     l1_convention: str = "internal"
@@ -180,7 +187,8 @@ def cells(e: Experiment, worlds: Worlds | None = None) -> list[Cell]:
         if dial not in fields_of:
             raise unknown(f"dial of worlds {', '.join(e.worlds)}", dial, fields_of)
     worlds = worlds or worlds_of(e)
-    inits = [*e.inits, *(["truth"] if e.ceiling and "truth" not in e.inits else [])]
+    inits = [*e.inits, *([TRUTH] if e.ceiling and TRUTH not in e.inits else [])]
+    inits += [AT_TRUTH] if e.at_truth else []
     found = {}
     for world in e.worlds:
         if world not in WORLDS:
@@ -190,14 +198,23 @@ def cells(e: Experiment, worlds: Worlds | None = None) -> list[Cell]:
                 for init in inits:
                     for size in e.sizes:
                         cell = _cell(e, worlds, world, ratio, recipe, init, size)
-                        found[cell.slug] = cell
+                        if init != AT_TRUTH or _can_be_held(cell):
+                            found[cell.slug] = cell
+    held = any(cell.init == AT_TRUTH for cell in found.values())
+    require(held or not e.at_truth, "at_truth: no decoder can be held at the truth: give size 1 "
+            "and a recipe that does not hold its own")  # fmt: skip
     return list(found.values())
+
+
+def _can_be_held(cell: Cell) -> bool:
+    own = make_spec(cell.recipe, cell.spec.d_in, cell.spec.d_sae).decoder
+    return cell.spec.d_sae == cell.n_features and isinstance(own, Free | UnitNorm | Normalised)
 
 
 def _cell(
     e: Experiment, worlds: Worlds, world: str, ratio: float, recipe: str, init: str, size: float
 ) -> Cell:
-    if init not in INITS and init != "recipe":
+    if init not in INITS and init not in ("recipe", AT_TRUTH):
         raise unknown("init", init, [*INITS, "recipe"])
     recipe_row(recipe)
     known, sized = world_fields(world), {}
@@ -212,7 +229,11 @@ def _cell(
         made = worlds(world, chosen)
         d_in, n_features = made.d_in, made.n_features
     d_sae = max(round(size * n_features), 1)
-    spec = make_spec(recipe, d_in, d_sae, None if init == "recipe" else init)
+    named = {"recipe": None, AT_TRUTH: TRUTH}.get(init, init)
+    spec = make_spec(recipe, d_in, d_sae, named)
+    if init == AT_TRUTH:
+        decoder = Frozen(spec.decoder.bias, spec.decoder.bias_start)
+        spec = replace(spec, decoder=decoder, resample=None)  # resampling would move rows
     if e.match_l0:
         spec = replace(spec, penalty=controlled(spec.penalty) or spec.penalty)
     knob = next((hyper for hyper in KNOBS if hyper in spec.hypers()), "")

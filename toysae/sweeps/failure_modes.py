@@ -55,10 +55,9 @@ def empty_looks(sae: SAE, world: World, records: Records) -> Looks:
 
 
 def look(looks: Looks, sae: SAE, batch: Batch, z: Array, key: PRNGKeyArray) -> Looks:
-    """With one more batch; `key` is of the whole sample."""
+    """With one more batch, of this key."""
     ablations, pairs = looks
-    own = jax.random.fold_in(named_key(key, "ablation"), ablations.n.sum())
-    ablations = add_ablations(ablations, sae, own, batch.x)
+    ablations = add_ablations(ablations, sae, named_key(key, "ablation"), batch.x)
     return ablations, None if pairs is None else add_pairs(pairs, batch, z)
 
 
@@ -141,7 +140,7 @@ def _repaired(
 def _repair_pass(
     start: Repairs, sae: SAE, world: World, key: PRNGKeyArray, n_batches: Array, batch_size: int
 ) -> Repairs:
-    def add(seen, batch):
+    def add(seen, batch, _):
         return add_repairs(seen, batch, sae.encode(batch.x))
 
     return over_samples(add, start, world, key, n_batches, batch_size)[0]

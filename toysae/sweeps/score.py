@@ -201,7 +201,7 @@ def _evaluate(
     n_batches: Int[Array, ""],
     batch_size: int,
 ):
-    def add(carry, batch):
+    def add(carry, batch, key):
         totals, ratio, seen, looks = carry
         f = sae(batch.x)
         return (

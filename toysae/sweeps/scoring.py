@@ -24,36 +24,41 @@ from ..recovery import (
     steps_to,
     summarise,
 )
-from ..sae import SAE
+from ..sae import SAE, SAESpec
 from ..training import Group, Trained
-from ..training.state import keys_of
+from ..training.state import keys_of, training_loss, training_pass
 from ..worlds import Batch, World
 
 _ORACLE_SAMPLES = 1024
 
 
 def over_samples(
-    add: Callable[[Any, Batch], Any],
+    add: Callable[[Any, Batch, PRNGKeyArray], Any],
     start: Any,
     world: World,
     key: PRNGKeyArray,
     n_batches: Int[Array, ""] | int,
     batch_size: int,
 ) -> tuple[Any, Float[Array, ""]]:
-    """Folds fresh samples of a world into `start`; and their mean active features, `true_l0`."""
+    """Folds fresh samples of a world into `start`; and their mean active features, `true_l0`.
+
+    `add` takes what there is so far, a batch, and the key that it was drawn with.
+    """
 
     def body(step, carry):
         value, true_l0 = carry
-        batch = world.sample(jax.random.fold_in(key, step), batch_size)
+        batch_key = jax.random.fold_in(key, step)
+        batch = world.sample(batch_key, batch_size)
         l0 = batch.feature_counts().sum() / batch_size
-        return add(value, batch), true_l0 + (l0 - true_l0) / (step + 1)
+        return add(value, batch, batch_key), true_l0 + (l0 - true_l0) / (step + 1)
 
     return jax.lax.fori_loop(0, n_batches, body, (start, jnp.float32(0)))
 
 
-@partial(jax.jit, static_argnames="batch_size")
+@partial(jax.jit, static_argnames=("spec", "batch_size"))
 def evaluate_all(
     saes: SAE,
+    spec: SAESpec,
     worlds: World,
     world_seeds: Int[Array, " n_worlds"],
     n_batches: Int[Array, ""],
@@ -61,7 +66,8 @@ def evaluate_all(
 ) -> dict[str, Array]:
     """Scores over fresh samples at fixed memory, leading axes `[n_worlds, n_members]`.
 
-    Besides what :func:`toysae.recovery.summarise` gives: `true_l0`, the world's mean active
+    Besides what :func:`toysae.recovery.summarise` gives: `eval_loss`, what training by `spec`
+    minimises, at its end and in batches of its size; and `true_l0`, the world's mean active
     features a sample, over the same samples and so the same for all members of a world.
     """
     keys = keys_of(world_seeds, "evaluation")
@@ -70,19 +76,27 @@ def evaluate_all(
     def in_world(world, key, saes):
         n_members = saes.W_dec.shape[0]
 
-        def add(totals, batch):
-            def one(totals, sae):
+        def add(carry, batch, key):
+            def one(carry, sae):
+                totals, mean_loss = carry
+                run, h = sae.run, sae.hypers
                 f = sae(batch.x)
-                return add_batch(totals, batch.x, f.x_hat, f.z)
+                # The same pass, where training has no other: XLA then encodes once.
+                trains = training_pass(spec, sae.weights, run, h, key, batch.x)
+                loss = training_loss(spec, trains, run, h, key)
+                totals = add_batch(totals, batch.x, f.x_hat, f.z)
+                share = batch_size / totals.n_samples
+                return totals, mean_loss + share * (loss - mean_loss)
 
-            return jax.vmap(one)(totals, saes)
+            return jax.vmap(one)(carry, saes)
 
         empty = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (n_members, *leaf.shape)), empty_totals(d_in, d_sae)
+            lambda leaf: jnp.broadcast_to(leaf, (n_members, *leaf.shape)),
+            (empty_totals(d_in, d_sae), jnp.float32(0)),
         )
-        totals, true_l0 = over_samples(add, empty, world, key, n_batches, batch_size)
-        scores = jax.vmap(summarise)(totals)
-        return {**scores, "true_l0": jnp.broadcast_to(true_l0, (n_members,))}
+        (totals, loss), true_l0 = over_samples(add, empty, world, key, n_batches, batch_size)
+        true_l0 = jnp.broadcast_to(true_l0, (n_members,))
+        return {**jax.vmap(summarise)(totals), "eval_loss": loss, "true_l0": true_l0}
 
     return jax.vmap(in_world)(worlds, keys, saes)
 
@@ -138,6 +152,7 @@ def score_group(
     scores = jax.device_get(
         evaluate_all(
             trained.saes,
+            group.spec.once_started(),
             group.worlds,
             group.world_seeds,
             jnp.int32(n_batches),

@@ -1,8 +1,10 @@
-"""The table that a run prints: each arm at its best L1, with interval, floor and ceiling."""
+"""The tables that a run prints: each arm at its best L1, with interval, floor and ceiling; and
+whether what it missed is the objective's fault or the optimiser's."""
 
 import pandas as pd
 
-from ..recovery import best_coefficient, student_t
+from ..recovery import bad_minima, best_coefficient, student_t, verdicts
+from ..recovery.minima import AT_TRUTH, TRUTH
 
 _BY = ["world", "ratio", "n_features", "d_in", "d_sae", "recipe", "init"]
 _SHOWN = {
@@ -20,29 +22,57 @@ def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
 
     The L1 of each world seed is chosen on the other seeds, among those whose L0 is within a
     factor of 2 of the truth; an arm without one is marked "no L0 match". `init` "truth" is the
-    ceiling: started at the true features, then trained.
+    ceiling: started at the true features, then trained; with "at-truth" the decoder was held
+    there.
     """
     best = best_coefficient(table, _BY)
     lines = []
     for _, rows in best.groupby(_BY, sort=True):
-        first = rows.iloc[0]
         kept = rows[~rows["diverged"].astype(bool)]
-        line = {
-            "world": first["world"],
-            "d_in": first["d_in"],
-            "ratio": f"{first['ratio']:g}",
-            "size": f"{first['d_sae'] / first['n_features']:g}",
-            "SAE": f"{first['recipe']}, {first['init']}",
-            "L1": " ".join(f"{v:.3g}" for v in sorted(rows["l1"].unique())),
-        }
+        line = _head(rows)
         for column, (title, digits) in _SHOWN.items():
             interval = student_t(kept.groupby("world_seed")[column].mean().to_numpy())
             line[title] = format(interval, digits)
         line["true l0"] = f"{rows['true_l0'].mean():.2f}"
-        line["floor"] = f"{first['floor']:.3f}"
+        line["floor"] = f"{rows['floor'].iloc[0]:.3f}"
         line["note"] = _note(rows, table)
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def summarise_minima(table: pd.DataFrame) -> pd.DataFrame:
+    """One line an arm at its best L1: the share of world seeds with each verdict, see
+    :mod:`toysae.recovery.minima`. No line where no arm has a truth beside it.
+    """
+    table = table.reset_index(drop=True)
+    if not table["init"].isin([TRUTH, AT_TRUTH]).any():
+        return pd.DataFrame()
+    judged = verdicts(table)
+    best = judged.loc[judged.index.intersection(best_coefficient(table, _BY).index)]
+    lines = []
+    for _, rows in best[best["verdict"].notna()].groupby(_BY, sort=True):
+        line = _head(rows)
+        shares = bad_minima(rows, []).itertuples()
+        line |= {s.verdict: f"{s.share:.2f} [{s.low:.2f}, {s.high:.2f}]" for s in shares}
+        worlds = rows.groupby("world_seed")[["loss_gap", "left_truth"]].mean()
+        line["loss over the truth's, %"] = format(student_t(100 * worlds["loss_gap"]), ".1f")
+        line["truth left"] = f"{worlds['left_truth'].mean():.2f}"
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _head(rows: pd.DataFrame) -> dict[str, object]:
+    """What a line begins with: the world, the sizes, the arm and its L1."""
+    first = rows.iloc[0]
+    init = "held at the truth" if first["init"] == AT_TRUTH else first["init"]
+    return {
+        "world": first["world"],
+        "d_in": first["d_in"],
+        "ratio": f"{first['ratio']:g}",
+        "size": f"{first['d_sae'] / first['n_features']:g}",
+        "SAE": f"{first['recipe']}, {init}",
+        "L1": " ".join(f"{v:.3g}" for v in sorted(rows["l1"].unique())),
+    }
 
 
 def _note(rows: pd.DataFrame, table: pd.DataFrame) -> str:

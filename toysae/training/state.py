@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from ..keys import named_key, seed_key
 from ..sae import (
+    Forward,
     Hypers,
     InitData,
     Params,
@@ -20,6 +21,7 @@ from ..sae import (
     init_stats,
     resolve,
 )
+from ..sae.part import Weights
 from ..sae.running import next_stats
 from ..worlds import World
 from .optimiser import adam, clipped, learning_rate
@@ -73,15 +75,28 @@ def member_key(world_seed: Int[Array, ""], sae_seed: Int[Array, ""]) -> PRNGKeyA
     return jax.random.fold_in(seed_key(sae_seed, "sae"), world_seed)
 
 
+def training_pass(
+    spec: SAESpec, weights: Weights, run: Stats, h: Hypers, key: PRNGKeyArray, x: Array
+) -> Forward:
+    """The pass that training looks at: of x as the objective corrupts it, with the clean x as
+    target, for penalties that reconstruct too."""
+    seen = spec.objective.corrupt(key, x, h)
+    return replace(forward(spec, weights, run, h, seen), x=x)
+
+
+def training_loss(
+    spec: SAESpec, f: Forward, run: Stats, h: Hypers, key: PRNGKeyArray
+) -> Float[Array, ""]:
+    """What training minimises on one batch, penalties included."""
+    return spec.objective.loss(key, f.x, f, h) + spec.penalty.cost(f, run, h)
+
+
 def member_loss(
     spec: SAESpec, params: Params, run: Stats, h: Hypers, key: PRNGKeyArray, x: Array
 ) -> tuple[Array, Stats]:
     """The loss of one member on one batch, and its next running statistics."""
-    seen = spec.objective.corrupt(key, x, h)
-    # Penalties that reconstruct have the clean x as their target, as the objective has.
-    f = replace(forward(spec, resolve(spec, params), run, h, seen), x=x)
-    loss = spec.objective.loss(key, x, f, h) + spec.penalty.cost(f, run, h)
-    return loss, next_stats(spec.stats(), f, run, h)
+    f = training_pass(spec, resolve(spec, params), run, h, key, x)
+    return training_loss(spec, f, run, h, key), next_stats(spec.stats(), f, run, h)
 
 
 def member_step(

@@ -63,7 +63,7 @@ SCORES = {
     "max_abs_cos": "largest |cos| of decoder rows",
 }
 DETECTORS = {
-    "enc_dec": "1 − encoder–decoder cosine",
+    "enc_dec": "1 − encoder–decoder cosine of both",
     "decoder": "cosine of decoder rows",
     "weights": "decoders lean together, encoders apart",
     "activations": "what the SAE leaves of the input",
@@ -141,7 +141,7 @@ def detectors(sae: SAE, scored: Scored, x: jnp.ndarray) -> pd.DataFrame:
             taken |= {(one, other), (other, one)}
     return pd.DataFrame(
         {
-            "enc_dec": 1 - np.minimum(aligned[i], aligned[j]),
+            "enc_dec": 1 - np.maximum(aligned[i], aligned[j]),
             "decoder": lean[i, j],
             "weights": sign[i, j],
             "activations": unseen,

@@ -135,7 +135,7 @@ def _of_size(o: Options, group: Group) -> Sized:
     trained = train_group(group, o.n_steps, recovery_probe, 1)
     saes, n_batches = trained.saes, jnp.int32(-(-o.n_eval // 1024))
     spec, seeds = group.spec.once_started(), group.world_seeds
-    scores = jax.device_get(evaluate_all(saes, spec, group.worlds, seeds, n_batches, 1024))
+    scores, _ = jax.device_get(evaluate_all(saes, spec, group.worlds, seeds, n_batches, 1024))
     found = np.asarray(_found(group.worlds.target, saes.W_dec))
     alive = np.asarray(scores["firing_freq"]) > 0
 

@@ -49,6 +49,9 @@ def fake(
                 arrays |= {"mcs": np.zeros((len(runs), n)), "curve_steps": steps}
                 arrays["feature_freq"] = np.tile(freq, (len(runs), 1))
                 arrays["firings_seen"] = arrays["feature_freq"] * N_STEPS * 256
+                shape = (len(runs), n)
+                arrays["feature_magnitude"] = rng.uniform(0.2, 1, shape)
+                arrays["feature_nn_cos"] = rng.uniform(0.1, 0.6, shape)
                 for r, ((recipe, init), seed, l1) in enumerate(runs):
                     off = abs(np.log10(l1 / 0.1))
                     good = np.exp(-off) / (1 + 0.15 * ratio * (recipe == "tied"))
@@ -204,3 +207,73 @@ def test_the_zoo_shows_the_point_nearest_the_true_l0_not_the_best(results):
 def test_zoo_histograms_hold_every_feature_once(results):
     _, frame = FIGURES["mcs_by_recipe"](results)
     np.testing.assert_allclose(frame.groupby(["case", "arm"])["share"].sum(), 1)
+
+
+def test_frontier_points_are_means_over_seeds_beside_the_oracles():
+    res = fake(ratios=(1, 2), seeds=3)
+    table = pd.DataFrame(
+        {
+            "world": "spikes", "n_features": [D_IN, D_IN, 5 * D_IN], "d_in": D_IN,
+            "method": "truth-fista", "value": [0.1, 0.2, 0.1], "l0": [4.0, 2.0, 1.0],
+            "ev": [0.9, 0.8, 0.1], "mmcs": 1.0, "mcs_above_0.9": 1.0,
+        }
+    )  # fmt: skip
+
+    class WithOracles(FakeResults):
+        def ceilings(self):
+            return table
+
+    _, frame = FIGURES["frontier"](WithOracles(res.table, res.groups))
+    oracle = frame[frame["init"] == "oracle"]
+    assert list(oracle["case"]) == ["spikes, ratio 1"] * 2 and list(oracle["ev"]) == [0.9, 0.8]
+    one = res.table[(res.table["recipe"] == "untied") & (res.table["ratio"] == 2)]
+    one = one[(one["l1"] == 0.1) & (one["init"] == "random")]
+    keys = {"case": "spikes, ratio 2", "recipe": "untied", "init": "random", "l1": 0.1}
+    point = frame[(frame[list(keys)] == list(keys.values())).all(axis=1)].iloc[0]
+    for score in ("mmcs", "mcs_above_0.9", "l0"):
+        assert np.isclose(point[score], one[score].mean())
+    assert np.isclose(point["mmcs_half_width"], 4.302653 * one["mmcs"].std(ddof=1) / np.sqrt(3))
+    without = FIGURES["frontier"](res)[1]
+    pd.testing.assert_frame_equal(frame[frame["init"] != "oracle"], without, check_dtype=False)
+
+
+def surface_results(vary: bool):
+    """One arm whose features are found by a known surface: frequency and cosine, not magnitude."""
+    res = fake(ratios=(8,), seeds=4, l1s=(0.1,), arms=ARMS[2:3])
+    rng = np.random.default_rng(1)
+    (arrays,) = res.groups.values()
+    shape = arrays["mcs"].shape
+    arrays["feature_freq"] = 10.0 ** rng.uniform(-4, -1, shape)
+    arrays["feature_magnitude"] = 10.0 ** (rng.uniform(-1, 0, shape) * vary)
+    arrays["feature_nn_cos"] = rng.uniform(0.1, 0.6, shape)
+    margin = 3 * (np.log10(arrays["feature_freq"]) + 2.5) - 8 * (arrays["feature_nn_cos"] - 0.35)
+    found = rng.random(shape) < 1 / (1 + np.exp(-margin))
+    arrays["mcs"] = np.where(found, 0.95, 0.5)
+    return res
+
+
+@pytest.mark.parametrize("vary", [True, False])
+def test_the_surface_finds_what_decides(vary):
+    res = surface_results(vary)
+    fig, frame = FIGURES["recovery_surface"](res)
+    by_term = frame.set_index("term")
+    assert len(frame) == 3 + vary and (frame["n_worlds"] == 4).all()
+    assert not frame["separated"].any()
+    true = {"log10 frequency": 3, "nearest neighbour's cosine": -8, "log10 magnitude": 0}
+    for term, slope in list(true.items())[: 2 + vary]:
+        row = by_term.loc[term]
+        # 1,024 features: a standard error of about 0.13 per standard deviation of a term.
+        assert row["coefficient"] == pytest.approx(slope * row["sd"], abs=0.5), term
+        assert 0 < row["half_width"] < 2
+    panels = [ax for ax in fig.axes if ax.collections and ax.get_xscale() == "log"]
+    assert len(panels) == (3 if vary else 1)
+    drawn = sum(len(ax.collections[0].get_offsets()) for ax in panels)
+    assert drawn == frame["n"].iloc[0] == res.groups["spikes-8-1.0"]["mcs"].size
+
+
+def test_a_surface_needs_its_arrays():
+    res = surface_results(True)
+    for arrays in res.groups.values():
+        del arrays["feature_nn_cos"]
+    with pytest.raises(ToysaeError, match="no feature_nn_cos: .*--fresh"):
+        FIGURES["recovery_surface"](res)

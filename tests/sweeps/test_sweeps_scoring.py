@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toysae import make_spec, make_world
+from toysae import make_spec, make_world, train
 from toysae.keys import named_key, seed_key
 from toysae.sae import SAE
 from toysae.sae.part import Weights
 from toysae.sweeps.members import make_group
 from toysae.sweeps.score import score_sae
 from toysae.sweeps.scoring import oracle_columns, truth_columns
-from toysae.worlds import sample
+from toysae.worlds import assemble, sample
 
 
 def evaluation_counts(world, seed, n_batches, batch_size):
@@ -59,3 +59,27 @@ def test_the_oracle_knows_the_bias_of_the_world():
     for column in ("truth_fista_ev", "truth_fista_l0"):
         np.testing.assert_allclose(tables[1][column], tables[0][column], rtol=1e-4)
     assert tables[0]["truth_fista_ev"][0] > 0.8
+
+
+def test_magnitudes_and_neighbours_are_of_the_world():
+    world = make_world("sphere", 0, d_in=6, n_features=10, l0=1.5, asymmetry=0.5)
+    seeds = {"sae_seeds": (0, 1), "n_steps": 1, "n_eval": 2048, "curve_points": 1, "quiet": True}
+    arrays = train(world, "untied", l1_coeff=0.1, data_seed=3, **seeds).arrays
+    key = named_key(seed_key(3, "data"), "evaluation")
+    batches = [sample(world, jax.random.fold_in(key, i), 256).feature_acts for i in range(8)]
+    acts = np.concatenate(batches).astype(np.float64)
+    rows = np.asarray(world.rows, np.float64)
+    expected = acts.sum(0) / (acts != 0).sum(0) * np.linalg.norm(rows, axis=1)
+    cos = np.asarray(world.directions, np.float64) @ np.asarray(world.directions, np.float64).T
+    np.fill_diagonal(cos, -1)
+    for member in range(2):
+        np.testing.assert_allclose(arrays["feature_magnitude"][member], expected, rtol=1e-4)
+        np.testing.assert_allclose(arrays["feature_nn_cos"][member], cos.max(1), atol=1e-5)
+    assert expected.std() > 0.05 and abs(np.linalg.norm(rows, axis=1) - 1).max() > 0.05
+
+
+def test_a_feature_that_never_fired_has_no_magnitude():
+    world = assemble(np.eye(3), np.array([0.5, 0.0, 0.5]))
+    result = train(world, "untied", l1_coeff=0.1, n_steps=1, n_eval=256, curve_points=1, quiet=True)
+    magnitude = result.arrays["feature_magnitude"][0]
+    assert np.isnan(magnitude[1]) and np.isfinite(magnitude[[0, 2]]).all()

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from toysae.errors import unknown
 from toysae.plotting.curves import learning_curves
 from toysae.plotting.frequency import mcs_by_frequency
+from toysae.plotting.frontier import frontier
 from toysae.plotting.heatmap import l1_by_size
 from toysae.plotting.histograms import mcs_histograms
 from toysae.plotting.init_curves import curves_by_init
@@ -19,6 +20,7 @@ from toysae.plotting.ratio import mmcs_by_ratio
 from toysae.plotting.rows import Results
 from toysae.plotting.steps import steps_to_threshold
 from toysae.plotting.style import save
+from toysae.plotting.surface import recovery_surface
 from toysae.plotting.zoo import mcs_by_recipe, recovery_by_l0, scores_by_recipe
 
 FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
@@ -32,6 +34,8 @@ FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
     "scores_by_recipe": scores_by_recipe,
     "mcs_by_recipe": mcs_by_recipe,
     "recovery_by_l0": recovery_by_l0,
+    "frontier": frontier,
+    "recovery_surface": recovery_surface,
 }
 
 

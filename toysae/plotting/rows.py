@@ -38,6 +38,13 @@ class Results(Protocol):
     def arrays(self, group: str, /) -> dict[str, np.ndarray]: ...
 
 
+@runtime_checkable
+class WithCeilings(Results, Protocol):
+    """Results that can say what their worlds allow, see :mod:`toysae.sweeps.curves`."""
+
+    def ceilings(self) -> pd.DataFrame: ...
+
+
 def members(results: Results) -> tuple[pd.DataFrame, str]:
     """The table with `size`, `case` and `l0_ratio` added, and the name of the column axis."""
     table = results.table.copy()

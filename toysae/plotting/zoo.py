@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from toysae.plotting import style as st
+from toysae.plotting.frontier import l0_axis, l0_curve, l0_limits
 from toysae.plotting.rows import (
     CELL,
     Results,
@@ -120,21 +121,14 @@ def recovery_by_l0(results: Results) -> tuple[Figure, pd.DataFrame]:
         fig, axes = st.canvas(-(-len(order) // columns), columns, (1.3, 1.05))
         for ax in axes.flat[len(order) :]:
             ax.set_axis_off()
-        seen = frame["l0"][frame["l0"] > 0].astype(float)
-        limits = (seen.min() / 1.2, seen.max() * 1.2) if len(seen) else (1, 2)
         for ax, arm in zip(axes.flat, order, strict=False):
             for i, case in enumerate(cases):
                 part = frame[(frame["case"] == case) & (frame["arm"] == arm)]
-                part = part[part["l0"] > 0].sort_values("l0")
-                error = np.nan_to_num(part["mcc_half_width"].to_numpy(float))
                 look = {"color": st.OKABE_ITO[i], "marker": st.MARKERS[i], "label": case}
-                ax.errorbar(part["l0"], part["mcc"], yerr=error, elinewidth=0.8, **look)
-            ax.axvline(table["true_l0"].mean(), **st.FLOOR, label="true L0")
-            ax.set_xscale("log", base=2)
-            ax.set_xlim(*limits)
+                l0_curve(ax, part, "mcc", look)
+            l0_axis(ax, l0_limits(frame), float(table["true_l0"].mean()))
             ax.set_ylim(-0.03, 1.05)
             ax.set_title(arm, fontsize=6.5)
-            ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
             inner = ax.get_subplotspec()
             ax.set_xlabel("L0" if inner.rowspan.stop * columns >= len(order) else "")
             ax.set_ylabel("mcc" if inner.is_first_col() else "")

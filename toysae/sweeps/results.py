@@ -5,6 +5,7 @@ table.csv                one row for each SAE
 groups/<group>.csv       its rows; written last, so it marks the group as finished
 groups/<group>.npz       arrays by row: MCS of every feature, curves, firings
 groups/<group>.safetensors   weights, if kept
+ceilings.csv             oracle curves of its worlds, once a figure asked for them
 """
 
 import json
@@ -23,6 +24,8 @@ from safetensors.numpy import load_file, save_file
 
 from ..disk import write
 from ..errors import ToysaeError, require, unknown
+from .curves import oracle_curves
+from .experiment import Experiment
 
 
 class Results:
@@ -84,6 +87,20 @@ class Results:
         require(file.exists(), f"group {group!r} was run without its weights: use --save-params")
         return load_file(file)
 
+    def ceilings(self) -> pd.DataFrame:
+        """The oracle curves of the worlds, see :func:`toysae.sweeps.curves.oracle_curves`: made
+        from the settings the first time, then kept.
+
+        Raises:
+            ToysaeError: there are no results.
+        """
+        file = self.path / "ceilings.csv"
+        if not file.exists():
+            require(self.config is not None, f"{self.path} holds no results")
+            table = oracle_curves(experiment_of(self.config or {}))
+            write(file, lambda path: table.to_csv(path, index=False))
+        return pd.read_csv(file)
+
     def _require_group(self, group: str) -> None:
         if group not in self.groups:
             raise unknown("group", group, self.groups)
@@ -131,6 +148,15 @@ class Results:
     def save_table(self) -> None:
         """Writes the whole table beside the groups."""
         write(self.path / "table.csv", lambda p: self.table.to_csv(p, index=False))
+
+
+def experiment_of(config: dict[str, Any]) -> Experiment:
+    """The experiment whose settings a configuration holds."""
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in config["experiment"].items()
+    }
+    return Experiment(config["question"], **settings)
 
 
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -28,6 +28,7 @@ from ..sae import SAE, SAESpec
 from ..training import Group, Trained
 from ..training.state import keys_of, training_loss, training_pass
 from ..worlds import Batch, World
+from ..worlds.dictionaries import nearest_cosines
 
 _ORACLE_SAMPLES = 1024
 
@@ -63,12 +64,14 @@ def evaluate_all(
     world_seeds: Int[Array, " n_worlds"],
     n_batches: Int[Array, ""],
     batch_size: int,
-) -> dict[str, Array]:
+) -> tuple[dict[str, Array], Float[Array, "n_worlds n_features"]]:
     """Scores over fresh samples at fixed memory, leading axes `[n_worlds, n_members]`.
 
-    Besides what :func:`toysae.recovery.summarise` gives: `eval_loss`, what training by `spec`
-    minimises, at its end and in batches of its size; and `true_l0`, the world's mean active
-    features a sample, over the same samples and so the same for all members of a world.
+    Returns:
+        What :func:`toysae.recovery.summarise` gives; `eval_loss`, what training by `spec`
+        minimises, at its end and in batches of its size; and `true_l0`, the world's mean active
+        features a sample, over the same samples and so the same for all members of a world.
+        Beside it the mean length that each feature adds to x when it is on; NaN if it never was.
     """
     keys = keys_of(world_seeds, "evaluation")
     d_sae, d_in = saes.W_dec.shape[-2:]
@@ -77,8 +80,10 @@ def evaluate_all(
         n_members = saes.W_dec.shape[0]
 
         def add(carry, batch, key):
-            def one(carry, sae):
-                totals, mean_loss = carry
+            members, n_on, mean_size = carry
+
+            def one(member, sae):
+                totals, mean_loss = member
                 run, h = sae.run, sae.hypers
                 f = sae(batch.x)
                 # The same pass, where training has no other: XLA then encodes once.
@@ -88,15 +93,24 @@ def evaluate_all(
                 share = batch_size / totals.n_samples
                 return totals, mean_loss + share * (loss - mean_loss)
 
-            return jax.vmap(one)(carry, saes)
+            new = batch.feature_counts()
+            n_on = n_on + new
+            excess = batch.feature_sizes() - new * mean_size
+            return jax.vmap(one)(members, saes), n_on, mean_size + excess / jnp.maximum(n_on, 1)
 
         empty = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (n_members, *leaf.shape)),
             (empty_totals(d_in, d_sae), jnp.float32(0)),
         )
-        (totals, loss), true_l0 = over_samples(add, empty, world, key, n_batches, batch_size)
+        never = jnp.zeros(world.n_features, jnp.int32)
+        start = empty, never, jnp.zeros(world.n_features)
+        ((totals, loss), n_on, mean_size), true_l0 = over_samples(
+            add, start, world, key, n_batches, batch_size
+        )
+        length = mean_size * jnp.sqrt(jnp.sum(world.rows**2, axis=-1))
         true_l0 = jnp.broadcast_to(true_l0, (n_members,))
-        return {**jax.vmap(summarise)(totals), "eval_loss": loss, "true_l0": true_l0}
+        scores = {**jax.vmap(summarise)(totals), "eval_loss": loss, "true_l0": true_l0}
+        return scores, jnp.where(n_on > 0, length, jnp.nan)
 
     return jax.vmap(in_world)(worlds, keys, saes)
 
@@ -144,12 +158,14 @@ def score_group(
 
     Returns:
         A table, one row an SAE in [world, member] order, and arrays whose leading axis is
-        those rows: `mcs`, `feature_freq`, `firings_seen` `[rows, n_features]`, `latent_freq`
-        `[rows, d_sae]`, `curve_<name>` `[rows, points]`; and `curve_steps` `[points]`.
+        those rows: `mcs`, `feature_freq`, `firings_seen`, `feature_magnitude` (mean length added
+        to x when on), `feature_nn_cos` (largest signed cosine to another feature)
+        `[rows, n_features]`, `latent_freq` `[rows, d_sae]`, `curve_<name>` `[rows, points]`; and
+        `curve_steps` `[points]`.
     """
     n_worlds, n_members = trained.diverged.shape
     n_batches = -(-n_eval // group.batch_size)
-    scores = jax.device_get(
+    scores, magnitude = jax.device_get(
         evaluate_all(
             trained.saes,
             group.spec.once_started(),
@@ -170,6 +186,8 @@ def score_group(
         "mcs": cos.max(2),
         "feature_freq": firings / max(samples, 1),
         "firings_seen": firings,
+        "feature_magnitude": np.repeat(magnitude, n_members, axis=0),
+        "feature_nn_cos": np.repeat(_nearest(group.worlds), n_members, axis=0),
         "latent_freq": _rows(scores.pop("firing_freq")),
         "curve_steps": trained.curve_steps,
         **{f"curve_{name}": _rows(curve) for name, curve in trained.curves.items()},
@@ -200,6 +218,11 @@ def score_group(
     if "l1_coeff" in group.hypers:
         table = table.merge(oracle_columns(group), on=["world_seed", "l1_coeff"], how="left")
     return table, arrays
+
+
+def _nearest(worlds: World) -> np.ndarray:
+    """Each feature's largest signed cosine to another, `[n_worlds, n_features]`; NaN for one."""
+    return np.stack([nearest_cosines(rows) for rows in np.asarray(worlds.target, np.float32)])
 
 
 def _rows(values: np.ndarray) -> np.ndarray:

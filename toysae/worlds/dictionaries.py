@@ -104,6 +104,17 @@ def cosine_blocks(
         yield some, directions[some] @ directions.T
 
 
+def nearest_cosines(directions: Float[np.ndarray, "n d_in"]) -> Float[np.ndarray, " n"]:
+    """Each unit row's largest signed cosine to another row; NaN for a lone one."""
+    if len(directions) < 2:
+        return np.full(len(directions), np.nan, np.float32)
+    nearest = []
+    for some, cos in cosine_blocks(directions, np.arange(len(directions))):
+        cos[np.arange(len(some)), some] = -np.inf
+        nearest.append(cos.max(1))
+    return np.concatenate(nearest)
+
+
 @partial(jax.jit, static_argnames="n_steps")
 def _spread(rows: Array, n_steps: int) -> Array:
     adam = optax.adam(optax.cosine_decay_schedule(0.02, n_steps))

@@ -51,6 +51,12 @@ class Batch:
         counts = jnp.zeros(self.n_features, jnp.int32)
         return counts.at[self.indices].add((self.values != 0).astype(jnp.int32))
 
+    def feature_sizes(self) -> Float[Array, " n_features"]:
+        """Sum over the samples of the absolute value of each feature's coefficient."""
+        if self.n_features <= _DENSE_FEATURES:
+            return jnp.abs(self.feature_acts).sum(0)
+        return jnp.zeros(self.n_features).at[self.indices].add(jnp.abs(self.values))
+
 
 @struct.dataclass
 class World:

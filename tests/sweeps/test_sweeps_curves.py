@@ -1,0 +1,34 @@
+"""Oracle curves of a results directory: from its own settings, made once."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from toysae import Experiment, Results, ToysaeError, make_world, run
+from toysae.sweeps import results as module
+from toysae.sweeps.ceilings import ceilings
+from toysae.sweeps.curves import ORACLES
+
+
+def test_they_are_of_the_worlds_that_were_run_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    dials = {"noise": 0.05}
+    experiment = Experiment(
+        question="?", d_in=6, ratios=(1, 1.5), l0=1.5, dials=dials, recipes=("tied", "topk"),
+        l1=(0.1,), k=(2.0,), world_seeds=2, ceiling=False, n_steps=3, n_eval=1024, curve_points=1,
+    )  # fmt: skip
+    results = run(experiment, tmp_path / "out", quiet=True)
+    table = Results.load(results.path).ceilings()
+    assert set(table["method"]) == set(ORACLES) and set(table["n_features"]) == {6, 9}
+    world = make_world("sphere", 0, d_in=6, n_features=9, l0=1.5, **dials)
+    expected = ceilings(world, n_samples=1024, methods=ORACLES, n_steps=3)
+    found = table[table["n_features"] == 9]
+    for column in ("value", "l0", "ev", "f1"):
+        np.testing.assert_allclose(found[column], expected[column], err_msg=column)
+    monkeypatch.setattr(module, "oracle_curves", None)  # kept: not made again
+    pd.testing.assert_frame_equal(results.ceilings(), table)
+
+
+def test_a_directory_without_results_has_none(tmp_path):
+    with pytest.raises(ToysaeError, match="holds no results"):
+        Results(tmp_path).ceilings()

@@ -13,6 +13,7 @@ from toysae.recovery import (
     mmcs_abs,
     mmcs_latents,
 )
+from toysae.recovery.mcs import EDGES, histogram
 
 
 def _random(n_features=7, d_sae=5, d_in=6, seed=0):
@@ -83,3 +84,11 @@ def test_enc_dec_cosines_are_of_matching_columns_and_rows():
     got = enc_dec_cosines(W_enc, W_dec)
     np.testing.assert_allclose(got, [1, 0.5**0.5, -1, 0], atol=1e-6)
     assert np.isnan(enc_dec_cosines(W_enc, W_dec.at[0, 0].set(jnp.nan))[0])
+
+
+def test_the_histogram_is_numpys_and_leaves_out_nan():
+    scores = np.float32([-0.3, 0.0, 0.4999, 0.5001, 0.9001, 0.9001, 0.99, 1.0, 1.0])
+    counts = np.asarray(histogram(jnp.append(scores, jnp.nan)))
+    expected, _ = np.histogram(scores.clip(0, 1), EDGES)
+    np.testing.assert_array_equal(counts, expected)
+    assert counts[[0, 36, 39]].tolist() == [2, 2, 3] and counts.sum() == len(scores)

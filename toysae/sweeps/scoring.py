@@ -145,7 +145,8 @@ def score_group(
     Returns:
         A table, one row an SAE in [world, member] order, and arrays whose leading axis is
         those rows: `mcs`, `feature_freq`, `firings_seen` `[rows, n_features]`, `latent_freq`
-        `[rows, d_sae]`, `curve_<name>` `[rows, points]`; and `curve_steps` `[points]`.
+        `[rows, d_sae]`, `curve_<name>` `[rows, points]`, `curve_mcs_hist` `[rows, bins, points]`
+        (counts of features); and `curve_steps` `[points]`.
     """
     n_worlds, n_members = trained.diverged.shape
     n_batches = -(-n_eval // group.batch_size)

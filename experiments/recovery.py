@@ -21,7 +21,7 @@ experiment = Experiment(
     firings_per_feature=40_000,
     lr=3e-3,
     lr_decay=0.3,
-    figures=("mcs_histograms", "mmcs_by_ratio", "learning_curves"),
+    figures=("mcs_histograms", "mmcs_by_ratio", "learning_curves", "mcs_over_training"),
     smoke={
         "d_in": 16, "ratios": (1, 2), "l1": (0.06, 0.25), "world_seeds": 2,
         "firings_per_feature": 1500, "n_eval": 4096, "curve_points": 8,

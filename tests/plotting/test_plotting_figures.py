@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from toysae.errors import ToysaeError
-from toysae.plotting import FIGURES, draw
+from toysae.plotting import FIGURES, draw, rows
 from toysae.plotting import style as st
 
 D_IN, N_STEPS = 32, 20_000
@@ -47,6 +47,7 @@ def fake(
                 freq = 0.2 * 0.98 ** np.arange(n) if ratio > 1 else np.full(n, 0.1)
                 arrays = {k: np.zeros((len(runs), len(steps))) for k in CURVES}
                 arrays |= {"mcs": np.zeros((len(runs), n)), "curve_steps": steps}
+                arrays["curve_mcs_hist"] = np.zeros((len(runs), 40, len(steps)), np.int32)
                 arrays["feature_freq"] = np.tile(freq, (len(runs), 1))
                 arrays["firings_seen"] = arrays["feature_freq"] * N_STEPS * 256
                 shape = (len(runs), n)
@@ -60,6 +61,7 @@ def fake(
                     mcs = np.where(init == "truth", 0.97, mcs)
                     arrays["mcs"][r] = mcs
                     rise = 1 - np.exp(-steps / 3000)
+                    arrays["curve_mcs_hist"][r] = hists(mcs, rise)
                     arrays["curve_mmcs"][r] = 0.35 + (mcs.mean() - 0.35) * rise
                     arrays["curve_l0"][r] = 5 * 4 ** (1 - rise) * (0.1 / l1) ** 0.8
                     arrays["curve_ev"][r] = 0.9 * rise
@@ -86,6 +88,12 @@ def fake(
                     )
                 groups[name] = arrays
     return FakeResults(pd.DataFrame(rows), groups)
+
+
+def hists(mcs, rise):
+    """[bins, points]: each feature's MCS rises from .35 to where it ends."""
+    moving = 0.35 + (mcs[:, None] - 0.35) * rise
+    return np.stack([np.histogram(m.clip(0, 1), 40, (0, 1))[0] for m in moving.T], 1)
 
 
 CURVES = ("curve_mmcs", "curve_l0", "curve_ev", "curve_loss")
@@ -121,6 +129,7 @@ def test_sparse_results_are_drawn(name, case, tmp_path):
     for arrays in res.groups.values():
         if case == "all diverged":
             arrays["mcs"][:] = np.nan
+            arrays["curve_mcs_hist"][:] = 0
         if case == "nan":
             arrays["mcs"][::3, 2:] = np.nan
             arrays["curve_ev"][:] = np.nan
@@ -277,3 +286,32 @@ def test_a_surface_needs_its_arrays():
         del arrays["feature_nn_cos"]
     with pytest.raises(ToysaeError, match="no feature_nn_cos: .*--fresh"):
         FIGURES["recovery_surface"](res)
+
+
+def test_histograms_over_training_are_those_of_the_arrays(results):
+    _, frame = FIGURES["mcs_over_training"](results)
+    t = results.table
+    chosen = t[(t["recipe"] == "tied") & (t["init"] == "random") & (t["ratio"] == 2)]
+    arrays = results.arrays(chosen["group"].iloc[0])
+    picked = chosen.loc[chosen["l1"] == 0.1, "row"].to_numpy()
+    here = frame[(frame["recipe"] == "tied") & (frame["init"] == "random") & (frame["ratio"] == 2)]
+    steps = sorted(here["step"].unique())
+    assert steps[0] == 0 and steps[-1] == N_STEPS and 8 <= len(steps) <= 10
+    np.testing.assert_allclose(here.groupby("step")["share"].sum(), 1)
+    for step in (0, steps[5], N_STEPS):
+        at = np.flatnonzero(arrays["curve_steps"] == step)[0]
+        counts = arrays["curve_mcs_hist"][picked, :, at].sum(0)
+        part = here[here["step"] == step]
+        full = np.flatnonzero(counts)
+        np.testing.assert_allclose(part["low"], full / 40)
+        np.testing.assert_allclose(part["share"], counts[full] / counts.sum())
+    assert len(here[here["step"] == 0]) == 1  # all features at .35
+
+
+def test_a_ceiling_held_at_the_truth_is_told_from_one_that_may_leave():
+    assert st.arm_label("tied", "at-truth") == "tied, held at the truth (ceiling)"
+    held, free = st.arm_style("tied", "at-truth"), st.arm_style("tied", "truth")
+    assert held["linestyle"] == free["linestyle"] == "--" and held["marker"] != free["marker"]
+    arms = [("tied", "at-truth"), ("tied", "truth"), ("tied", "zeros"), ("a", "truth")]
+    table = pd.DataFrame(arms, columns=["recipe", "init"])
+    assert rows.arms(table) == [arms[3], arms[2], arms[0], arms[1]]

@@ -14,6 +14,7 @@ from toysae.recovery import (
     mmcs_latents,
     polarisation,
 )
+from toysae.recovery.mcs import EDGES, histogram
 
 
 def _random(n_features=7, d_sae=5, d_in=6, seed=0):
@@ -97,3 +98,11 @@ def test_polarisation_of_the_two_kinds_of_a_middling_mean():
     assert np.isnan(polarisation(jnp.full(4, 0.1), 0.2)) and np.isnan(
         polarisation(jnp.ones(4), 0.2)
     )
+
+
+def test_the_histogram_is_numpys_and_leaves_out_nan():
+    scores = np.float32([-0.3, 0.0, 0.4999, 0.5001, 0.9001, 0.9001, 0.99, 1.0, 1.0])
+    counts = np.asarray(histogram(jnp.append(scores, jnp.nan)))
+    expected, _ = np.histogram(scores.clip(0, 1), EDGES)
+    np.testing.assert_array_equal(counts, expected)
+    assert counts[[0, 36, 39]].tolist() == [2, 2, 3] and counts.sum() == len(scores)

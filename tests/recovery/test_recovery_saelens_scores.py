@@ -1,12 +1,15 @@
 """SAELens' definitions: against NumPy, a case worked by hand, and SAELens itself."""
 
+import json
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from toysae import make_world, train
+from toysae import make_spec, make_world, train
 from toysae.interop import to_saelens
 from toysae.keys import named_key, seed_key
 from toysae.recovery import (
@@ -14,6 +17,7 @@ from toysae.recovery import (
     add_batch,
     add_detections,
     add_ratio,
+    cosines,
     empty_detections,
     empty_ratio,
     empty_totals,
@@ -22,6 +26,8 @@ from toysae.recovery import (
     saelens_scores,
     summarise,
 )
+from toysae.sae import SAE
+from toysae.sae.part import Weights
 from toysae.sweeps.score import score_sae
 from toysae.worlds import Batch, sample
 
@@ -115,6 +121,33 @@ def test_detection_is_nan_where_what_fires_is_not_the_truth():
     assert all(np.isnan(scores[f"saelens_{name}"]) for name in DETECTION)
     assert scores["saelens_mcc"] == scores["saelens_uniqueness"] == 1
     assert scores["saelens_dead_latents"] == 1
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "saelens_scores"
+
+
+@pytest.mark.parametrize("case", ["fewer_latents", "more_latents"])
+def test_scores_are_those_that_saelens_gave(case):
+    """Committed numbers of SAELens' own evaluation; see golden/make_saelens_scores.py."""
+    arrays = np.load(GOLDEN / f"{case}.npz")
+    theirs = json.loads((GOLDEN / "expected.json").read_text())[case]
+    W_dec = jnp.asarray(arrays["W_dec"])
+    weights = Weights(
+        W_dec,
+        jnp.asarray(arrays["b_dec"]),
+        {name: jnp.asarray(arrays[name]) for name in ("W_enc", "b_enc")},
+    )
+    spec = make_spec("untied", *W_dec.shape[::-1]).at_inference()
+    f = SAE(weights, {"progress": jnp.float32(1)}, {}, spec)(jnp.asarray(arrays["x"]))
+    cos = cosines(jnp.asarray(arrays["directions"]), W_dec)
+    scores, _ = scores_of(cos, arrays["feature_acts"], f.z, f.x, f.x_hat)
+    for name in (*DETECTION, "mcc", "uniqueness", "dead_latents", "shrinkage"):
+        assert scores[f"saelens_{name}"] == pytest.approx(theirs[name], rel=1e-5), name
+    ev = theirs["explained_variance"]
+    assert scores["saelens_explained_variance"] == pytest.approx(ev, rel=1e-5)
+    assert float((f.z != 0).sum(1).mean()) == theirs["l0"]
+    assert (arrays["feature_acts"] != 0).sum(1).mean() == theirs["true_l0"]
+    assert theirs["dead_latents"] >= 1 and (arrays["feature_acts"] == 0).all(0)[7]
 
 
 @pytest.mark.peers

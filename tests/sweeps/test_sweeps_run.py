@@ -12,6 +12,7 @@ import pytest
 from toysae import Experiment, ToysaeError
 from toysae.disk import write
 from toysae.keys import named_key, seed_key
+from toysae.recovery.mcs import EDGES
 from toysae.sae import RECIPES
 from toysae.sweeps import Results, load_experiment, memory, run, summarise_runs
 from toysae.sweeps.experiment import cells
@@ -109,6 +110,11 @@ def test_the_arrays_behind_the_table(finished):
         np.testing.assert_allclose(arrays["curve_mmcs"][:, 0], rows["mmcs_init"], rtol=1e-6)
         np.testing.assert_allclose(arrays["curve_mmcs"][:, -1], rows["mmcs"], atol=1e-5)
         assert arrays["curve_steps"][[0, -1]].tolist() == [0, 40]
+        hists = arrays["curve_mcs_hist"]
+        assert hists.shape == (4, 40, len(arrays["curve_steps"]))
+        assert (hists.sum(1) == rows["n_features"].iloc[0]).all()
+        last = [np.histogram(m.clip(0, 1), EDGES)[0] for m in arrays["mcs"]]
+        np.testing.assert_array_equal(hists[:, :, -1], last)
         assert arrays["firings_seen"].sum(1).mean() == pytest.approx(1.5 * 40 * 32, rel=0.1)
         # The weights are those scored: their MCS against the world, in NumPy.
         n = int(rows["n_features"].iloc[0])

@@ -21,6 +21,7 @@ from toysae.plotting.rows import Results
 from toysae.plotting.steps import steps_to_threshold
 from toysae.plotting.style import save
 from toysae.plotting.surface import recovery_surface
+from toysae.plotting.training import mcs_over_training
 from toysae.plotting.zoo import mcs_by_recipe, recovery_by_l0, scores_by_recipe
 
 FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
@@ -28,6 +29,7 @@ FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
     "mmcs_by_ratio": mmcs_by_ratio,
     "l1_by_size": l1_by_size,
     "learning_curves": learning_curves,
+    "mcs_over_training": mcs_over_training,
     "curves_by_init": curves_by_init,
     "mcs_by_frequency": mcs_by_frequency,
     "steps_to_threshold": steps_to_threshold,

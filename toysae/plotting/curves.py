@@ -63,7 +63,7 @@ def points(results: Results, chosen: pd.DataFrame, keep: list[str]) -> pd.DataFr
     out = []
     for rows, arrays in with_arrays(results, chosen):
         steps = np.asarray(arrays["curve_steps"])
-        at = _thin(steps)
+        at = thin(steps, N_POINTS)
         for row in rows.to_dict("records"):
             curves = {
                 name: arrays[f"curve_{name}"][row["row"]][at] for name in ("mmcs", "l0", "ev")
@@ -73,11 +73,11 @@ def points(results: Results, chosen: pd.DataFrame, keep: list[str]) -> pd.DataFr
     return pd.concat(out) if out else pd.DataFrame(columns=[*keep, "step", *PANELS])
 
 
-def _thin(steps: np.ndarray) -> np.ndarray:
-    """Indices of at most N_POINTS + 1 of the steps, the first and the last among them."""
-    if len(steps) <= N_POINTS:
+def thin(steps: np.ndarray, n: int) -> np.ndarray:
+    """Indices of at most n + 1 of the steps, the first and the last among them."""
+    if len(steps) <= n:
         return np.arange(len(steps))
-    wanted = np.geomspace(max(steps[1], 1), steps[-1], N_POINTS)
+    wanted = np.geomspace(max(steps[1], 1), steps[-1], n)
     return np.unique([0, *np.abs(steps[:, None] - wanted).argmin(axis=0)])
 
 

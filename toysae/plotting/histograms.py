@@ -22,8 +22,8 @@ from toysae.plotting.rows import (
     remarks,
     with_arrays,
 )
+from toysae.recovery.mcs import EDGES
 
-EDGES = np.linspace(0.0, 1.0, 41)  # a bin edge lies on .9; negative MCS count in the first bin
 _KEY = ["case", "recipe", "init"]
 
 

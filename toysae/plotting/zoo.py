@@ -19,6 +19,7 @@ from toysae.plotting.rows import (
     members,
     with_arrays,
 )
+from toysae.recovery.mcs import EDGES
 from toysae.recovery.selection import best_coefficient
 
 SCORES = {
@@ -28,7 +29,6 @@ SCORES = {
     "ev": "EV",
     "l0_ratio": "L0 / true L0",
 }
-EDGES = np.linspace(0.0, 1.0, 41)
 
 
 def at_true_l0(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,8 +11,12 @@ without a definite direction before scoring. All functions can be jitted and vma
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+
+EDGES = np.linspace(0.0, 1.0, 41)
+"""Of histograms of MCS: a bin edge lies on .9; negative MCS count in the first bin."""
 
 
 def unit_rows(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
@@ -84,6 +88,12 @@ def enc_dec_cosines(
     zero direction, NaN for a NaN one.
     """
     return jnp.sum(unit_rows(W_enc.T) * unit_rows(W_dec), axis=-1)
+
+
+def histogram(scores: Float[Array, " n"]) -> Int[Array, " bins"]:
+    """How many of these MCS lie in each bin of :data:`EDGES`, 1 in the last; NaN in none."""
+    counts, _ = jnp.histogram(jnp.clip(scores, 0, 1), EDGES)
+    return counts.astype(jnp.int32)
 
 
 def fraction_above(

@@ -160,8 +160,8 @@ def score_group(
         A table, one row an SAE in [world, member] order, and arrays whose leading axis is
         those rows: `mcs`, `feature_freq`, `firings_seen`, `feature_magnitude` (mean length added
         to x when on), `feature_nn_cos` (largest signed cosine to another feature)
-        `[rows, n_features]`, `latent_freq` `[rows, d_sae]`, `curve_<name>` `[rows, points]`; and
-        `curve_steps` `[points]`.
+        `[rows, n_features]`, `latent_freq` `[rows, d_sae]`, `curve_<name>` `[rows, points]`,
+        `curve_mcs_hist` `[rows, bins, points]` (counts of features); and `curve_steps` `[points]`.
     """
     n_worlds, n_members = trained.diverged.shape
     n_batches = -(-n_eval // group.batch_size)

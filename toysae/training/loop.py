@@ -32,7 +32,7 @@ from .state import (
 PROBE_SAMPLES = 1024
 
 Probe = Callable[[SAE, World, Float[Array, "n d_in"]], dict[str, Array]]
-"""Scores one SAE on one evaluation batch: scalars by name, one point of the curves."""
+"""Scores one SAE on one evaluation batch: scalars or vectors by name, one point of the curves."""
 
 
 @struct.dataclass
@@ -188,7 +188,7 @@ class Trained:
         diverged: `[n_worlds, n_members]`; such a member stood still from there on.
         firings: `[n_worlds, n_features]` how often each feature fired in training.
         curve_steps: `[points]`, the first is 0.
-        curves: each `[n_worlds, n_members, points]`.
+        curves: each `[n_worlds, n_members, points]`; of a vector, `[..., length, points]`.
     """
 
     saes: SAE

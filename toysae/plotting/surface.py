@@ -14,7 +14,7 @@ from toysae.errors import require
 from toysae.plotting import style as st
 from toysae.plotting.rows import (
     ARM,
-    CEILING,
+    CEILINGS,
     Results,
     arms,
     best,
@@ -77,7 +77,7 @@ def recovery_surface(results: Results) -> tuple[Figure, pd.DataFrame]:
     """
     table, column = members(results)
     chosen = best(table)
-    ceiling = table["init"] == CEILING
+    ceiling = table["init"].isin(CEILINGS)
     table, chosen = (t[~ceiling.loc[t.index]] if not ceiling.all() else t for t in (table, chosen))
     case = table["case"] + f", {column} " + table[column].map("{:g}".format)
     points = _points(results, chosen.assign(case=case.loc[chosen.index]))

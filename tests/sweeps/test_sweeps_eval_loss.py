@@ -29,7 +29,7 @@ def group_of(spec, recipe, n_worlds=2, batch_size=BATCH, **own):
 def evaluated(group, state, n_batches):
     saes = trained(state, group.once_started())
     spec = group.spec.once_started()
-    scores = evaluate_all(
+    scores, _ = evaluate_all(
         saes, spec, group.worlds, group.world_seeds, jnp.int32(n_batches), group.batch_size
     )
     return jax.device_get(scores), saes

@@ -21,12 +21,12 @@ from ..recovery import (
     add_ratio,
     cosines,
     detection_scores,
-    empty_detections,
     empty_ratio,
     empty_totals,
     enc_dec_cosines,
     match,
     measure,
+    no_detections,
     random_floor,
     saelens_scores,
     summarise,
@@ -103,10 +103,8 @@ def score_sae(sae: SAE, world: World, n_samples: int = 65_536, seed: int = 0) ->
 
     cos = np.asarray(cosines(world.target, sae.W_dec))
     matched = match(cos)
-    pairs = None
-    if world.truth is None:  # else what fires is not what is scored against
-        best = matched.features["best_latent"], matched.latents["best_feature"]
-        pairs = empty_detections(*(jnp.asarray(b.to_numpy(), jnp.int32) for b in best))
+    # With a truth of its own, what fires is not what is scored against.
+    pairs = no_detections(matched) if world.truth is None else None
     key, n_batches = keys_of(jnp.array([seed], jnp.int32), "evaluation")[0], -(-n_samples // _BATCH)
     (totals, ratio, seen), true_l0 = _evaluate(sae, world, key, pairs, jnp.int32(n_batches), _BATCH)
     scores = jax.device_get(summarise(totals))

@@ -20,6 +20,7 @@ from toysae.recovery import (
     empty_totals,
     match,
     measure,
+    no_detections,
     summarise,
 )
 from toysae.recovery.auroc import N_BINS, ZERO_BIN, auroc, bin_of
@@ -66,8 +67,7 @@ def case(n_features=9, d_sae=12, seed=0):
 
 def stream(directions, W_dec, acts, z, cuts=(), in_order=True, enc_dec=None):
     matched = match(np.asarray(cosines(jnp.asarray(directions), jnp.asarray(W_dec))))
-    best = matched.features["best_latent"], matched.latents["best_feature"]
-    seen = empty_detections(*(jnp.asarray(b.to_numpy(), jnp.int32) for b in best))
+    seen = no_detections(matched)
     totals, add = empty_totals(D, z.shape[1]), jax.jit(add_detections)
     for i, j in pairwise([0, *cuts, len(z)]):
         seen = add(seen, as_batch(acts[i:j], in_order), jnp.asarray(z[i:j]))
@@ -89,6 +89,8 @@ def oracle(directions, W_dec, acts, z):
         return dict(zip(("precision", "recall", "f1"), scores[:3], strict=True))
 
     features, latents = [], []
+    partner = dict(zip(*linear_sum_assignment(cos, maximize=True), strict=True))
+    nothing = dict.fromkeys(("precision", "recall", "f1"), np.nan)
     for g in range(len(f)):
         j = cos[g].argmax()
         on, scaled = a[:, g] != 0, z[:, j] * norms[j]
@@ -96,6 +98,8 @@ def oracle(directions, W_dec, acts, z):
         varies = np.ptp(a[:, g]) > 0
         row = {"mcs": cos[g].max(), "mcs_abs": np.abs(cos[g]).max(), "best_latent": j}
         row |= {"freq": on.mean(), **detection(g, j)}
+        one_to_one = detection(g, partner[g]) if g in partner else nothing
+        row |= {f"partner_{name}": value for name, value in one_to_one.items()}
         row["auroc"] = roc_auc_score(on, z[:, j]) if mixed else np.nan
         row["slope"] = np.polyfit(a[:, g], scaled, 1)[0] if varies else np.nan
         moves = varies and np.ptp(scaled) > 0
@@ -164,7 +168,7 @@ def test_a_million_samples_stay_accurate():
     def run(seen, z):
         return jax.lax.fori_loop(0, 1000, lambda _, s: add_detections(s, batch, z), seen)
 
-    seen = run(empty_detections(pairs, pairs), jnp.asarray(z))
+    seen = run(empty_detections(pairs, pairs, pairs), jnp.asarray(z))
     records = measure(match(np.float32(eye @ eye.T)), seen, (z != 0).mean(0), np.ones(3))
     assert seen.n_samples == 1_024_000
     for name in ("precision", "recall", "f1", "slope", "r2"):
@@ -182,10 +186,11 @@ def test_vmap_over_members_equals_one_by_one():
     ]
     best_latents = jnp.asarray([m.features["best_latent"] for m in matches], jnp.int32)
     best_features = jnp.asarray([m.latents["best_feature"] for m in matches], jnp.int32)
-    empty = jax.vmap(empty_detections)(best_latents, best_features)
+    partners = jnp.asarray([m.features["partner"] for m in matches], jnp.int32)
+    empty = jax.vmap(empty_detections)(best_latents, best_features, partners)
     together = jax.vmap(add_detections, (0, None, 0))(empty, batch, zs)
     for i in range(2):
-        start = empty_detections(best_latents[i], best_features[i])
+        start = empty_detections(best_latents[i], best_features[i], partners[i])
         alone = add_detections(start, batch, zs[i])
         for name, value in vars(alone).items():
             np.testing.assert_allclose(getattr(together, name)[i], value, rtol=1e-5, atol=1e-6,
@@ -208,6 +213,8 @@ def test_order_and_sign_of_the_dictionary_do_not_matter():
             latent, ambiguous = before.index, [11]
             if "best_latent" in before:
                 latent, ambiguous = before["best_latent"], [4, 5]
+            if name.startswith("partner_"):
+                latent, ambiguous = before["partner"], [4, 5, 11]
             kept = ~np.isin(latent, ambiguous)[order]
             got, expected = after[name].to_numpy()[kept], before[name].to_numpy()[order][kept]
             np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5, err_msg=name)
@@ -235,13 +242,30 @@ def test_scores_are_means_over_what_could_be_measured():
     assert scores["unseen_features"] == 1 and len(on) == 8
     dead = set(np.flatnonzero(records.latents["dead"]))
     assert 3 in dead and scores["features_on_dead"] == on["best_latent"].isin(dead).sum() > 0
-    for name in ("recall", "f1", "auroc", "slope", "r2", "precision"):
+    partner = ("partner_precision", "partner_recall", "partner_f1")
+    for name in ("recall", "f1", "auroc", "slope", "r2", "precision", *partner):
         assert scores[name] == pytest.approx(np.nanmean(on[name]))
     for name in ("precision", "recall", "f1"):
         expected = np.nanmean(records.latents[name][alive])
         assert scores[f"{name}_latents_alive"] == pytest.approx(expected)
     assert np.isnan(scores["enc_dec_cos_alive"])
     assert direction_scores(records)["mcc"] == pytest.approx(records.features["partner_cos"].mean())
+
+
+def test_a_latent_shared_by_two_features_is_the_partner_of_one():
+    """Both read the first latent; the second is dead, and a third feature is left over."""
+    directions = np.float32([[1, 0, 0, 0, 0], [0.9, 0.1, 0, 0, 0], [0, 0, 1, 0, 0]])
+    W_dec = np.float32([[1, 0, 0, 0, 0], [0, 0.5, 0, 0, 0]])
+    acts = np.float32([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]])
+    z = np.float32([[1, 0], [1, 0], [1, 0], [0, 0]])
+    records = stream(directions, W_dec, acts, z)
+    features = records.features
+    assert features["best_latent"].tolist()[:2] == [0, 0] and (features["f1"][:2] == 0.8).all()
+    assert features["partner"].tolist() == [0, 1, -1]
+    np.testing.assert_allclose(features["partner_precision"], [2 / 3, np.nan, np.nan], rtol=1e-12)
+    np.testing.assert_allclose(features["partner_recall"], [1, 0, np.nan])
+    np.testing.assert_allclose(features["partner_f1"], [0.8, 0, np.nan])
+    assert detection_scores(records)["partner_f1"] == pytest.approx(0.4)
 
 
 def test_a_dead_latent_detects_nothing():
@@ -261,7 +285,7 @@ def test_without_detections_their_columns_are_nan():
     directions, W_dec, _, z = case()
     matched = match(np.asarray(cosines(jnp.asarray(directions), jnp.asarray(W_dec))))
     records = measure(matched, None, (z != 0).mean(0), np.ones(12))
-    for name in ("freq", "precision", "f1", "auroc", "slope"):
+    for name in ("freq", "precision", "f1", "auroc", "slope", "partner_f1"):
         assert records.features[name].isna().all()
     assert records.latents["f1"].isna().all() and records.latents["dead"].sum() == 1
     scores = detection_scores(records)
@@ -271,7 +295,7 @@ def test_without_detections_their_columns_are_nan():
 
 def test_pairs_and_batches_of_another_world_are_refused():
     directions, W_dec, acts, z = case()
-    seen = empty_detections(jnp.zeros(9, jnp.int32), jnp.zeros(12, jnp.int32))
+    seen = empty_detections(*(jnp.zeros(n, jnp.int32) for n in (9, 12, 9)))
     with pytest.raises(ToysaeError, match="the batch has 8 features, these pairs 9"):
         add_detections(seen, as_batch(acts[:, :8]), jnp.asarray(z))
     with pytest.raises(ToysaeError, match="no rows"):

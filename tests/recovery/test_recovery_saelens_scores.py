@@ -18,11 +18,11 @@ from toysae.recovery import (
     add_detections,
     add_ratio,
     cosines,
-    empty_detections,
     empty_ratio,
     empty_totals,
     match,
     measure,
+    no_detections,
     saelens_scores,
     summarise,
 )
@@ -38,11 +38,9 @@ def scores_of(cos, acts, z, x, x_hat):
     """The scores of one batch with the given signed cosines."""
     acts, z, x, x_hat = (jnp.asarray(a, jnp.float32) for a in (acts, z, x, x_hat))
     matched = match(np.float32(cos))
-    best = matched.features["best_latent"], matched.latents["best_feature"]
     indices = jnp.broadcast_to(jnp.arange(acts.shape[1], dtype=jnp.int32), acts.shape)
     batch = Batch(x, indices, acts, acts.shape[1], in_order=True)
-    seen = empty_detections(*(jnp.asarray(b.to_numpy(), jnp.int32) for b in best))
-    seen = add_detections(seen, batch, z)
+    seen = add_detections(no_detections(matched), batch, z)
     totals = add_batch(empty_totals(x.shape[1], z.shape[1]), x, x_hat, z)
     freq = summarise(totals)["firing_freq"]
     records = measure(matched, seen, freq, np.ones(z.shape[1]))

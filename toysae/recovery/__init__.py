@@ -36,6 +36,7 @@ from toysae.recovery.records import (
     direction_scores,
     match,
     measure,
+    no_detections,
 )
 from toysae.recovery.saelens_scores import NormRatio, add_ratio, empty_ratio, saelens_scores
 from toysae.recovery.selection import best_coefficient
@@ -80,6 +81,7 @@ __all__ = [
     "mmcs",
     "mmcs_abs",
     "mmcs_latents",
+    "no_detections",
     "over_seeds",
     "paired",
     "partners",

@@ -1,8 +1,9 @@
 """How well latents detect features: counts and moments of matched pairs, streamed.
 
-Two sets of pairs are followed: every feature with one latent, and every latent with one feature.
-Neither needs `[batch, n_features] x [batch, d_sae]`. A feature's statistics are gathered at the
-few slots in which features are on; a latent's at the columns of its own feature, booleans.
+Three sets of pairs are followed: every feature with its best latent, every latent with one
+feature, and, in counts alone, every feature with its one-to-one partner. None needs
+`[batch, n_features] x [batch, d_sae]`. A feature's statistics are gathered at the few slots in
+which features are on, a latent's at the columns of its own feature, booleans.
 
 Memory, besides z `[batch, d_sae]` itself: histograms of ``4 * N_BINS * (n_features + d_sae)``
 bytes (N_BINS = 1,025: 84 MB for 16,384 features and 4,096 latents), about 12 bytes for each of
@@ -33,6 +34,7 @@ class Detections:
 
     best_latent: Int[Array, " n_features"]
     best_feature: Int[Array, " d_sae"]
+    partner: Int[Array, " n_features"]  # -1 for none
     n_samples: Int[Array, ""]
     latent_firings: Int[Array, " d_sae"]
     latent_hits: Int[Array, " d_sae"]  # the latent and its feature both fire
@@ -41,6 +43,7 @@ class Detections:
     latent_bins: Int[Array, "d_sae bins"]  # of z != 0
     n_on: Int[Array, " n_features"]
     hits: Int[Array, " n_features"]  # the feature and its latent both fire
+    partner_hits: Int[Array, " n_features"]  # the feature and its partner; without one, anything
     act_mean: Float[Array, " n_features"]
     act_variance: Float[Array, " n_features"]
     z_mean: Float[Array, " n_features"]
@@ -50,13 +53,16 @@ class Detections:
 
 
 def empty_detections(
-    best_latent: Int[Array, " n_features"], best_feature: Int[Array, " d_sae"]
+    best_latent: Int[Array, " n_features"],
+    best_feature: Int[Array, " d_sae"],
+    partner: Int[Array, " n_features"],
 ) -> Detections:
     """Detections of no samples, for these pairs.
 
     Args:
         best_latent: the latent that stands for each feature.
         best_feature: the feature that each latent stands for.
+        partner: the latent of each feature under one-to-one matching, -1 for none.
     """
     n_features, d_sae = best_latent.shape[0], best_feature.shape[0]
 
@@ -67,10 +73,11 @@ def empty_detections(
         return jnp.zeros(shape, jnp.float32)
 
     return Detections(
-        best_latent.astype(jnp.int32), best_feature.astype(jnp.int32), count(),
-        count(d_sae), count(d_sae), mean(d_sae), mean(d_sae), count(d_sae, N_BINS),
-        count(n_features), count(n_features), mean(n_features), mean(n_features),
-        mean(n_features), mean(n_features), mean(n_features), count(n_features, N_BINS),
+        best_latent.astype(jnp.int32), best_feature.astype(jnp.int32), partner.astype(jnp.int32),
+        count(), count(d_sae), count(d_sae), mean(d_sae), mean(d_sae), count(d_sae, N_BINS),
+        count(n_features), count(n_features), count(n_features), mean(n_features),
+        mean(n_features), mean(n_features), mean(n_features), mean(n_features),
+        count(n_features, N_BINS),
     )  # fmt: skip
 
 
@@ -92,6 +99,7 @@ def add_detections(seen: Detections, batch: Batch, z: Float[Array, "batch d_sae"
     z = z.astype(jnp.float32)
     where, on = batch.indices, batch.values != 0
     z_best = jnp.take_along_axis(z, seen.best_latent[where], axis=1)
+    z_partner = jnp.take_along_axis(z, jnp.maximum(seen.partner, 0)[where], axis=1)
 
     def total(values: Array) -> Array:
         """[batch, slots] -> [n_features]"""
@@ -122,6 +130,7 @@ def add_detections(seen: Detections, batch: Batch, z: Float[Array, "batch d_sae"
     return Detections(
         best_latent=seen.best_latent,
         best_feature=seen.best_feature,
+        partner=seen.partner,
         n_samples=seen.n_samples + z.shape[0],
         latent_firings=seen.latent_firings + (z != 0).sum(0, dtype=jnp.int32),
         latent_hits=seen.latent_hits + _hits(batch, z != 0, seen.best_feature),
@@ -132,6 +141,7 @@ def add_detections(seen: Detections, batch: Batch, z: Float[Array, "batch d_sae"
         latent_bins=_counted(seen.latent_bins, jnp.arange(d_sae)[None], z, z != 0),
         n_on=n,
         hits=seen.hits + total((z_best != 0).astype(jnp.int32)),
+        partner_hits=seen.partner_hits + total((z_partner != 0).astype(jnp.int32)),
         act_mean=seen.act_mean + share * act_shift,
         act_variance=merged(seen.act_variance, total(act**2) / some, act_shift**2, share),
         z_mean=seen.z_mean + share * z_shift,

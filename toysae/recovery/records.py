@@ -13,13 +13,14 @@ latent (tied, FISTA, pursuit, deep ones).
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from ..errors import require
-from .detections import Detections, aurocs
+from .detections import Detections, aurocs, empty_detections
 from .matching import partners
 
 THRESHOLDS = (0.8, 0.9, 0.95)
@@ -39,7 +40,9 @@ class Records:
             2 TP / (2 TP + FP + FN), `auroc` of z and `auroc_error`, the most by which it can be
             off (:mod:`.auroc`), `slope` and `r2` of z times the length of the latent's decoder row
             on the feature's coefficient, over all samples, on or off: slope 1 is no shrinkage; r2
-            is 0 for a latent that never varies, both NaN for a feature that never does.
+            is 0 for a latent that never varies, both NaN for a feature that never does. Of
+            `partner` as its detector: `partner_precision`, `partner_recall`, `partner_f1`, NaN
+            too where left over.
         latents: `best_feature`, of the largest \\|cos\\|, and `cos`, the signed cosine with it;
             `mcs`, the largest signed one; `enc_dec_cos`; `freq`, `dead` (never fired in this
             sample); `precision`, `recall`, `f1` and `accuracy` as a detector of `best_feature`.
@@ -83,6 +86,13 @@ def match(cos: Float[np.ndarray, "n_features d_sae"]) -> Records:
     return Records(features, latents)
 
 
+def no_detections(matched: Records) -> Detections:
+    """Detections of no samples, for the pairs of these records."""
+    features, latents = matched.features, matched.latents
+    pairs = features["best_latent"], latents["best_feature"], features["partner"]
+    return empty_detections(*(jnp.asarray(of.to_numpy(), jnp.int32) for of in pairs))
+
+
 def measure(
     matched: Records,
     seen: Detections | None,
@@ -94,8 +104,8 @@ def measure(
 
     Args:
         matched: from :func:`match`.
-        seen: detections of those very pairs; None where the features that fire are not those that
-            are scored against.
+        seen: from :func:`no_detections` of those very records, with samples added; None where
+            the features that fire are not those that are scored against.
         latent_freq: share of the samples in which each latent fired.
         lengths: of the decoder rows.
         enc_dec_cos: see :func:`toysae.recovery.enc_dec_cosines`; None for none.
@@ -108,33 +118,42 @@ def measure(
     encoder = np.full(d_sae, np.nan) if enc_dec_cos is None else np.asarray(enc_dec_cos, float)
     latents = matched.latents.assign(enc_dec_cos=encoder, freq=freq, dead=freq == 0)
     if seen is None:
-        nan = dict.fromkeys(("freq", *_DETECTION, "auroc", "auroc_error", "slope", "r2"), np.nan)
+        names = ("freq", *_DETECTION, "auroc_error", *_LINE, *_PARTNER)
+        nan = dict.fromkeys(names, np.nan)
         unknown = dict.fromkeys((*_DETECTION, "accuracy"), np.nan)
         return Records(matched.features.assign(**nan), latents.assign(**unknown))
     best_latent = matched.features["best_latent"].to_numpy()
     best_feature = matched.latents["best_feature"].to_numpy()
+    partner = matched.features["partner"].to_numpy()
     require(
         np.array_equal(best_latent, seen.best_latent)
-        and np.array_equal(best_feature, seen.best_feature),
-        "the detections are of other pairs: start them from these records' best_latent and "
-        "best_feature",
+        and np.array_equal(best_feature, seen.best_feature)
+        and np.array_equal(partner, seen.partner),
+        "the detections are of other pairs: start them with no_detections of these records",
     )
     area, error = jax.device_get(aurocs(seen))
     counts = jax.device_get(
-        (seen.n_samples, seen.n_on, seen.hits, seen.latent_firings, seen.latent_hits)
-    )
-    n, n_on, hits, fired, latent_hits = (np.asarray(c, np.int64) for c in counts)
+        (
+            seen.n_samples, seen.n_on, seen.hits, seen.partner_hits, seen.latent_firings,
+            seen.latent_hits,
+        )
+    )  # fmt: skip
+    n, n_on, hits, partner_hits, fired, latent_hits = (np.asarray(c, np.int64) for c in counts)
     slope, r2 = _line(seen, np.asarray(lengths, np.float64))
     own = _detection(hits, fired[best_latent], n_on)
+    of_partner = _detection(partner_hits, fired[partner], n_on)  # of the last where left over
+    of_partner = {f"partner_{k}": np.where(partner < 0, np.nan, v) for k, v in of_partner.items()}
     others = _detection(latent_hits, fired, n_on[best_feature])
     wrong = fired + n_on[best_feature] - 2 * latent_hits
     features = matched.features.assign(
-        freq=n_on / n, **own, auroc=area, auroc_error=error, slope=slope, r2=r2
+        freq=n_on / n, **own, auroc=area, auroc_error=error, slope=slope, r2=r2, **of_partner
     )
     return Records(features, latents.assign(**others, accuracy=1 - wrong / n))
 
 
 _DETECTION = ("precision", "recall", "f1")
+_LINE = ("auroc", "slope", "r2")
+_PARTNER = tuple(f"partner_{name}" for name in _DETECTION)
 
 
 def _detection(hits: NDArray, fired: NDArray, on: NDArray) -> dict[str, NDArray]:
@@ -192,7 +211,9 @@ def detection_scores(records: Records) -> dict[str, float]:
 
     Per feature, over those that fired (`unseen_features` did not) wherever defined: `precision`,
     `recall`, `f1`, `auroc`, `slope`, `r2` of each feature's best latent. Where that latent is dead
-    (`features_on_dead` of them) recall, f1, slope and r2 are 0 and auroc is 1/2. Per latent, dead
+    (`features_on_dead` of them) recall, f1, slope and r2 are 0 and auroc is 1/2. Of those that
+    have one, `partner_precision`, `partner_recall`, `partner_f1` of the one-to-one partner: it
+    serves no second feature, as a best latent may. Per latent, dead
     ones left out as the name says: `mmcs_latents_alive`, `enc_dec_cos_alive`,
     `precision_latents_alive`, `recall_latents_alive`, `f1_latents_alive`. NaN where nothing is
     left to average.
@@ -204,7 +225,7 @@ def detection_scores(records: Records) -> dict[str, float]:
     return {
         "unseen_features": len(records.features) - len(on) if measured else np.nan,
         "features_on_dead": int(dead[on["best_latent"]].sum()) if measured else np.nan,
-        **{name: float(on[name].mean()) for name in (*_DETECTION, "auroc", "slope", "r2")},
+        **{name: float(on[name].mean()) for name in (*_DETECTION, *_LINE, *_PARTNER)},
         "mmcs_latents_alive": float(alive["mcs"].mean()),
         "enc_dec_cos_alive": float(alive["enc_dec_cos"].mean()),
         **{f"{name}_latents_alive": float(alive[name].mean()) for name in _DETECTION},

@@ -21,12 +21,12 @@ from ..recovery import (
     add_ratio,
     cosines,
     detection_scores,
-    empty_detections,
     empty_ratio,
     empty_totals,
     enc_dec_cosines,
     match,
     measure,
+    no_detections,
     random_floor,
     saelens_scores,
     summarise,
@@ -146,10 +146,8 @@ def score_sae(
 
     matched = matched or match_dictionary(sae.W_dec, world.target)
     n_features = len(matched.cos)
-    pairs = None
-    if world.truth is None:  # else what fires is not what is scored against
-        best = matched.records.features["best_latent"], matched.records.latents["best_feature"]
-        pairs = empty_detections(*(jnp.asarray(b.to_numpy(), jnp.int32) for b in best))
+    # With a truth of its own, what fires is not what is scored against.
+    pairs = no_detections(matched.records) if world.truth is None else None
     key, n_batches = keys_of(jnp.array([seed], jnp.int32), "evaluation")[0], -(-n_samples // _BATCH)
     start = pairs, empty_looks(sae, world, matched.records) if modes else None
     (totals, ratio, seen, looks), true_l0 = _evaluate(

@@ -151,21 +151,26 @@ def _rows(head: dict, values: np.ndarray, floor: float, diverged: np.ndarray) ->
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """Of each recipe and cause, polarisation over its middling levels: mean over those, then
-    interval over worlds. Causes that never leave mmcs in the middle are left out."""
+    interval over worlds. Causes that never leave mmcs in the middle are left out; an interval of
+    more than ± 1/3 is no verdict."""
     level = table.groupby(["recipe", "cause", "level"])["position"].transform("mean")
     middle = table[level.between(*MIDDLING)]
     found = over_seeds(middle, ["recipe", "cause"], "polarisation")
     levels = middle.groupby(["recipe", "cause"])["level"].nunique().rename("levels")
     found = found.merge(levels.reset_index(), on=["recipe", "cause"])
-    kind = np.select([found["mean"] < 1 / 3, found["mean"] > 2 / 3], ["all partly", "some fully"],
-                     "a mixture")  # fmt: skip
+    # An interval longer than from one kind to the next cannot tell them apart.
+    unsure = ~(found["half_width"] < 1 / 3)
+    kind = np.select(
+        [unsure, found["mean"] < 1 / 3, found["mean"] > 2 / 3],
+        ["too uncertain to say", "all partly", "some fully"], "a mixture",
+    )  # fmt: skip
     return found.assign(verdict=kind)
 
 
 def answer(found: pd.DataFrame, table: pd.DataFrame) -> str:
     """The verdicts as one paragraph."""
     said = []
-    for kind in ("some fully", "a mixture", "all partly"):
+    for kind in ("some fully", "a mixture", "all partly", "too uncertain to say"):
         rows = found[found["verdict"] == kind]
         names = [
             f"{_plain(row['cause'])} ({row['recipe']}, P {row['mean']:.2f} ± "

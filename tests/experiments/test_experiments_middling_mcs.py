@@ -92,3 +92,10 @@ def test_every_cause_varies_one_thing(module):
     for cause, _, fields, size, l1 in conditions:
         moved = (fields != good[2]) + (size != 1.0) + (l1 != (o.l1,))
         assert moved <= 1, cause
+
+
+def test_a_wide_interval_is_no_verdict(module, table):
+    spread = table["polarisation"] + np.where(table["world_seed"] == 0, -0.5, 0.2)
+    found = module["verdicts"](table.assign(polarisation=spread))
+    assert (found["verdict"] == "too uncertain to say").all()
+    assert "too uncertain to say: " in module["answer"](found, table)

@@ -1,4 +1,4 @@
-"""What decides whether *this* feature is found: how often it fires, how strongly, or its neighbours?"""
+"""What decides whether *this* feature is found: its frequency, its strength or its neighbours?"""
 
 from toysae import Experiment
 
@@ -13,16 +13,16 @@ experiment = Experiment(
     ratios=(2, 4),
     l0=3.0,
     probs="log-uniform",
-    # Every world has the same probabilities, drawn in another order.
-    firing="independent",
+    firing="exactly-k",
     magnitude="log-normal",
-    dials={"decades": 2.0, "magnitude_spread": 0.5},
+    # Of each feature alone, besides the tail: its norm, its magnitude and its probability.
+    dials={"decades": 1.5, "asymmetry": 0.4},
     recipes=("untied", "batchtopk"),
     at_truth=True,
     l1=(0.05, 0.1, 0.2, 0.4),
     k=(2.0, 3.0, 4.0, 6.0),
     world_seeds=5,
-    firings_per_feature=15_000,
+    firings_per_feature=40_000,
     lr=3e-3,
     lr_decay=0.3,
     n_eval=32_768,

@@ -78,16 +78,16 @@ class Options:
         n_eval: samples that loss, L0 and dead latents are measured on.
     """
 
-    d_in: int = 24
+    d_in: int = 16
     ratio: float = 2.0
-    l0: float = 3.0
+    l0: float = 2.5
     worlds: tuple[str, ...] = tuple(WORLDS)
     recipe: str = "untied"
     sizes: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     l1: tuple[float, ...] = (0.01, 0.03, 0.06, 0.12, 0.25, 0.5, 0.8, 1.2)
     world_seeds: int = 5
     sae_seeds: int = 2
-    n_steps: int = 5000
+    n_steps: int = 4000
     batch_size: int = 256
     lr: float = 3e-3
     n_eval: int = 16_384

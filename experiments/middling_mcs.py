@@ -178,7 +178,7 @@ def answer(found: pd.DataFrame, table: pd.DataFrame) -> str:
             for row in rows.to_dict("records")
         ]
         if names:
-            said.append(f"{kind}: " + "; ".join(names))
+            said.append(f"{kind if not said else kind.capitalize()}: " + "; ".join(names))
     absent = [
         f"{_plain(cause)} ({recipe})"
         for recipe in dict.fromkeys(table["recipe"])

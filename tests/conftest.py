@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Most of the suite's time is compilation, so on a CPU little is optimised; read as jax starts.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import jax
 import pytest
 from beartype import BeartypeConf, beartype

@@ -48,7 +48,7 @@ def test_verdicts_are_over_the_middling_levels_alone(module, table):
 def test_the_answer_names_every_cause(module, table):
     text = module["answer"](module["verdicts"](table), table)
     assert "some fully: n_features / d_in (tied, P 0.81 ± 0.02)" in text
-    assert "all partly: L1 too low (tied" in text and "a mixture: true L0" in text
+    assert "All partly: L1 too low (tied" in text and "A mixture: true L0" in text
     assert "Never in the middle: L1 too high (tied), rare features (Zipf exponent) (tied)" in text
 
 

@@ -123,10 +123,11 @@ def test_a_world_scored_against_other_directions(orthogonal):
 
 def test_what_is_too_large_is_left_out_with_a_warning(orthogonal, monkeypatch):
     monkeypatch.setattr(module, "MOST_PAIRS", 14)
-    with pytest.warns(UserWarning, match="left out truth-fista.*directions alone of top-M"):
+    left_out = "left out truth-fista.*linear-probes.*directions alone of top-M"
+    with pytest.warns(UserWarning, match=left_out):
         table = ceilings(orthogonal, 3, **{**SMALL, "n_samples": 1024})
     assert set(table["method"]) == {
-        "top-M-by-frequency", "random", "data-samples", "pca", "ica", PROBES
+        "top-M-by-frequency", "random", "data-samples", "pca", "ica"
     }  # fmt: skip
     bare = table[table["method"] == "top-M-by-frequency"].iloc[0]
     assert bare["mmcs"] == pytest.approx(3 / 5) and np.isnan(bare["ev"]) and bare["number"] == ""

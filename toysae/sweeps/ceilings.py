@@ -116,8 +116,9 @@ def _chosen(world: World, d_sae: int, asked: tuple[str, ...] | None) -> dict[str
     n = len(world.target)
     chosen = {}
     for name in known:
-        large = name != PROBES and n * METHODS[name].rows(n, d_sae) > MOST_PAIRS
-        scored = not large or (METHODS[name].rows(n, d_sae) < n and not METHODS[name].trained)
+        rows = n if name == PROBES else METHODS[name].rows(n, d_sae)  # a probe a feature
+        large = n * rows > MOST_PAIRS
+        scored = not large or (rows < n and not METHODS[name].trained)
         if name not in refused and scored:
             chosen[name] = not large
     left = [n for n in known if n not in chosen and n not in refused]

@@ -118,6 +118,18 @@ def test_bench_times_a_recipe_beside_the_plain_one(capsys, tmp_path):
     assert row["recipe"] == "tied" and row["of untied"] > 0 and row["low"] <= row["high"]
 
 
+def test_bench_times_scoring_beside_training(monkeypatch):
+    from toysae.bench import scoring
+    from toysae.bench.training import Preset
+
+    for records in (False, True):
+        small = scoring.Scoring(Preset("untied", 8, 12, 16, 2 - records), 2048, records)
+        monkeypatch.setitem(scoring.SCORING_PRESETS, "score-sweep", small)
+        row = scoring.time_scoring("score-sweep", 0.01, 1)
+        assert row["SAEs"] == 2 - records and row["samples"] == 2048
+        assert row["share of training"] > 0 and row["train 20k steps, s/SAE"] > 0
+
+
 def test_world_prints_its_card(capsys):
     main(
         ["world", "sphere", "--d-in", "8", "--n-features", "16", "--l0", "2", "--n-samples", "2560"]
@@ -137,6 +149,19 @@ def test_a_saelens_folder_is_scored(capsys, as_json):
         assert scores["n_features"] == 8 and 0 < scores["mmcs"] <= 1
         assert scores["mmcs"] == pytest.approx(np.mean(scores["features"]["mcs"]), rel=1e-6)
         assert len(scores["latents"]["f1"]) == scores["d_sae"]
+
+
+def test_scores_asked_for_are_printed_alone_or_refused(capsys):
+    args = ["score", STANDARD, "--world", "sphere", "--d-in", "6", "--n-features", "8", "--l0", "2",
+            "--n-samples", "1024", "--scores"]  # fmt: skip
+    main([*args, "mmcs", "f1"])
+    printed = capsys.readouterr().out
+    assert "mmcs" in printed and "f1" in printed and "auroc" not in printed
+    for asked, words in (("mcss", ("'mcss'", "'mmcs'")), ("absorption_rate", ("cannot be",))):
+        with pytest.raises(SystemExit) as stop:
+            main([*args, "mmcs", asked])
+        told = capsys.readouterr().err
+        assert stop.value.code == 2 and all(word in told for word in words)
 
 
 def small_ceilings(monkeypatch, tmp_path):

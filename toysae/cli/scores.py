@@ -13,7 +13,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from ..disk import write
-from ..errors import require
+from ..errors import require, unknown
 from .options import positional, world_options
 from .show import OUT
 
@@ -96,13 +96,13 @@ def score(args: list[str]) -> None:
     name = rest[place + 1]
     rest = rest[:place] + rest[place + 2 :]
     own = {"seed": (int, 0), "n_samples": (int, 65_536), "ceilings": (bool, False),
-           "json": (bool, False)}  # fmt: skip
+           "json": (bool, False), "scores": (tuple[str, ...], ())}  # fmt: skip
     chosen, given = world_options([name], own, rest, f"toysae score {path} --world {name}")
     seed, n_samples = given["seed"], given["n_samples"]
     world, beside = make_world(name, seed, **chosen), None
     with _warnings_as_lines():
         scored = score_file(path, world, n_samples, seed)
-        row = scored.table.iloc[0]
+        row = _asked(scored.table.iloc[0], given["scores"])
         if given["ceilings"]:
             beside = at_l0(table_of(world, int(row["d_sae"]), n_samples, seed), float(row["l0"]))
     if given["json"]:
@@ -110,9 +110,23 @@ def score(args: list[str]) -> None:
         print(json.dumps({**json.loads(scored.to_json()), **more}, indent=1))
         return
     OUT.print(f"[bold]{path} on world {name}, seed {seed}[/bold]", highlight=False)
-    OUT.print(_in_columns(row))
+    OUT.print(_in_columns(row[list(given["scores"])] if given["scores"] else row))
     if beside is not None:
         _print_beside(row, beside)
+
+
+def _asked(row: pd.Series, names: tuple[str, ...]) -> pd.Series:
+    """The row, if it has every score that is asked for."""
+    for name in names:
+        if name not in row:
+            raise unknown("score", name, map(str, row.index))
+        value = row[name]
+        require(
+            not (isinstance(value, float) and isnan(value)),
+            f"score {name!r} cannot be measured of this SAE on this world: leave it out of "
+            "--scores (without it, all that cannot be are listed)",
+        )
+    return row
 
 
 def _in_columns(row: pd.Series) -> Table:

@@ -17,7 +17,8 @@ def test_scale_error_is_the_distance_of_mean_contributions():
     z = np.float32(rng.uniform(0.5, 2, (900, 5)) * (rng.random((900, 5)) < 0.4))
     z[:, 4] = 0  # dead
     best = np.array([1, 4, 0])
-    seen = empty_detections(jnp.asarray(best, jnp.int32), jnp.zeros(5, jnp.int32))
+    own = jnp.asarray(best, jnp.int32)
+    seen = empty_detections(own, jnp.zeros(5, jnp.int32), own)
     for part in (slice(0, 100), slice(100, 900)):
         n = len(acts[part])
         index = jnp.broadcast_to(jnp.arange(3, dtype=jnp.int32), (n, 3))

@@ -227,7 +227,7 @@ study = Study(
     "others not at all?",
     expected="Undertraining and too little L1 should leave all features partly found; rare "
     "features and too few latents some fully and the others not.",
-    run_time="about 15 CPU minutes",
+    run_time="about 20 CPU minutes",
     options=Options(),
     smoke={
         "d_in": 8, "world_seeds": 2, "n_steps": 200, "batch_size": 64, "ratios": (2, 4),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -28,11 +29,12 @@ from toysae.recovery.absorption_signs import (
     within_span,
 )
 from toysae.recovery.geometry import encoder_rows
+from toysae.recovery.probe import recovery_probe
 from toysae.sae import RECIPES, SAE, make_spec
 from toysae.study import Study, check_sizes
-from toysae.sweeps.members import fallback
+from toysae.sweeps.members import fallback, make_group, member_grid
 from toysae.sweeps.score import Scored, score_sae
-from toysae.sweeps.train import train
+from toysae.training import train_group
 from toysae.worlds import World, make_world, sample
 
 _PLAIN: dict[str, Any] = {"d_in": 20, "n_features": 20, "l0": 1.2, "magnitude": "normal",
@@ -91,10 +93,10 @@ class Options:
     """
 
     worlds: tuple[str, ...] = tuple(WORLDS)
-    recipes: tuple[str, ...] = ("untied", "tied", "batchtopk", "matryoshka", "jumprelu", "gated")
+    recipes: tuple[str, ...] = ("untied", "tied", "batchtopk", "matryoshka", "jumprelu")
     l1: float = 0.05
     world_seeds: int = 5
-    n_steps: int = 8000
+    n_steps: int = 6000
     batch_size: int = 256
     n_eval: int = 32_768
 
@@ -108,16 +110,15 @@ def check(o: Options) -> None:
         spec = make_spec(recipe, 20, 20)
         read = "W_enc" in spec.encoder.provides or type(spec.encoder).__name__.startswith("Tied")
         require(read, f"recipe {recipe!r} has no encoder direction of each latent: leave it out")
+        member_grid(spec, numbers(recipe, o), [0])  # refuses a number that is missing
 
 
 def numbers(recipe: str, o: Options) -> dict[str, Any]:
-    """Its own, but for the one that sparsity hangs on."""
-    knob = {"l1_coeff": o.l1, "k": 1.25 * TRUE_L0}
+    """Its own toy settings, but for an L1 or a k."""
+    ours = {"l1_coeff": o.l1, "k": 1.25 * TRUE_L0}
+    knob = RECIPES[recipe].knob()
     own = fallback(recipe, make_spec(recipe, 20, 20))
-    return {
-        **own,
-        **{name: value for name, value in knob.items() if name == RECIPES[recipe].knob()},
-    }
+    return {**own, knob: ours.get(knob, RECIPES[recipe].toy[knob])}
 
 
 def detectors(sae: SAE, scored: Scored, x: jnp.ndarray) -> pd.DataFrame:
@@ -169,21 +170,20 @@ def matrices(sae: SAE, scored: Scored, world: World) -> dict[str, np.ndarray]:
 def measure(o: Options) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:
     """Of every SAE its row, its pairs of latents and its living latents; and small matrices."""
     tables, pairs, latents, shown = [], [], [], {}
+    seeds = range(o.world_seeds)
     for name in o.worlds:
         preset, fields = WORLDS[name]
+        worlds = [make_world(preset, seed, **fields) for seed in seeds]
         for recipe in o.recipes:
-            for seed in range(o.world_seeds):
-                world = make_world(preset, seed, **fields)
-                result = train(
-                    world, recipe, n_steps=o.n_steps, batch_size=o.batch_size, data_seed=seed,
-                    sae_seeds=[seed], n_eval=1024, curve_points=1, quiet=True, **numbers(recipe, o),
-                )  # fmt: skip
+            spec = make_spec(recipe, worlds[0].d_in, worlds[0].n_features)
+            group = make_group(worlds, seeds, spec, numbers(recipe, o), [0], o.batch_size)
+            trained = train_group(group, o.n_steps, recovery_probe, 1)
+            for seed, world in zip(seeds, worlds, strict=True):
                 head = {"world": name, "recipe": recipe, "world_seed": seed}
-                diverged = bool(result.table["diverged"][0])
-                if diverged:
+                if trained.diverged[seed, 0]:
                     tables.append(pd.DataFrame([{**head, "diverged": True}]))
                     continue
-                sae = result.sae(0)
+                sae = jax.tree.map(lambda leaf, seed=seed: leaf[seed, 0], trained.saes)
                 scored = score_sae(sae, world, o.n_eval, seed)
                 tables.append(scored.table.drop(columns="world").assign(**head, diverged=False))
                 batch = sample(world, named_key(seed_key(seed, "data"), "detectors"), 8192)

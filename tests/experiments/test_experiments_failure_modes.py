@@ -97,5 +97,6 @@ def test_impossible_options_are_refused_before_any_training(module, tmp_path, op
 def test_the_knobs_are_the_experiments_and_the_rest_the_recipes_own(module):
     o = module["Options"]()
     assert module["numbers"]("untied", o)["l1_coeff"] == o.l1
+    assert module["numbers"]("jumprelu", o)["l0_coeff"] > 0
     batchtopk = module["numbers"]("batchtopk", o)
     assert batchtopk["k"] == 1.25 * module["TRUE_L0"] and batchtopk["aux_coeff"] == 1.0

@@ -1,5 +1,6 @@
 """What every test shares: shapes checked at run time, a compilation cache, the `gpu` marker."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -33,6 +34,14 @@ install_import_hook("toysae", f"{__name__}.functions_only")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Every compiled program holds some of the 65,530 memory maps that Linux gives a process."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -72,10 +72,14 @@ DETECTORS = {
     "both": "weights × activations",
 }
 SETS = {
-    "trees and independent features": ("trees", "independent"),
-    "and exclusive pairs": ("trees", "independent", "exclusive pairs"),
-    "and interference": ("trees", "independent", "exclusive pairs", "interference"),
+    "trees": ("trees", "independent"),
+    "trees, equal magnitudes": ("trees, equal magnitudes", "independent"),
+    "trees, exclusive pairs": ("trees", "independent", "exclusive pairs"),
+    "trees, interference": ("trees", "independent", "interference"),
 }
+"""Worlds whose pairs are judged together: those that absorb, and what is to be told from them."""
+LEANING = 0.3
+"""Cosine of decoder rows above which two latents are hard to tell from an absorbed pair."""
 
 
 @dataclass(frozen=True)
@@ -213,17 +217,30 @@ def run(o: Options, out_dir: Path, figures_dir: Path) -> None:
     save(fig, frame, figures_dir, "modes")
     print(frame.pivot_table(index=["score"], columns=["world", "recipe"], values="mean")
           .round(2).T.to_string(), flush=True)  # fmt: skip
-    sets = {name: worlds for name, worlds in SETS.items() if set(worlds) <= set(o.worlds)}
-    if sets and pairs["absorbed"].any():
-        title = "Does absorption show without the truth? Pairs of latents"
-        fig, frame = draw.detector_curves(pairs, DETECTORS, sets, title, f"{note}; AUROC {t}")
-        save(fig, frame, figures_dir, "detectors")
-        print(frame.round(3).to_string(index=False), flush=True)
+    _draw_detectors(o, pairs, f"{note}; AUROC {t}", figures_dir)
     title = "A − aX: taking a latent out of the input"
     save(*draw.ablation_scatter(latents, title, note), figures_dir, "ablation")
     one = note.replace(f"{len(table)} runs, {o.world_seeds} world seeds", "one world and SAE seed")
     title = "Latents in the order of the features they match; encoders within the decoder's span"
     save(*draw.cosine_matrices(shown, title, one), figures_dir, "matrices")
+
+
+def _draw_detectors(o: Options, pairs: pd.DataFrame, note: str, figures_dir: Path) -> None:
+    sets = {name: worlds for name, worlds in SETS.items() if set(worlds) <= set(o.worlds)}
+    if not sets or not pairs["absorbed"].any():
+        return
+    title = "Does absorption show without the truth? "
+    kinds = {
+        "detectors": ("all pairs of latents", pairs),
+        "detectors_leaning": (
+            f"pairs with a cosine of decoder rows above {LEANING:g}",
+            pairs[pairs["decoder"] > LEANING],
+        ),
+    }
+    for name, (which, kept) in kinds.items():
+        fig, frame = draw.detector_curves(kept, DETECTORS, sets, title + which.capitalize(), note)
+        save(fig, frame, figures_dir, name)
+        print(f"{which}\n{frame.round(3).to_string(index=False)}", flush=True)
 
 
 study = Study(

@@ -238,9 +238,10 @@ def test_train_group_measures_at_its_points(worlds):
     steps = curve_points(60, 6)
     np.testing.assert_array_equal(result.curve_steps, steps)
     assert seen == steps.tolist()
-    assert {"mmcs", "mcs_above_0.9", "l0", "ev", "loss"} == set(result.curves)
+    assert {"mmcs", "mcs_above_0.9", "l0", "ev", "loss", "mcs_hist"} == set(result.curves)
     for name, curve in result.curves.items():
-        assert curve.shape == (2, 3, len(steps))
+        bins = (40,) if name == "mcs_hist" else ()
+        assert curve.shape == (2, 3, *bins, len(steps))
         assert np.isfinite(curve[..., 1:]).all(), name
     assert np.isnan(result.curves["loss"][..., 0]).all()
     whole = go(group, 60)

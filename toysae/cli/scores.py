@@ -47,7 +47,7 @@ def ceilings(args: list[str]) -> None:
     true_l0 = float(found["true_l0"].mean())
     shown = sorted({i for share in _SHARES for i in at_l0(found, share * true_l0).index})
     for kind, rows in found.loc[shown].groupby("kind"):
-        table = Table(title=f"world {name}, seed {seed}: {kind}s", box=SIMPLE, pad_edge=False)
+        table = _table(f"world {name}, seed {seed}: {kind}s")
         _columns(table, ("method", "at"), _TITLES)
         for method, points in rows.groupby("method", sort=False):
             for i, (_, row) in enumerate(points.iterrows()):
@@ -61,6 +61,12 @@ def ceilings(args: list[str]) -> None:
         file = given["out"] / "ceilings.csv"
         write(file, lambda path: found.to_csv(path, index=False))
         OUT.print(f"wrote {file}", highlight=False, soft_wrap=True)
+
+
+def _table(title: str) -> Table:
+    """A table that fits into 80 columns."""
+    gap = 1 if OUT.width >= 90 else 0
+    return Table(title=title, box=SIMPLE, pad_edge=False, padding=(0, gap, 0, gap))
 
 
 def _columns(table: Table, words: Iterable[str], numbers: Mapping[str, str]) -> None:
@@ -151,7 +157,7 @@ def _in_columns(row: pd.Series) -> Table:
 
 def _print_beside(row: pd.Series, beside: pd.DataFrame) -> None:
     """The SAE between the floors and the ceilings of its world, each at the L0 nearest to its."""
-    table = Table(title="beside it, each at the nearest L0", box=SIMPLE, pad_edge=False)
+    table = _table("beside it, each at the nearest L0")
     _columns(table, ("", "method", "at"), _BESIDE)
     for kind in ("ceiling", "this SAE", "floor"):
         if kind == "this SAE":

@@ -247,4 +247,6 @@ def _kept(file) -> str | None:
 def _read(text: str) -> pd.DataFrame:
     """Every result is read from its text, so that a kept one is the very same."""
     table = pd.read_csv(StringIO(text))
-    return table.assign(**{name: table[name].fillna("").astype(str) for name in _TEXT})
+    return table.assign(
+        **{name: table[name].astype(object).fillna("").astype(str) for name in _TEXT}
+    )

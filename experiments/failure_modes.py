@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -21,16 +20,11 @@ from toysae.plotting import failure_modes as draw
 from toysae.plotting.style import save
 from toysae.recovery import cosines
 from toysae.recovery.absorption import ABSORBS, MOSTLY
-from toysae.recovery.absorption_signs import (
-    activation_sign,
-    add_unseen,
-    empty_unseen,
-    weight_sign,
-    within_span,
-)
+from toysae.recovery.absorption_signs import absorption_signs, within_span
 from toysae.recovery.geometry import encoder_rows
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import RECIPES, SAE, make_spec
+from toysae.sae.encoders import Tied, TiedGain
 from toysae.study import Study, check_sizes
 from toysae.sweeps.members import fallback, make_group, member_grid
 from toysae.sweeps.score import Scored, score_sae
@@ -112,7 +106,7 @@ def check(o: Options) -> None:
         require(world in WORLDS, f"unknown world {world!r}: give some of {', '.join(WORLDS)}")
     for recipe in o.recipes:
         spec = make_spec(recipe, 20, 20)
-        read = "W_enc" in spec.encoder.provides or type(spec.encoder).__name__.startswith("Tied")
+        read = "W_enc" in spec.encoder.provides or isinstance(spec.encoder, Tied | TiedGain)
         require(read, f"recipe {recipe!r} has no encoder direction of each latent: leave it out")
         member_grid(spec, numbers(recipe, o), [0])  # refuses a number that is missing
 
@@ -125,35 +119,19 @@ def numbers(recipe: str, o: Options) -> dict[str, Any]:
     return {**own, knob: ours.get(knob, RECIPES[recipe].toy[knob])}
 
 
-def detectors(sae: SAE, scored: Scored, x: jnp.ndarray) -> pd.DataFrame:
+def detectors(sae: SAE, scored: Scored, x: jax.Array) -> pd.DataFrame:
     """One row a pair of living latents: what each detector says of it, and the truth."""
-    alive = np.flatnonzero(~scored.records.latents["dead"])
-    rows = encoder_rows(sae)
-    assert rows is not None
-    W_enc, W_dec = rows[alive].T, sae.W_dec[alive]
-    within = within_span(W_enc, W_dec)
-    aligned = np.asarray(jnp.diagonal(cosines(within.T, W_dec)))
-    sign, lean = np.asarray(weight_sign(W_enc, W_dec)), np.asarray(cosines(W_dec, W_dec))
-    i, j = np.triu_indices(len(alive), 1)
-    both_ways = np.concatenate([np.stack([i, j], 1), np.stack([j, i], 1)])
-    unseen = activation_sign(add_unseen(empty_unseen(alive[both_ways]), sae, x))
-    unseen = np.nan_to_num(unseen).reshape(2, -1).max(0)
-    pairs = scored.pairs
+    table = absorption_signs(sae, x, ~scored.records.latents["dead"].to_numpy(bool))
+    table["activations"] = table["activations"].fillna(0)
+    table["both"] = table["weights"] * table["activations"]
     taken = set()
-    if len(pairs):
+    if len(scored.pairs):
+        pairs = scored.pairs
         absorbed = pairs[(pairs["share"] > MOSTLY) | (pairs["rate"] > ABSORBS)]
         for one, other in absorbed[["parent_latent", "child_latent"]].to_numpy(int):
             taken |= {(one, other), (other, one)}
-    return pd.DataFrame(
-        {
-            "enc_dec": 1 - np.maximum(aligned[i], aligned[j]),
-            "decoder": lean[i, j],
-            "weights": sign[i, j],
-            "activations": unseen,
-            "both": sign[i, j] * unseen,
-            "absorbed": [pair in taken for pair in zip(alive[i], alive[j], strict=True)],
-        }
-    )
+    latents = table[["latent", "other"]].itertuples(index=False, name=None)
+    return table.assign(absorbed=[pair in taken for pair in latents])
 
 
 def matrices(sae: SAE, scored: Scored, world: World) -> dict[str, np.ndarray]:
@@ -197,6 +175,7 @@ def measure(o: Options) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]
                 if seed == 0 and recipe in o.recipes[:2]:
                     shown[f"{recipe}\n{name}"] = matrices(sae, scored, world)
             print(f"{name}, {recipe}: {o.world_seeds} SAEs", flush=True)
+    require(pairs, "every SAE diverged: give a smaller l1")
     return *(pd.concat(v, ignore_index=True) for v in (tables, pairs, latents)), shown
 
 
@@ -222,7 +201,8 @@ def run(o: Options, out_dir: Path, figures_dir: Path) -> None:
     save(*draw.ablation_scatter(latents, title, note), figures_dir, "ablation")
     one = note.replace(f"{len(table)} runs, {o.world_seeds} world seeds", "one world and SAE seed")
     title = "Latents in the order of the features they match; encoders within the decoder's span"
-    save(*draw.cosine_matrices(shown, title, one), figures_dir, "matrices")
+    if shown:  # unless the first world's diverged
+        save(*draw.cosine_matrices(shown, title, one), figures_dir, "matrices")
 
 
 def _draw_detectors(o: Options, pairs: pd.DataFrame, note: str, figures_dir: Path) -> None:

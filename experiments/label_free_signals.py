@@ -145,11 +145,6 @@ def _of_size(o: Options, group: Group) -> Sized:
         return values.reshape(len(values), len(o.l1), o.sae_seeds, *values.shape[2:])
 
     encoder = np.where(alive, _enc_dec(saes.weights.enc["W_enc"], saes.W_dec), 0).sum(-1)
-    incoherent = [
-        [-float(pairwise_cosines(W[kept])["mean_abs_cos"]) if kept.sum() > 1 else np.nan
-         for W, kept in zip(*member, strict=True)]
-        for member in zip(np.asarray(saes.W_dec), alive, strict=True)
-    ]  # fmt: skip
     columns = {
         "diverged": trained.diverged,
         "mmcs": found.mean(-1),
@@ -160,7 +155,7 @@ def _of_size(o: Options, group: Group) -> Sized:
         "true_l0": scores["true_l0"],
         "alive": 1 - scores["dead_fraction"],
         "enc_dec_cos": encoder / np.maximum(alive.sum(-1), 1),
-        "incoherence": incoherent,
+        "incoherence": -np.asarray(_coherence(saes.W_dec, jnp.asarray(alive))),
     }
     return Sized(cells(saes.W_dec), cells(alive), {k: cells(v) for k, v in columns.items()})
 
@@ -175,6 +170,13 @@ def _enc_dec(W_enc: jax.Array, W_dec: jax.Array) -> jax.Array:
     return jax.vmap(jax.vmap(enc_dec_cosines))(W_enc, W_dec)
 
 
+@jax.jit
+def _coherence(W_dec: jax.Array, alive: jax.Array) -> jax.Array:
+    return jax.vmap(jax.vmap(lambda W, kept: pairwise_cosines(W, kept)["mean_abs_cos"]))(
+        W_dec, alive
+    )
+
+
 def _joined(o: Options, by_size: list[Sized]) -> pd.DataFrame:
     """One row an SAE, with what compares it to other seeds and to the next larger size."""
     rows = []
@@ -182,7 +184,7 @@ def _joined(o: Options, by_size: list[Sized]) -> pd.DataFrame:
         larger = by_size[i + 1] if i + 1 < len(by_size) else None
         for world, l1, seed in np.ndindex(of_size.alive.shape[:3]):
             at = world, l1, seed
-            other = world, l1, (seed + 1) % o.sae_seeds
+            other = world, l1, seed - 1  # the first is compared with the last
             own = of_size.W_dec[at], of_size.alive[at]
             pair = (own[0], of_size.W_dec[other], own[1], of_size.alive[other])
             row = {name: values[at] for name, values in of_size.columns.items()}

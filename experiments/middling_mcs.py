@@ -122,9 +122,10 @@ def measure(o: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
                     of_level = {float(s): scores[:, member, :, i] for i, s in enumerate(steps)}
                 for at, values in of_level.items():
                     head = {"recipe": recipe, "cause": cause, "level": at}
-                    rows += _rows(head, values, floor, trained.diverged[:, member])
-                    share, _ = np.histogram(np.clip(values, 0, 1), draw.BINS)
-                    counts.append(pd.DataFrame({**head, "low": draw.BINS[:-1], "count": share}))
+                    lost = trained.diverged[:, member]
+                    rows += _rows(head, values, floor, lost)
+                    found, _ = np.histogram(np.clip(values[~lost], 0, 1), draw.BINS)
+                    counts.append(pd.DataFrame({**head, "low": draw.BINS[:-1], "count": found}))
         print(f"{cause} {level:g}: {len(o.recipes) * len(l1) * len(seeds)} SAEs", flush=True)
     return pd.DataFrame(rows), pd.concat(counts, ignore_index=True)
 
@@ -132,12 +133,11 @@ def measure(o: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _rows(head: dict, values: np.ndarray, floor: float, diverged: np.ndarray) -> list[dict]:
     """`values` [worlds, n_features]."""
     mean = values.mean(1)
-    extra = {"floor": floor}
     polarised = np.asarray(polarisation(jnp.asarray(values), floor))
     return [
         {
             **head,
-            **extra,
+            "floor": floor,
             "world_seed": seed,
             "diverged": bool(diverged[seed]),
             "mmcs": mean[seed],
@@ -207,8 +207,8 @@ def run(o: Options, out_dir: Path, figures_dir: Path) -> None:
     text = answer(found, table)
     (figures_dir / "answer.txt").write_text(text + "\n")
     print(text, flush=True)
-    n = table.drop_duplicates(["recipe", "cause", "level", "world_seed"])
-    n_runs = int((n["cause"] != "undertraining").sum()) + len(o.recipes) * o.world_seeds
+    # All points of one learning curve are one run.
+    n_runs = int((table["cause"] != "undertraining").sum()) + len(o.recipes) * o.world_seeds
     note = (
         f"{n_runs} runs, {o.world_seeds} world seeds; random unit directions in d_in {o.d_in}; "
         f"unless varied {round(o.ratio * o.d_in)} features, true L0 {o.l0:g}, as many latents, L1 "

@@ -5,6 +5,7 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 from toysae import make_world
@@ -19,13 +20,14 @@ from toysae.recovery.absorption import (
     repair,
 )
 from toysae.recovery.absorption_signs import (
+    absorption_signs,
     activation_sign,
     add_unseen,
-    candidates,
     empty_unseen,
     weight_sign,
     within_span,
 )
+from toysae.recovery.baselines import Dictionary
 from toysae.recovery.hierarchy import parents_of
 from toysae.sae import SAE, make_spec
 from toysae.sae.decoders import Free
@@ -143,8 +145,7 @@ def test_weights_cannot_tell_the_two_readings_apart_and_activations_can_once_mag
         enc = {**sae.weights.enc, "b_enc": jnp.full(2, -1e-5)}  # silent on rounding errors
         sae = sae.replace(weights=sae.weights.replace(enc=enc))
         weights = weight_sign(enc["W_enc"], sae.W_dec)
-        pairs = candidates(np.asarray(weights), 2)
-        assert sorted(map(tuple, pairs)) == [(0, 1), (1, 0)]
+        np.testing.assert_allclose(weights, (1 - np.eye(2)) / np.sqrt(2), atol=1e-5)
         seen = add_unseen(empty_unseen(np.array([[0, 1]])), sae, sample(world, KEY, n).x)
         return activation_sign(seen)[0]
 
@@ -174,12 +175,43 @@ def test_encoder_parts_that_read_nothing_do_not_hide_the_sign():
     )
 
 
-def test_candidates_are_the_largest_and_never_zero():
-    sign = np.array([[0, 0.3, 0], [0.3, 0, 0.1], [0, 0.1, 0]])
-    assert candidates(sign, 2).tolist() == [[0, 1], [1, 0]]
-    assert len(candidates(sign, 99)) == 4
+def test_signs_are_of_the_living_pairs_that_lean_together_most():
+    world = make_world("absorption", 0, d_in=6, n_free=0, magnitude_sd=0.1)
+    absorbed = family(world.directions, 1.0, True)
+    rng = np.random.default_rng(0)
+    rows = jnp.asarray(rng.standard_normal((3, 6)), jnp.float32)
+    enc = {"W_enc": jnp.concatenate([absorbed.weights.enc["W_enc"], rows.T], 1),
+           "b_enc": jnp.zeros(5).at[4].set(-9.0)}  # fmt: skip
+    spec = make_spec("untied", 6, 5, decoder=Free("none"), penalty=Sum())
+    W_dec = jnp.concatenate([absorbed.W_dec, rows])
+    sae = SAE(Weights(W_dec, None, enc), absorbed.run, {}, spec.at_inference())
+    x = sample(world, KEY, 4096).x
+    alive = np.array([True, True, True, True, False])
+    table = absorption_signs(sae, x, alive)
+    assert len(table) == 6 and table["decoder"].is_monotonic_decreasing
+    assert not (table[["latent", "other"]] == 4).any(axis=None)
+    unit = np.float64(W_dec) / np.linalg.norm(W_dec, axis=1, keepdims=True)
+    pair = table[(table["latent"] == 0) & (table["other"] == 1)].iloc[0]
+    np.testing.assert_allclose(pair["decoder"], unit[0] @ unit[1], atol=1e-5)
+    np.testing.assert_allclose(pair["weights"], 1 / np.sqrt(2), atol=1e-5)
+    np.testing.assert_allclose(pair["enc_dec"], 1 - 1 / np.sqrt(2), atol=1e-5)
+    both = [activation_sign(add_unseen(empty_unseen(np.array([order])), sae, x))[0]
+            for order in ([0, 1], [1, 0])]  # fmt: skip
+    np.testing.assert_allclose(pair["activations"], np.nanmax(both), rtol=1e-4)
+    few = absorption_signs(sae, x, alive, most=2)
+    pd.testing.assert_frame_equal(few, table[:2], rtol=1e-5)
+
+
+def test_signs_need_directions_inputs_and_a_pair():
+    sae = family(np.eye(6)[:2], 1.0, True)
+    x = jnp.zeros((1024, 6))
+    with pytest.raises(ToysaeError, match="1000 inputs: give at least 1024"):
+        absorption_signs(sae, x[:1000])
     with pytest.raises(ToysaeError, match="most 0"):
-        candidates(sign, 0)
+        absorption_signs(sae, x, most=0)
+    fista = Dictionary(jnp.eye(6)[:2], None, "axes").sae(0.1)
+    with pytest.raises(ToysaeError, match="FISTA has no encoder direction"):
+        absorption_signs(fista, x)
 
 
 @pytest.mark.parametrize(

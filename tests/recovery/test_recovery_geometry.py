@@ -52,11 +52,24 @@ def test_pairwise_cosines_and_frame_error_equal_numpy(n, d):
     else:
         np.testing.assert_allclose(got["mean_abs_cos"], size.sum() / (n * (n - 1)), rtol=1e-5)
         np.testing.assert_allclose(got["max_abs_cos"], size.max(), rtol=1e-5)
-        np.testing.assert_allclose(got["nearest_abs_cos"], size.max(1), rtol=1e-4, atol=1e-6)
     D, even = unit(np.float64(rows)), n / d * np.eye(d)
     wanted = np.linalg.norm(D.T @ D - even) / np.linalg.norm(even)
     np.testing.assert_allclose(frame_error(jnp.asarray(rows)), wanted, rtol=1e-4)
     np.testing.assert_allclose(basis_alignment(jnp.asarray(rows)), np.abs(D).max(1), rtol=1e-5)
+
+
+def test_only_the_living_count():
+    rows = jnp.asarray(np.random.default_rng(0).standard_normal((7, 4)), jnp.float32)
+    alive = np.array([1, 0, 1, 1, 0, 0, 1], bool)
+    some = pairwise_cosines(rows, jnp.asarray(alive))
+    for name, value in pairwise_cosines(rows[np.flatnonzero(alive)]).items():
+        np.testing.assert_allclose(some[name], value, rtol=1e-5)
+    np.testing.assert_allclose(
+        frame_error(rows, jnp.asarray(alive)), frame_error(rows[np.flatnonzero(alive)]), rtol=1e-5
+    )
+    none = jnp.zeros(7, bool)
+    assert np.isnan(frame_error(rows, none))
+    assert all(np.isnan(v) for v in pairwise_cosines(rows, none.at[0].set(True)).values())
 
 
 def test_frame_error_of_frames():

@@ -214,21 +214,28 @@ def repair(seen: Repairs) -> pd.DataFrame:
     )
 
 
-def absorption_scores(pairs: pd.DataFrame, repaired: pd.DataFrame | None) -> dict[str, float]:
+def absorption_scores(
+    pairs: pd.DataFrame | None, repaired: pd.DataFrame | None
+) -> dict[str, float]:
     """`hierarchy_pairs` that were measured; `absorption_rate` and `absorption_share`, their means;
     `absorbed_pairs` and `mostly_absorbed_pairs`, which part of the pairs has a rate above
     :data:`ABSORBS`, a share above :data:`MOSTLY`; and, over the parents of pairs with
-    such a rate, `parent_recall` and `parent_recall_repaired`. NaN where there is none."""
-    measured = pairs[pairs["rate"].notna()]
-    has = len(measured) > 0
+    such a rate, `parent_recall` and `parent_recall_repaired`. NaN where there is none.
+
+    Args:
+        pairs: from :func:`absorption`; None where it was not measured.
+        repaired: from :func:`repair`; None where nothing was to be repaired.
+    """
+    rates = pd.Series(dtype=float) if pairs is None else pairs["rate"].dropna()
+    shares = pd.Series(dtype=float) if pairs is None else pairs["share"][rates.index]
     return {
-        "hierarchy_pairs": len(measured),
-        "absorption_rate": float(measured["rate"].mean()) if has else np.nan,
-        "absorption_share": float(measured["share"].mean()) if has else np.nan,
-        "absorbed_pairs": float((measured["rate"] > ABSORBS).mean()) if has else np.nan,
-        "mostly_absorbed_pairs": float((measured["share"] > MOSTLY).mean()) if has else np.nan,
-        "parent_recall": np.nan if repaired is None else float(repaired["recall"].mean()),
-        "parent_recall_repaired": (
-            np.nan if repaired is None else float(repaired["repaired_recall"].mean())
-        ),
+        "hierarchy_pairs": np.nan if pairs is None else len(rates),
+        "absorption_rate": float(rates.mean()),
+        "absorption_share": float(shares.mean()),
+        "absorbed_pairs": float((rates > ABSORBS).astype(float).mean()),
+        "mostly_absorbed_pairs": float((shares > MOSTLY).astype(float).mean()),
+        **{
+            f"parent_{name}": np.nan if repaired is None else float(repaired[column].mean())
+            for name, column in (("recall", "recall"), ("recall_repaired", "repaired_recall"))
+        },
     }

@@ -13,13 +13,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
 
-from ..errors import require
+from ..errors import ToysaeError, require
 from ..sae import SAE
-from .mcs import cosines, unit_rows
+from .geometry import encoder_rows
+from .mcs import cosines, enc_dec_cosines, unit_rows
+
+_BATCH = 1024
 
 
 def within_span(
@@ -47,22 +51,6 @@ def weight_sign(
     W_enc = within_span(W_enc, W_dec)
     lean = jnp.minimum(cosines(W_dec, W_dec), -cosines(W_enc.T, W_enc.T))
     return jnp.maximum(lean, 0) * (1 - jnp.eye(lean.shape[0]))
-
-
-def candidates(sign: Float[np.ndarray, "d_sae d_sae"], most: int) -> NDArray[np.int64]:
-    """The ordered pairs of latents with the largest weight sign, ``[n_pairs, 2]``; none with 0.
-
-    Args:
-        sign: from :func:`weight_sign`.
-        most: at most so many pairs.
-
-    Raises:
-        ToysaeError: `most` is below 1.
-    """
-    require(most >= 1, f"most {most} must be at least 1")
-    flat = np.argsort(-np.asarray(sign), axis=None, kind="stable")[:most]
-    pairs = np.stack(np.unravel_index(flat, np.shape(sign)), 1)
-    return pairs[np.asarray(sign)[pairs[:, 0], pairs[:, 1]] > 0]
 
 
 @struct.dataclass
@@ -129,3 +117,63 @@ def activation_sign(seen: Unseen) -> NDArray[np.float64]:
     variance = np.maximum(square - residual**2, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(host.n > 0, np.sqrt(variance / signal), np.nan)
+
+
+def absorption_signs(
+    sae: SAE,
+    x: Float[Array, "n d_in"],
+    alive: Bool[np.ndarray, " d_sae"] | None = None,
+    most: int = 4096,
+) -> pd.DataFrame:
+    """Every sign for the pairs of latents whose decoder rows lean together most.
+
+    Args:
+        sae: one SAE whose latents have an encoder direction each.
+        x: inputs, 1,024 at a time; what is left of whole thousands is not used.
+        alive: which latents count; all if not given.
+        most: at most so many pairs, of which `2 * most * 1024` numbers are held at a time, besides
+            a few d_sae x d_sae.
+
+    Returns:
+        One row a pair: `latent`, `other`; `decoder`, the cosine of their decoder rows; `enc_dec`,
+        1 less the larger of their two encoder-decoder cosines, within the decoder's span;
+        `weights` (:func:`weight_sign`); `activations`, the larger :func:`activation_sign` of the
+        two orders, NaN where neither fired without the other.
+
+    Raises:
+        ToysaeError: an encoder without directions, too few inputs, or no pair asked for.
+    """
+    rows = encoder_rows(sae)
+    if rows is None:
+        raise ToysaeError(f"{type(sae.spec.encoder).__name__} has no encoder direction of each "
+                          "latent: these signs need one")  # fmt: skip
+    require(most >= 1, f"most {most} must be at least 1")
+    require(len(x) >= _BATCH, f"{len(x)} inputs: give at least {_BATCH}")
+    kept = np.ones(len(rows), bool) if alive is None else np.asarray(alive, bool)
+    # Dead rows become zero rows instead of leaving: the shapes, and so the program, stay.
+    W_enc, W_dec = rows.T * kept, sae.W_dec * kept[:, None]
+    lean, sign, aligned = map(np.asarray, _of_weights(W_enc, W_dec))
+    i, j = np.triu_indices(len(rows), 1)
+    lean = np.where(kept[i] & kept[j], lean[i, j], -np.inf)
+    chosen = np.argsort(-lean, kind="stable")[:most]
+    i, j, lean = i[chosen], j[chosen], lean[chosen]
+    seen = empty_unseen(np.concatenate([np.stack([i, j], 1), np.stack([j, i], 1)]))
+    for start in range(0, len(x) - _BATCH + 1, _BATCH):
+        seen = add_unseen(seen, sae, x[start : start + _BATCH])
+    table = pd.DataFrame(
+        {
+            "latent": i,
+            "other": j,
+            "decoder": lean,
+            "enc_dec": 1 - np.maximum(aligned[i], aligned[j]),
+            "weights": sign[i, j],
+            "activations": np.fmax(*activation_sign(seen).reshape(2, -1)),
+        }
+    )
+    return table[np.isfinite(lean)].reset_index(drop=True)
+
+
+@jax.jit
+def _of_weights(W_enc: Array, W_dec: Array) -> tuple[Array, Array, Array]:
+    within = within_span(W_enc, W_dec)
+    return cosines(W_dec, W_dec), weight_sign(W_enc, W_dec), enc_dec_cosines(within, W_dec)

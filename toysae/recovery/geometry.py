@@ -1,13 +1,13 @@
 """Scores of a dictionary and its encoder that need neither truth nor data.
 
-Rows of length 0 (dead from the start) count with cosine 0; leave dead latents out beforehand where
-they should not count. Squares of d_sae x d_sae are never held whole: rows go 512 at a time.
+Rows of length 0 count with cosine 0. Squares of d_sae x d_sae are never held whole: rows go 512 at
+a time.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..sae import SAE
 from ..sae.encoders import Tied, TiedGain
@@ -17,40 +17,48 @@ _ROWS = 512
 
 
 @jax.jit
-def pairwise_cosines(W_dec: Float[Array, "d_sae d_in"]) -> dict[str, Array]:
+def pairwise_cosines(
+    W_dec: Float[Array, "d_sae d_in"], alive: Bool[Array, " d_sae"] | None = None
+) -> dict[str, Array]:
     """Decoder coherence: over all pairs of different rows, the mean and the largest |cos|.
 
     The mean is smallest at the true L0 in Sparse but Wrong (arXiv 2508.16560).
 
+    Args:
+        W_dec: decoder rows.
+        alive: which count; all if not given.
+
     Returns:
-        `mean_abs_cos`, `max_abs_cos`: scalars in [0, 1], NaN for a single row;
-        `nearest_abs_cos` ``[d_sae]``: of each row, the largest with another.
+        `mean_abs_cos`, `max_abs_cos`: scalars in [0, 1]; NaN where fewer than two count.
     """
-    n = W_dec.shape[0]
+    counts = jnp.ones(W_dec.shape[0], bool) if alive is None else alive
+    rows, n = W_dec * counts[:, None], counts.sum()
 
     def of_row(index: Array) -> tuple[Array, Array]:
-        size = jnp.abs(cosines(W_dec[index][None], W_dec)[0]).at[index].set(0)
+        size = jnp.abs(cosines(rows[index][None], rows)[0]).at[index].set(0)
         return size.sum(), size.max()
 
-    total, nearest = jax.lax.map(of_row, jnp.arange(n), batch_size=_ROWS)
-    alone = jnp.where(n > 1, 1.0, jnp.nan)
-    return {
-        "mean_abs_cos": alone * total.mean() / max(n - 1, 1),
-        "max_abs_cos": alone * nearest.max(),
-        "nearest_abs_cos": alone * nearest,
-    }
+    total, nearest = jax.lax.map(of_row, jnp.arange(len(rows)), batch_size=_ROWS)
+    pairs = jnp.where(n > 1, n * (n - 1.0), jnp.nan)
+    return {"mean_abs_cos": total.sum() / pairs, "max_abs_cos": nearest.max() + 0 * pairs}
 
 
 @jax.jit
-def frame_error(W_dec: Float[Array, "d_sae d_in"]) -> Float[Array, ""]:
-    """‖DᵀD - (d_sae / d_in) I‖ / ‖(d_sae / d_in) I‖ of the unit rows D (Frobenius).
+def frame_error(
+    W_dec: Float[Array, "d_sae d_in"], alive: Bool[Array, " d_sae"] | None = None
+) -> Float[Array, ""]:
+    """‖DᵀD - (n / d_in) I‖ / ‖(n / d_in) I‖ of the n unit rows D that count (Frobenius).
 
-    0 for a tight frame, which orthonormal rows are at d_sae = d_in; at d_sae < d_in it is at least
-    sqrt(d_in / d_sae - 1).
+    0 for a tight frame, which orthonormal rows are at n = d_in; at n < d_in it is at least
+    sqrt(d_in / n - 1). NaN where none counts.
+
+    Args:
+        W_dec: decoder rows.
+        alive: which count; all if not given.
     """
-    n, d = W_dec.shape
-    rows = unit_rows(W_dec)
-    even = n / d * jnp.eye(d)
+    counts = jnp.ones(W_dec.shape[0], bool) if alive is None else alive
+    rows, d = unit_rows(W_dec * counts[:, None]), W_dec.shape[1]
+    even = counts.sum() / d * jnp.eye(d)
     return jnp.linalg.norm(rows.T @ rows - even) / jnp.linalg.norm(even)
 
 

@@ -49,6 +49,9 @@ def found_in(
     return best.mean() if alive is None else jnp.mean(best, where=alive)
 
 
+_cosines = jax.jit(cosines)
+
+
 def matched_cosine(
     W_dec: ArrayLike,
     other: ArrayLike,
@@ -57,16 +60,16 @@ def matched_cosine(
 ) -> float:
     """Stability: the mean cosine of two dictionaries' living latents, matched one to one; over as
     many pairs as the larger has latents, those without a partner counting 0. NaN without any."""
-    rows = []
-    for W, kept in ((W_dec, alive), (other, other_alive)):
-        W = np.asarray(W)
-        rows.append(W if kept is None else W[np.asarray(kept, bool)])
-    if not all(len(W) for W in rows):
+    cos = np.asarray(_cosines(jnp.asarray(W_dec), jnp.asarray(other)), np.float64)
+    if alive is not None:
+        cos = cos[np.asarray(alive, bool)]
+    if other_alive is not None:
+        cos = cos[:, np.asarray(other_alive, bool)]
+    if not cos.size:
         return np.nan
-    cos = np.asarray(cosines(*(jnp.asarray(W) for W in rows)), np.float64)
     latent = partners(cos)
     matched = cos[latent >= 0, latent[latent >= 0]]
-    return float(matched.sum() / max(map(len, rows)))
+    return float(matched.sum() / max(cos.shape))
 
 
 def rank_correlations(

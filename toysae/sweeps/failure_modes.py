@@ -49,7 +49,7 @@ def empty_looks(sae: SAE, world: World, records: Records) -> Looks:
     try:
         parents = parents_of(world)
     except ToysaeError as error:
-        warnings.warn(f"absorption is not measured: {error}", stacklevel=4)
+        warnings.warn(f"absorption is not measured: {error}", stacklevel=3)
         return ablations, None
     return ablations, empty_pairs(parents, records.features["best_latent"].to_numpy())
 
@@ -103,20 +103,11 @@ def failure_modes(
         scale_error=np.nan if seen is None else scale_error(seen, cos, lengths)
     )
     records = Records(features, latents)
-    pairs, repaired = pd.DataFrame(), None
-    if looks[1] is not None:
-        pairs = absorption(looks[1])
-        pairs, repaired = _repaired(pairs, sae, world, key, n_batches, batch_size)
-    return records, pairs, {**_summary(records, W_dec), **_absorbed(looks[1], pairs, repaired)}
-
-
-def _absorbed(
-    looked: Pairs | None, pairs: pd.DataFrame, repaired: pd.DataFrame | None
-) -> dict[str, float]:
-    if looked is not None:
-        return absorption_scores(pairs, repaired)
-    nothing = pd.DataFrame({"rate": [], "share": []})
-    return dict.fromkeys(absorption_scores(nothing, None), np.nan)
+    summary = _summary(records, W_dec)
+    if looks[1] is None:
+        return records, pd.DataFrame(), {**summary, **absorption_scores(None, None)}
+    pairs, repaired = _repaired(absorption(looks[1]), sae, world, key, n_batches, batch_size)
+    return records, pairs, {**summary, **absorption_scores(pairs, repaired)}
 
 
 def _repaired(
@@ -153,17 +144,15 @@ def _summary(records: Records, W_dec: Array) -> dict[str, float]:
     alive = latents[~latents["dead"]]
     of_alive = ("hedging", "features_per_latent", "basis_alignment", "gain", "ablation_residual",
                 "ablation_interference")  # fmt: skip
-    living = W_dec[np.flatnonzero(~latents["dead"])]
-    none = len(alive) == 0
-    coherence = {} if none else jax.device_get(pairwise_cosines(living))
+    living = jnp.asarray(~latents["dead"].to_numpy(bool))
+    coherence = {name: float(value) for name, value in pairwise_cosines(W_dec, living).items()}
     return {
         "scale_error": float(on["scale_error"].mean()),
         "split_features": float((on["n_latents"] > 1).mean()),
         "merged_features": float(on["merged"].mean()),
         **{name: float(alive[name].mean()) for name in of_alive},
-        "uniqueness_alive": np.nan if none else alive["best_feature"].nunique() / len(alive),
+        "uniqueness_alive": alive["best_feature"].nunique() / len(alive) if len(alive) else np.nan,
         "dense_latents": int((latents["freq"] > DENSE).sum()),
-        "mean_abs_cos": float(coherence.get("mean_abs_cos", np.nan)),
-        "max_abs_cos": float(coherence.get("max_abs_cos", np.nan)),
-        "frame_error": np.nan if none else float(frame_error(living)),
+        **coherence,
+        "frame_error": float(frame_error(W_dec, living)),
     }

@@ -1,5 +1,7 @@
 """Firing: the alias table, Poisson arrivals, Bernoulli, probabilities."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +19,11 @@ from toysae.worlds.independent import (
     Arrivals,
     Bernoulli,
     alias_table,
+    arrivals,
     independent,
     multiply_high,
 )
+from toysae.worlds.magnitudes import MAGNITUDES, magnitude
 from toysae.worlds.plant import forest
 from toysae.worlds.probabilities import TAILS, firing_probabilities
 
@@ -78,10 +82,11 @@ def test_the_number_of_arrivals_is_poisson():
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_arrivals_fire_with_their_probabilities_and_never_twice(tail):
+@pytest.mark.parametrize("make", [arrivals, independent])
+def test_independent_features_fire_with_their_probabilities_and_never_twice(tail, make):
     probs = firing_probabilities(tail, 60, 3.0, decay=0.95)
-    firing = independent(probs)
-    assert isinstance(firing, Arrivals)
+    firing = make(probs)
+    assert isinstance(firing, Arrivals if make is arrivals else Bernoulli)
     active = jax.jit(firing.sample, static_argnums=1)(jax.random.key(1), N)
     on = dense(active, 60)
     assert on.max() == 1
@@ -103,9 +108,7 @@ def test_arrivals_fire_with_their_probabilities_and_never_twice(tail):
 def test_a_high_probability_needs_more_than_its_hazard():
     # p = .8 has hazard 1.61: features arrive more than once, and must still count once.
     probs = np.r_[0.8, 0.6, np.full(98, 0.002)]
-    firing = independent(probs)
-    assert isinstance(firing, Arrivals)
-    on = dense(firing.sample(jax.random.key(0), N), 100)
+    on = dense(arrivals(probs).sample(jax.random.key(0), N), 100)
     assert on.max() == 1
     np.testing.assert_allclose(on[:, :2].mean(0), [0.8, 0.6], atol=5 * 0.5 / np.sqrt(N))
     both = (on[:, 0] & on[:, 1]).mean()
@@ -118,6 +121,28 @@ def test_bernoulli_takes_probabilities_zero_and_one():
     on = dense(firing.sample(jax.random.key(0), N), 3)
     assert on[:, 0].sum() == 0 and on[:, 1].sum() == N
     assert abs(on[:, 2].mean() - 0.3) < 5 * np.sqrt(0.21 / N)
+
+
+def test_where_bernoulli_leaves_a_uniform_it_is_one_and_its_own():
+    probs = np.array([0.4, 0.05, 1e-3, 1.0])
+    active = independent(probs).sample(jax.random.key(5), N)
+    on, unit = np.asarray(active.on), np.asarray(active.unit)
+    for i in range(4):
+        left = unit[on[:, i], i]
+        assert left.min() >= 0 and left.max() < 1
+        assert stats.kstest(left, "uniform").pvalue > 1e-3
+    both = on[:, 0] & on[:, 1]
+    assert abs(np.corrcoef(unit[both, 0], unit[both, 1])[0, 1]) < 5 / np.sqrt(both.sum())
+
+
+@pytest.mark.parametrize("law", MAGNITUDES)
+def test_a_left_over_uniform_gives_the_same_law_as_one_drawn_anew(law):
+    active = independent(np.full(40, 0.2)).sample(jax.random.key(2), 20_000)
+    left, anew = (
+        np.asarray(magnitude(law, 40).sample(jax.random.key(3), a))[np.asarray(a.on)]
+        for a in (active, replace(active, unit=None))
+    )
+    assert stats.ks_2samp(left, anew).pvalue > 1e-3
 
 
 def test_nothing_fires_at_probability_zero():

@@ -5,10 +5,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .. import draws
 from ..keys import named_key
 from .part import Forward, Hyper, Hypers, Part
 
@@ -50,7 +50,7 @@ class Denoising(Objective):
 
     def corrupt(self, key: PRNGKeyArray, x: Array, h: Hypers) -> Array:
         x = self.objective.corrupt(key, x, h)
-        return x + h["noise"] * jax.random.normal(named_key(key, "denoising"), x.shape, x.dtype)
+        return x + h["noise"] * draws.normal(named_key(key, "denoising"), x.shape)
 
     def loss(self, key: PRNGKeyArray, x: Array, f: Forward, h: Hypers) -> Array:
         return self.objective.loss(key, x, f, h)

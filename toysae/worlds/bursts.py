@@ -1,12 +1,12 @@
 """Bursts along a sequence: the rows of a draw are neighbouring tokens, not independent samples."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .. import draws
 from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing
@@ -32,8 +32,8 @@ class Bursts(Firing):
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
         shape = (n, self.n_features)
         rows = jnp.arange(n, dtype=jnp.int32)[:, None]
-        anew = jax.random.uniform(named_key(key, "anew"), shape) >= self.persistence
-        drawn = jax.random.uniform(named_key(key, "fire"), shape) < self.probs
+        anew = draws.uniform(named_key(key, "anew"), shape) >= self.persistence
+        drawn = draws.uniform(named_key(key, "fire"), shape) < self.probs
         since = lax.cummax(jnp.where(anew, rows, 0), axis=0)  # the first row is always anew
         on = jnp.take_along_axis(drawn, since, axis=0)
         indices = jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32), shape)

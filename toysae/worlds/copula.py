@@ -14,6 +14,7 @@ from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy import special
 
+from .. import draws
 from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing
@@ -40,7 +41,7 @@ class LowRankCopula(Firing):
         return self.parts[0].slope.shape[-2]
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
-        u = jax.random.normal(named_key(key, "factors"), (n, self.rank))
+        u = draws.normal(named_key(key, "factors"), (n, self.rank))
         return self.fire(key, u)
 
     def fire(self, key: PRNGKeyArray, u: Float[Array, "n rank"]) -> Active:
@@ -76,7 +77,7 @@ class DenseCopula(Firing):
         return self.threshold.shape[-1]
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
-        eps = jax.random.normal(key, (n, self.n_features))
+        eps = draws.normal(key, (n, self.n_features))
         on = jnp.matmul(eps, self.root.T, precision=jax.lax.Precision.HIGHEST) > self.threshold
         indices = jnp.broadcast_to(jnp.arange(self.n_features, dtype=jnp.int32), on.shape)
         return Active(indices, on, in_order=True)

@@ -8,12 +8,12 @@ polynomials of the odds w. O(k log n_features) a sample. The odds come from the 
 recursion and fixed point of Chen, Dempster and Liu (1994).
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .. import draws
 from ..errors import require
 from .firing import Active, Firing
 from .independent import multiply_high
@@ -34,7 +34,7 @@ class ExactlyKEqual(Firing):
         return self.total
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
-        bits = jax.random.bits(key, (n, self.k), jnp.uint32)
+        bits = draws.bits(key, (n, self.k))
         chosen = []
         for i, last in enumerate(range(self.total - self.k, self.total)):
             candidate = multiply_high(bits[:, i], last + 1)
@@ -62,7 +62,7 @@ class ExactlyK(Firing):
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
         k = self.log_tail.shape[-2]
-        uniforms = jax.random.uniform(key, (n, k), minval=jnp.finfo(jnp.float32).tiny)
+        uniforms = draws.uniform(key, (n, k), minval=float(jnp.finfo(jnp.float32).tiny))
         start, chosen = jnp.zeros(n, jnp.int32), []
         for i in range(k):
             tail = self.log_tail[k - 1 - i]

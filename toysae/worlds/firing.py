@@ -9,10 +9,11 @@ from abc import abstractmethod
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from scipy import stats
 
 TAIL = 1e-12  # probability that a sample would need more slots than it has
+DENSE_FEATURES = 256  # up to here a place for every feature beats a slot for every active one
 
 
 @struct.dataclass
@@ -29,6 +30,8 @@ class Active:
         filler: `[n]` bool; slot 0 holds a feature put there with coefficient 1 because
             nothing fired. None but in the interim report's replication.
         in_order: slot i holds feature i, for every feature.
+        unit: `[n, slots]` a draw from U[0, 1) that is left over where the slot is on; None where
+            firing leaves none.
     """
 
     indices: Int[Array, "n slots"]
@@ -38,6 +41,7 @@ class Active:
     filler: Bool[Array, " n"] | None = None
     depth: int = struct.field(pytree_node=False, default=0)
     in_order: bool = struct.field(pytree_node=False, default=False)
+    unit: Float[Array, "n slots"] | None = None
 
 
 class FiringPart:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from .. import draws
 from ..errors import require
 from ..keys import named_key
 from .copula import LowRankCopula, side_by_side
@@ -75,7 +76,7 @@ class Generation(FiringPart):
             # every use of the count and of the choice.
             count, last = state >> 16, state & 0xFFFF
             p = jax.scipy.special.ndtr(_scores(u, slope, offset, row))
-            uniform = jax.random.uniform(jax.random.fold_in(key, number), row.shape)
+            uniform = draws.uniform(jax.random.fold_in(key, number), row.shape)
             happens = parents.on & (uniform < p)
             count = count + happens
             last = jnp.where(happens & (uniform * count < p), number, last)
@@ -140,7 +141,7 @@ class Forest(Firing):
         return self.total
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
-        u = jax.random.normal(named_key(key, "factors"), (n, self.rank))
+        u = draws.normal(named_key(key, "factors"), (n, self.rank))
         top = _given(self.roots, named_key(key, "roots"), u)
         places = Places(self.root_ids[top.indices], top.indices + 1, top.on)
         none = jnp.full(top.on.shape, -1, jnp.int32)
@@ -194,10 +195,10 @@ class DenseForest(Firing):
         return self.offset.shape[-1]
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
-        u = jax.random.normal(named_key(key, "factors"), (n, self.slope.shape[0]))
+        u = draws.normal(named_key(key, "factors"), (n, self.slope.shape[0]))
         chance = jax.scipy.special.ndtr(scores(u, self.slope, self.offset))
-        on = jax.random.uniform(named_key(key, "fire"), chance.shape) < chance
-        choice = jax.random.uniform(named_key(key, "choose"), chance.shape)
+        on = draws.uniform(named_key(key, "fire"), chance.shape) < chance
+        choice = draws.uniform(named_key(key, "choose"), chance.shape)
         for children, above, exclusive in zip(
             self.children, self.above, self.exclusive, strict=True
         ):

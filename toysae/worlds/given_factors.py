@@ -20,6 +20,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy import special, stats
 
+from .. import draws
 from ..keys import named_key
 from .firing import Active, FiringPart, compact
 
@@ -40,7 +41,7 @@ class OneByOne(FiringPart):
     def fire(self, key: PRNGKeyArray, u: Float[Array, "n rank"]) -> Active:
         """Which features fire, given the factors."""
         chance = jax.scipy.special.ndtr(scores(u, self.slope, self.offset))
-        on = jax.random.uniform(key, chance.shape) < chance
+        on = draws.uniform(key, chance.shape) < chance
         if self.slots == self.ids.shape[0]:
             return Active(jnp.broadcast_to(self.ids, on.shape), on)
         place, found = compact(on, self.slots)
@@ -66,13 +67,13 @@ class ByArrival(FiringPart):
         x = scores(u, self.slope, self.offset).reshape(n, -1, _LEAF)
         blocks = hazard_bound(x).sum(-1).reshape(n, -1, _LEAF)
         edges = running_sum(blocks.sum(-1))  # of groups of blocks, on the axis of arrivals
-        gaps = jax.random.exponential(named_key(key, "gaps"), (n, slots + 1))
+        gaps = draws.exponential(named_key(key, "gaps"), (n, slots + 1))
         at = running_sum(gaps)
         arrived = at[:, :slots] < edges[:, -1:]
         group = (at[:, :slots, None] >= edges[:, None, :-1]).sum(-1, dtype=jnp.int32)
         group = jnp.where(arrived, group, 0)
         # Fresh uniforms below the group: what is left of `at` has too few bits for rare features.
-        uniform = jax.random.uniform(named_key(key, "search"), (n, 3, slots))
+        uniform = draws.uniform(named_key(key, "search"), (n, 3, slots))
         block = group * _LEAF + _pick(_rows(blocks, group), uniform[:, 0])
         leaf_x = _rows(x, block)
         leaf = _pick(hazard_bound(leaf_x), uniform[:, 1])

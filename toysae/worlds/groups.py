@@ -7,12 +7,12 @@ state of each from an alias table, so the cost does not grow with the number of 
 
 from collections.abc import Mapping, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .. import draws
 from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing
@@ -81,9 +81,9 @@ def pick(
 ) -> Int[Array, "n slots"]:
     """One draw from the alias table that each slot names."""
     n_states = accept.shape[-1]
-    place = jax.random.uniform(named_key(key, "place"), table.shape) * n_states
+    place = draws.uniform(named_key(key, "place"), table.shape) * n_states
     column = jnp.minimum(place.astype(jnp.int32), n_states - 1)
-    coin = jax.random.uniform(named_key(key, "coin"), table.shape)
+    coin = draws.uniform(named_key(key, "coin"), table.shape)
     return jnp.where(coin < accept[table, column], column, alias[table, column])
 
 

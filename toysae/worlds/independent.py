@@ -7,21 +7,25 @@ held against it has 24 bits, an absolute error of 6e-8 of the mean hazard (0.3 %
 rarest of 20,000 features under a Zipf exponent of 2).
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy import stats
 
+from .. import draws
 from ..keys import named_key
-from .firing import TAIL, Active, Firing
+from .firing import DENSE_FEATURES, TAIL, Active, Firing
 from .probabilities import checked_probabilities
 
 
 @struct.dataclass
 class Bernoulli(Firing):
-    """Independent firing, one uniform for each feature: small or dense worlds, any p in [0, 1]."""
+    """Independent firing, 32 bits for each feature: small or dense worlds, any p in [0, 1].
+
+    That the bits, as a whole number, are below p 2^32 says that the feature fires; where below it
+    they lie is a uniform left over for its coefficient, of p 2^32 steps.
+    """
 
     probs: Float[Array, " n_features"]
 
@@ -31,9 +35,12 @@ class Bernoulli(Firing):
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
         n_features = self.probs.shape[0]
-        on = jax.random.uniform(key, (n, n_features)) < self.probs
+        bits = draws.bits(key, (n, n_features))
+        below = self.probs * 2.0**32
+        on = (self.probs >= 1) | (bits < below.astype(jnp.uint32))
+        unit = jnp.minimum(bits.astype(jnp.float32) / below, 1 - 2.0**-24)
         indices = jnp.broadcast_to(jnp.arange(n_features, dtype=jnp.int32), on.shape)
-        return Active(indices, on, in_order=True)
+        return Active(indices, on, in_order=True, unit=unit)
 
 
 @struct.dataclass
@@ -50,9 +57,9 @@ class Arrivals(Firing):
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
         slots, n_features = self.count_cdf.shape[0], self.accept.shape[0]
-        count = jax.random.uniform(named_key(key, "count"), (n, 1)) >= self.count_cdf
+        count = draws.uniform(named_key(key, "count"), (n, 1)) >= self.count_cdf
         # count[:, j] says that more than j features arrived, so it is also the slot mask.
-        bits = jax.random.bits(named_key(key, "mark"), (n, 2, slots), jnp.uint32)
+        bits = draws.bits(named_key(key, "mark"), (n, 2, slots))
         column = multiply_high(bits[:, 0], n_features)
         coin = (bits[:, 1] >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
         indices = jnp.where(coin < self.accept[column], column, self.alias[column])
@@ -81,20 +88,26 @@ def independent(probs: np.ndarray) -> Firing:
         ToysaeError: a probability outside [0, 1], or none.
     """
     probs = checked_probabilities(probs)
-    if probs.max() > 0.9 or probs.max() == 0:
+    rare = 0 < probs.max() <= 0.9
+    if probs.size <= DENSE_FEATURES or not rare or _slots(probs) >= probs.size:
         return Bernoulli(jnp.asarray(probs, jnp.float32))
+    return arrivals(probs)
+
+
+def arrivals(probs: Float[np.ndarray, " n_features"]) -> Arrivals:
+    """The arrivals that hit each feature with its probability: all below 1, not all 0."""
     hazards = -np.log1p(-probs)
-    total = hazards.sum()
-    slots = int(stats.poisson.isf(TAIL, total)) + 1
-    if slots >= probs.size:
-        return Bernoulli(jnp.asarray(probs, jnp.float32))
-    accept, alias = alias_table(hazards / total)
-    cdf = stats.poisson.cdf(np.arange(slots), total)
+    accept, alias = alias_table(hazards / hazards.sum())
+    cdf = stats.poisson.cdf(np.arange(_slots(probs)), hazards.sum())
     return Arrivals(
         jnp.asarray(accept, jnp.float32),
         jnp.asarray(alias, jnp.int32),
         jnp.asarray(cdf, jnp.float32),
     )
+
+
+def _slots(probs: np.ndarray) -> int:
+    return int(stats.poisson.isf(TAIL, -np.log1p(-probs).sum())) + 1
 
 
 def alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

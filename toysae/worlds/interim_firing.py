@@ -11,6 +11,7 @@ from flax import struct
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .. import draws
 from ..keys import named_key
 from .firing import Active, Firing, compact, slots_for
 
@@ -80,11 +81,11 @@ def power_root(key: PRNGKeyArray, n_features: int) -> Float[Array, "n_features n
 
 
 def _correlated(key: PRNGKeyArray, root: Array, n: int) -> Array:
-    return jax.random.normal(named_key(key, "copula"), (n, root.shape[1])) @ root.T
+    return draws.normal(named_key(key, "copula"), (n, root.shape[1])) @ root.T
 
 
 def _draw(key: PRNGKeyArray, probs: Array, n: int, mean_active: float) -> Active:
     n_features = probs.shape[-1]
-    fires = jax.random.uniform(named_key(key, "fire"), (n, n_features)) < probs
+    fires = draws.uniform(named_key(key, "fire"), (n, n_features)) < probs
     indices, on = compact(fires, slots_for(mean_active, n_features))
     return Active(indices, on)

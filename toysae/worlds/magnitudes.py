@@ -12,6 +12,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .. import draws
 from ..errors import require, unknown
 from ..keys import named_key
 from .firing import Active
@@ -33,6 +34,11 @@ def each(value: Number, indices: Int[Array, "n slots"]) -> Array:
     return value[indices] if value.ndim else value
 
 
+def unit(key: PRNGKeyArray, active: Active) -> Float[Array, "n slots"]:
+    """U[0, 1) for each slot: what firing left over, or drawn anew."""
+    return draws.uniform(key, active.indices.shape) if active.unit is None else active.unit
+
+
 @struct.dataclass
 class Constant(Magnitude):
     """Always the same coefficient."""
@@ -52,7 +58,7 @@ class Uniform(Magnitude):
 
     def sample(self, key: PRNGKeyArray, active: Active) -> Array:
         low, high = each(self.low, active.indices), each(self.high, active.indices)
-        return low + (high - low) * jax.random.uniform(key, active.indices.shape)
+        return low + (high - low) * unit(key, active)
 
 
 @struct.dataclass
@@ -95,8 +101,7 @@ class Exponential(Magnitude):
     mean: Number = 1.0
 
     def sample(self, key: PRNGKeyArray, active: Active) -> Array:
-        draws = jax.random.exponential(key, active.indices.shape)
-        return each(self.mean, active.indices) * draws
+        return each(self.mean, active.indices) * -jnp.log1p(-unit(key, active))
 
 
 @struct.dataclass
@@ -123,13 +128,16 @@ class Circle(Magnitude):
     def sample(self, key: PRNGKeyArray, active: Active) -> Array:
         circle = Active(active.indices[:, ::2] // 2, active.on[:, ::2])
         radius = self.law.sample(named_key(key, "radius"), circle)
-        angle = jax.random.uniform(named_key(key, "angle"), radius.shape, maxval=2 * jnp.pi)
+        angle = draws.uniform(named_key(key, "angle"), radius.shape, maxval=2 * jnp.pi)
         pair = jnp.stack([radius * jnp.cos(angle), radius * jnp.sin(angle)], -1)
         return pair.reshape(active.indices.shape)
 
 
 def _normal(key: PRNGKeyArray, active: Active, mean: Number, sd: Number) -> Array:
-    noise = jax.random.normal(key, active.indices.shape)
+    if active.unit is None:
+        noise = draws.normal(key, active.indices.shape)
+    else:
+        noise = draws.normal_of(active.unit)
     return each(mean, active.indices) + each(sd, active.indices) * noise
 
 

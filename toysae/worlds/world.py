@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .. import draws
 from ..errors import require
 from ..keys import named_key
-from .firing import Firing
+from .firing import DENSE_FEATURES, Firing
 from .magnitudes import Magnitude
 
 _BLOCK = 8  # slots added at once; a block in which nothing is on, as most padding, is skipped
-_DENSE_FEATURES = 256  # up to here one dense product beats a gather for each active slot
 
 
 @struct.dataclass
@@ -46,14 +46,14 @@ class Batch:
 
     def feature_counts(self) -> Int[Array, " n_features"]:
         """How many of the samples each feature fires in."""
-        if self.n_features <= _DENSE_FEATURES:  # the dense view is at hand: no second scatter
+        if self.n_features <= DENSE_FEATURES:  # the dense view is at hand: no second scatter
             return (self.feature_acts != 0).sum(0, dtype=jnp.int32)
         counts = jnp.zeros(self.n_features, jnp.int32)
         return counts.at[self.indices].add((self.values != 0).astype(jnp.int32))
 
     def feature_sizes(self) -> Float[Array, " n_features"]:
         """Sum over the samples of the absolute value of each feature's coefficient."""
-        if self.n_features <= _DENSE_FEATURES:
+        if self.n_features <= DENSE_FEATURES:
             return jnp.abs(self.feature_acts).sum(0)
         return jnp.zeros(self.n_features).at[self.indices].add(jnp.abs(self.values))
 
@@ -115,7 +115,7 @@ class World:
         if self.rectify:
             x = jax.nn.relu(x)
         if self.noise_sd is not None:
-            x = x + self.noise_sd * jax.random.normal(named_key(key, "noise"), x.shape)
+            x = x + self.noise_sd * draws.normal(named_key(key, "noise"), x.shape)
         return Batch(x, active.indices, values, self.n_features, active.dropped, active.in_order)
 
     def card(self, n_samples: int = 131_072, seed: int = 0):
@@ -140,7 +140,7 @@ def combine(
 ) -> Float[Array, "n d_in"]:
     """sum_k values[:, k] * rows[indices[:, k]], without an `[n, slots, d_in]` array."""
     n_features, d_in = rows.shape
-    if n_features <= _DENSE_FEATURES:
+    if n_features <= DENSE_FEATURES:
         return dense_acts(indices, values, n_features) @ rows
 
     n, padding = indices.shape[0], -indices.shape[1] % _BLOCK

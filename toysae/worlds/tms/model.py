@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ... import draws
 from ...errors import require, unknown
 from ...keys import named_key
 
@@ -113,7 +114,7 @@ def init_params(spec: TMSSpec, key: PRNGKeyArray) -> TMSParams:
 def draw(spec: TMSSpec, key: PRNGKeyArray, n: int) -> Float[Array, "n n_features"]:
     """The uniforms that :func:`features_at` turns into features at any density: models of
     different density see coupled data, and drawing is paid once for all."""
-    return jax.random.uniform(key, (n, spec.n_features))
+    return draws.uniform(key, (n, spec.n_features))
 
 
 def features_at(

@@ -54,10 +54,12 @@ class MLP(Encoder):
         return {**enc, "W_out": W_out * (_BRANCH / fan_in**0.5)}
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
-        y = jax.nn.gelu(affine(x, shift, w.enc["W_hidden_0"], w.enc["b_hidden_0"]))
+        y = jax.nn.gelu(affine(w, x, shift, w.enc["W_hidden_0"], w.enc["b_hidden_0"]))
         for i in range(1, self.n_hidden):
             y = jax.nn.gelu(affine(y, None, w.enc[f"W_hidden_{i}"], w.enc[f"b_hidden_{i}"]))
-        return Encoding(affine(x, shift, w.enc["W_enc"], w.enc["b_enc"]) + y @ w.enc["W_out"])
+        return Encoding(
+            affine(w, x, shift, w.enc["W_enc"], w.enc["b_enc"]) + w.product(y, w.enc["W_out"])
+        )
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         # Each layer before and after its GELU, and a gradient.
@@ -102,7 +104,7 @@ class LISTA(Encoder):
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
         def drive(t: int) -> Array:
             W, b = w.enc["W_enc"], w.enc["b_enc"]
-            return affine(x, shift, W, b) if self.shared else affine(x, shift, W[t], b[t])
+            return affine(w, x, shift, W, b) if self.shared else affine(w, x, shift, W[t], b[t])
 
         pre = first = drive(0)
         for t in range(1, self.n_steps):

@@ -40,7 +40,7 @@ class AuxK(Penalty):
         z = jnp.where(dead, jax.nn.relu(f.pre_acts), 0.0)
         k_aux = jnp.maximum(h["aux_fraction"] * f.x.shape[-1], 1.0)
         z = jnp.where(z >= kth_largest(z, k_aux), z, 0.0)
-        error = jnp.sum((left_over - z @ f.w.W_dec) ** 2, -1).mean()
+        error = jnp.sum((left_over - f.w.product(z, f.w.W_dec)) ** 2, -1).mean()
         return jnp.where(dead.any(), h["aux_coeff"] * error, 0.0)
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:

@@ -22,6 +22,7 @@ can be trained: sparse coders return codes, which are 0 there."""
 
 
 def affine(
+    w: Weights,
     x: Float[Array, "*batch d_in"],
     shift: Shift,
     W: Float[Array, "d_in d_sae"],
@@ -32,7 +33,7 @@ def affine(
     The gradient of the shift is then a vector times W^T instead of a sixth product of the size
     of the whole batch, and all members of an ensemble multiply the same x.
     """
-    return x @ W + (bias if shift is None else bias - shift @ W)
+    return w.product(x, W) + (bias if shift is None else bias - shift @ W)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Untied(Encoder):
         return {"W_enc": enc_rows.T, "b_enc": jnp.zeros(enc_rows.shape[0])}
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
-        return Encoding(affine(x, shift, w.enc["W_enc"], w.enc["b_enc"]))
+        return Encoding(affine(w, x, shift, w.enc["W_enc"], w.enc["b_enc"]))
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Tied(Encoder):
         return {"b_enc": jnp.zeros(enc_rows.shape[0])}
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
-        return Encoding(affine(x, shift, w.W_dec.T, w.enc["b_enc"]))
+        return Encoding(affine(w, x, shift, w.W_dec.T, w.enc["b_enc"]))
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class TiedGain(Encoder):
         return {"b_enc": zeros, "log_gain": zeros}
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
-        shared = affine(x, shift, w.W_dec.T)
+        shared = affine(w, x, shift, w.W_dec.T)
         return Encoding(jnp.exp(w.enc["log_gain"]) * shared + w.enc["b_enc"])
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
@@ -125,7 +126,7 @@ class Gated(Encoder):
         return {"W_enc": enc_rows.T, "b_gate": zeros, "b_mag": zeros, "r_mag": zeros}
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
-        shared = affine(x, shift, w.enc["W_enc"])
+        shared = affine(w, x, shift, w.enc["W_enc"])
         magnitude = jnp.exp(w.enc["r_mag"]) * shared + w.enc["b_mag"]
         return Encoding(magnitude, shared + w.enc["b_gate"])
 

@@ -29,7 +29,8 @@ def init_stats(spec: SAESpec) -> Stats:
 
 def resolve(spec: SAESpec, params: Params) -> Weights:
     """Applies the decoder's constraint once; the forward pass reads only the result."""
-    return Weights(spec.decoder.resolve(params.W_dec), params.b_dec, params.enc, params.act)
+    W_dec = spec.decoder.resolve(params.W_dec)
+    return Weights(W_dec, params.b_dec, params.enc, params.act, spec.arithmetic)
 
 
 def forward(
@@ -46,7 +47,7 @@ def forward(
 
 def decode(w: Weights, z: Float[Array, "*batch d_sae"]) -> Float[Array, "*batch d_in"]:
     """x_hat from z."""
-    x_hat = z @ w.W_dec
+    x_hat = w.product(z, w.W_dec)
     return x_hat if w.b_dec is None else x_hat + w.b_dec
 
 
@@ -87,4 +88,5 @@ class SAE:
 def finished(spec: SAESpec, params: Params, run: Stats, h: Hypers) -> SAE:
     """The SAE that a member's parameters stand for; progress counts as complete."""
     run = {**jax.lax.stop_gradient(run), "progress": jnp.float32(1)}
-    return SAE(resolve(spec, params), run, h, spec.at_inference())
+    spec = spec.at_inference()
+    return SAE(resolve(spec, params), run, h, spec)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
+from .arithmetic import Arithmetic, product
+
 Hypers = dict[str, Array]
 """Numbers read by the parts of one SAE, by name; an ensemble's have a leading member axis."""
 
@@ -91,6 +93,13 @@ class Weights:
     b_dec: Array | None
     enc: dict[str, Array]
     act: dict[str, Array] = struct.field(default_factory=dict)
+    arithmetic: Arithmetic = struct.field(pytree_node=False, default="float32")
+
+    def product(
+        self, a: Float[Array, "*batch k"], W: Float[Array, "k n"]
+    ) -> Float[Array, "*batch n"]:
+        """a W, in the spec's arithmetic: for products as large as the batch times the SAE."""
+        return product(self.arithmetic, a, W)
 
 
 @struct.dataclass

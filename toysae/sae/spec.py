@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from ..disk import subclasses
 from ..errors import ToysaeError, require, unknown
 from .activations import Activation, ReLU
+from .arithmetic import ARITHMETICS, Arithmetic
 from .decoders import Decoder, UnitNorm
 from .encoders import Encoder, Untied
 from .inits import Init, RandomUnit
@@ -20,7 +21,8 @@ from .resampling import Resampling
 class SAESpec:
     """Static description of an SAE; numbers go into hypers.
 
-    `resample` says when and which latents training starts afresh; None for never.
+    `resample` says when and which latents training starts afresh; None for never. `arithmetic`
+    is that of the large products of a training step; a trained SAE computes in float32.
 
     Raises:
         ToysaeError: a size below 1, an axis of the wrong kind, or two parts that exclude each
@@ -36,6 +38,7 @@ class SAESpec:
     objective: Objective = Plain()
     init: Init = RandomUnit()
     resample: Resampling | None = None
+    arithmetic: Arithmetic = "float32"
 
     def __post_init__(self) -> None:
         for size in ("d_in", "d_sae"):
@@ -47,6 +50,8 @@ class SAESpec:
             part = getattr(self, axis)
             if not isinstance(part, AXES[axis]):
                 raise _no_part(axis, part)
+        if self.arithmetic not in ARITHMETICS:
+            raise unknown("arithmetic", str(self.arithmetic), ARITHMETICS)
         reasons = {
             "decoder": self.decoder.check(self.d_in, self.d_sae),
             "objective": self.objective.check(self.d_sae),
@@ -94,7 +99,8 @@ class SAESpec:
 
     def at_inference(self) -> "SAESpec":
         """The spec used outside training."""
-        return replace(self.once_started(), activation=self.activation.at_inference())
+        activation = self.activation.at_inference()
+        return replace(self.once_started(), activation=activation, arithmetic="float32")
 
     def working_floats(self, batch: int) -> int:
         """About how many numbers a training step of one SAE holds, besides parameters, their
@@ -121,7 +127,8 @@ AXES: dict[str, type[Part]] = {
     "decoder": Decoder, "encoder": Encoder, "activation": Activation,
     "penalty": Penalty, "objective": Objective, "init": Init,
 }  # fmt: skip
-assert set(AXES) == {field.name for field in fields(SAESpec)} - {"d_in", "d_sae", "resample"}
+_NO_AXES = {"d_in", "d_sae", "resample", "arithmetic"}
+assert set(AXES) == {field.name for field in fields(SAESpec)} - _NO_AXES
 
 
 def _no_part(axis: str, given: object) -> ToysaeError:

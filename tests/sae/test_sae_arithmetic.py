@@ -50,7 +50,14 @@ def test_members_share_the_left_factor_and_may_be_nested():
             np.testing.assert_allclose(all_at_once[i, j], one(W[i, j], x[i]), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted({make_spec(n, 8, 16): n for n in RECIPES}.values()))
+FEW = ("untied", "tied-gain", "gated", "gao-topk-2024", "matryoshka", "mlp")
+ALL = {make_spec(name, 8, 16): name for name in RECIPES}.values()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in sorted({*FEW, *ALL})],
+)
 def test_every_recipe_takes_a_step(name):
     world = make_world("sphere", d_in=8, n_features=16, l0=2.0)
     steps = {}

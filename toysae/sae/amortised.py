@@ -56,7 +56,7 @@ class MLP(Encoder):
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
         y = jax.nn.gelu(affine(w, x, shift, w.enc["W_hidden_0"], w.enc["b_hidden_0"]))
         for i in range(1, self.n_hidden):
-            y = jax.nn.gelu(affine(y, None, w.enc[f"W_hidden_{i}"], w.enc[f"b_hidden_{i}"]))
+            y = jax.nn.gelu(affine(w, y, None, w.enc[f"W_hidden_{i}"], w.enc[f"b_hidden_{i}"]))
         return Encoding(
             affine(w, x, shift, w.enc["W_enc"], w.enc["b_enc"]) + w.product(y, w.enc["W_out"])
         )

@@ -82,6 +82,7 @@ def _run_cell(
 def saved_weights(saes: SAE) -> dict[str, np.ndarray]:
     """An ensemble's weights by name with one leading row axis."""
     parts = asdict(saes.weights)
+    del parts["arithmetic"]
     weights = {**parts.pop("enc"), **parts.pop("act")}
     weights.update({name: value for name, value in parts.items() if value is not None})
     weights.update({name: value for name, value in saes.run.items() if name != "progress"})

@@ -7,16 +7,19 @@ same batches. A chunk ends where a point of the learning curves is due.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from ..keys import named_key
 from ..sae import SAE, Hypers, SAESpec, finished
 from ..worlds import World
+from .devices import ROWS, Layout, Split, by_batch, layout_of, over_rows
 from .optimiser import declared
 from .resampling import due_steps, resample_member
 from .state import (
@@ -46,6 +49,7 @@ class Group:
         sae_seeds: `[n_members]`.
         spec: of every member.
         batch_size: samples a step, the same for all.
+        split: of each SAE among several devices.
     """
 
     worlds: World
@@ -54,6 +58,7 @@ class Group:
     sae_seeds: Int[Array, " n_members"]
     spec: SAESpec = struct.field(pytree_node=False)
     batch_size: int = struct.field(pytree_node=False, default=256)
+    split: Split = struct.field(pytree_node=False, default=Split())
 
     @property
     def n_rows(self) -> int:
@@ -68,10 +73,31 @@ class Group:
         return replace(self, spec=spec, hypers=hypers)
 
 
-@jax.jit
-def start(group: Group) -> TrainState:
-    """The state before any step."""
+def _specs(group: Group) -> Group:
+    """How a group is split: a group of the specs."""
+    worlds, members = P("world"), P("member")
+    return replace(group, worlds=worlds, world_seeds=worlds, hypers=members, sae_seeds=members)  # pyright: ignore[reportArgumentType]
 
+
+_STATE: Any = TrainState(ROWS, P(), P("world"), ROWS)  # pyright: ignore[reportArgumentType]
+
+
+def spread_group(group: Group, layout: Layout) -> Group:
+    """A group on the devices of a layout."""
+    fields = ("worlds", "world_seeds", "hypers", "sae_seeds")
+    specs = _specs(group)
+    placed = {name: layout.spread(getattr(group, name), getattr(specs, name)) for name in fields}
+    return replace(group, **placed)
+
+
+@partial(jax.jit, static_argnames="layout")
+def start(group: Group, layout: Layout | None = None) -> TrainState:
+    """The state before any step. With a layout the group must have been spread in it."""
+    state = over_rows(_start, layout, (_specs(group),), _STATE)(group)
+    return _pinned(state, group, layout)
+
+
+def _start(group: Group) -> TrainState:
     def in_world(world, world_seed):
         data = init_data(world, world_seed)
 
@@ -85,17 +111,33 @@ def start(group: Group) -> TrainState:
     return TrainState(members, jnp.int32(0), firings, jnp.zeros_like(members.diverged, jnp.float32))
 
 
-@partial(jax.jit, donate_argnums=0)
-def advance(state: TrainState, group: Group, until: Array, n_steps: Array) -> TrainState:
+@partial(jax.jit, donate_argnums=0, static_argnames="layout")
+def advance(
+    state: TrainState, group: Group, until: Array, n_steps: Array, layout: Layout | None = None
+) -> TrainState:
     """Trains until step `until` of `n_steps`; both are traced, so any number of steps is one
     program. `state` is donated."""
+    specs = (_STATE, _specs(group), P(), P())
+    state = over_rows(_advance, layout, specs, _STATE)(state, group, until, n_steps)
+    return _pinned(state, group, layout)
+
+
+def _pinned(state: TrainState, group: Group, layout: Layout | None) -> TrainState:
+    if layout is None:
+        return state
+    return replace(state, members=layout.pinned(state.members, group.spec.d_sae))
+
+
+def _advance(state: TrainState, group: Group, until: Array, n_steps: Array) -> TrainState:
     data_keys = keys_of(group.world_seeds, "train")
 
     def in_world(world, key, members: Member, firings, progress):
         batch = world.sample(key, group.batch_size)
 
+        x = by_batch(batch.x)
+
         def one(member, h):
-            return member_step(group.spec, member, h, key, batch.x, progress)
+            return member_step(group.spec, member, h, key, x, progress)
 
         members, loss = jax.vmap(one)(members, group.hypers)
         return members, loss, firings + batch.feature_counts()
@@ -149,26 +191,34 @@ def _resample(state: TrainState, group: Group, n_steps: Array) -> TrainState:
     return replace(state, members=jax.lax.map(in_world, (group.worlds, keys, state.members)))
 
 
-@jax.jit
-def trained(state: TrainState, group: Group) -> SAE:
+@partial(jax.jit, static_argnames="layout")
+def trained(state: TrainState, group: Group, layout: Layout | None = None) -> SAE:
     """The SAEs, leading axes `[n_worlds, n_members]`."""
+    return over_rows(_trained, layout, (_STATE, _specs(group)), ROWS)(state, group)
 
+
+def _trained(state: TrainState, group: Group) -> SAE:
     def one(member: Member, h: Hypers) -> SAE:
         return finished(group.spec, member.params, member.run, h)
 
     return jax.vmap(jax.vmap(one), (0, None))(state.members, group.hypers)
 
 
-@partial(jax.jit, static_argnames=("probe", "n_eval"))
-def probe_all(state: TrainState, group: Group, probe: Probe, n_eval: int) -> dict[str, Array]:
+@partial(jax.jit, static_argnames=("probe", "n_eval", "layout"))
+def probe_all(
+    state: TrainState, group: Group, probe: Probe, n_eval: int, layout: Layout | None = None
+) -> dict[str, Array]:
     """`probe` on every member, on the same evaluation batch at every call."""
-    keys = keys_of(group.world_seeds, "curve")
 
     def in_world(world, key, saes):
         x = world.sample(key, n_eval).x
         return jax.vmap(probe, (0, None, None))(saes, world, x)
 
-    return jax.vmap(in_world)(group.worlds, keys, trained(state, group))
+    def measure(state: TrainState, group: Group) -> dict[str, Array]:
+        keys = keys_of(group.world_seeds, "curve")
+        return jax.vmap(in_world)(group.worlds, keys, _trained(state, group))
+
+    return over_rows(measure, layout, (_STATE, _specs(group)), ROWS)(state, group)
 
 
 def curve_points(n_steps: int, n_points: int) -> np.ndarray:
@@ -216,22 +266,22 @@ def train_group(
         n_eval: samples each point is measured on.
         on_chunk: called with the number of steps done after each chunk.
     """
-    state = start(group)
+    layout = layout_of(len(group.world_seeds), len(group.sae_seeds), group.split)
+    if layout is not None:
+        group = spread_group(group, layout)
+    state = start(group, layout)
     group = group.once_started()
     steps = curve_points(n_steps, n_points)
     points = []
     for until in steps:
-        state = advance(state, group, jnp.int32(until), jnp.float32(n_steps))
-        points.append(
-            jax.device_get({**probe_all(state, group, probe, n_eval), "loss": state.loss})
-        )
+        state = advance(state, group, jnp.int32(until), jnp.float32(n_steps), layout)
+        point = {**probe_all(state, group, probe, n_eval, layout), "loss": state.loss}
+        points.append(jax.device_get(point if layout is None else layout.gather(point, ROWS)))
         on_chunk(int(until))
     points[0]["loss"] = np.full_like(points[0]["loss"], np.nan)  # no step taken, no loss yet
     curves = {name: np.stack([p[name] for p in points], -1) for name in points[0]}
-    return Trained(
-        trained(state, group),
-        np.asarray(state.members.diverged),
-        np.asarray(state.firings),
-        steps,
-        curves,
-    )
+    saes, diverged, firings = trained(state, group, layout), state.members.diverged, state.firings
+    if layout is not None:
+        saes, diverged = layout.gather((saes, diverged), ROWS)
+        firings = layout.gather(firings, P("world"))
+    return Trained(saes, np.asarray(diverged), np.asarray(firings), steps, curves)

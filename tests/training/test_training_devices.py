@@ -1,0 +1,111 @@
+"""Many devices, as many as jax can make of one CPU: the same data, the same SAEs."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from toysae.errors import ToysaeError
+from toysae.training.devices import Split, layout_of, shares
+
+SCRIPT = """
+import json, re, sys
+from dataclasses import replace
+import jax, jax.numpy as jnp, numpy as np
+from toysae import make_world
+from toysae.recovery.probe import recovery_probe
+from toysae.sae import make_spec
+from toysae.sweeps.members import make_group
+from toysae.training import advance, start, train_group
+from toysae.training.devices import Split, layout_of
+from toysae.training.loop import spread_group
+
+n_devices, n_worlds, batch, latent, recipe = json.loads(sys.argv[1])
+assert len(jax.devices()) == n_devices
+worlds = [make_world("sphere", seed, d_in=16, n_features=32, l0=3.0) for seed in range(n_worlds)]
+numbers = {"l1_coeff": [0.1, 0.2, 0.3]} if recipe != "batchtopk" else {"k": [2.0, 3.0, 4.0]}
+made = make_group(worlds, range(n_worlds), make_spec(recipe, 16, 32), numbers, [7], 64)
+group = replace(made, split=Split(batch, latent))
+trained = train_group(group, 60, recovery_probe, n_points=2)
+layout, messages = layout_of(n_worlds, 3, group.split), None
+if layout is not None:
+    spread = spread_group(group, layout)
+    state = start(spread, layout)
+    args = (spread.once_started(), jnp.int32(1), jnp.float32(9), layout)
+    program = advance.lower(state, *args).compile()
+    messages = len(re.findall(r"all-reduce\\(|all-gather\\(|all-to-all\\(", program.as_text()))
+rows = [np.asarray(leaf).tolist() for leaf in (trained.saes.W_dec, trained.curves["loss"])]
+print(json.dumps([rows, trained.firings.tolist(), messages, trained.saes.W_dec.shape]))
+"""
+
+
+@cache
+def train(n_devices, n_worlds=1, batch=1, latent=1, recipe="untied"):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(n_devices)}
+    asked = json.dumps([n_devices, n_worlds, batch, latent, recipe])
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, asked], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (W_dec, loss), firings, messages, shape = json.loads(done.stdout.splitlines()[-1])
+    return SimpleNamespace(
+        W_dec=np.array(W_dec), loss=np.array(loss)[..., 1:], firings=firings, messages=messages,
+        shape=shape,
+    )  # fmt: skip
+
+
+def assert_same(one, other):
+    assert one.firings == other.firings  # the very same data
+    assert one.shape == other.shape
+    np.testing.assert_allclose(one.W_dec, other.W_dec, atol=1e-5)
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n_devices", "n_worlds"), [(2, 1), (2, 3), (8, 3)])
+def test_an_ensemble_trains_the_same_on_many_devices_without_a_message(n_devices, n_worlds):
+    # 3 members or 3 worlds on 2 devices, 3 x 3 on 8: none divides.
+    spread = train(n_devices, n_worlds)
+    assert spread.messages == 0
+    assert_same(train(1, n_worlds), spread)
+
+
+@pytest.mark.parametrize(
+    ("batch", "latent", "recipe"), [(2, 1, "untied"), (1, 2, "untied"), (2, 2, "batchtopk")]
+)
+def test_one_sae_trains_the_same_split_over_samples_and_latents(batch, latent, recipe):
+    split = train(batch * latent, 1, batch, latent, recipe)
+    assert split.messages
+    assert_same(train(1, 1, recipe=recipe), split)
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_devices", "cut"),
+    [
+        ((8, 4), 8, (8, 1)),  # worlds first
+        ((1, 16), 8, (1, 8)),
+        ((4, 6), 8, (4, 2)),
+        ((3, 3), 2, (2, 1)),  # 6 rows on the busiest
+        ((3, 3), 8, (3, 2)),
+        ((1, 3), 4, (1, 3)),  # a fourth device would have nothing to do
+        ((1, 5), 4, (1, 3)),  # nor would it help
+        ((1, 1), 4, (1, 1)),
+    ],
+)
+def test_the_busiest_device_has_the_fewest_rows(rows, n_devices, cut):
+    assert shares(*rows, n_devices) == cut
+
+
+def test_one_row_or_one_device_needs_no_layout():
+    assert layout_of(1, 1) is None
+    assert layout_of(5, 5, devices=jax.devices()[:1]) is None
+
+
+def test_a_split_over_more_devices_than_there_are_is_refused():
+    with pytest.raises(ToysaeError, match=r"batch 2 x latent 3 needs 6 devices and jax sees 1"):
+        layout_of(1, 1, Split(2, 3), jax.devices()[:1])

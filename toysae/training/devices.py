@@ -1,0 +1,157 @@
+"""Many devices: worlds and members are split among them, each trains its own without a word.
+
+The mesh has four axes. "world" and "member" split an ensemble: every device runs the same program
+on its share of the rows, draws the samples it needs itself, and nothing is sent while it trains.
+"batch" and "latent" split the samples and the latents of each SAE, for one too large or too slow
+for a device; there XLA adds up what the devices hold. The same data come out of either, and the
+same scores up to the order of sums.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from ..errors import require
+
+AXES = ("world", "member", "batch", "latent")
+ROWS = P("world", "member")
+"""How an array `[n_worlds, n_members, ...]` is split."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Among how many devices the samples of a step and the latents of each SAE are split."""
+
+    batch: int = 1
+    latent: int = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of a group are split among devices.
+
+    Where the worlds or members are no multiple of their share of the mesh, the last one is
+    trained as often as it takes and left out again.
+
+    Attributes:
+        n_worlds: worlds of the group.
+        n_members: SAEs on each.
+        mesh: with the axes :data:`AXES`.
+    """
+
+    n_worlds: int
+    n_members: int
+    mesh: Mesh
+
+    def spread(self, tree: Any, spec: P) -> Any:
+        """A pytree on the devices, its leading axes split as `spec` says and filled up."""
+        sharding = NamedSharding(self.mesh, spec)
+
+        def place(leaf: Any) -> jax.Array:
+            for axis, (name, n) in enumerate(zip(spec, self._lengths(spec), strict=True)):
+                share = self.mesh.shape[name]
+                chosen = np.minimum(np.arange(-(-n // share) * share), n - 1)
+                if len(chosen) > n:
+                    leaf = jnp.take(leaf, chosen, axis=axis)
+            return jax.device_put(leaf, sharding)
+
+        return jax.tree.map(place, tree)
+
+    def gather(self, tree: Any, spec: P) -> Any:
+        """What :meth:`spread` filled up left out again."""
+        cut = tuple(slice(n) for n in self._lengths(spec))
+        return jax.tree.map(lambda leaf: leaf[cut], tree)
+
+    def pinned(self, tree: Any, d_sae: int) -> Any:
+        """Arrays `[n_worlds, n_members, ...]` held split by rows, and by latents along the one of
+        their other axes that has length `d_sae` (in a square encoder the last)."""
+        if self.mesh.shape["latent"] == 1:
+            return tree
+
+        def pin(path: Any, leaf: jax.Array) -> jax.Array:
+            axes = [axis for axis in range(2, leaf.ndim) if leaf.shape[axis] == d_sae]
+            last = "W_enc" in jax.tree_util.keystr(path)
+            split = [axes[-1 if last else 0]] if axes else []
+            spec = ["latent" if axis in split else None for axis in range(2, leaf.ndim)]
+            sharding = NamedSharding(self.mesh, P("world", "member", *spec))
+            return jax.lax.with_sharding_constraint(leaf, sharding)
+
+        return jax.tree_util.tree_map_with_path(pin, tree)
+
+    def _lengths(self, spec: P) -> list[int]:
+        return [{"world": self.n_worlds, "member": self.n_members}[name] for name in spec]
+
+
+def over_rows(
+    function: Callable[..., Any], layout: Layout | None, in_specs: Any, out_specs: Any
+) -> Callable[..., Any]:
+    """`function` on each device's share of the rows, or as it is without a layout."""
+    if layout is None:
+        return function
+    manual = {"world", "member"}
+    return jax.shard_map(
+        function, mesh=layout.mesh, in_specs=in_specs, out_specs=out_specs, axis_names=manual,
+        check_vma=False,
+    )  # fmt: skip
+
+
+def by_batch(x: Float[Array, "batch d_in"]) -> Float[Array, "batch d_in"]:
+    """Samples split along the mesh's batch axis, inside :func:`over_rows`."""
+    if jax.sharding.get_abstract_mesh().shape.get("batch", 1) == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, P("batch", None))
+
+
+def layout_of(
+    n_worlds: int,
+    n_members: int,
+    split: "Split" = Split(),
+    devices: Sequence[Any] | None = None,
+) -> Layout | None:
+    """The layout in which the busiest device has the fewest rows; None where one device is all
+    there is use for.
+
+    Worlds are split first: then no two devices draw the same samples.
+
+    Args:
+        n_worlds: worlds of the group.
+        n_members: SAEs on each.
+        split: among how many devices the samples and latents of each SAE are split.
+        devices: all that jax sees, if not given.
+
+    Raises:
+        ToysaeError: fewer devices than one SAE is to be split among.
+    """
+    devices = jax.devices() if devices is None else devices
+    each = split.batch * split.latent
+    require(
+        each <= len(devices),
+        f"batch {split.batch} x latent {split.latent} needs {each} devices and jax sees "
+        f"{len(devices)}: lower one",
+    )
+    worlds, members = shares(n_worlds, n_members, len(devices) // each)
+    if worlds * members * each == 1:
+        return None
+    shape = (worlds, members, split.batch, split.latent)
+    chosen = np.array(devices[: worlds * members * each]).reshape(shape)
+    return Layout(n_worlds, n_members, Mesh(chosen, AXES))
+
+
+def shares(n_worlds: int, n_members: int, n_devices: int) -> tuple[int, int]:
+    """Into how many parts worlds and members are cut, so that the busiest device has the fewest
+    rows, no more devices are taken than that needs, and worlds are cut first."""
+
+    def cost(cut: tuple[int, int]) -> tuple[int, int, int]:
+        worlds, members = cut
+        busiest = -(-n_worlds // worlds) * -(-n_members // members)
+        return busiest, worlds * members, -worlds
+
+    cuts = [(w, m) for w in range(1, n_devices + 1) for m in range(1, n_devices // w + 1)]
+    return min(cuts, key=cost)

@@ -153,7 +153,7 @@ def _status(args: list[str]) -> None:
 
     path, rest = positional(args, "the directory of a run, e.g. results/recovery")
     check_flags(rest, "option", [])
-    print_frame(*status(path))
+    print_frame(*status(path), constants=False)
 
 
 def _list(args: list[str]) -> None:

@@ -17,8 +17,8 @@ def status(path: str | Path) -> tuple[pd.DataFrame, str]:
         path: a results directory.
 
     Returns:
-        A table, one row a cell: SAEs `asked` for; `done`, of which `diverged`; `in training`, at
-        which of how many steps the last checkpoint is; `failed`, not fitting the device; and
+        A table, one row a cell: SAEs `asked` for; `done`, of which `diverged`; `begun`, at which
+        of how many steps the last checkpoint is; `failed`, not fitting the device; and
         `missing`, all others. And a line on the whole.
 
     Raises:
@@ -40,7 +40,7 @@ def status(path: str | Path) -> tuple[pd.DataFrame, str]:
                 "asked": len(keys),
                 "done": n_done,
                 "diverged": int(diverged.get(name, 0)),
-                "in training": ", ".join(f"{n} at {step}" for step, n in running.items()),
+                "begun": ", ".join(f"{n} at {step}" for step, n in running.items()),
                 "failed": n_failed,
                 "missing": len(keys) - n_done - n_failed - running.total(),
             }
@@ -52,12 +52,12 @@ def status(path: str | Path) -> tuple[pd.DataFrame, str]:
 
 
 def _half_trained(path: Path) -> dict[str, str]:
-    """By key, how far an SAE is, e.g. "1,200/5,000 steps"."""
+    """By key, how far an SAE is, e.g. "1,200/5,000"."""
     found = {}
     for each in all_checkpoints(path / "checkpoints"):
         about = each.about()
         if about is not None:
             step = max(each.steps(), default=0)
-            where = f"{step:,}/{about['n_steps']:,} steps"
+            where = f"{step:,}/{about['n_steps']:,}"
             found.update(dict.fromkeys(about["keys"].reshape(-1).tolist(), where))
     return found

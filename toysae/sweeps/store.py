@@ -53,7 +53,7 @@ class Stored:
 
     def table(self) -> pd.DataFrame:
         """One row for each key."""
-        return pd.read_csv(BytesIO(self._read(TABLE)), float_precision="round_trip")
+        return pd.read_csv(BytesIO(self._read(TABLE)))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """By row, all but `curve_steps`."""

@@ -51,7 +51,9 @@ def test_a_part_is_a_slice_of_its_group(jobs):
     group = part.group()
     assert group.n_rows == 6 and group.spec == whole.spec
     np.testing.assert_array_equal(group.world_seeds, [0, 2])
-    np.testing.assert_array_equal(group.worlds.directions, whole.worlds.directions[np.array([0, 2])])
+    np.testing.assert_array_equal(
+        group.worlds.directions, whole.worlds.directions[np.array([0, 2])]
+    )
     np.testing.assert_array_equal(group.sae_seeds, [1, 0, 1])
     np.testing.assert_array_equal(group.hypers["l1_coeff"], np.float32([0.05, 0.2, 0.2]))
     np.testing.assert_array_equal(part.keys, jobs[1].keys[[0, 2]][:, [1, 4, 5]])
@@ -98,7 +100,7 @@ def test_what_is_half_trained_goes_on_as_the_block_it_was(jobs):
 
 
 def test_the_same_sae_of_two_cells_is_trained_once():
-    twice = replace(E, inits=("recipe", "random"), ratios=(1,))  # random is the recipe's own
+    twice = replace(E, inits=("recipe", "transpose"), ratios=(1,))  # the recipe's own
     both = jobs_of(twice)
     np.testing.assert_array_equal(both[0].keys, both[1].keys)
     assert [part.job for part in parts_of(both, set())] == both[:1]

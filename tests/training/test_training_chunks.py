@@ -37,7 +37,7 @@ def test_from_every_edge_the_same_bits():
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), edge.step
 
 
-@pytest.mark.parametrize("recipe", ["batchtopk", "anthropic-2023"])
+@pytest.mark.parametrize("recipe", ["batchtopk", "untied-resampled"])
 def test_running_statistics_and_resampling_go_on_too(recipe):
     group, edges = group_of(recipe), []
     whole = training(group, on_chunk=lambda edge: edges.append(jax.device_get(edge)))

@@ -217,10 +217,11 @@ def check_directory(path: Path, fresh: bool) -> None:
     require(path.is_dir(), f"{path} is a file: choose another --out")
     strays = [each.name for each in path.iterdir() if not each.name.startswith(".")]
     if {"config.json", "plan.json"} & set(strays):
+        config = None
         with suppress(ToysaeError):  # damaged: it is written anew
             config = Results(path).config
-            if config is not None and not fresh:
-                _check_layout(path, config)
+        if config is not None and not fresh:
+            _check_layout(path, config)
         return
     require(
         not strays,

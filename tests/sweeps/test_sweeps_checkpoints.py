@@ -23,7 +23,7 @@ def part(tiny):
 def edges(part):
     """Every snapshot of its training, copied off the device."""
     found = []
-    train_group(part.group(), 40, recovery_probe, 3, 64,
+    train_group(part.group(), 40, recovery_probe, 12, 64,
                 on_chunk=lambda edge: found.append(jax.device_get(edge)))  # fmt: skip
     return found
 

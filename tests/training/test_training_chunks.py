@@ -1,5 +1,7 @@
 """Stopping and going on: from any chunk's edge the same bits, without another program."""
 
+from itertools import pairwise
+
 import jax
 import numpy as np
 import pytest
@@ -88,7 +90,7 @@ def test_a_chunk_is_as_long_as_there_is_time_for(monkeypatch):
         clock[0] += 0.01 * (stop - step)
         pace.took(stop - step)
         step = stop
-    assert lengths[0] <= 16 and all(b <= 8 * a for a, b in zip(lengths, lengths[1:], strict=False))
+    assert lengths[0] <= 16 and all(b <= 8 * a for a, b in pairwise(lengths))
     assert lengths[-1] == pytest.approx(1000, abs=1)
     assert pace.next_stop(step, step + 5) == step + 5
     clock[0] += 1e6  # a step that takes for ever

@@ -12,6 +12,8 @@ from .parts import Part
 
 _ROW = 2_000  # of an SAE in its part's table and in the whole one
 _FEATURE = 24  # of an SAE's arrays, for each feature
+_FILES = 2**14  # what a file system adds to the few files of a part
+_CHECKPOINT = 2**16  # and to the many of a checkpoint
 _POINT = 4 * (len(EDGES) + 12)  # of an SAE's curves, for each of their points
 
 
@@ -32,9 +34,10 @@ def check_space(path: Path, parts: Collection[Part], n_points: int, save_params:
         group = part.group()
         state, n_rows = state_shapes(group), group.n_rows
         row = _ROW + _FEATURE * group.worlds.n_features + 4 * group.spec.d_sae + _POINT * n_points
-        arrays += n_rows * row
+        arrays += n_rows * row + _FILES
         weights += bytes_of((state.members.params, state.members.run)) * save_params
-        checkpoint = max(checkpoint, bytes_of(state) + _POINT * n_points * n_rows)
+        curves = _POINT * n_points * n_rows
+        checkpoint = max(checkpoint, bytes_of(state) + curves + _CHECKPOINT)
     checkpoints = checkpoint * (KEPT + 1)  # one more while it is written
     need, free = weights + arrays + checkpoints, free_bytes(path)
     without = " or --no-save-params" if save_params else ""

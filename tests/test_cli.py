@@ -61,6 +61,8 @@ RECOVERY = str(ROOT / "experiments" / "recovery.py")
         (["score", "/no/such", "--world", "sphere"], ["no /no/such"]),
         (["score", STANDARD, "--world", "sphere"], ["d_in 6", "64"]),
         (["list", "/no/such/place"], ["/no/such/place"]),
+        (["status"], ["name the directory"]),
+        (["status", "/no/such/place"], ["/no/such/place", "holds no results"]),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(args, words, capsys, tmp_path, monkeypatch):
@@ -75,7 +77,7 @@ def test_bad_input_is_one_line_and_status_2(args, words, capsys, tmp_path, monke
     assert not list(tmp_path.iterdir()), "something was written before the check"
 
 
-def test_run_writes_results_and_figures_and_refuses_another_configuration(tmp_path, capsys):
+def test_run_writes_results_and_figures_and_takes_another_configuration(tmp_path, capsys):
     out = tmp_path / "out"
     main(["run", RECOVERY, "--out", str(out), *TINY])
     printed = capsys.readouterr().out
@@ -90,9 +92,11 @@ def test_run_writes_results_and_figures_and_refuses_another_configuration(tmp_pa
     main(["run", RECOVERY, "--out", str(out), *TINY])
     assert (out / "groups").stat().st_mtime_ns == before, "a finished group was run again"
     capsys.readouterr()
-    with pytest.raises(SystemExit):
-        main(["run", RECOVERY, "--out", str(out), *TINY, "--lr", "0.5"])
+    main(["run", RECOVERY, "--out", str(out), *TINY, "--lr", "0.5"])
     assert "lr was 0.003, now 0.5" in capsys.readouterr().err
+    assert set(pd.read_csv(out / "table.csv")["lr"].round(3)) == {0.5}
+    main(["status", str(out)])
+    assert "not running, 4 of 4 SAEs finished" in " ".join(capsys.readouterr().out.split())
 
 
 def test_list_names_every_experiment_and_world(capsys, monkeypatch):

@@ -80,7 +80,7 @@ def test_import_toysae_is_light():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    heavy = {"torch", "toysae.lm", "matplotlib", "pandas"} & set(done.stdout.split())
+    heavy = {"torch", "toysae.lm", "matplotlib", "pandas", "orbax"} & set(done.stdout.split())
     assert heavy == set()
 
 

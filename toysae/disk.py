@@ -1,7 +1,11 @@
 """Files that are whole or not there: atomic writes, and tensors with one JSON text beside them."""
 
+import hashlib
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +15,102 @@ from safetensors.numpy import save_file
 
 from .errors import ToysaeError, require
 
+TEMPORARY = ".tmp"
+"""How files end that are being written; what a killed process leaves of them may be removed."""
+
 
 def cache_dir() -> Path:
     """Where what can be made again is kept: ``$XDG_CACHE_HOME/toysae``, or ``~/.cache/toysae``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "toysae"
 
 
-def write(path: Path, writer: Callable[[Path], Any]) -> None:
-    """Writes through a temporary file, so that `path` is never half written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write(path: Path, writer: Callable[[Path], Any], need: int | None = None) -> None:
+    """Writes through a temporary file that is on the disk before it gets its name, so that `path`
+    is never half written, whatever stops the process or the machine.
+
+    Args:
+        path: of the file; its folder exists.
+        writer: writes the file whose path it is given.
+        need: its size in bytes, where known, to be told if the disk is full.
+
+    Raises:
+        ToysaeError: the disk is full, see :func:`disk_is_full`.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        writer(temporary)
-        os.replace(temporary, path)
+        with telling_of_a_full_disk(path, need):
+            writer(temporary)
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """:func:`write` of what is at hand."""
+    write(path, lambda temporary: temporary.write_bytes(data), len(data))
+
+
+@contextmanager
+def telling_of_a_full_disk(path: Path, need: int | None = None) -> Iterator[None]:
+    """Whoever notices it in the block, and in whatever way.
+
+    Raises:
+        ToysaeError: :func:`disk_is_full`.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Libraries in C++ raise errors of their own, with the system's words in them.
+        if any(
+            getattr(error, "errno", None) == code or os.strerror(code) in str(error)
+            for code in (ENOSPC, EDQUOT)
+        ):
+            raise disk_is_full(path, need) from error
+        raise
+
+
+def disk_is_full(path: Path, need: int | None = None) -> ToysaeError:
+    """The error for a file that finds no room, naming it, its bytes if known and those free."""
+    needs = "" if need is None else f"it needs {size(need)} and "
+    return ToysaeError(
+        f"cannot write {path}: the disk is full, {needs}{size(free_bytes(path))} are free; what is "
+        "finished is kept: make room and run the same command again"
+    )
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that are free where `path` is, or will be."""
+    while not path.exists():
+        path = path.absolute().parent
+    return shutil.disk_usage(path).free
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file of any size, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size(n_bytes: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "KiB", "MiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.3g} {unit}" if n_bytes < 1000 else f"{n_bytes:.0f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:,.1f} GiB"
+
+
+def _sync(path: Path) -> None:
+    """Until now it may exist in memory alone."""
+    if os.name != "posix":  # nothing can be opened there in order to be synced
+        return
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray], entry: str, text: str) -> None:

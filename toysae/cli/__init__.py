@@ -1,5 +1,6 @@
-"""The command line: toysae run | list | world | ceilings | score | bench."""
+"""The command line: toysae run | status | list | world | ceilings | score | bench."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -18,6 +19,7 @@ from .show import OUT, print_frame
 USAGE = """usage: toysae COMMAND
 
   run FILE [--smoke] [--out DIR] [--FIELD VALUE ...]   run an experiment, draw its figures
+  status DIR                                           what of a run is finished
   list [DIR | RECIPE]                                  experiments, worlds, recipes, inits
   world NAME [NAME ...] [--FIELD VALUE ...]            what worlds' generators realise
   ceilings NAME [--FIELD VALUE ...] [--d-sae N]        what perfection and chance would score
@@ -35,7 +37,10 @@ class RunOptions:
         out: results directory; results/NAME if not given.
         figures_dir: where figures go; OUT/figures if not given.
         smoke: the experiment's own seconds-long version.
-        fresh: discard what is in OUT and begin again.
+        fresh: discard what is in OUT and begin again. Without it, of the SAEs in OUT those that
+            are asked for are used, whatever the settings of the run that made them.
+        checkpoint_seconds: how often what is in training is saved; 0 for every chunk. Ctrl-C saves
+            it too, and stops within about 10 s; the same command goes on, after a kill as well.
         quiet: no progress bar.
     """
 
@@ -43,6 +48,7 @@ class RunOptions:
     figures_dir: Path | None = None
     smoke: bool = False
     fresh: bool = False
+    checkpoint_seconds: float = 60.0
     quiet: bool = False
 
 
@@ -61,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ToysaeError as error:
         print(f"toysae: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print(
-            "toysae: stopped; finished groups are kept, the same command goes on", file=sys.stderr
-        )
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as stop:
+        again = shlex.join(["toysae", *(arg for arg in args if arg != "--fresh")])
+        what = str(stop) or "stopped; what is finished is kept"
+        print(f"toysae: {what}. Go on with: {again}", file=sys.stderr)
+        raise SystemExit(getattr(stop, "status", 130)) from None
 
 
 def _use_compilation_cache() -> None:
@@ -116,12 +122,18 @@ def _run(args: list[str]) -> None:
 
 def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
     from ..plotting import FIGURES, draw
-    from ..sweeps import run, summarise_minima, summarise_runs
+    from ..sweeps import Results, Unfinished, run, summarise_minima, summarise_runs
 
     for figure in experiment.figures:
         if figure not in FIGURES:
             raise unknown("figure", figure, FIGURES)
-    results = run(experiment, out, o.fresh, o.quiet)
+    unfinished = None
+    try:
+        results = run(experiment, out, o.fresh, o.quiet, o.checkpoint_seconds)
+    except Unfinished as error:
+        results, unfinished = Results.load(out), error
+        if results.table.empty:
+            raise
     table = results.table
     print_frame(summarise_runs(table), f"{name}: best L1 (chosen on the other world seeds), "
                 f"mean ± half-width of the 95 % interval (worlds)")  # fmt: skip
@@ -132,6 +144,16 @@ def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunO
     for file in draw(results, experiment.figures, figures_dir):
         OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
     OUT.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)
+    if unfinished is not None:
+        raise unfinished
+
+
+def _status(args: list[str]) -> None:
+    from ..sweeps import status
+
+    path, rest = positional(args, "the directory of a run, e.g. results/recovery")
+    check_flags(rest, "option", [])
+    print_frame(*status(path), constants=False)
 
 
 def _list(args: list[str]) -> None:
@@ -231,6 +253,7 @@ def _bench(args: list[str]) -> None:
 
 COMMANDS = {
     "run": _run,
+    "status": _status,
     "list": _list,
     "world": _world,
     "ceilings": ceilings,

@@ -9,12 +9,13 @@ OUT = Console()
 PIPED = 160  # columns where there is no terminal
 
 
-def print_frame(frame: pd.DataFrame, title: str) -> None:
-    """A DataFrame as a table on the terminal; columns that never vary go into the title.
+def print_frame(frame: pd.DataFrame, title: str, constants: bool = True) -> None:
+    """A DataFrame as a table on the terminal; columns that never vary go below it if `constants`.
 
     Where it is too wide, columns move together, then each cell is broken once.
     """
-    constant = [c for c in frame.columns if len(frame) > 1 and frame[c].nunique() == 1]
+    below = constants and len(frame) > 1
+    constant = [c for c in frame.columns if below and frame[c].nunique() == 1]
     shown = frame.drop(columns=constant)
     fixed = ", ".join(f"{c} {frame[c].iloc[0]}" for c in constant if str(frame[c].iloc[0]))
     cells = [

@@ -45,7 +45,7 @@ def save_sae(sae: SAE, path: str | Path) -> Path:
     path, tensors = Path(path), dict(_flatten(sae))
     header = {
         "version": VERSION,
-        "spec": _encode(sae.spec, "spec"),
+        "spec": encode(sae.spec, "spec"),
         "tensors": {name: _shape(array) for name, array in tensors.items()},
     }
     write_tensors(path, tensors, _ENTRY, json.dumps(header, separators=(",", ":")))
@@ -130,18 +130,18 @@ def _check_tensors(tensors: _Tensors, declared: dict[str, Any]) -> None:
                 f"says {declared[name]}: save it again")  # fmt: skip
 
 
-def _encode(value: Any, place: str) -> Any:
+def encode(value: Any, place: str) -> Any:
     """JSON for a spec: a part is an object, a tuple a list, a plain value itself."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple):
-        return [_encode(item, f"{place}[{i}]") for i, item in enumerate(value)]
+        return [encode(item, f"{place}[{i}]") for i, item in enumerate(value)]
     name = type(value).__name__
     if parts_by_name().get(name) is not type(value):
         raise ToysaeError(f"{place} is a {name}, which an SAE file cannot hold: use a part of a "
                           "name of its own, a tuple, a number or a string")  # fmt: skip
     fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    return {"part": name, "fields": {k: _encode(v, f"{place}.{k}") for k, v in fields.items()}}
+    return {"part": name, "fields": {k: encode(v, f"{place}.{k}") for k, v in fields.items()}}
 
 
 def _decode(node: Any) -> Any:

@@ -2,11 +2,13 @@
 
 from .experiment import Experiment, load_experiment
 from .results import Results
-from .run import run
+from .run import Unfinished, run
+from .status import status
+from .stopping import Stopped
 from .summary import summarise_minima, summarise_runs
 from .train import TrainResult, train
 
 __all__ = [
-    "Experiment", "Results", "TrainResult", "load_experiment", "run",
-    "summarise_minima", "summarise_runs", "train",
+    "Experiment", "Results", "Stopped", "TrainResult", "Unfinished", "load_experiment", "run",
+    "status", "summarise_minima", "summarise_runs", "train",
 ]  # fmt: skip

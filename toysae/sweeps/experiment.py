@@ -24,7 +24,7 @@ _FIELDS = {knob: "l1" if knob == "l1_coeff" else knob for knob in KNOBS}
 """The number that a recipe's sparsity hangs on -> the field of its grid."""
 
 _PROSE = ("question", "expected", "run_time", "figures", "smoke", "save_params")
-"""Fields that change no number: a directory may be continued with others of these."""
+"""Fields that change no number."""
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,20 @@ def make_group(
     Raises:
         ToysaeError: see :func:`member_grid`; sizes that do not match; too little memory.
     """
+    group = group_of(worlds, world_seeds, spec, given, sae_seeds, batch_size)
+    check_memory(group)
+    return group
+
+
+def group_of(
+    worlds: World | Sequence[World],
+    world_seeds: Sequence[int],
+    spec: SAESpec,
+    given: Grid,
+    sae_seeds: Sequence[int],
+    batch_size: int,
+) -> Group:
+    """:func:`make_group` of what may be too large for the device, to be trained in blocks."""
     require(batch_size >= 1, f"batch_size {batch_size} must be at least 1")
     worlds = worlds if isinstance(worlds, World) else stack(list(worlds))
     n_worlds = worlds.directions.shape[0]
@@ -97,7 +111,7 @@ def make_group(
     d_in = worlds.d_in
     require(spec.d_in == d_in, f"the spec's d_in {spec.d_in} is not the world's {d_in}")
     hypers, seeds = member_grid(spec, given, sae_seeds)
-    group = Group(
+    return Group(
         worlds,
         jnp.asarray(world_seeds, jnp.int32),
         {name: jnp.asarray(value) for name, value in hypers.items()},
@@ -105,5 +119,3 @@ def make_group(
         spec,
         batch_size,
     )
-    check_memory(group)
-    return group

@@ -31,14 +31,19 @@ def check_memory(group: Group) -> None:
     )
 
 
+def fits(group: Group) -> bool:
+    """Whether a group can train on the device as one."""
+    return bytes_needed(group) <= _device_bytes()
+
+
 def bytes_needed(group: Group) -> int:
     """About the most memory that a group takes at once, from its start to its scores, in bytes."""
-    spec, state = group.spec, _state(group)
+    spec, state = group.spec, state_shapes(group)
     starting = spec.init.working_floats(INIT_SAMPLES, spec.d_in, spec.d_sae)
     scored = max(PROBE_SAMPLES, group.batch_size) * (3 * spec.d_sae + spec.d_in)
     cosines = group.worlds.n_features * spec.d_sae
     others = group.n_rows * max(starting, scored, cosines)
-    return max(training_bytes(group), _bytes((group, state)) + _FLOAT * others)
+    return max(training_bytes(group), bytes_of((group, state)) + _FLOAT * others)
 
 
 def training_bytes(group: Group) -> int:
@@ -47,22 +52,23 @@ def training_bytes(group: Group) -> int:
     Within a quarter of what XLA allots on a CPU. It may allot less where it fuses a product into
     what reads it, as it does for many inputs at once.
     """
-    spec, batch, state = group.spec, group.batch_size, _state(group)
+    spec, batch, state = group.spec, group.batch_size, state_shapes(group)
     drawn = len(group.world_seeds) * batch * (spec.d_in + group.worlds.n_features)
     step = drawn + group.n_rows * spec.working_floats(batch)
     resampling = 0
     if spec.resample is not None:  # one member at a time
         resampling = spec.resample.working_floats(batch, spec.d_in, spec.d_sae)
-    gradient = _bytes(state.members.params)
-    return _bytes((group, state)) + gradient + _FLOAT * max(step, resampling)
+    gradient = bytes_of(state.members.params)
+    return bytes_of((group, state)) + gradient + _FLOAT * max(step, resampling)
 
 
-def _state(group: Group) -> TrainState:
+def state_shapes(group: Group) -> TrainState:
     """The shapes of the group's state. Which init it is makes no difference to them."""
     return jax.eval_shape(start, group.once_started())
 
 
-def _bytes(tree: object) -> int:
+def bytes_of(tree: object) -> int:
+    """Of all arrays of a pytree, or of their shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

@@ -1,9 +1,15 @@
-"""The progress bar of a run: groups, steps, samples a second, time left."""
+"""What a run says while it runs: a bar of groups, samples a second and time left, and lines."""
 
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Mapping
 
 import rich.progress as bars
 from rich.console import Console
+
+
+def say(line: str) -> None:
+    """A line on stderr, above the bar if there is one."""
+    print(f"toysae: {line}", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -12,18 +18,13 @@ class Progress:
     Args:
         cost: SAE-steps of each group by name, in order.
         batch_size: samples a step.
-        done: groups that are finished already.
         quiet: show nothing.
     """
 
-    def __init__(
-        self, cost: Mapping[str, int], batch_size: int, done: Collection[str], quiet: bool
-    ):
-        self._cost = {name: steps * batch_size for name, steps in cost.items() if name not in done}
+    def __init__(self, cost: Mapping[str, int], batch_size: int, quiet: bool):
+        self._cost = {name: steps * batch_size for name, steps in cost.items()}
         self._batch_size = batch_size
-        self._before = 0
-        self._current: str | None = None
-        self._started = 0
+        self._done: dict[str, int] = {}
         self._bar = bars.Progress(
             bars.TextColumn("{task.fields[group]}"),
             bars.BarColumn(),
@@ -45,17 +46,24 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._bar.__exit__(*error)  # type: ignore[arg-type]
 
+    def replace(self, group: str, by: Mapping[str, int]) -> None:
+        """`group`, which could not be trained as one, is trained as these, or not at all."""
+        self._done.pop(group, None)
+        pieces = {name: steps * self._batch_size for name, steps in by.items()}
+        self._cost = {
+            name: cost
+            for old, whole in self._cost.items()
+            for name, cost in (pieces if old == group else {old: whole}).items()
+        }
+        self._bar.update(self._task, total=max(sum(self._cost.values()), 1))
+
     def update(self, group: str, sae_steps: int) -> None:
         """Notes that `group` has done this many SAE-steps."""
-        if group != self._current:
-            if self._current is not None:
-                self._before += self._cost[self._current]
-                self._started += 1
-            self._current = group
+        self._done[group] = sae_steps * self._batch_size
         speed = self._bar.tasks[0].speed
         self._bar.update(
             self._task,
-            completed=self._before + sae_steps * self._batch_size,
-            group=f"group {self._started + 1}/{len(self._cost)} {group}",
+            completed=sum(self._done.values()),
+            group=f"group {list(self._cost).index(group) + 1}/{len(self._cost)} {group}",
             rate=f"{speed / 1e3:,.0f}k SAE-samples/s" if speed else "",
         )

@@ -1,17 +1,22 @@
 """Results on disk: a directory whose every file is written whole or not at all.
 
 config.json              the experiment's fields, versions, device
-table.csv                one row for each SAE
-groups/<group>.csv       its rows; written last, so it marks the group as finished
-groups/<group>.npz       arrays by row: MCS of every feature, curves, firings
-groups/<group>.safetensors   weights, if kept
+plan.json                which SAEs that experiment asks for, cell by cell
+table.csv                one row for each of them that is finished
+groups/                  finished parts of cells, see :mod:`toysae.sweeps.store`
+checkpoints/             half-trained ones, see :mod:`toysae.sweeps.checkpoints`
+failed.json              SAEs of the last run that did not fit the device even alone
 ceilings.csv             oracle curves of its worlds, once a figure asked for them
+
+SAEs that are on disk and that the experiment does not ask for are left alone and left out.
 """
 
 import json
 import os
 import platform
+import shutil
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,12 +25,17 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file, save_file
 
-from ..disk import write
+from ..disk import write, write_bytes
 from ..errors import ToysaeError, require, unknown
 from .curves import oracle_curves
 from .experiment import Experiment
+from .lock import NAME as LOCK
+from .store import Stored, find, stored_parts
+
+LAYOUT = 2
+"""Of the directory; counted up when an older toysae could not read it, or this one an older."""
+_SHARED = "curve_steps"  # the one array without a row axis
 
 
 class Results:
@@ -45,47 +55,64 @@ class Results:
         """Opens an existing directory.
 
         Raises:
-            ToysaeError: there are no results in it.
+            ToysaeError: there are no results in it, or those of an older toysae.
         """
         found = cls(path)
-        require(found.config is not None, f"{path} holds no results: give a directory of a run")
+        config = found.config
+        require(config is not None, f"{path} holds no results: give a directory of a run")
+        _check_layout(found.path, config or {})
         return found
 
     @property
     def config(self) -> dict[str, Any] | None:
-        """The configuration it was made with, or None for a new directory."""
-        file = self.path / "config.json"
-        if not file.exists():
-            return None
-        try:
-            return json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise ToysaeError(f"{file} is not JSON ({error}): remove the directory") from error
+        """The configuration of the last run, or None for a new directory."""
+        return self._json("config.json")
+
+    @property
+    def plan(self) -> list[dict[str, Any]]:
+        """The cells of the last run: what their rows are called, and the `keys` of them."""
+        return (self._json("plan.json") or {"cells": []})["cells"]
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """By key, why an SAE of the last run could not be trained."""
+        return self._json("failed.json") or {}
 
     @property
     def groups(self) -> list[str]:
-        """Finished groups by name."""
-        return sorted(file.stem for file in (self.path / "groups").glob("*.csv"))
+        """Cells by name that have at least one finished SAE, in the order they run."""
+        places = self._places()
+        return [c["group"] for c in self.plan if any(key in places for key in c["keys"])]
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row for each SAE of every finished group."""
-        frames = [pd.read_csv(self.path / "groups" / f"{name}.csv") for name in self.groups]
+        """One row for each finished SAE, by cell, world and member. `row` is its place in the
+        arrays of its `group`."""
+        places, frames = self._places(), []
+        for cell in self.plan:
+            at = [i for i, key in enumerate(cell["keys"]) if key in places]
+            if at:
+                parts, rows = _together([places[cell["keys"][i]] for i in at])
+                frame = pd.concat([part.table() for part in parts]).iloc[rows]
+                names = {name: cell[name] for name in ("group", "world", "recipe", "init", "knob")}
+                own = {"l1": [cell["l1"][i] for i in at], "row": range(len(at))}
+                frames.append(frame.assign(**names, **own))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def arrays(self, group: str) -> dict[str, np.ndarray]:
-        """Arrays of a finished group, most with a leading row axis."""
-        self._require_group(group)
-        with np.load(self.path / "groups" / f"{group}.npz") as file:
-            return dict(file)
+        """Arrays of a cell's finished SAEs, all but `curve_steps` with a leading row axis."""
+        parts, rows = _together(self._rows(group))
+        held = [part.arrays() for part in parts]
+        shared = held[0][_SHARED]
+        return _stacked(held, rows) | {_SHARED: shared}
 
     def weights(self, group: str) -> dict[str, np.ndarray]:
-        """Weights of a finished group with a leading row axis: `W_dec [rows, d_sae, d_in]`,
+        """Weights of a cell's finished SAEs with a leading row axis: `W_dec [rows, d_sae, d_in]`,
         `b_dec` where there is one, and the encoder's own."""
-        self._require_group(group)
-        file = self.path / "groups" / f"{group}.safetensors"
-        require(file.exists(), f"group {group!r} was run without its weights: use --save-params")
-        return load_file(file)
+        parts, rows = _together(self._rows(group))
+        have = all(part.has_weights for part in parts)
+        require(have, f"group {group!r} was run without its weights: use --save-params")
+        return _stacked([part.weights() for part in parts], rows)
 
     def ceilings(self) -> pd.DataFrame:
         """The oracle curves of the worlds, see :func:`toysae.sweeps.curves.oracle_curves`: made
@@ -101,53 +128,127 @@ class Results:
             write(file, lambda path: table.to_csv(path, index=False))
         return pd.read_csv(file)
 
-    def _require_group(self, group: str) -> None:
-        if group not in self.groups:
-            raise unknown("group", group, self.groups)
+    def save_table(self) -> None:
+        """Writes the whole table beside the groups; none if nothing is finished."""
+        table, file = self.table, self.path / "table.csv"
+        if table.empty:
+            file.unlink(missing_ok=True)
+        else:
+            write_bytes(file, table.to_csv(index=False).encode())
 
-    def open(self, settings: dict[str, Any], prose: dict[str, Any]) -> None:
-        """Creates the directory or continues one with the same settings.
+    def save_failed(self, failed: dict[str, str]) -> None:
+        """Keeps what :attr:`failed` says."""
+        write_bytes(self.path / "failed.json", json.dumps(failed, indent=1).encode())
 
-        Raises:
-            ToysaeError: it holds a different configuration, naming the first field that differs.
+    def open(self, settings: dict[str, Any], prose: dict[str, Any], plan: list[dict]) -> list[str]:
+        """Makes this the directory of a run, whatever settings it had before.
+
+        Returns:
+            What has changed, e.g. "l1 was [0.1], now [0.2]".
         """
         settings = json.loads(json.dumps(settings))
-        old = self.config
-        if old is None:
-            stray = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
-            require(
-                not stray, f"{self.path} is not empty and holds no results: choose another --out"
-            )
+        try:
+            old = (self.config or {}).get("experiment", settings)
+        except ToysaeError:  # damaged: it is written anew
+            old = settings
+        changed = [
+            f"{field} was {old.get(field)}, now {settings.get(field)}"
+            for field in sorted({*settings, *old})
+            if old.get(field) != settings.get(field)
+        ]
+        if changed:
+            (self.path / "ceilings.csv").unlink(missing_ok=True)
+        (self.path / "failed.json").unlink(missing_ok=True)
+        config = {"layout": LAYOUT, "experiment": settings, **prose, **provenance()}
+        for name, held in (("plan.json", {"cells": plan}), ("config.json", config)):
+            write_bytes(self.path / name, json.dumps(held, indent=1).encode())
+        return changed
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        file = self.path / name
+        if not file.exists():
+            return None
+        try:
+            return json.loads(file.read_text())
+        except ValueError as error:
+            raise ToysaeError(
+                f"{file} is not JSON ({error}): run the experiment again, which writes it anew"
+            ) from error
+
+    def _places(self) -> dict[str, tuple[Stored, int]]:
+        return find(stored_parts(self.path / "groups"))
+
+    def _rows(self, group: str) -> list[tuple[Stored, int]]:
+        """Where each finished SAE of a cell is, in the order of its rows."""
+        known = self.groups
+        if group not in known:
+            raise unknown("group", group, known)
+        places = self._places()
+        keys = next(cell["keys"] for cell in self.plan if cell["group"] == group)
+        return [places[key] for key in keys if key in places]
+
+
+def _together(found: list[tuple[Stored, int]]) -> tuple[list[Stored], np.ndarray]:
+    """The parts of some SAEs, and the places of these when all that the parts hold is put
+    together."""
+    parts = {part.name: part for part, _ in found}
+    ends = np.cumsum([len(part.keys) for part in parts.values()])
+    starts = dict(zip(parts, [0, *ends.tolist()], strict=False))
+    return list(parts.values()), np.array([starts[part.name] + row for part, row in found])
+
+
+def _stacked(held: list[dict[str, np.ndarray]], rows: np.ndarray) -> dict[str, np.ndarray]:
+    names = [name for name in held[0] if name != _SHARED and all(name in each for each in held)]
+    return {name: np.concatenate([each[name] for each in held])[rows] for name in names}
+
+
+def check_directory(path: Path, fresh: bool) -> None:
+    """Refuses to write into a directory that is not ours, or to read one of another layout.
+
+    Args:
+        path: it need not exist.
+        fresh: all that is in it is to be discarded.
+
+    Raises:
+        ToysaeError: saying what to do.
+    """
+    if not path.exists():
+        return
+    require(path.is_dir(), f"{path} is a file: choose another --out")
+    strays = [each.name for each in path.iterdir() if not each.name.startswith(".")]
+    if {"config.json", "plan.json"} & set(strays):
+        config = None
+        with suppress(ToysaeError):  # damaged: it is written anew
+            config = Results(path).config
+        if config is not None and not fresh:
+            _check_layout(path, config)
+        return
+    require(
+        not strays,
+        f"{path} is not empty and holds no results: "
+        + ("--fresh will not delete it" if fresh else "choose another --out"),
+    )
+
+
+def discard(path: Path) -> None:
+    """Removes all results, config.json last: until then the directory is known as ours."""
+    last = ("plan.json", "config.json")
+    rest = [each for each in path.iterdir() if each.name not in (LOCK, *last)]
+    for each in [*rest, *(path / name for name in last)]:
+        if each.is_dir():
+            shutil.rmtree(each)
         else:
-            for field in sorted({*settings, *old["experiment"]}):
-                had, wants = old["experiment"].get(field), settings.get(field)
-                require(
-                    had == wants,
-                    f"{self.path} holds a different configuration: {field} was {had}, now {wants}: "
-                    "choose another --out, or --fresh to discard it",
-                )
-        config = {"experiment": settings, **prose, **provenance()}
-        self.path.mkdir(parents=True, exist_ok=True)
-        write(self.path / "config.json", lambda p: p.write_text(json.dumps(config, indent=1)))
-        (self.path / "groups").mkdir(exist_ok=True)
+            each.unlink(missing_ok=True)
 
-    def save_group(
-        self,
-        group: str,
-        table: pd.DataFrame,
-        arrays: dict[str, np.ndarray],
-        weights: dict[str, np.ndarray] | None,
-    ) -> None:
-        """Writes a finished group; its table comes last."""
-        stem = self.path / "groups" / group
-        if weights is not None:
-            write(Path(f"{stem}.safetensors"), lambda p: save_file(weights, p))
-        write(Path(f"{stem}.npz"), lambda p: _save_arrays(p, arrays))
-        write(Path(f"{stem}.csv"), lambda p: table.to_csv(p, index=False))
 
-    def save_table(self) -> None:
-        """Writes the whole table beside the groups."""
-        write(self.path / "table.csv", lambda p: self.table.to_csv(p, index=False))
+def _check_layout(path: Path, config: dict[str, Any]) -> None:
+    has = config.get("layout", 1)
+    which = "an older" if has < LAYOUT else "a newer"
+    require(
+        has == LAYOUT,
+        f"{path} was written by {which} toysae (layout {has}, this one has {LAYOUT}): choose "
+        "another --out, or --fresh to discard it",
+    )
 
 
 def experiment_of(config: dict[str, Any]) -> Experiment:
@@ -157,11 +258,6 @@ def experiment_of(config: dict[str, Any]) -> Experiment:
         for name, value in config["experiment"].items()
     }
     return Experiment(config["question"], **settings)
-
-
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with open(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
 
 
 def provenance() -> dict[str, Any]:

@@ -97,12 +97,12 @@ def train(
         spec = make_spec(recipe, world.d_in, d_sae, init)
         hypers = {**fallback(recipe, spec, settings), **hypers}
     group = make_group([world], [data_seed], spec, hypers, sae_seeds, batch_size)
-    with Progress({world.name: n_steps * group.n_rows}, batch_size, (), quiet) as progress:
+    with Progress({world.name: n_steps * group.n_rows}, batch_size, quiet) as progress:
         trained = train_group(
             group,
             n_steps,
             recovery_probe,
             curve_points,
-            on_chunk=lambda step: progress.update(world.name, step * group.n_rows),
+            on_chunk=lambda edge: progress.update(world.name, edge.step * group.n_rows),
         )
     return TrainResult(*score_group(group, trained, n_steps, n_eval), trained)

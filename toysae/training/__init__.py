@@ -1,5 +1,6 @@
 """One compiled loop over steps, vmapped over worlds and members."""
 
+from .chunks import Snapshot
 from .loop import (
     Group,
     Probe,
@@ -14,6 +15,6 @@ from .loop import (
 from .state import Member, TrainState
 
 __all__ = [
-    "Group", "Member", "Probe", "TrainState", "Trained", "advance", "curve_points", "probe_all",
-    "start", "train_group", "trained",
+    "Group", "Member", "Probe", "Snapshot", "TrainState", "Trained", "advance", "curve_points",
+    "probe_all", "start", "train_group", "trained",
 ]  # fmt: skip

@@ -50,24 +50,28 @@ class Layout:
     n_members: int
     mesh: Mesh
 
-    def spread(self, tree: Any, spec: P) -> Any:
-        """A pytree on the devices, its leading axes split as `spec` says and filled up."""
-        sharding = NamedSharding(self.mesh, spec)
+    def spread(self, tree: Any, specs: Any) -> Any:
+        """A pytree on the devices, split as the specs of its branches say and filled up."""
 
-        def place(leaf: Any) -> jax.Array:
-            for axis, (name, n) in enumerate(zip(spec, self._lengths(spec), strict=True)):
+        def place(spec: P, leaf: Any) -> jax.Array:
+            for axis, (name, n) in enumerate(self._lengths(spec)):
                 share = self.mesh.shape[name]
-                chosen = np.minimum(np.arange(-(-n // share) * share), n - 1)
-                if len(chosen) > n:
-                    leaf = jnp.take(leaf, chosen, axis=axis)
-            return jax.device_put(leaf, sharding)
+                filled = -(-n // share) * share
+                if filled > n:
+                    leaf = jnp.take(leaf, np.minimum(np.arange(filled), n - 1), axis=axis)
+            return jax.device_put(leaf, NamedSharding(self.mesh, spec))
 
-        return jax.tree.map(place, tree)
+        return _by_branch(place, specs, tree)
 
-    def gather(self, tree: Any, spec: P) -> Any:
+    def gather(self, tree: Any, specs: Any) -> Any:
         """What :meth:`spread` filled up left out again."""
-        cut = tuple(slice(n) for n in self._lengths(spec))
-        return jax.tree.map(lambda leaf: leaf[cut], tree)
+
+        def cut(spec: P, leaf: Any) -> Any:
+            lengths = tuple(n for _, n in self._lengths(spec))
+            whole = leaf.shape[: len(lengths)] == lengths
+            return leaf if whole else leaf[tuple(slice(n) for n in lengths)]
+
+        return _by_branch(cut, specs, tree)
 
     def pinned(self, tree: Any, d_sae: int) -> Any:
         """Arrays `[n_worlds, n_members, ...]` held split by rows, and by latents along the one of
@@ -85,8 +89,17 @@ class Layout:
 
         return jax.tree_util.tree_map_with_path(pin, tree)
 
-    def _lengths(self, spec: P) -> list[int]:
-        return [{"world": self.n_worlds, "member": self.n_members}[name] for name in spec]
+    def _lengths(self, spec: P) -> list[tuple[str, int]]:
+        rows = {"world": self.n_worlds, "member": self.n_members}
+        return [(name, rows[name]) for name in spec]
+
+
+def _by_branch(function: Callable[[P, Any], Any], specs: Any, tree: Any) -> Any:
+    """`function(spec, leaf)` of every leaf of a tree, `specs` holding one for each branch."""
+    return jax.tree.map(
+        lambda spec, branch: jax.tree.map(lambda leaf: function(spec, leaf), branch),
+        specs, tree, is_leaf=lambda node: isinstance(node, P),
+    )  # fmt: skip
 
 
 def over_rows(

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 from ..keys import named_key
 from ..sae import SAE, Hypers, SAESpec, finished
 from ..worlds import World
+from .chunks import Pace, Snapshot, placed
 from .devices import ROWS, Layout, Split, by_batch, layout_of, over_rows
 from .optimiser import declared
 from .resampling import due_steps, resample_member
@@ -82,12 +83,9 @@ def _specs(group: Group) -> Group:
 _STATE: Any = TrainState(ROWS, P(), P("world"), ROWS)  # pyright: ignore[reportArgumentType]
 
 
-def spread_group(group: Group, layout: Layout) -> Group:
+def spread_group(group: Group, layout: Layout | None) -> Group:
     """A group on the devices of a layout."""
-    fields = ("worlds", "world_seeds", "hypers", "sae_seeds")
-    specs = _specs(group)
-    placed = {name: layout.spread(getattr(group, name), getattr(specs, name)) for name in fields}
-    return replace(group, **placed)
+    return group if layout is None else layout.spread(group, _specs(group))
 
 
 @partial(jax.jit, static_argnames="layout")
@@ -254,7 +252,8 @@ def train_group(
     probe: Probe,
     n_points: int = 40,
     n_eval: int = PROBE_SAMPLES,
-    on_chunk: Callable[[int], None] = lambda step: None,
+    on_chunk: Callable[[Snapshot], None] = lambda snapshot: None,
+    resume: Snapshot | None = None,
 ) -> Trained:
     """Trains a group to the end.
 
@@ -264,21 +263,42 @@ def train_group(
         probe: what the learning curves hold.
         n_points: about how many points they have, besides step 0.
         n_eval: samples each point is measured on.
-        on_chunk: called with the number of steps done after each chunk.
+        on_chunk: called with a snapshot after each chunk of at most about
+            :data:`~toysae.training.chunks.CHUNK_SECONDS`; training stops there if it raises. What
+            it wants to keep of the state it must copy before it returns.
+        resume: a snapshot of the same training, to go on from; the result has the same bits.
     """
     layout = layout_of(len(group.world_seeds), len(group.sae_seeds), group.split)
-    if layout is not None:
-        group = spread_group(group, layout)
-    state = start(group, layout)
-    group = group.once_started()
-    steps = curve_points(n_steps, n_points)
-    points = []
-    for until in steps:
-        state = advance(state, group, jnp.int32(until), jnp.float32(n_steps), layout)
+    group = spread_group(group, layout)
+    state, group = start(group, layout), group.once_started()
+    step, points = 0, []
+    if resume is not None:
+        saved = resume.state if layout is None else layout.spread(resume.state, _STATE)
+        state, step = placed(saved, state), resume.step
+        n_measured = len(next(iter(resume.points.values())))
+        points = [{name: p[i] for name, p in resume.points.items()} for i in range(n_measured)]
+    steps, pace = curve_points(n_steps, n_points), Pace()
+
+    def report() -> None:
+        stacked = {name: np.stack([p[name] for p in points]) for name in points[0]}
+        whole = state if layout is None else layout.gather(state, _STATE)
+        on_chunk(Snapshot(whole, stacked, step))
+
+    for target in steps[len(points) :].tolist():
+        while True:
+            before, step = step, pace.next_stop(step, target)
+            state = advance(state, group, jnp.int32(step), jnp.float32(n_steps), layout)
+            jax.block_until_ready(state.step)
+            pace.took(step - before)
+            if step == target:
+                break
+            report()
         point = {**probe_all(state, group, probe, n_eval, layout), "loss": state.loss}
-        points.append(jax.device_get(point if layout is None else layout.gather(point, ROWS)))
-        on_chunk(int(until))
-    points[0]["loss"] = np.full_like(points[0]["loss"], np.nan)  # no step taken, no loss yet
+        point = jax.device_get(point if layout is None else layout.gather(point, ROWS))
+        if step == 0:  # no step taken, no loss yet
+            point["loss"] = np.full_like(point["loss"], np.nan)
+        points.append(point)
+        report()
     curves = {name: np.stack([p[name] for p in points], -1) for name in points[0]}
     saes, diverged, firings = trained(state, group, layout), state.members.diverged, state.firings
     if layout is not None:

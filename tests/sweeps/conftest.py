@@ -1,0 +1,53 @@
+"""A small sweep of two cells, run once without interruption, to hold others against."""
+
+import pytest
+
+from toysae import Experiment, Results, run
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return Experiment(
+        question="Does it last?", d_in=8, ratios=(1, 2), l0=1.5, recipes=("tied",), ceiling=False,
+        l1=(0.05, 0.2), world_seeds=2, n_steps=40, batch_size=32, lr=3e-3, n_eval=256,
+        curve_points=3, figures=(),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def reference(tiny, tmp_path_factory):
+    """The directory of the uninterrupted run."""
+    return run(tiny, tmp_path_factory.mktemp("reference") / "out", quiet=True).path
+
+
+@pytest.fixture(scope="session")
+def assert_same():
+    """Two directories hold the same bits: tables, arrays and weights."""
+
+    def check(one, two):
+        assert (one / "table.csv").read_bytes() == (two / "table.csv").read_bytes()
+        first, second = Results.load(one), Results.load(two)
+        assert first.groups == second.groups
+        for group in first.groups:
+            for read in (Results.arrays, Results.weights):
+                a, b = read(first, group), read(second, group)
+                assert a.keys() == b.keys()
+                assert all(a[name].tobytes() == b[name].tobytes() for name in a)
+
+    return check
+
+
+@pytest.fixture
+def trained_saes(monkeypatch):
+    """A list that grows by the number of SAEs of each group that starts training."""
+    import importlib
+
+    module, counted = importlib.import_module("toysae.sweeps.run"), []
+    train_group = module.train_group
+
+    def counts(group, *args, **kwargs):
+        counted.append(group.n_rows)
+        return train_group(group, *args, **kwargs)
+
+    monkeypatch.setattr(module, "train_group", counts)
+    return counted

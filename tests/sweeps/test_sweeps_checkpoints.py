@@ -1,0 +1,144 @@
+"""Snapshots on disk: exact, checked, the last two; broken ones are named and passed over."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from toysae import ToysaeError
+from toysae.recovery.probe import recovery_probe
+from toysae.sweeps import run
+from toysae.sweeps.checkpoints import Checkpoints, clear_away
+from toysae.sweeps.parts import jobs_of, parts_of
+from toysae.training import Snapshot, train_group
+
+
+@pytest.fixture(scope="module")
+def part(tiny):
+    return parts_of(jobs_of(tiny), set())[0]
+
+
+@pytest.fixture(scope="module")
+def edges(part):
+    """Every snapshot of its training, copied off the device."""
+    found = []
+    train_group(part.group(), 40, recovery_probe, 12, 64,
+                on_chunk=lambda edge: found.append(jax.device_get(edge)))  # fmt: skip
+    return found
+
+
+@pytest.fixture
+def saved(part, edges, tmp_path):
+    checkpoints = Checkpoints(tmp_path / "part")
+    checkpoints.begin(part.keys, 40)
+    for edge in edges[:4]:
+        checkpoints.save(edge)
+    return checkpoints
+
+
+def same(a: Snapshot, b: Snapshot):
+    assert a.step == b.step and jax.tree.structure(a) == jax.tree.structure(b)
+    for one, two in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        one, two = np.asarray(one), np.asarray(two)
+        assert (one.dtype, one.shape, one.tobytes()) == (two.dtype, two.shape, two.tobytes())
+
+
+def test_what_is_read_is_what_was_written(saved, part, edges):
+    same(saved.latest(part.group()), edges[3])
+    saved.save(edges[-1])
+    same(saved.latest(part.group()), edges[-1])
+
+
+def test_the_last_two_are_kept(saved, edges):
+    assert saved.steps() == [edges[3].step, edges[2].step]
+    names = {str(step) for step in saved.steps()}
+    expected = names | {f"{name}.json" for name in names} | {"part.json"}
+    assert {each.name for each in saved.folder.iterdir()} == expected
+
+
+def test_any_damage_is_noticed(saved, part, edges, capsys):
+    folder = saved.folder / str(edges[3].step)
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        whole = file.read_bytes()
+        for broken in (whole[: len(whole) // 2], whole + b"x", bytes([whole[0] ^ 1]) + whole[1:]):
+            file.write_bytes(broken)
+            with pytest.raises(ToysaeError, match="is not as it was written"):
+                saved._read(edges[3].step, part.group())
+        file.write_bytes(whole)
+    same(saved.latest(part.group()), edges[3])
+    file.write_bytes(b"")
+    same(saved.latest(part.group()), edges[2])
+    line = capsys.readouterr().err
+    assert len(line.splitlines()) == 1 and f"{folder} is broken" in line and "written" in line
+    assert saved.steps() == [edges[2].step] and not folder.exists()
+    (saved.folder / f"{edges[2].step}.json").write_text("{")
+    assert saved.latest(part.group()) is None and saved.steps() == []
+
+
+def test_a_state_of_another_structure_is_not_read(saved, tiny, capsys):
+    other = parts_of(jobs_of(replace(tiny, recipes=("untied",))), set())[0]
+    assert saved.latest(other.group()) is None
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_one_without_a_manifest_was_cut_off(saved, part, edges):
+    (saved.folder / f"{edges[3].step}.json").unlink()
+    (saved.folder / "17.orbax-checkpoint-tmp").mkdir()
+    (keys,) = clear_away(saved.folder.parent, set())
+    np.testing.assert_array_equal(keys, part.keys)
+    step = str(edges[2].step)
+    assert {each.name for each in saved.folder.iterdir()} == {"part.json", step, f"{step}.json"}
+    assert clear_away(saved.folder.parent, set(part.keys.reshape(-1).tolist())) == []
+    assert not saved.folder.exists()
+
+
+@pytest.mark.parametrize("full", ["before", "while"])
+def test_a_full_disk_is_told_in_one_line(saved, part, edges, monkeypatch, full, capfd):
+    import orbax.checkpoint as ocp
+
+    def no_room(self, folder, *args, **kwargs):
+        (folder / "half").mkdir(parents=True)
+        raise ValueError(f"Failed to write 5 bytes to {folder}: No space left on device")
+
+    if full == "before":
+        monkeypatch.setattr("toysae.sweeps.checkpoints.free_bytes", lambda path: 10)
+    else:
+        monkeypatch.setattr(ocp.Checkpointer, "save", no_room)
+    with pytest.raises(ToysaeError, match=r"cannot write .*: the disk is full, it needs .* free"):
+        saved.save(edges[-1])
+    assert saved.steps() == [edges[3].step, edges[2].step]
+    assert not list(saved.folder.glob(f"{edges[-1].step}*"))
+    same(saved.latest(part.group()), edges[3])
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+def test_a_run_goes_back_before_broken_snapshots(
+    tiny, tmp_path, reference, assert_same, monkeypatch, capsys, broken
+):
+    import importlib
+
+    module, out = importlib.import_module("toysae.sweeps.run"), tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(module, "score_group", lambda *_: (_ for _ in ()).throw(InterruptedError))
+        run(tiny, out, quiet=True, checkpoint_seconds=0)
+    (folder,) = (out / "checkpoints").iterdir()
+    for step in Checkpoints(folder).steps()[:broken]:
+        (folder / str(step) / "_METADATA").unlink()
+    run(tiny, out, quiet=True)
+    said = capsys.readouterr().err
+    assert said.count("is broken") == broken and ("goes on at step" in said) == (broken == 1)
+    assert_same(out, reference)
+
+
+def test_a_half_trained_part_goes_on_in_a_larger_grid(tiny, tmp_path, monkeypatch, capsys):
+    import importlib
+
+    module, out = importlib.import_module("toysae.sweeps.run"), tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(module, "score_group", lambda *_: (_ for _ in ()).throw(InterruptedError))
+        run(tiny, out, quiet=True, checkpoint_seconds=0)
+    table = run(replace(tiny, l1=(0.05, 0.1, 0.2)), out, quiet=True).table
+    assert len(table) == 12 and "goes on at step 40 of 40" in capsys.readouterr().err
+    assert not list((out / "checkpoints").iterdir())

@@ -1,0 +1,217 @@
+"""No disk, no memory: told in one line, and nothing finished is lost."""
+
+import errno
+import importlib
+import os
+import subprocess
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from toysae import Results, ToysaeError
+from toysae.cli import main
+from toysae.disk import size, write_bytes
+from toysae.sweeps import Unfinished, run, status
+
+module = importlib.import_module("toysae.sweeps.run")
+
+
+# Disk
+
+
+@pytest.mark.parametrize("ending", [".csv", ".npz", ".safetensors", ".json", "table.csv"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_line_and_keeps_what_is_finished(
+    tiny, tmp_path, reference, assert_same, monkeypatch, ending, code
+):
+    out, written = tmp_path / "out", []
+    original = Path.write_bytes
+
+    def full(self, data):
+        if ending in self.name and self.name[1:5] not in ("conf", "plan", "part"):
+            written.append(self.name)
+            if len(written) == (1 if ending == "table.csv" else 2):
+                original(self, data[: len(data) // 2])
+                raise OSError(code, os.strerror(code))
+        return original(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(ToysaeError, match=r"cannot write .*: the disk is full, it needs [\d.]+ "
+                           r"\w+ and [\d.,]+ \w+ are free; what is finished is kept"):  # fmt: skip
+            run(tiny, out, quiet=True)
+    assert len(Results.load(out).table) >= 4 and not list(out.rglob("*.tmp"))
+    stems = [file.stem for file in (out / "groups").iterdir()]
+    assert all(stems.count(stem) == 4 for stem in stems), "half a part was left"
+    run(tiny, out, quiet=True)
+    assert_same(out, reference)
+
+
+def test_too_little_room_is_refused_before_training(tiny, tmp_path, monkeypatch, trained_saes):
+    monkeypatch.setattr("toysae.sweeps.space.free_bytes", lambda path: 20_000)
+    words = r"out will take about .* KiB more \(weights .*, scores and curves .*, checkpoints .*\) "
+    with pytest.raises(ToysaeError, match=words + r"and 19\.5 KiB are free: .*--no-save-params"):
+        run(tiny, tmp_path / "out", quiet=True)
+    assert trained_saes == [] and Results(tmp_path / "out").config is None
+    monkeypatch.undo()
+    assert len(run(tiny, tmp_path / "out", quiet=True).table) == 8
+
+
+def test_the_estimate_is_at_least_what_is_written(tiny, reference, monkeypatch, tmp_path):
+    used = sum(file.stat().st_size for file in reference.rglob("*") if file.is_file())
+    asked = []
+    monkeypatch.setattr("toysae.sweeps.space.require", lambda ok, line: asked.append(line))
+    run(tiny, tmp_path / "out", quiet=True)
+    unit = {"KiB": 1024, "MiB": 1024**2}
+    about, kind = asked[0].split("about ")[1].split()[:2]
+    assert used <= float(about) * unit[kind] <= 20 * used
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 600 KiB, where one may be mounted."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(path)]
+    try:
+        done = subprocess.run(mount, capture_output=True)
+    except OSError:
+        pytest.skip("there is no mount")
+    if done.returncode:
+        pytest.skip("mounting is not allowed")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.mark.parametrize("ballast", [450_000, 540_000, 590_000])
+def test_a_disk_that_is_really_full(
+    small_disk, tiny, reference, assert_same, monkeypatch, ballast, capfd
+):
+    (small_disk / "ballast").write_bytes(bytes(ballast))
+    out = small_disk / "out"
+    with pytest.raises(ToysaeError, match="out will take about"):
+        run(tiny, out, quiet=True)
+    monkeypatch.setattr("toysae.sweeps.space.free_bytes", lambda path: 2**40)
+    with pytest.raises(ToysaeError, match="cannot write .*: the disk is full, it needs"):
+        run(tiny, out, quiet=True, checkpoint_seconds=0)
+    assert not list(out.rglob("*tmp*"))
+    assert capfd.readouterr().err == ""
+    (small_disk / "ballast").unlink()
+    monkeypatch.undo()
+    run(tiny, out, quiet=True)
+    assert_same(out, reference)
+
+
+def test_sizes_are_for_people():
+    assert [size(n) for n in (0, 999, 2048, 3.5 * 2**20, 5 * 2**30)] == [
+        "0 B", "999 B", "2 KiB", "3.5 MiB", "5.0 GiB"
+    ]  # fmt: skip
+
+
+def test_other_errors_of_the_disk_pass(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_bytes(tmp_path / "nowhere" / "file", b"x")
+
+
+# Memory
+
+
+@pytest.fixture
+def room_for(monkeypatch):
+    """Makes a device that has memory for so many SAEs of a group at once."""
+
+    def make(n_saes, only=lambda group: True):
+        train_group, tried = module.train_group, []
+
+        def limited(group, *args, **kwargs):
+            tried.append(group.n_rows)
+            if group.n_rows > n_saes and only(group):
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9")
+            return train_group(group, *args, **kwargs)
+
+        monkeypatch.setattr(module, "train_group", limited)
+        return tried
+
+    return make
+
+
+def test_what_does_not_fit_goes_on_in_halves(tiny, tmp_path, reference, room_for, capsys):
+    tried = room_for(2)
+    table = run(tiny, tmp_path / "out", quiet=True).table
+    assert tried == [4, 2, 2, 4, 2, 2]
+    lines = capsys.readouterr().err.splitlines()
+    words = "does not fit the device: its 4 SAEs go on in halves"
+    assert len(lines) == 2 and all(words in line for line in lines)
+    whole = pd.read_csv(reference / "table.csv")
+    names = ["group", "row", "world_seed", "sae_seed", "l1"]
+    pd.testing.assert_frame_equal(table[names], whole[names])
+    np.testing.assert_allclose(table["mmcs"], whole["mmcs"], atol=1e-4)
+
+
+def test_one_sae_that_does_not_fit_is_left_out_and_named(
+    tiny, tmp_path, reference, assert_same, monkeypatch, room_for, capsys
+):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        room_for(0, only=lambda group: group.spec.d_sae == 16)
+        with pytest.raises(Unfinished, match="4 SAEs did not fit .*sphere-n16-tied-.*The others"):
+            run(tiny, out, quiet=True)
+        results = Results.load(out)
+        assert results.groups == ["sphere-n8-tied-recipe-s8"] and len(results.failed) == 4
+        assert len(pd.read_csv(out / "table.csv")) == 4
+        found = status(out)[0].set_index("group")
+        assert found["done"].tolist() == [4, 0] and found["failed"].tolist() == [0, 4]
+        assert found["missing"].tolist() == [0, 0]
+        patch.undo()
+    capsys.readouterr()
+    monkeypatch.undo()
+    run(tiny, out, quiet=True)
+    assert_same(out, reference)
+    assert Results.load(out).failed == {}
+
+
+def test_the_command_shows_the_others_and_exits_with_2(tiny, tmp_path, room_for, capsys):
+    room_for(0, only=lambda group: group.spec.d_sae == 16)
+    file, out = tmp_path / "asks.py", tmp_path / "out"
+    file.write_text(f"from toysae import Experiment\nexperiment = {tiny!r}\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(file), "--out", str(out), "--quiet"])
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and "4 SAEs did not fit" in said.err.splitlines()[-1]
+    assert "mmcs" in said.out and "4 SAEs in" in said.out
+
+
+def test_other_errors_of_the_device_are_not_taken_for_it(tiny, tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(module, "train_group", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        run(tiny, tmp_path / "out", quiet=True)
+
+
+# Status
+
+
+def test_status_before_and_after(tiny, tmp_path, monkeypatch, reference):
+    def stops(*args, **kwargs):
+        raise InterruptedError
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(module, "score_group", stops)
+        run(tiny, out, quiet=True, checkpoint_seconds=0)
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
+    table, line = status(out)
+    assert table["asked"].tolist() == [4, 4] and table["done"].tolist() == [0, 0]
+    assert table["begun"].tolist() == ["4 at 40/40", ""] and table["missing"].tolist() == [0, 4]
+    assert line == f"{out}: not running, 0 of 8 SAEs finished"
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
+    table, line = status(reference)
+    assert table["done"].tolist() == [4, 4] and table["missing"].tolist() == [0, 0]
+    assert "8 of 8" in line
+    with pytest.raises(ToysaeError, match="holds no results"):
+        status(tmp_path / "nowhere")

@@ -1,0 +1,154 @@
+"""SIGKILL, SIGINT and a second process: other processes are stopped, and the results stay."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from toysae import Results
+from toysae.cli import main
+from toysae.sweeps import status
+
+ROOT = Path(__file__).parents[2]
+
+FILE = """
+from toysae import Experiment
+experiment = {}
+"""
+
+CHILD = """
+import os, signal, sys
+out, n, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+count, events = 0, ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
+def hook(event, args):
+    global count
+    if event in events and out in str(args[0]):
+        count += 1
+        if count == n:
+            os.kill(os.getpid(), number)
+sys.addaudithook(hook)
+from toysae.cli import main
+main(["run", *sys.argv[4:], "--out", out, "--checkpoint-seconds", "0", "--quiet"])
+print("events", count)
+"""
+"""A run that sends itself a signal just before it touches its directory for the n-th time."""
+
+
+@pytest.fixture(scope="module")
+def file(tiny, tmp_path_factory):
+    path = tmp_path_factory.mktemp("experiment") / "asks.py"
+    path.write_text(FILE.format(repr(tiny)))
+    return path
+
+
+def started(out, n, number, file):
+    """The process, when it has ended."""
+    command = [sys.executable, "-c", CHILD, str(out), str(n), str(int(number)), str(file)]
+    environment = {
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+    }
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def child(file):
+    """Runs it in another process: its status, and what it said."""
+
+    def start(out, n=0, number=signal.SIGKILL):
+        return started(out, n, number, file)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def n_events(file, tmp_path_factory, reference, assert_same):
+    """How often an uninterrupted run touches its directory."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    done = started(out, 0, signal.SIGKILL, file)
+    assert done.returncode == 0, done.stderr
+    assert_same(out, reference)
+    return int(done.stdout.split("events ")[1])
+
+
+def killed_until_done(child, out, points):
+    """The processes that it took; each but the last was killed."""
+    killed = 0
+    for n in points:
+        done = child(out, n)
+        if done.returncode == 0:
+            return killed
+        assert done.returncode == -signal.SIGKILL and not done.stderr.count("Traceback")
+        killed += 1
+    assert child(out).returncode == 0
+    return killed
+
+
+def test_killed_at_random_points_and_run_again_gives_the_same_bits(
+    child, n_events, tmp_path, reference, assert_same
+):
+    rng, out = random.Random(0), tmp_path / "out"
+    points = [rng.randrange(n_events // 4, n_events // 2) for _ in range(2)]
+    assert killed_until_done(child, out, points) >= 2
+    assert_same(out, reference)
+    assert not list((out / "checkpoints").iterdir()) and not list(out.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_killed_anywhere(child, n_events, tmp_path, reference, assert_same, seed):
+    rng, out = random.Random(seed), tmp_path / "out"
+    assert killed_until_done(child, out, [rng.randrange(1, n_events) for _ in range(5)])
+    assert_same(out, reference)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_asked_to_stop_it_says_how_to_go_on(
+    child, n_events, tmp_path, reference, assert_same, number, monkeypatch
+):
+    out = tmp_path / "out"
+    done = child(out, n_events // 4, number)
+    assert done.returncode == 128 + number
+    asked, stopped = done.stderr.splitlines()[-2:]
+    assert "stopping at the end of this chunk" in asked
+    assert "of 8 SAEs are finished" in stopped and "of 40; all of it is kept in" in stopped
+    assert str(out) in stopped
+    assert status(out)[0]["begun"].tolist()[0].endswith("/40"), "no snapshot was kept"
+    monkeypatch.setenv("COLUMNS", "160")
+    again = stopped.split("Go on with: toysae ")[1].split()
+    main(again)
+    assert_same(out, reference)
+
+
+def test_a_second_process_is_told_of_the_first(file, tmp_path, capsys):
+    out = tmp_path / "out"
+    code = (
+        "import sys, pathlib; from toysae.sweeps.lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(out)], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(SystemExit) as stop:
+            main(["run", str(file), "--out", str(out), "--quiet"])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert stop.value.code == 2 and f"is being written by process {first.pid} on " in line
+        assert Results(out).config is None
+    finally:
+        first.kill()
+        first.wait()
+    main(["run", str(file), "--out", str(out), "--quiet"])  # the dead hold nothing
+    assert len(Results.load(out).table) == 8
+    shutil.rmtree(out)

@@ -1,0 +1,195 @@
+"""What is kept: found again under other settings, and named, moved and made again if damaged."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from toysae import Results, ToysaeError
+from toysae.sweeps import run, summarise_runs
+from toysae.sweeps.store import stored_parts
+
+ENDINGS = (".csv", ".npz", ".safetensors", ".json")
+
+
+@pytest.fixture
+def copy(reference, tmp_path):
+    return shutil.copytree(reference, tmp_path / "out")
+
+
+def part_file(path, ending, slug="sphere-n8-"):
+    (file,) = (path / "groups").glob(f"{slug}*{ending}")
+    return file
+
+
+def rows_of(table, other):
+    """The rows of `table` that `other` has too, without what depends on the others beside them."""
+    names = ["group", "l1", "world_seed", "sae_seed"]
+    joined = other[names].merge(table, on=names, how="left").drop(columns="row")
+    return joined[[column for column in other.columns if column != "row"]]
+
+
+# Other settings
+
+
+@pytest.mark.parametrize(
+    ("change", "trained"),
+    [
+        # Blocks of the same shape as those that are there, so that nothing new is compiled.
+        ({"l1": (0.05, 0.1, 0.2, 0.3)}, [4, 4]),
+        ({"world_seeds": 4}, [4, 4]),
+        ({"sae_seeds": 2}, [4, 4]),
+        ({"inits": ("recipe", "orthogonal")}, [4, 4]),
+        ({"ratios": (2,), "l1": (0.2,)}, []),
+        ({"question": "Again?", "figures": ("mcs_histograms",), "save_params": False}, []),
+    ],
+)
+def test_only_what_is_new_is_trained(copy, tiny, trained_saes, capsys, change, trained):
+    before = Results.load(copy)
+    table, weights = before.table, before.weights("sphere-n16-tied-recipe-s16")
+    files = {file: file.stat().st_mtime_ns for file in (copy / "groups").iterdir()}
+    after = run(replace(tiny, **change), copy, quiet=True)
+    assert trained_saes == trained
+    assert all(file.stat().st_mtime_ns == at for file, at in files.items())
+    both = after.table if len(after.table) < len(table) else table
+    pd.testing.assert_frame_equal(
+        rows_of(after.table, both)[table.columns.drop("row")],
+        rows_of(table, both)[table.columns.drop("row")], check_exact=True,
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(pd.read_csv(copy / "table.csv"), after.table)
+    for group in after.groups:  # arrays stand in the order of the table's rows
+        rows, arrays = after.table[after.table["group"] == group], after.arrays(group)
+        assert rows["row"].tolist() == list(range(len(rows))) == list(range(len(arrays["mcs"])))
+        np.testing.assert_allclose(arrays["mcs"].mean(1), rows["mmcs"], rtol=1e-5)
+        assert arrays["curve_steps"].tolist() == [0, 40]
+    old = table[table["group"] == "sphere-n16-tied-recipe-s16"]
+    new = after.table[after.table["group"] == "sphere-n16-tied-recipe-s16"]
+    names = ["l1", "world_seed", "sae_seed"]
+    places = old[[*names, "row"]].merge(new[[*names, "row"]], on=names)
+    found = after.weights("sphere-n16-tied-recipe-s16")["W_dec"]
+    np.testing.assert_array_equal(found[places["row_y"]], weights["W_dec"][places["row_x"]])
+    said = capsys.readouterr().err
+    assert ("are not asked for" in said) == (len(after.table) < len(table))
+
+
+def test_rows_are_by_cell_world_and_member(copy, tiny):
+    grid = (0.2, 0.1, 0.05, 0.3)
+    table = run(replace(tiny, l1=grid), copy, quiet=True).table
+    expected = [(n, w, l1) for n in (8, 16) for w in range(2) for l1 in grid]
+    found = table[["n_features", "world_seed", "l1"]].itertuples(index=False, name=None)
+    assert list(found) == expected
+
+
+def test_what_is_not_asked_for_is_kept_and_named(copy, tiny, reference, assert_same, capsys):
+    other = replace(tiny, lr=1e-2)
+    assert set(run(other, copy, quiet=True).table["lr"].round(4)) == {0.01}
+    line = capsys.readouterr().err
+    assert "8 SAEs in" in line and "(lr was 0.003, now 0.01): kept, left out of the table" in line
+    run(tiny, copy, quiet=True)
+    assert_same(copy, reference)
+    assert len(stored_parts(copy / "groups")) == 4
+
+
+def test_weights_asked_for_later_are_trained_again(tiny, tmp_path, trained_saes, capsys):
+    out = tmp_path / "out"
+    bare = run(replace(tiny, save_params=False), out, quiet=True)
+    table = bare.table
+    with pytest.raises(ToysaeError, match="use --save-params"):
+        bare.weights(bare.groups[0])
+    again = run(tiny, out, quiet=True)
+    assert "8 SAEs in" in capsys.readouterr().err and trained_saes == [4, 4, 4, 4]
+    pd.testing.assert_frame_equal(again.table, table, check_exact=True)
+    assert again.weights(again.groups[0])["W_dec"].shape == (4, 8, 8)
+
+
+def test_ceilings_of_other_settings_are_not_used(copy, tiny):
+    (copy / "ceilings.csv").write_text("stale\n1\n")
+    run(tiny, copy, quiet=True)
+    assert (copy / "ceilings.csv").exists()
+    run(replace(tiny, ratios=(1,)), copy, quiet=True)
+    assert not (copy / "ceilings.csv").exists()
+
+
+def test_a_diverged_member_takes_nothing_down(tiny, tmp_path, reference):
+    e = replace(tiny, ratios=(1,), l1=(0.05, 1e30))
+    table = run(e, tmp_path / "out", quiet=True).table
+    assert table["diverged"].tolist() == [False, True] * 2
+    whole = pd.read_csv(reference / "table.csv")
+    alone = whole[(whole["l1"] == 0.05) & (whole["ratio"] == 1)]
+    kept = table[table["l1"] == 0.05]
+    np.testing.assert_allclose(kept["mmcs"], alone["mmcs"], atol=1e-4)
+    (line,) = summarise_runs(table).to_dict("records")
+    mean = table.loc[~table["diverged"], "mmcs"].mean()
+    assert line["mmcs"].startswith(f"{mean:.3f} ±") and "2 of 4 diverged" in line["note"]
+
+
+# Damage
+
+
+def flip(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("damage", [flip, truncate, lambda file: file.unlink()],
+                         ids=["flip", "truncate", "remove"])  # fmt: skip
+def test_a_damaged_part_is_named_moved_and_made_again(
+    copy, tiny, reference, assert_same, trained_saes, capsys, ending, damage
+):
+    file = part_file(copy, ending)
+    if ending == ".json" and damage is flip:
+        file.write_text(file.read_text().replace('"keys"', '"kyes"'))
+    else:
+        damage(file)
+    run(tiny, copy, quiet=True)
+    assert trained_saes == [4]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and file.stem in said[0] and file.name in said[0]
+    assert "is broken" in said[0] and str(copy / "groups" / "broken") in said[0]
+    broken = {each.name for each in (copy / "groups" / "broken").iterdir()}
+    removed = not (damage is flip or damage is truncate)
+    assert broken == {f"{file.stem}{end}" for end in ENDINGS if not (removed and end == ending)}
+    assert_same(copy, reference)
+
+
+@pytest.mark.parametrize("ending", ENDINGS[1:3])
+def test_damage_is_noticed_where_it_is_read(copy, ending):
+    flip(part_file(copy, ending))
+    read = Results.arrays if ending == ".npz" else Results.weights
+    with pytest.raises(ToysaeError, match=rf"{ending} is damaged or missing: run the exp"):
+        read(Results.load(copy), "sphere-n8-tied-recipe-s8")
+
+
+@pytest.mark.parametrize("name", ["config.json", "plan.json", "table.csv"])
+def test_what_can_be_written_anew_is(copy, tiny, reference, assert_same, trained_saes, name):
+    truncate(copy / name)
+    run(tiny, copy, quiet=True)
+    assert trained_saes == []
+    assert_same(copy, reference)
+
+
+def test_half_written_files_of_a_killed_process_are_removed(copy, tiny):
+    left = [copy / ".table.csv.123.tmp", copy / "groups" / ".x.npz.123.tmp"]
+    for file in left:
+        file.write_text("ha")
+    run(tiny, copy, quiet=True)
+    assert not any(file.exists() for file in left)
+
+
+def test_a_directory_of_an_older_layout_is_refused(copy, tiny):
+    config = json.loads((copy / "config.json").read_text())
+    del config["layout"]
+    (copy / "config.json").write_text(json.dumps(config))
+    for use in (lambda: run(tiny, copy, quiet=True), lambda: Results.load(copy)):
+        with pytest.raises(ToysaeError, match="written by an older toysae .*--fresh to discard"):
+            use()
+    assert len(run(tiny, copy, fresh=True, quiet=True).table) == 8

@@ -1,0 +1,67 @@
+"""The key of an SAE: a hash of everything that decides its numbers, and of nothing else.
+
+Results are found by it, whatever experiment they were made for. Versions, the device, prose and
+figures are no part of it, nor is which other SAEs trained beside it.
+"""
+
+import json
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from ..sae.files import encode
+from ..training import Group
+from ..worlds import world_fields
+from .experiment import Cell, Experiment
+
+FORMAT = 1
+"""Counted up by hand when the same settings come to give other numbers, or other columns."""
+
+
+def sae_keys(cell: Cell, group: Group, e: Experiment) -> np.ndarray:
+    """The keys of all SAEs of a cell, `[n_worlds, n_members]` strings of 16 hex digits.
+
+    Args:
+        cell: of the experiment.
+        group: the cell's, whole.
+        e: the experiment.
+    """
+    shared = {
+        "format": FORMAT,
+        "world": cell.world,
+        "world_fields": world_fields(cell.world) | dict(cell.world_fields),
+        "spec": encode(cell.spec, "spec"),
+        "n_steps": cell.n_steps,
+        "batch_size": e.batch_size,
+        "n_eval": e.n_eval,
+        "curve_points": e.curve_points,
+    }
+    text = _canonical(shared)
+    hypers = {name: np.asarray(value) for name, value in group.hypers.items()}
+    members = [
+        _canonical({"sae_seed": seed, "hypers": {n: v[i] for n, v in hypers.items()}})
+        for i, seed in enumerate(np.asarray(group.sae_seeds))
+    ]
+    seeds = [_canonical({"world_seed": seed}) for seed in np.asarray(group.world_seeds)]
+    return np.array([[digest(text, world, member) for member in members] for world in seeds])
+
+
+def digest(*texts: str) -> str:
+    """16 hex digits of some texts."""
+    return sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def _canonical(value: dict[str, Any]) -> str:
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, with 1 and 1.0 the same: grids and the command line give floats."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -1,0 +1,63 @@
+"""What of a run is finished, read from its directory at any moment."""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from .checkpoints import all_checkpoints
+from .lock import holder
+from .results import Results
+
+
+def status(path: str | Path) -> tuple[pd.DataFrame, str]:
+    """How far the run in a directory is. Reads only.
+
+    Args:
+        path: a results directory.
+
+    Returns:
+        A table, one row a cell: SAEs `asked` for; `done`, of which `diverged`; `begun`, at which
+        of how many steps the last checkpoint is; `failed`, not fitting the device; and
+        `missing`, all others. And a line on the whole.
+
+    Raises:
+        ToysaeError: no results there.
+    """
+    results = Results.load(path)
+    table, failed, at = results.table, results.failed, _half_trained(results.path)
+    done = table["group"].value_counts() if len(table) else {}
+    diverged = table.groupby("group")["diverged"].sum() if len(table) else {}
+    rows = []
+    for cell in results.plan:
+        name, keys = cell["group"], cell["keys"]
+        n_done = int(done.get(name, 0))
+        running = Counter(at[key] for key in keys if key in at)
+        n_failed = sum(key in failed for key in keys)
+        rows.append(
+            {
+                "group": name,
+                "asked": len(keys),
+                "done": n_done,
+                "diverged": int(diverged.get(name, 0)),
+                "begun": ", ".join(f"{n} at {step}" for step, n in running.items()),
+                "failed": n_failed,
+                "missing": len(keys) - n_done - n_failed - running.total(),
+            }
+        )
+    who = holder(results.path)
+    doing = f"run by {who}" if who else "not running"
+    n_asked = sum(row["asked"] for row in rows)
+    return pd.DataFrame(rows), f"{path}: {doing}, {len(table)} of {n_asked} SAEs finished"
+
+
+def _half_trained(path: Path) -> dict[str, str]:
+    """By key, how far an SAE is, e.g. "1,200/5,000"."""
+    found = {}
+    for each in all_checkpoints(path / "checkpoints"):
+        about = each.about()
+        if about is not None:
+            step = max(each.steps(), default=0)
+            where = f"{step:,}/{about['n_steps']:,}"
+            found.update(dict.fromkeys(about["keys"].reshape(-1).tolist(), where))
+    return found

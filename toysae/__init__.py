@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .errors import ToysaeError
 
 if TYPE_CHECKING:
+    from .devices import use_all_cores as use_all_cores
     from .sae import SAE as SAE
     from .sae import SAESpec as SAESpec
     from .sae import make_spec as make_spec
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 _HOME = {
     "SAE": "sae", "SAESpec": "sae", "make_spec": "sae",
     "Experiment": "sweeps", "Results": "sweeps", "run": "sweeps", "train": "sweeps",
-    "World": "worlds", "make_world": "worlds",
+    "World": "worlds", "make_world": "worlds", "use_all_cores": "devices",
 }  # fmt: skip
 
 __version__ = "0.1.0"
 __all__ = [
     "SAE", "Experiment", "Results", "SAESpec", "ToysaeError", "World", "make_spec", "make_world",
-    "run", "train",
+    "run", "train", "use_all_cores",
 ]  # fmt: skip
 
 

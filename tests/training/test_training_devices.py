@@ -15,24 +15,36 @@ from toysae.errors import ToysaeError
 from toysae.training.devices import Split, layout_of, shares
 
 SCRIPT = """
-import json, re, sys
+import json, pickle, re, sys
+from pathlib import Path
 from dataclasses import replace
 import jax, jax.numpy as jnp, numpy as np
 from toysae import make_world
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import make_spec
 from toysae.sweeps.members import make_group
+from toysae.sweeps.scoring import score_group
 from toysae.training import advance, start, train_group
 from toysae.training.devices import Split, layout_of
 from toysae.training.loop import spread_group
 
-n_devices, n_worlds, batch, latent, recipe = json.loads(sys.argv[1])
+n_devices, n_worlds, batch, latent, recipe, file = json.loads(sys.argv[1])
 assert len(jax.devices()) == n_devices
 worlds = [make_world("sphere", seed, d_in=16, n_features=32, l0=3.0) for seed in range(n_worlds)]
 numbers = {"l1_coeff": [0.1, 0.2, 0.3]} if recipe != "batchtopk" else {"k": [2.0, 3.0, 4.0]}
 made = make_group(worlds, range(n_worlds), make_spec(recipe, 16, 32), numbers, [7], 64)
 group = replace(made, split=Split(batch, latent))
-trained = train_group(group, 60, recovery_probe, n_points=2)
+half = Path(file) if file else None
+
+def on_chunk(snapshot):
+    if half and not half.exists() and snapshot.step >= 30:
+        half.write_bytes(pickle.dumps(jax.device_get(snapshot)))
+        raise SystemExit
+
+resume = pickle.loads(half.read_bytes()) if half and half.exists() else None
+trained = train_group(group, 60, recovery_probe, n_points=2, on_chunk=on_chunk, resume=resume)
+scores = score_group(group, trained, 60, 256)[0]
+scores = scores[["mmcs", "l0", "ev", "mse", "true_l0", "eval_loss"]].to_numpy().tolist()
 layout, messages = layout_of(n_worlds, 3, group.split), None
 if layout is not None:
     spread = spread_group(group, layout)
@@ -41,22 +53,24 @@ if layout is not None:
     program = advance.lower(state, *args).compile()
     messages = len(re.findall(r"all-reduce\\(|all-gather\\(|all-to-all\\(", program.as_text()))
 rows = [np.asarray(leaf).tolist() for leaf in (trained.saes.W_dec, trained.curves["loss"])]
-print(json.dumps([rows, trained.firings.tolist(), messages, trained.saes.W_dec.shape]))
+print(json.dumps([rows, trained.firings.tolist(), messages, trained.saes.W_dec.shape, scores]))
 """
 
 
 @cache
-def train(n_devices, n_worlds=1, batch=1, latent=1, recipe="untied"):
+def train(n_devices, n_worlds=1, batch=1, latent=1, recipe="untied", file=""):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(n_devices)}
-    asked = json.dumps([n_devices, n_worlds, batch, latent, recipe])
+    asked = json.dumps([n_devices, n_worlds, batch, latent, recipe, str(file)])
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, asked], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    (W_dec, loss), firings, messages, shape = json.loads(done.stdout.splitlines()[-1])
+    if not done.stdout:  # stopped half way
+        return None
+    (W_dec, loss), firings, messages, shape, scores = json.loads(done.stdout.splitlines()[-1])
     return SimpleNamespace(
         W_dec=np.array(W_dec), loss=np.array(loss)[..., 1:], firings=firings, messages=messages,
-        shape=shape,
+        shape=shape, scores=scores,
     )  # fmt: skip
 
 
@@ -65,6 +79,14 @@ def assert_same(one, other):
     assert one.shape == other.shape
     np.testing.assert_allclose(one.W_dec, other.W_dec, atol=1e-5)
     np.testing.assert_allclose(one.loss, other.loss, rtol=1e-5)
+    np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
+
+
+def test_training_goes_on_with_another_number_of_devices(tmp_path):
+    file = tmp_path / "half"
+    assert train(2, 3, file=file) is None and file.exists()
+    train.cache_clear()
+    assert_same(train(1, 3), train(1, 3, file=file))
 
 
 @pytest.mark.parametrize(("n_devices", "n_worlds"), [(2, 1), (2, 3), (8, 3)])

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
+from ..devices import use_all_cores
 from ..disk import cache_dir
 from ..errors import ToysaeError, unknown
 from .options import check_flags, positional, world_options
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if command not in COMMANDS:
             raise unknown("command", command, COMMANDS)
         _use_compilation_cache()
+        use_all_cores()
         COMMANDS[command](rest)
     except ToysaeError as error:
         print(f"toysae: {error}", file=sys.stderr)

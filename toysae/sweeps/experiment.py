@@ -64,6 +64,7 @@ class Experiment:
         firings_per_feature: sets the steps so that a feature fires equally often at any ratio.
         n_steps: sets the steps outright instead.
         batch_size: samples a step.
+        arithmetic: of the large products of a training step, "float32" or "bfloat16".
         lr: Adam's learning rate.
         lr_warmup: fraction of training over which lr rises.
         lr_decay: fraction over which it falls at the end.
@@ -102,6 +103,7 @@ class Experiment:
     firings_per_feature: float = 30_000
     n_steps: int | None = None
     batch_size: int = 256
+    arithmetic: str = "float32"
     lr: float = 1e-3
     lr_warmup: float = 0.0
     lr_decay: float = 0.2
@@ -230,7 +232,7 @@ def _cell(
         d_in, n_features = made.d_in, made.n_features
     d_sae = max(round(size * n_features), 1)
     named = {"recipe": None, AT_TRUTH: TRUTH}.get(init, init)
-    spec = make_spec(recipe, d_in, d_sae, named)
+    spec = make_spec(recipe, d_in, d_sae, named, arithmetic=e.arithmetic)
     if init == AT_TRUTH:
         decoder = Frozen(spec.decoder.bias, spec.decoder.bias_start)
         spec = replace(spec, decoder=decoder, resample=None)  # resampling would move rows

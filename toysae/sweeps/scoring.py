@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..recovery import (
@@ -26,6 +27,7 @@ from ..recovery import (
 )
 from ..sae import SAE, SAESpec
 from ..training import Group, Trained
+from ..training.devices import ROWS, Layout, layout_of, over_rows
 from ..training.state import keys_of, training_loss, training_pass
 from ..worlds import Batch, World
 from ..worlds.dictionaries import nearest_cosines
@@ -56,7 +58,7 @@ def over_samples(
     return jax.lax.fori_loop(0, n_batches, body, (start, jnp.float32(0)))
 
 
-@partial(jax.jit, static_argnames=("spec", "batch_size"))
+@partial(jax.jit, static_argnames=("spec", "batch_size", "layout"))
 def evaluate_all(
     saes: SAE,
     spec: SAESpec,
@@ -64,6 +66,7 @@ def evaluate_all(
     world_seeds: Int[Array, " n_worlds"],
     n_batches: Int[Array, ""],
     batch_size: int,
+    layout: Layout | None = None,
 ) -> tuple[dict[str, Array], Float[Array, "n_worlds n_features"]]:
     """Scores over fresh samples at fixed memory, leading axes `[n_worlds, n_members]`.
 
@@ -73,10 +76,9 @@ def evaluate_all(
         features a sample, over the same samples and so the same for all members of a world.
         Beside it the mean length that each feature adds to x when it is on; NaN if it never was.
     """
-    keys = keys_of(world_seeds, "evaluation")
     d_sae, d_in = saes.W_dec.shape[-2:]
 
-    def in_world(world, key, saes):
+    def in_world(n_batches, world, key, saes):
         n_members = saes.W_dec.shape[0]
 
         def add(carry, batch, key):
@@ -112,7 +114,14 @@ def evaluate_all(
         scores = {**jax.vmap(summarise)(totals), "eval_loss": loss, "true_l0": true_l0}
         return scores, jnp.where(n_on > 0, length, jnp.nan)
 
-    return jax.vmap(in_world)(worlds, keys, saes)
+    def rows(saes, worlds, world_seeds, n_batches):
+        return jax.vmap(partial(in_world, n_batches))(
+            worlds, keys_of(world_seeds, "evaluation"), saes
+        )
+
+    specs = (ROWS, P("world"), P("world"), P())
+    evaluate = over_rows(rows, layout, specs, (ROWS, P("world")))
+    return evaluate(saes, worlds, world_seeds, n_batches)
 
 
 @jax.jit
@@ -165,16 +174,17 @@ def score_group(
     """
     n_worlds, n_members = trained.diverged.shape
     n_batches = -(-n_eval // group.batch_size)
-    scores, magnitude = jax.device_get(
-        evaluate_all(
-            trained.saes,
-            group.spec.once_started(),
-            group.worlds,
-            group.world_seeds,
-            jnp.int32(n_batches),
-            group.batch_size,
-        )
-    )
+    layout, by_world = layout_of(n_worlds, n_members, group.split), P("world")
+    saes, worlds, seeds = trained.saes, group.worlds, group.world_seeds
+    if layout is not None:
+        saes, worlds, seeds = layout.spread((saes, worlds, seeds), (ROWS, by_world, by_world))
+    evaluated = evaluate_all(
+        saes, group.spec.once_started(), worlds, seeds, jnp.int32(n_batches), group.batch_size,
+        layout,
+    )  # fmt: skip
+    if layout is not None:
+        evaluated = layout.gather(evaluated, (ROWS, by_world))
+    scores, magnitude = jax.device_get(evaluated)
     spec, (n_features, d_in) = group.spec, group.worlds.target.shape[-2:]
     cos = np.asarray(_world_cosines(trained.saes, group.worlds)).reshape(
         n_worlds * n_members, n_features, spec.d_sae

@@ -7,21 +7,20 @@ same batches. A chunk ends where a point of the learning curves is due.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ..keys import named_key
-from ..sae import SAE, Hypers, SAESpec, finished
+from ..sae import SAE, Hypers, finished
 from ..worlds import World
 from .chunks import Pace, Snapshot, placed
-from .devices import ROWS, Layout, Split, by_batch, layout_of, over_rows
-from .optimiser import declared
+from .devices import ROWS, Layout, by_batch, layout_of, over_rows
+from .group import STATE, Group, specs_of, spread_group
 from .resampling import due_steps, resample_member
 from .state import (
     Member,
@@ -39,59 +38,10 @@ Probe = Callable[[SAE, World, Float[Array, "n d_in"]], dict[str, Array]]
 """Scores one SAE on one evaluation batch: scalars or vectors by name, one point of the curves."""
 
 
-@struct.dataclass
-class Group:
-    """What one compiled program trains: worlds x members of one shape.
-
-    Attributes:
-        worlds: stacked worlds, leading axis `[n_worlds]`.
-        world_seeds: `[n_worlds]`.
-        hypers: each `[n_members]`.
-        sae_seeds: `[n_members]`.
-        spec: of every member.
-        batch_size: samples a step, the same for all.
-        split: of each SAE among several devices.
-    """
-
-    worlds: World
-    world_seeds: Int[Array, " n_worlds"]
-    hypers: Hypers
-    sae_seeds: Int[Array, " n_members"]
-    spec: SAESpec = struct.field(pytree_node=False)
-    batch_size: int = struct.field(pytree_node=False, default=256)
-    split: Split = struct.field(pytree_node=False, default=Split())
-
-    @property
-    def n_rows(self) -> int:
-        """SAEs in the group: worlds x members."""
-        return self.world_seeds.shape[0] * self.sae_seeds.shape[0]
-
-    def once_started(self) -> "Group":
-        """The group as its steps see it: without what only the init reads."""
-        spec = self.spec.once_started()
-        read = declared(spec, self.hypers)
-        hypers = {name: value for name, value in self.hypers.items() if name in read}
-        return replace(self, spec=spec, hypers=hypers)
-
-
-def _specs(group: Group) -> Group:
-    """How a group is split: a group of the specs."""
-    worlds, members = P("world"), P("member")
-    return replace(group, worlds=worlds, world_seeds=worlds, hypers=members, sae_seeds=members)  # pyright: ignore[reportArgumentType]
-
-
-_STATE: Any = TrainState(ROWS, P(), P("world"), ROWS)  # pyright: ignore[reportArgumentType]
-
-
-def spread_group(group: Group, layout: Layout | None) -> Group:
-    """A group on the devices of a layout."""
-    return group if layout is None else layout.spread(group, _specs(group))
-
-
 @partial(jax.jit, static_argnames="layout")
 def start(group: Group, layout: Layout | None = None) -> TrainState:
     """The state before any step. With a layout the group must have been spread in it."""
-    state = over_rows(_start, layout, (_specs(group),), _STATE)(group)
+    state = over_rows(_start, layout, (specs_of(group),), STATE)(group)
     return _pinned(state, group, layout)
 
 
@@ -115,8 +65,8 @@ def advance(
 ) -> TrainState:
     """Trains until step `until` of `n_steps`; both are traced, so any number of steps is one
     program. `state` is donated."""
-    specs = (_STATE, _specs(group), P(), P())
-    state = over_rows(_advance, layout, specs, _STATE)(state, group, until, n_steps)
+    specs = (STATE, specs_of(group), P(), P())
+    state = over_rows(_advance, layout, specs, STATE)(state, group, until, n_steps)
     return _pinned(state, group, layout)
 
 
@@ -192,7 +142,7 @@ def _resample(state: TrainState, group: Group, n_steps: Array) -> TrainState:
 @partial(jax.jit, static_argnames="layout")
 def trained(state: TrainState, group: Group, layout: Layout | None = None) -> SAE:
     """The SAEs, leading axes `[n_worlds, n_members]`."""
-    return over_rows(_trained, layout, (_STATE, _specs(group)), ROWS)(state, group)
+    return over_rows(_trained, layout, (STATE, specs_of(group)), ROWS)(state, group)
 
 
 def _trained(state: TrainState, group: Group) -> SAE:
@@ -216,7 +166,7 @@ def probe_all(
         keys = keys_of(group.world_seeds, "curve")
         return jax.vmap(in_world)(group.worlds, keys, _trained(state, group))
 
-    return over_rows(measure, layout, (_STATE, _specs(group)), ROWS)(state, group)
+    return over_rows(measure, layout, (STATE, specs_of(group)), ROWS)(state, group)
 
 
 def curve_points(n_steps: int, n_points: int) -> np.ndarray:
@@ -273,7 +223,7 @@ def train_group(
     state, group = start(group, layout), group.once_started()
     step, points = 0, []
     if resume is not None:
-        saved = resume.state if layout is None else layout.spread(resume.state, _STATE)
+        saved = resume.state if layout is None else layout.spread(resume.state, STATE)
         state, step = placed(saved, state), resume.step
         n_measured = len(next(iter(resume.points.values())))
         points = [{name: p[i] for name, p in resume.points.items()} for i in range(n_measured)]
@@ -281,7 +231,7 @@ def train_group(
 
     def report() -> None:
         stacked = {name: np.stack([p[name] for p in points]) for name in points[0]}
-        whole = state if layout is None else layout.gather(state, _STATE)
+        whole = state if layout is None else layout.gather(state, STATE)
         on_chunk(Snapshot(whole, stacked, step))
 
     for target in steps[len(points) :].tolist():

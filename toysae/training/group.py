@@ -1,0 +1,64 @@
+"""What one compiled program trains: worlds x members of one shape, and how devices split them."""
+
+from dataclasses import replace
+from typing import Any
+
+from flax import struct
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Int
+
+from ..sae import Hypers, SAESpec
+from ..worlds import World
+from .devices import ROWS, Layout, Split
+from .optimiser import declared
+from .state import TrainState
+
+
+@struct.dataclass
+class Group:
+    """What one compiled program trains: worlds x members of one shape.
+
+    Attributes:
+        worlds: stacked worlds, leading axis `[n_worlds]`.
+        world_seeds: `[n_worlds]`.
+        hypers: each `[n_members]`.
+        sae_seeds: `[n_members]`.
+        spec: of every member.
+        batch_size: samples a step, the same for all.
+        split: of each SAE among several devices.
+    """
+
+    worlds: World
+    world_seeds: Int[Array, " n_worlds"]
+    hypers: Hypers
+    sae_seeds: Int[Array, " n_members"]
+    spec: SAESpec = struct.field(pytree_node=False)
+    batch_size: int = struct.field(pytree_node=False, default=256)
+    split: Split = struct.field(pytree_node=False, default=Split())
+
+    @property
+    def n_rows(self) -> int:
+        """SAEs in the group: worlds x members."""
+        return self.world_seeds.shape[0] * self.sae_seeds.shape[0]
+
+    def once_started(self) -> "Group":
+        """The group as its steps see it: without what only the init reads."""
+        spec = self.spec.once_started()
+        read = declared(spec, self.hypers)
+        hypers = {name: value for name, value in self.hypers.items() if name in read}
+        return replace(self, spec=spec, hypers=hypers)
+
+
+def specs_of(group: Group) -> Group:
+    """How a group is split: a group of the specs."""
+    worlds, members = P("world"), P("member")
+    return replace(group, worlds=worlds, world_seeds=worlds, hypers=members, sae_seeds=members)  # pyright: ignore[reportArgumentType]
+
+
+STATE: Any = TrainState(ROWS, P(), P("world"), ROWS)  # pyright: ignore[reportArgumentType]
+"""How the state is split: a state of the specs."""
+
+
+def spread_group(group: Group, layout: Layout | None) -> Group:
+    """A group on the devices of a layout."""
+    return group if layout is None else layout.spread(group, specs_of(group))

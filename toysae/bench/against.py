@@ -60,9 +60,8 @@ def fastest(theirs: Child, ways: Sequence[Way]) -> Way:
     """The way whose steps take the least time, the better of two trials of each."""
 
     def step_s(way: Way) -> float:
-        first = theirs.ask("train", n_steps=3, **way) / 3
-        first = theirs.ask("train", n_steps=3, **way) / 3
-        n_steps = max(int(_TRIAL_S / first), 3)
+        theirs.ask("train", n_steps=2, **way)
+        n_steps = max(int(_TRIAL_S * 3 / theirs.ask("train", n_steps=3, **way)), 3)
         return min(theirs.ask("train", n_steps=n_steps, **way) for _ in range(2)) / n_steps
 
     return min(ways, key=step_s)
@@ -83,11 +82,11 @@ def best_ways(theirs: Child, device: str) -> dict[str, Way]:
     return {"float32": float32, "bf16": fastest(theirs, cast)}
 
 
-def their_world(p: Preset, path: Path, numbers: dict[str, float]) -> dict[str, Any]:
-    """What SAELens' child is told of a preset; `numbers` are `l1` and `lr`."""
+def their_world(p: Preset, path: Path, l1: float, lr: float) -> dict[str, Any]:
+    """What SAELens' child is told of a preset, whose directions are in the file `path`."""
     return {
         "world": p.world, "path": str(path), "d_sae": p.d_sae, "batch_size": p.batch_size,
-        "l0": p.l0, **numbers,
+        "l0": p.l0, "l1": l1, "lr": lr,
     }  # fmt: skip
 
 
@@ -112,15 +111,14 @@ def time_against(
     """
     p = COMPARED[name]
     toy = RECIPES[p.recipe].toy
-    numbers = {"l1": toy["l1_coeff"], "lr": toy["lr"]}
     with (
         TemporaryDirectory() as folder,
         Child(WORKER, UNCACHED) as ours,
         Child(peer) as theirs,
     ):
         opened, path = ours.ask("open", preset=asdict(p)), Path(folder) / "world.npz"
-        ours.ask("save_world", path=str(path))
-        info = theirs.ask("open", **their_world(p, path, numbers))
+        ours.ask("save_world", preset=asdict(p), path=str(path))
+        info = theirs.ask("open", **their_world(p, path, toy["l1_coeff"], toy["lr"]))
         ways = best_ways(theirs, info["device"])
         our_steps = _steps(ours, seconds)
         their_steps = {kind: _steps(theirs, seconds, **way) for kind, way in ways.items()}

@@ -68,15 +68,17 @@ class SAELens:
         return time.perf_counter() - begun
 
     def to_mcc(
-        self, most: int, every: int, target: float, threads: int, **world: Any
+        self, seed: int, most: int, every: int, target: float, threads: int, **world: Any
     ) -> dict[str, Any]:
-        """Trains until the features are found: `most` steps at the most, looking `every` so
-        many whether the MCC has reached `target`."""
+        """Trains from `seed` until the features are found, or for `most` steps; looks after
+        `every` so many whether the MCC has reached `target`."""
         opened = self.open(**world)
+        import torch  # pyright: ignore[reportMissingImports]
         from sae_lens.synthetic.evals import (  # pyright: ignore[reportMissingImports]
             mean_correlation_coefficient,
         )
 
+        torch.manual_seed(seed)
         truth, steps, mcc = self.dictionary.feature_vectors.detach(), 0, 0.0
         while mcc < target and steps < most:
             self.train(every, threads, sparse=False, autocast=False, autocast_data=False)

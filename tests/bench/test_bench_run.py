@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from toysae import ToysaeError
-from toysae.bench import against
+from toysae.bench import against, run
 from toysae.bench.run import BenchOptions, bench
 from toysae.cli import main
 
@@ -42,7 +42,7 @@ def test_a_missing_peer_is_named_with_the_remedy(monkeypatch, capsys, missing):
 
 def test_one_round_of_the_smallest_preset(tmp_path):
     out = tmp_path / "bench.json"
-    frame = bench(BenchOptions(("small",), seconds=0.01, rounds=1, out=out))
+    (frame,) = bench(BenchOptions(("small",), seconds=0.01, rounds=1, out=out))
     row = frame.iloc[0]
     numbers = {name: value for name, value in row.items() if not isinstance(value, str)}
     assert all(math.isfinite(value) and value > 0 for value in numbers.values()), numbers
@@ -55,6 +55,17 @@ def test_one_round_of_the_smallest_preset(tmp_path):
     done = rounds["SAE-samples/s"][0] * 10 * 64 * 256
     assert row["share of matmul"] == pytest.approx(done / rounds["matmul FLOP/s"][0], abs=1e-3)
     assert row["planned MB"] < row["peak MB"]
+
+
+def test_rows_of_one_kind_share_a_table(monkeypatch):
+    def rows(name, options):
+        yield {"preset": name, "rounds": [1]} | ({"run": "a"} if name == "time-to-mcc" else {})
+
+    monkeypatch.setattr(run, "_rows", rows)
+    monkeypatch.setattr(run, "import_seconds", lambda code: 0.0)
+    training, races = bench(BenchOptions(("small", "time-to-mcc", "medium")))
+    assert list(training["preset"]) == ["small", "medium"] and list(training) == ["preset"]
+    assert list(races["preset"]) == ["time-to-mcc"] and list(races) == ["preset", "run"]
 
 
 def test_the_parent_neither_loads_torch_nor_takes_the_device():

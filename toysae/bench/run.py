@@ -45,8 +45,11 @@ class BenchOptions:
     out: Path | None = None
 
 
-def bench(options: BenchOptions) -> pd.DataFrame:
+def bench(options: BenchOptions) -> list[pd.DataFrame]:
     """Times the presets, each in a process of its own.
+
+    Returns:
+        A table for each kind of row.
 
     Raises:
         ToysaeError: an unknown preset or peer, a preset that the peer has no SAE for, a peer that
@@ -55,17 +58,19 @@ def bench(options: BenchOptions) -> pd.DataFrame:
     names = _checked(options)
     rows = [row for name in names for row in _rows(name, options)]
     rounds = [row.pop("rounds", None) for row in rows]
-    frame = pd.DataFrame(rows)
     imports = {f"import_{name}s": import_seconds(code) for name, code in IMPORTS.items()}
     print(f"import toysae: {imports['import_s']:.2f} s", file=sys.stderr)
     if options.out is not None:
-        record = {"rows": frame.to_dict("records"), "rounds": rounds, **imports, **provenance()}
+        record = {"rows": rows, "rounds": rounds, **imports, **provenance()}
         if options.against:
             record["versions"] |= {name: version(name) for name in ("sae-lens", "torch")}
         record["command"] = " ".join(["toysae", *sys.argv[1:]])
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write(options.out, lambda p: p.write_text(json.dumps(record, indent=1) + "\n"))
-    return frame
+    kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(tuple(row), []).append(row)
+    return [pd.DataFrame(rows) for rows in kinds.values()]
 
 
 def _checked(options: BenchOptions) -> list[str]:

@@ -226,7 +226,8 @@ def _bench(args: list[str]) -> None:
     from ..bench.run import BenchOptions, bench
 
     check_flags(args, "option", [f.name for f in fields(BenchOptions)])
-    print_frame(bench(tyro.cli(BenchOptions, args=args, prog="toysae bench")), "throughput")
+    for frame in bench(tyro.cli(BenchOptions, args=args, prog="toysae bench")):
+        print_frame(frame, "throughput")
 
 
 COMMANDS = {

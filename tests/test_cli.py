@@ -124,7 +124,7 @@ def test_bench_times_a_recipe_beside_the_plain_one(capsys, tmp_path):
 
 def test_bench_times_scoring_beside_training(monkeypatch):
     from toysae.bench import scoring
-    from toysae.bench.training import Preset
+    from toysae.bench.presets import Preset
 
     for records in (False, True):
         small = scoring.Scoring(Preset("untied", 8, 12, 16, 2 - records), 2048, records)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..worlds import World, make_world
-from .matmul import matmul_rate
+from .device import matmul_rate
 
 WORLD_PRESETS: dict[str, dict[str, Any]] = {
     "sphere-1k": {"n_features": 1024, "d_in": 64, "l0": 20.0, "probs": "zipf", "exponent": 0.5},

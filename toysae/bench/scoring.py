@@ -10,7 +10,8 @@ from ..recovery.probe import recovery_probe
 from ..sweeps.score import score_sae
 from ..sweeps.scoring import score_group
 from ..training import train_group
-from .training import Preset, Trainer, group_of
+from .presets import Preset, group_of
+from .training import Trainer
 
 N_STEPS = 20_000
 """Of the training that scoring is held against, at the preset's batch size."""
@@ -55,7 +56,7 @@ def time_scoring(name: str, seconds: float, rounds: int) -> dict[str, float | st
     train_s, score_s = np.array(timed).T
     return {
         "preset": name,
-        "shape": f"d {p.shape.d_in} / {p.shape.n_features} features / {p.shape.d_sae} latents",
+        "shape": p.shape.shape,
         "SAEs": p.shape.n_members,
         "samples": p.n_samples,
         "score s/SAE": round(float(np.median(score_s)), 2),

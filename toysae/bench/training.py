@@ -1,60 +1,21 @@
-"""How fast SAEs train: one group at a time, in turns with the matmul rate or the plain SAE."""
+"""How fast SAEs train: one group at a time, in turns with what the device can do or with the
+plain SAE."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..sae import RECIPES, make_spec
-from ..sweeps.members import make_group
-from ..training import Group, TrainState, advance, start
-from ..worlds import make_world
-from .matmul import matmul_rate
+from ..sweeps.memory import training_bytes
+from ..training import TrainState, advance, start
+from .counts import step_bytes, step_flops
+from .device import copy_rate, matmul_rate, peak_bytes
+from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, RECIPE_PRESETS, Preset, group_of
 
-
-@dataclass(frozen=True)
-class Preset:
-    """One timed group: `n_members` SAEs on one sphere world."""
-
-    recipe: str
-    d_in: int
-    n_features: int
-    d_sae: int
-    n_members: int
-    batch_size: int = 256
-
-
-PRESETS = {
-    "small": Preset("untied", 64, 128, 256, 1),
-    "small-tied": Preset("tied", 64, 128, 256, 1),
-    "small-sweep": Preset("untied", 64, 128, 256, 16),
-    "small-sweep-tied": Preset("tied", 64, 128, 256, 16),
-    "medium": Preset("untied", 256, 512, 1024, 1),
-    "medium-sweep": Preset("untied", 256, 512, 1024, 8),
-}
-
-
-def _recipe_presets() -> dict[str, Preset]:
-    """Every compiled program among the recipes at two sizes, by `recipe@size`."""
-    sizes = {"small": (64, 128, 256, 4), "medium": (256, 512, 1024, 1)}
-    programs = {make_spec(name, 16, 32).once_started(): name for name in reversed(RECIPES)}
-    return {
-        f"{recipe}@{size}": Preset(recipe, *shape)
-        for size, shape in sizes.items()
-        for recipe in reversed(programs.values())
-    }
-
-
-RECIPE_PRESETS = _recipe_presets()
 BASELINE = "untied"
-
-
-def group_of(p: Preset) -> Group:
-    world = make_world("sphere", d_in=p.d_in, n_features=p.n_features)
-    spec = make_spec(p.recipe, p.d_in, p.d_sae)
-    numbers = RECIPES[p.recipe].toy
-    return make_group([world], [0], spec, numbers, range(p.n_members), p.batch_size)
 
 
 class Trainer:
@@ -62,48 +23,82 @@ class Trainer:
 
     def __init__(self, p: Preset, seconds: float):
         self.preset, self.group, self.total = p, group_of(p), jnp.float32(1e6)
-        self.compile_s = self._until(1, start(self.group))
-        self.chunk = max(int(seconds * 10 / self._until(11)), 10)
+        self.state: TrainState = start(self.group)
+        self.n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.members.params))
+        self.compile_s = self.train(1)
+        self.chunk = max(int(seconds * 10 / self.train(10)), 10)
 
-    def _until(self, step: int, state: TrainState | None = None) -> float:
+    def train(self, n_steps: int) -> float:
+        """Trains so many steps more and returns their seconds."""
+        until = self.state.step + n_steps
         begun = time.perf_counter()
-        self.state = advance(state or self.state, self.group, jnp.int32(step), self.total)
+        self.state = advance(self.state, self.group, until, self.total)
         self.state.loss.block_until_ready()
         return time.perf_counter() - begun
 
     def rate(self) -> float:
         """SAE-samples/s."""
         samples = self.chunk * self.preset.batch_size * self.preset.n_members
-        return samples / self._until(int(self.state.step) + self.chunk)
+        return samples / self.train(self.chunk)
 
 
-def _described(p: Preset, samples: list[float]) -> dict[str, float | str]:
+def described(p: Preset, samples: list[float]) -> dict[str, Any]:
     return {
         "recipe": p.recipe,
-        "shape": f"d {p.d_in} / {p.n_features} features / {p.d_sae} latents",
+        "shape": p.shape,
         "SAEs": p.n_members,
+        "batch": p.batch_size,
         "k SAE-samples/s": round(float(np.median(samples)) / 1e3, 1),
         "low": round(min(samples) / 1e3, 1),
         "high": round(max(samples) / 1e3, 1),
     }
 
 
-def time_preset(name: str, seconds: float, rounds: int) -> dict[str, float | str]:
-    p = PRESETS[name]
+def time_preset(name: str, seconds: float, rounds: int) -> dict[str, Any]:
+    """SAE-samples/s, and their shares of the device's own matmul and copy rates.
+
+    Shares are medians over rounds of what :mod:`.counts` counts for the steps of a round, over
+    the rate of that round. Small SAEs stay in a CPU's caches, so that their share of the copy
+    rate, which is that of memory, can be above 1.
+    """
+    p = (PRESETS | GPU_PRESETS | GRID_PRESETS)[name]
     trainer = Trainer(p, seconds)
-    timed = [(matmul_rate(), trainer.rate()) for _ in range(rounds)]
-    matmul, samples = map(list, zip(*timed, strict=True))
-    share = np.median(np.array(samples) / np.array(matmul)) * 10 * p.d_in * p.d_sae
+    peak = peak_bytes()  # before the arrays that the device's rates are measured on
+    timed = [
+        (trainer.rate(), matmul_rate(), matmul_rate(jnp.bfloat16), copy_rate())
+        for _ in range(rounds)
+    ]
+    samples, matmul, matmul_bf16, copy = map(list, zip(*timed, strict=True))
+    flops, moved = step_flops(p), step_bytes(p, trainer.n_params)
+
+    def share(of_step: int, rates: list[float]) -> float:
+        done = np.array(samples) * of_step / (p.batch_size * p.n_members)
+        return round(float(np.median(done / np.array(rates))), 3)
+
     return {
         "preset": name,
-        **_described(p, samples),
-        "share of matmul": round(float(share), 3),
+        **described(p, samples),
+        "MFLOP a step": round(flops / 1e6, 1),
+        "MB a step": round(moved / 1e6, 1),
+        "share of matmul": share(flops, matmul),
+        "of bf16 matmul": share(flops, matmul_bf16),
+        "of copy": share(moved, copy),
         "matmul GFLOP/s": round(float(np.median(matmul)) / 1e9, 1),
+        "bf16 matmul GFLOP/s": round(float(np.median(matmul_bf16)) / 1e9, 1),
+        "copy GB/s": round(float(np.median(copy)) / 1e9, 1),
         "compile s": round(trainer.compile_s, 2),
+        "peak MB": round(peak / 1e6, 1),
+        "planned MB": round(training_bytes(trainer.group) / 1e6, 1),
+        "rounds": {
+            "SAE-samples/s": samples,
+            "matmul FLOP/s": matmul,
+            "bf16 matmul FLOP/s": matmul_bf16,
+            "copy byte/s": copy,
+        },
     }
 
 
-def time_recipe(name: str, seconds: float, rounds: int) -> dict[str, float | str]:
+def time_recipe(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     """A recipe's rate beside the plain SAE's of the same size, the two taking turns."""
     p = RECIPE_PRESETS[name]
     plain, trainer = (Trainer(one, seconds) for one in (replace(p, recipe=BASELINE), p))
@@ -112,7 +107,7 @@ def time_recipe(name: str, seconds: float, rounds: int) -> dict[str, float | str
     ratio = np.median(np.array(samples) / np.array(baseline))
     return {
         "preset": name,
-        **_described(p, samples),
+        **described(p, samples),
         f"of {BASELINE}": round(float(ratio), 3),
         "compile s": round(trainer.compile_s, 2),
     }

@@ -25,7 +25,7 @@ USAGE = """usage: toysae COMMAND
   world NAME [NAME ...] [--FIELD VALUE ...]            what worlds' generators realise
   ceilings NAME [--FIELD VALUE ...] [--d-sae N]        what perfection and chance would score
   score PATH --world NAME [--ceilings] [--json]        an SAE of ours or of another library
-  bench [--preset ...] [--out FILE]                    samples/s against this machine's matmul
+  bench [--preset ...] [--against sae-lens] [--out F]  samples/s beside the device and SAELens
 
 toysae COMMAND --help shows the fields."""
 
@@ -247,10 +247,11 @@ def _compare(worlds: list, seed: int, n_samples: int, out: Path | None) -> None:
 
 
 def _bench(args: list[str]) -> None:
-    from ..bench import BenchOptions, bench
+    from ..bench.run import BenchOptions, bench
 
     check_flags(args, "option", [f.name for f in fields(BenchOptions)])
-    print_frame(bench(tyro.cli(BenchOptions, args=args, prog="toysae bench")), "throughput")
+    for frame in bench(tyro.cli(BenchOptions, args=args, prog="toysae bench")):
+        print_frame(frame, "throughput")
 
 
 COMMANDS = {

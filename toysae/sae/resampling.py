@@ -100,7 +100,7 @@ def latent_arrays(encoder: Encoder, d_in: int, d_sae: int) -> dict[str, bool | N
         scalar = jax.ShapeDtypeStruct((), jnp.float32)
         h = {hyper.name: scalar for hyper in encoder.hypers}
         rows = jax.ShapeDtypeStruct((n, d_in), jnp.float32)
-        made = jax.eval_shape(encoder.init, jax.random.key(0), rows, h)
+        made = jax.eval_shape(lambda r, h: encoder.init(jax.random.key(0), r, h), rows, h)
         return {name: array.shape for name, array in made.items()}
 
     here, there = shapes(d_sae), shapes(d_sae + 1)

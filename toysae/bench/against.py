@@ -1,0 +1,171 @@
+"""Training beside SAELens: the same shape, batch and world, each in a process of its own, in
+turns."""
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from ..errors import require
+from ..sae import RECIPES
+from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, Preset
+from .protocol import Child
+
+WORKER, SAELENS = "toysae.bench.worker", "toysae.bench.saelens"
+UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+"""So that compiling is timed, not reading what an earlier process compiled."""
+
+COMPARED = {
+    name: p for name, p in (PRESETS | GPU_PRESETS | GRID_PRESETS).items() if p.recipe == "untied"
+}
+"""The presets whose SAE is SAELens' standard one: an encoder of its own, ReLU, L1."""
+
+_TRIAL_S = 0.3
+
+Way = dict[str, Any]
+"""How SAELens runs: its threads, autocasts and sparse tensors."""
+
+
+def require_saelens() -> None:
+    """Raises:
+    ToysaeError: SAELens or torch is not installed.
+    """
+    missing = [name for name in ("sae_lens", "torch") if find_spec(name) is None]
+    require(
+        not missing,
+        f"--against sae-lens needs {' and '.join(missing)}: pip install -e '.[peers]'",
+    )
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def thread_counts(device: str) -> list[int]:
+    """What is tried: powers of two up to the number of cores, and that number. On a GPU all do
+    the same."""
+    n = cores()
+    return [n] if device == "cuda" else sorted({2**i for i in range(n.bit_length())} - {0} | {n})
+
+
+def fastest(theirs: Child, ways: Sequence[Way]) -> Way:
+    """The way whose steps take the least time: the best of three trials of each, in turns."""
+
+    def steps(way: Way) -> int:
+        theirs.ask("train", n_steps=2, **way)  # the first steps allocate
+        return max(int(_TRIAL_S * 3 / theirs.ask("train", n_steps=3, **way)), 3)
+
+    n_steps = [steps(way) for way in ways]
+    trials = [
+        [theirs.ask("train", n_steps=n, **way) / n for n, way in zip(n_steps, ways, strict=True)]
+        for _ in range(3)
+    ]
+    return ways[int(np.argmin(np.min(trials, 0)))]
+
+
+def best_ways(theirs: Child, device: str) -> dict[str, Way]:
+    """SAELens' fastest way in float32 and under bfloat16 autocast."""
+    threads = thread_counts(device)
+    plain = [
+        {"threads": n, "sparse": sparse, "autocast": False, "autocast_data": False}
+        for n, sparse in itertools.product(threads, (False, True))
+    ]
+    float32 = fastest(theirs, plain)
+    cast = [
+        {"threads": n, "sparse": float32["sparse"], "autocast": True, "autocast_data": data}
+        for n, data in itertools.product(threads, (False, True))
+    ]
+    return {"float32": float32, "bf16": fastest(theirs, cast)}
+
+
+def their_world(p: Preset, path: Path, l1: float, lr: float) -> dict[str, Any]:
+    """What SAELens' child is told of a preset, whose directions are in the file `path`."""
+    return {
+        "world": p.world, "path": str(path), "d_sae": p.d_sae, "batch_size": p.batch_size,
+        "l0": p.l0, "l1": l1, "lr": lr,
+    }  # fmt: skip
+
+
+def _steps(child: Child, seconds: float, **way: Any) -> int:
+    """How many steps take about `seconds`."""
+    return max(int(seconds * 5 / child.ask("train", n_steps=5, **way)), 2)
+
+
+def time_against(
+    name: str, seconds: float, rounds: int, peer: str | Sequence[str] = SAELENS
+) -> dict[str, Any]:
+    """SAE-samples/s of a preset, of SAELens with one SAE of that shape, and their ratios.
+
+    Each round trains ours, SAELens in float32 and SAELens under autocast for about `seconds`
+    each. Ratios are medians over rounds, with the lowest and the highest.
+
+    Args:
+        name: of a preset in `COMPARED`.
+        seconds: of a round of each.
+        rounds: rounds.
+        peer: what the other child runs.
+    """
+    p = COMPARED[name]
+    toy = RECIPES[p.recipe].toy
+    with (
+        TemporaryDirectory() as folder,
+        Child(WORKER, UNCACHED) as ours,
+        Child(peer) as theirs,
+    ):
+        opened, path = ours.ask("open", preset=asdict(p)), Path(folder) / "world.npz"
+        our_peak = ours.ask("peak")  # before the world is built once more
+        ours.ask("save_world", preset=asdict(p), path=str(path))
+        info = theirs.ask("open", **their_world(p, path, toy["l1_coeff"], toy["lr"]))
+        ways = best_ways(theirs, info["device"])
+        our_steps = _steps(ours, seconds)
+        their_steps = {kind: _steps(theirs, seconds, **way) for kind, way in ways.items()}
+        raw: dict[str, list[float]] = {"ours": [], **{kind: [] for kind in ways}}
+        for _ in range(rounds):
+            samples = our_steps * p.batch_size * p.n_members
+            raw["ours"].append(samples / ours.ask("train", n_steps=our_steps))
+            for kind, way in ways.items():
+                took = theirs.ask("train", n_steps=their_steps[kind], **way)
+                raw[kind].append(their_steps[kind] * p.batch_size / took)
+        their_peak = theirs.ask("peak")
+    ratios = {kind: np.array(raw["ours"]) / np.array(raw[kind]) for kind in ways}
+    return {
+        "preset": name,
+        "shape": p.shape,
+        "SAEs": p.n_members,
+        "batch": p.batch_size,
+        "k SAE-samples/s": _thousands(raw["ours"]),
+        **{f"sae-lens {kind}": _thousands(raw[kind]) for kind in ways},
+        **{f"ratio {kind}": round(float(np.median(ratios[kind])), 2) for kind in ways},
+        **{f"low-high {kind}": spread(ratios[kind]) for kind in ways},
+        **{f"sae-lens {kind} runs": _words(way) for kind, way in ways.items()},
+        "compile s": round(opened["compile_s"], 2),
+        "import s": round(opened["import_s"], 2),
+        "sae-lens import s": round(info["import_s"], 2),
+        "peak MB": round(our_peak / 1e6, 1),
+        "sae-lens peak MB": round(their_peak / 1e6, 1),
+        "sae-lens device": info["device"],
+        "rounds": raw,
+    }
+
+
+def spread(values: Any) -> str:
+    """The lowest and the highest of several numbers."""
+    return f"{min(values):.2f}-{max(values):.2f}"
+
+
+def _thousands(rates: list[float]) -> float:
+    return round(float(np.median(rates)) / 1e3, 1)
+
+
+def _words(way: Way) -> str:
+    extras = {"sparse": "sparse", "autocast_data": "data cast too"}
+    on = [words for key, words in extras.items() if way[key]]
+    return ", ".join([f"{way['threads']} threads", *on])

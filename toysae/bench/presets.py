@@ -1,0 +1,87 @@
+"""What training is timed on: groups of SAEs by name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..sae import RECIPES, make_spec
+from ..sweeps.members import make_group
+from ..training import Group
+from ..worlds import World, make_world
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One timed group: `n_members` SAEs on one world.
+
+    `world` is "sphere", with magnitudes as SAELens draws them, or the name of a published world,
+    whose sizes and `l0` must then be given as they are.
+    """
+
+    recipe: str
+    d_in: int
+    n_features: int
+    d_sae: int
+    n_members: int
+    batch_size: int = 256
+    world: str = "sphere"
+    l0: float = 5.0
+
+    @property
+    def shape(self) -> str:
+        return f"d {self.d_in} / {self.n_features} features / {self.d_sae} latents"
+
+
+PRESETS = {
+    # One SAE of a notebook: overheads and sampling weigh as much as its products.
+    "small": Preset("untied", 64, 128, 256, 1),
+    "small-tied": Preset("tied", 64, 128, 256, 1),
+    # A sweep on a laptop: what an ensemble saves.
+    "small-sweep": Preset("untied", 64, 128, 256, 16),
+    "small-sweep-tied": Preset("tied", 64, 128, 256, 16),
+    # Products take most of the time, at the batch size of a laptop and at SAELens' default.
+    "medium": Preset("untied", 256, 512, 1024, 1),
+    "medium-sweep": Preset("untied", 256, 512, 1024, 8),
+    "medium-1024": Preset("untied", 256, 512, 1024, 1, 1024),
+    # The width of a small language model: products alone, and parameters beyond the caches.
+    "large": Preset("untied", 768, 1536, 4096, 1, 1024),
+}
+
+GPU_PRESETS = {
+    # An ensemble that fills a GPU.
+    "small-512": Preset("untied", 64, 128, 256, 512),
+    # The published benchmark: sampling 16,384 correlated features beside one wide SAE.
+    "synth-16k": Preset("untied", 768, 16_384, 4096, 1, 1024, "synth-sae-bench-16k", 34.4),
+}
+
+GRID_PRESETS = {
+    # The interim report's 17 x 9 grid of L1 and size, a size a row: 153 SAEs in all.
+    f"grid-{d_sae}": Preset("untied", 256, 512, d_sae, 17)
+    for d_sae in (64 * 2**i for i in range(9))
+}
+
+
+def _recipe_presets() -> dict[str, Preset]:
+    """Every compiled program among the recipes at two sizes, by `recipe@size`."""
+    sizes = {"small": (64, 128, 256, 4), "medium": (256, 512, 1024, 1)}
+    programs = {make_spec(name, 16, 32).once_started(): name for name in reversed(RECIPES)}
+    return {
+        f"{recipe}@{size}": Preset(recipe, *shape)
+        for size, shape in sizes.items()
+        for recipe in reversed(programs.values())
+    }
+
+
+RECIPE_PRESETS = _recipe_presets()
+
+
+def world_of(p: Preset) -> World:
+    if p.world != "sphere":
+        return make_world(p.world)
+    return make_world("sphere", d_in=p.d_in, n_features=p.n_features, l0=p.l0, magnitude="normal")
+
+
+def group_of(p: Preset, numbers: Mapping[str, float] | None = None) -> Group:
+    """The preset's group, with the recipe's toy numbers unless others are given."""
+    spec = make_spec(p.recipe, p.d_in, p.d_sae)
+    given = RECIPES[p.recipe].toy if numbers is None else numbers
+    return make_group([world_of(p)], [0], spec, given, range(p.n_members), p.batch_size)

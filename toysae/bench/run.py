@@ -1,0 +1,119 @@
+"""What `toysae bench` does."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..disk import write
+from ..errors import require, unknown
+from ..sweeps.results import provenance
+from .against import COMPARED, UNCACHED, WORKER, require_saelens, time_against
+from .protocol import Child
+from .time_to_mcc import RACES, race
+from .timers import KINDS, TIMERS
+
+PEERS = ("sae-lens",)
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to time.
+
+    Attributes:
+        preset: names of presets; all of plain training if none is given. "gpu" stands for those
+            that want a GPU, "interim-grid" for 153 SAEs, "worlds" for all of sampling, "recipes"
+            for every recipe beside the plain SAE at two sizes, "scoring" for what scoring costs
+            beside training; "time-to-mcc" times whole processes until the features are found.
+        against: "sae-lens" trains one standard SAE of the same shape with SAELens' own trainer,
+            in turns with ours, and prints ratios; needs the peers extra.
+        seconds: about how long each round of timing lasts.
+        rounds: rounds; the median is reported.
+        out: a JSON file for the numbers, those of every round too, with their provenance.
+    """
+
+    preset: tuple[str, ...] = ()
+    against: str | None = None
+    seconds: float = 2.0
+    rounds: int = 5
+    out: Path | None = None
+
+
+def bench(options: BenchOptions) -> list[pd.DataFrame]:
+    """Times the presets, each in a process of its own.
+
+    Returns:
+        A table for each kind of row.
+
+    Raises:
+        ToysaeError: an unknown preset or peer, a preset that the peer has no SAE for, a peer that
+            is not installed, a number that is not positive, or a child that failed.
+    """
+    names = _checked(options)
+    rows = [row for name in names for row in _rows(name, options)]
+    rounds = [row.pop("rounds", None) for row in rows]
+    imports = {f"import_{name}s": import_seconds(code) for name, code in IMPORTS.items()}
+    print(f"import toysae: {imports['import_s']:.2f} s", file=sys.stderr)
+    if options.out is not None:
+        record = {"rows": rows, "rounds": rounds, **imports, **provenance()}
+        if options.against:
+            record["versions"] |= {name: version(name) for name in ("sae-lens", "torch")}
+        record["command"] = " ".join(["toysae", *sys.argv[1:]])
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write(options.out, lambda p: p.write_text(json.dumps(record, indent=1) + "\n"))
+    kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(tuple(row), []).append(row)
+    return [pd.DataFrame(rows) for rows in kinds.values()]
+
+
+def _checked(options: BenchOptions) -> list[str]:
+    """The presets to time, in order."""
+    require(options.seconds > 0, f"seconds {options.seconds} must be more than 0")
+    require(options.rounds >= 1, f"rounds {options.rounds} must be at least 1")
+    kinds = {kind: list(presets) for kind, (presets, _) in KINDS.items()}
+    known = {*TIMERS, *RACES}
+    if options.against is not None:
+        if options.against not in PEERS:
+            raise unknown("peer", options.against, PEERS)
+        known = {*COMPARED, *RACES}
+        kinds = {kind: [n for n in names if n in known] for kind, names in kinds.items()}
+    names = [n for one in options.preset or ("training",) for n in kinds.get(one) or [one]]
+    for name in names:
+        require(
+            name in known or name not in (*TIMERS, *KINDS),
+            f"preset {name!r} has no SAE that SAELens trains too: --against compares "
+            f"{', '.join([*COMPARED, *RACES])}",
+        )
+        if name not in known:
+            raise unknown("preset", name, [*known, *kinds])
+    if options.against is not None:
+        require_saelens()
+    return names
+
+
+def _rows(name: str, o: BenchOptions) -> Iterator[dict[str, Any]]:
+    if name in RACES:
+        yield from race(name, o.rounds, o.against is not None)
+    elif o.against is not None:
+        yield time_against(name, o.seconds, o.rounds)
+    else:
+        with Child(WORKER, UNCACHED) as child:
+            yield child.ask("time", name=name, seconds=o.seconds, rounds=o.rounds)
+
+
+IMPORTS = {"": "import toysae", "train_": "from toysae import make_world, train"}
+
+
+def import_seconds(code: str) -> float:
+    """How long an import takes in a new process, in seconds."""
+    timed = f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
+    return float(
+        subprocess.run([sys.executable, "-c", timed], capture_output=True, check=True).stdout
+    )

@@ -104,8 +104,9 @@ def time_against(
 ) -> dict[str, Any]:
     """SAE-samples/s of a preset, of SAELens with one SAE of that shape, and their ratios.
 
-    Each round trains ours, SAELens in float32 and SAELens under autocast for about `seconds`
-    each. Ratios are medians over rounds, with the lowest and the highest.
+    Each round trains ours and SAELens' for about `seconds` each, in float32, and with bfloat16
+    factors (SAELens: under autocast). Ratios are medians over rounds, with the lowest and the
+    highest: like with like, and the faster of ours over the faster of theirs.
 
     Args:
         name: of a preset in `COMPARED`.
@@ -125,26 +126,31 @@ def time_against(
         ours.ask("save_world", preset=asdict(p), path=str(path))
         info = theirs.ask("open", **their_world(p, path, toy["l1_coeff"], toy["lr"]))
         ways = best_ways(theirs, info["device"])
-        our_steps = _steps(ours, seconds)
+        kinds = {"float32": "float32", "bf16": "bfloat16"}
+        our_steps = {kind: _steps(ours, seconds, arithmetic=own) for kind, own in kinds.items()}
         their_steps = {kind: _steps(theirs, seconds, **way) for kind, way in ways.items()}
-        raw: dict[str, list[float]] = {"ours": [], **{kind: [] for kind in ways}}
+        raw: dict[str, list[float]] = {name: [] for kind in ways for name in (f"our {kind}", kind)}
         for _ in range(rounds):
-            samples = our_steps * p.batch_size * p.n_members
-            raw["ours"].append(samples / ours.ask("train", n_steps=our_steps))
             for kind, way in ways.items():
+                took = ours.ask("train", n_steps=our_steps[kind], arithmetic=kinds[kind])
+                samples = our_steps[kind] * p.batch_size * p.n_members
+                raw[f"our {kind}"].append(samples / took)
                 took = theirs.ask("train", n_steps=their_steps[kind], **way)
                 raw[kind].append(their_steps[kind] * p.batch_size / took)
         their_peak = theirs.ask("peak")
-    ratios = {kind: np.array(raw["ours"]) / np.array(raw[kind]) for kind in ways}
+    ratios = {kind: np.array(raw[f"our {kind}"]) / np.array(raw[kind]) for kind in ways}
+    fastest = np.max([raw[f"our {kind}"] for kind in ways], 0)
+    best = fastest / np.max([raw[kind] for kind in ways], 0)
     return {
         "preset": name,
         "shape": p.shape,
         "SAEs": p.n_members,
         "batch": p.batch_size,
-        "k SAE-samples/s": _thousands(raw["ours"]),
+        **{f"k SAE-samples/s {kind}": _thousands(raw[f"our {kind}"]) for kind in ways},
         **{f"sae-lens {kind}": _thousands(raw[kind]) for kind in ways},
         **{f"ratio {kind}": round(float(np.median(ratios[kind])), 2) for kind in ways},
         **{f"low-high {kind}": spread(ratios[kind]) for kind in ways},
+        "ratio of the best": round(float(np.median(best)), 2),
         **{f"sae-lens {kind} runs": _words(way) for kind, way in ways.items()},
         "compile s": round(opened["compile_s"], 2),
         "import s": round(opened["import_s"], 2),

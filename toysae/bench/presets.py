@@ -25,6 +25,7 @@ class Preset:
     batch_size: int = 256
     world: str = "sphere"
     l0: float = 5.0
+    arithmetic: str = "float32"
 
     @property
     def shape(self) -> str:
@@ -82,6 +83,6 @@ def world_of(p: Preset) -> World:
 
 def group_of(p: Preset, numbers: Mapping[str, float] | None = None) -> Group:
     """The preset's group, with the recipe's toy numbers unless others are given."""
-    spec = make_spec(p.recipe, p.d_in, p.d_sae)
+    spec = make_spec(p.recipe, p.d_in, p.d_sae, arithmetic=p.arithmetic)
     given = RECIPES[p.recipe].toy if numbers is None else numbers
     return make_group([world_of(p)], [0], spec, given, range(p.n_members), p.batch_size)

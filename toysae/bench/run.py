@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from .against import COMPARED, UNCACHED, WORKER, require_saelens, time_against
 from .protocol import Child
 from .time_to_mcc import RACES, race
 from .timers import KINDS, TIMERS
+from .training import time_preset, time_recipe
 
 PEERS = ("sae-lens",)
 
@@ -33,6 +34,7 @@ class BenchOptions:
             beside training; "time-to-mcc" times whole processes until the features are found.
         against: "sae-lens" trains one standard SAE of the same shape with SAELens' own trainer,
             in turns with ours, and prints ratios; needs the peers extra.
+        arithmetic: of the large products where SAEs train; --against times both.
         seconds: about how long each round of timing lasts.
         rounds: rounds; the median is reported.
         out: a JSON file for the numbers, those of every round too, with their provenance.
@@ -40,6 +42,7 @@ class BenchOptions:
 
     preset: tuple[str, ...] = ()
     against: str | None = None
+    arithmetic: Literal["float32", "bfloat16"] = "float32"
     seconds: float = 2.0
     rounds: int = 5
     out: Path | None = None
@@ -105,7 +108,9 @@ def _rows(name: str, o: BenchOptions) -> Iterator[dict[str, Any]]:
         yield time_against(name, o.seconds, o.rounds)
     else:
         with Child(WORKER, UNCACHED) as child:
-            yield child.ask("time", name=name, seconds=o.seconds, rounds=o.rounds)
+            asked = {"name": name, "seconds": o.seconds, "rounds": o.rounds}
+            trains = TIMERS[name] in (time_preset, time_recipe)
+            yield child.ask("time", **asked, **({"arithmetic": o.arithmetic} if trains else {}))
 
 
 IMPORTS = {"": "import toysae", "train_": "from toysae import make_world, train"}

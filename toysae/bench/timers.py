@@ -8,7 +8,7 @@ from .sampling import WORLD_PRESETS, time_world
 from .scoring import SCORING_PRESETS, time_scoring
 from .training import time_preset, time_recipe
 
-Timer = Callable[[str, float, int], dict[str, Any]]
+Timer = Callable[..., dict[str, Any]]
 """(name, seconds a round, rounds) -> a row; `rounds` in it holds the raw numbers."""
 
 KINDS: dict[str, tuple[Mapping[str, Any], Timer]] = {

@@ -11,6 +11,8 @@ import numpy as np
 
 from ..sweeps.memory import training_bytes
 from ..training import TrainState, advance, start
+from ..training.devices import layout_of
+from ..training.group import spread_group
 from .counts import step_bytes, step_flops
 from .device import copy_rate, matmul_rate, peak_bytes
 from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, RECIPE_PRESETS, Preset, group_of
@@ -22,8 +24,13 @@ class Trainer:
     """One group in steady training: `rate()` trains about `seconds` more and measures."""
 
     def __init__(self, p: Preset, seconds: float):
-        self.preset, self.group, self.total = p, group_of(p), jnp.float32(1e6)
-        self.state: TrainState = start(self.group)
+        self.preset, self.total = p, jnp.float32(1e6)
+        group = group_of(p)
+        self.planned = training_bytes(group)
+        self.layout = layout_of(len(group.world_seeds), len(group.sae_seeds))
+        group = spread_group(group, self.layout)
+        self.state: TrainState = start(group, self.layout)
+        self.group = group.once_started()
         self.n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.members.params))
         self.compile_s = self.train(1)
         self.chunk = max(int(seconds * 10 / self.train(10)), 10)
@@ -32,7 +39,7 @@ class Trainer:
         """Trains so many steps more and returns their seconds."""
         until = self.state.step + n_steps
         begun = time.perf_counter()
-        self.state = advance(self.state, self.group, until, self.total)
+        self.state = advance(self.state, self.group, until, self.total, self.layout)
         self.state.loss.block_until_ready()
         return time.perf_counter() - begun
 
@@ -48,20 +55,23 @@ def described(p: Preset, samples: list[float]) -> dict[str, Any]:
         "shape": p.shape,
         "SAEs": p.n_members,
         "batch": p.batch_size,
+        "arithmetic": p.arithmetic,
         "k SAE-samples/s": round(float(np.median(samples)) / 1e3, 1),
         "low": round(min(samples) / 1e3, 1),
         "high": round(max(samples) / 1e3, 1),
     }
 
 
-def time_preset(name: str, seconds: float, rounds: int) -> dict[str, Any]:
+def time_preset(
+    name: str, seconds: float, rounds: int, arithmetic: str = "float32"
+) -> dict[str, Any]:
     """SAE-samples/s, and their shares of the device's own matmul and copy rates.
 
     Shares are medians over rounds of what :mod:`.counts` counts for the steps of a round, over
     the rate of that round. Small SAEs stay in a CPU's caches, so that their share of the copy
     rate, which is that of memory, can be above 1.
     """
-    p = (PRESETS | GPU_PRESETS | GRID_PRESETS)[name]
+    p = replace((PRESETS | GPU_PRESETS | GRID_PRESETS)[name], arithmetic=arithmetic)
     trainer = Trainer(p, seconds)
     peak = peak_bytes()  # before the arrays that the device's rates are measured on
     timed = [
@@ -88,7 +98,7 @@ def time_preset(name: str, seconds: float, rounds: int) -> dict[str, Any]:
         "copy GB/s": round(float(np.median(copy)) / 1e9, 1),
         "compile s": round(trainer.compile_s, 2),
         "peak MB": round(peak / 1e6, 1),
-        "planned MB": round(training_bytes(trainer.group) / 1e6, 1),
+        "planned MB": round(trainer.planned / 1e6, 1),
         "rounds": {
             "SAE-samples/s": samples,
             "matmul FLOP/s": matmul,
@@ -98,9 +108,11 @@ def time_preset(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     }
 
 
-def time_recipe(name: str, seconds: float, rounds: int) -> dict[str, Any]:
+def time_recipe(
+    name: str, seconds: float, rounds: int, arithmetic: str = "float32"
+) -> dict[str, Any]:
     """A recipe's rate beside the plain SAE's of the same size, the two taking turns."""
-    p = RECIPE_PRESETS[name]
+    p = replace(RECIPE_PRESETS[name], arithmetic=arithmetic)
     plain, trainer = (Trainer(one, seconds) for one in (replace(p, recipe=BASELINE), p))
     timed = [(plain.rate(), trainer.rate()) for _ in range(rounds)]
     baseline, samples = map(list, zip(*timed, strict=True))

@@ -1,33 +1,43 @@
 """Our side, in a process of its own: `python -m toysae.bench.worker`."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
+from ..devices import use_all_cores
 from .protocol import serve
 
 
 class Worker:
     """Times a preset, or trains one group on request."""
 
-    def time(self, name: str, seconds: float, rounds: int) -> dict[str, Any]:
+    def time(
+        self, name: str, seconds: float, rounds: int, arithmetic: str | None = None
+    ) -> dict[str, Any]:
         """A preset's row."""
         from .timers import TIMERS
 
-        return TIMERS[name](name, seconds, rounds)
+        given = () if arithmetic is None else (arithmetic,)
+        return TIMERS[name](name, seconds, rounds, *given)
 
     def open(self, preset: dict[str, Any]) -> dict[str, float]:
-        """Compiles a group, and says how long imports and the first step took."""
+        """Compiles a group in each arithmetic, and says how long imports and the first step of the
+        first took."""
         begun = time.perf_counter()
+        from ..sae.arithmetic import ARITHMETICS
         from .presets import Preset
         from .training import Trainer
 
         import_s = time.perf_counter() - begun
-        self.trainer = Trainer(Preset(**preset), seconds=1.0)
-        return {"import_s": import_s, "compile_s": self.trainer.compile_s}
+        self.trainers = {
+            arithmetic: Trainer(replace(Preset(**preset), arithmetic=arithmetic), seconds=1.0)
+            for arithmetic in ARITHMETICS
+        }
+        return {"import_s": import_s, "compile_s": self.trainers["float32"].compile_s}
 
-    def train(self, n_steps: int) -> float:
+    def train(self, n_steps: int, arithmetic: str = "float32") -> float:
         """Seconds of so many steps more."""
-        return self.trainer.train(n_steps)
+        return self.trainers[arithmetic].train(n_steps)
 
     def peak(self) -> int:
         """Bytes."""
@@ -54,5 +64,6 @@ class Worker:
 
 
 if __name__ == "__main__":
+    use_all_cores()
     worker = Worker()
     serve({name: getattr(worker, name) for name in vars(Worker) if not name.startswith("_")})

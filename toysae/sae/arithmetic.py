@@ -5,18 +5,15 @@ does (Micikevicius et al. 2018, "Mixed precision training"); parameters, Adam an
 float32. "float32" leaves it to jax's `jax_default_matmul_precision`.
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, BFloat16, Float
 
-Arithmetic = Literal["float32", "bfloat16"]
-ARITHMETICS: tuple[Arithmetic, ...] = ("float32", "bfloat16")
+ARITHMETICS = ("float32", "bfloat16")
 
 
 def product(
-    arithmetic: Arithmetic, a: Float[Array, "*batch k"], b: Float[Array, "k n"]
+    arithmetic: str, a: Float[Array, "*batch k"], b: Float[Array, "k n"]
 ) -> Float[Array, "*batch n"]:
     """a b."""
     return a @ b if arithmetic == "float32" else _rounded_product(a, b)

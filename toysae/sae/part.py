@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from .arithmetic import Arithmetic, product
+from .arithmetic import product
 
 Hypers = dict[str, Array]
 """Numbers read by the parts of one SAE, by name; an ensemble's have a leading member axis."""
@@ -93,7 +93,7 @@ class Weights:
     b_dec: Array | None
     enc: dict[str, Array]
     act: dict[str, Array] = struct.field(default_factory=dict)
-    arithmetic: Arithmetic = struct.field(pytree_node=False, default="float32")
+    arithmetic: str = struct.field(pytree_node=False, default="float32")
 
     def product(
         self, a: Float[Array, "*batch k"], W: Float[Array, "k n"]

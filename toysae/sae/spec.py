@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from ..disk import subclasses
 from ..errors import ToysaeError, require, unknown
 from .activations import Activation, ReLU
-from .arithmetic import ARITHMETICS, Arithmetic
+from .arithmetic import ARITHMETICS
 from .decoders import Decoder, UnitNorm
 from .encoders import Encoder, Untied
 from .inits import Init, RandomUnit
@@ -38,7 +38,7 @@ class SAESpec:
     objective: Objective = Plain()
     init: Init = RandomUnit()
     resample: Resampling | None = None
-    arithmetic: Arithmetic = "float32"
+    arithmetic: str = "float32"
 
     def __post_init__(self) -> None:
         for size in ("d_in", "d_sae"):

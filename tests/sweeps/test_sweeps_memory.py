@@ -92,8 +92,8 @@ def test_no_size_is_too_large_to_be_refused(program):
 
 def test_the_bound_is_the_device(monkeypatch):
     needed = bytes_needed(group_of("tied", 8, 16))
-    monkeypatch.setattr(memory, "_device_bytes", lambda: needed)
+    monkeypatch.setattr(memory, "device_bytes", lambda: needed)
     group_of("tied", 8, 16)
-    monkeypatch.setattr(memory, "_device_bytes", lambda: needed - 1)
+    monkeypatch.setattr(memory, "device_bytes", lambda: needed - 1)
     with pytest.raises(ToysaeError, match="use a smaller d_sae, batch_size, grid or fewer seeds"):
         group_of("tied", 8, 16)

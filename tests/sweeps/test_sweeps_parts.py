@@ -78,11 +78,11 @@ def test_a_block_is_split_until_it_fits(jobs):
 def test_memory_decides_how_many_train_together(jobs, monkeypatch):
     one = Part(jobs[1], (0,), (0,)).group()
     room = (bytes_needed(jobs[1].group) + bytes_needed(one)) // 2
-    monkeypatch.setattr(memory, "_device_bytes", lambda: room)
+    monkeypatch.setattr(memory, "device_bytes", lambda: room)
     parts = parts_of(jobs_of(E), set())
     assert len(parts) > 2 and all(bytes_needed(part.group()) <= room for part in parts)
     assert all_keys(parts) == all_keys(parts_of(jobs, set()))
-    monkeypatch.setattr(memory, "_device_bytes", lambda: bytes_needed(one) - 1)
+    monkeypatch.setattr(memory, "device_bytes", lambda: bytes_needed(one) - 1)
     with pytest.raises(ToysaeError, match="d_sae 16 x 1 SAEs needs about"):
         jobs_of(E)
 

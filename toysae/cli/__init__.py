@@ -42,6 +42,7 @@ class RunOptions:
             are asked for are used, whatever the settings of the run that made them.
         checkpoint_seconds: how often what is in training is saved; 0 for every chunk. Ctrl-C saves
             it too, and stops within about 10 s; the same command goes on, after a kill as well.
+        dry_run: only say what would be trained, and the memory, FLOPs and time it would take.
         quiet: no progress bar.
     """
 
@@ -50,6 +51,7 @@ class RunOptions:
     smoke: bool = False
     fresh: bool = False
     checkpoint_seconds: float = 60.0
+    dry_run: bool = False
     quiet: bool = False
 
 
@@ -124,11 +126,18 @@ def _run(args: list[str]) -> None:
 
 def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
     from ..plotting import FIGURES, draw
-    from ..sweeps import Results, Unfinished, run, summarise_minima, summarise_runs
+    from ..sweeps import Results, Unfinished, plan, run, summarise_minima, summarise_runs
 
     for figure in experiment.figures:
         if figure not in FIGURES:
             raise unknown("figure", figure, FIGURES)
+    if o.dry_run:
+        made = plan(experiment, out)
+        if len(made.table):
+            print_frame(made.table, f"{name}: what is left to train", constants=False)
+        for line in made.lines:
+            OUT.print(line, highlight=False, soft_wrap=True)
+        return
     unfinished = None
     try:
         results = run(experiment, out, o.fresh, o.quiet, o.checkpoint_seconds)

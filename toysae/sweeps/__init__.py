@@ -1,6 +1,7 @@
 """Grids of worlds and SAEs, compiled group by group, resumable, on disk."""
 
 from .experiment import Experiment, load_experiment
+from .plan import Plan, plan
 from .results import Results
 from .run import Unfinished, run
 from .status import status
@@ -9,6 +10,6 @@ from .summary import summarise_minima, summarise_runs
 from .train import TrainResult, train
 
 __all__ = [
-    "Experiment", "Results", "Stopped", "TrainResult", "Unfinished", "load_experiment", "run",
-    "status", "summarise_minima", "summarise_runs", "train",
+    "Experiment", "Plan", "Results", "Stopped", "TrainResult", "Unfinished", "load_experiment",
+    "plan", "run", "status", "summarise_minima", "summarise_runs", "train",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ def check_memory(group: Group) -> None:
     Raises:
         ToysaeError: saying how much is needed and how much there is.
     """
-    available, needed = _device_bytes(), bytes_needed(group)
+    available, needed = device_bytes(), bytes_needed(group)
     require(
         needed <= available,
         f"d_sae {group.spec.d_sae} x {group.n_rows} SAEs needs about {needed / 2**30:.1f} GiB and "
@@ -33,7 +33,7 @@ def check_memory(group: Group) -> None:
 
 def fits(group: Group) -> bool:
     """Whether a group can train on the device as one."""
-    return bytes_needed(group) <= _device_bytes()
+    return bytes_needed(group) <= device_bytes()
 
 
 def bytes_needed(group: Group) -> int:
@@ -72,7 +72,8 @@ def bytes_of(tree: object) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _device_bytes() -> int:
+def device_bytes() -> int:
+    """What a device has, as jax may use it; of a CPU, all of the machine's."""
     stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]

@@ -29,6 +29,24 @@ def check_space(path: Path, parts: Collection[Part], n_points: int, save_params:
     Raises:
         ToysaeError: with the estimate, what is free, and what to write instead.
     """
+    weights, arrays, checkpoints = _bytes(parts, n_points, save_params)
+    need, free = weights + arrays + checkpoints, free_bytes(path)
+    without = " or --no-save-params" if save_params else ""
+    require(
+        need <= free,
+        f"{path} will take about {size(need)} more (weights {size(weights)}, scores and curves "
+        f"{size(arrays)}, checkpoints {size(checkpoints)}) and {size(free)} are free: make "
+        f"room, or choose another --out{without}",
+    )
+
+
+def disk_bytes(parts: Collection[Part], n_points: int, save_params: bool) -> int:
+    """About what the files of parts take at most at once."""
+    return sum(_bytes(parts, n_points, save_params))
+
+
+def _bytes(parts: Collection[Part], n_points: int, save_params: bool) -> tuple[int, int, int]:
+    """Of weights, of scores and curves, and of checkpoints."""
     weights = arrays = checkpoint = 0
     for part in parts:
         group = part.group()
@@ -38,12 +56,4 @@ def check_space(path: Path, parts: Collection[Part], n_points: int, save_params:
         weights += bytes_of((state.members.params, state.members.run)) * save_params
         curves = _POINT * n_points * n_rows
         checkpoint = max(checkpoint, bytes_of(state) + curves + _CHECKPOINT)
-    checkpoints = checkpoint * (KEPT + 1)  # one more while it is written
-    need, free = weights + arrays + checkpoints, free_bytes(path)
-    without = " or --no-save-params" if save_params else ""
-    require(
-        need <= free,
-        f"{path} will take about {size(need)} more (weights {size(weights)}, scores and curves "
-        f"{size(arrays)}, checkpoints {size(checkpoints)}) and {size(free)} are free: make "
-        f"room, or choose another --out{without}",
-    )
+    return weights, arrays, checkpoint * (KEPT + 1)  # one more while it is written

@@ -1,0 +1,51 @@
+"""The FLOPs of a training step, counted in its traced program before anything is compiled."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..training import Group
+from ..training.state import member_step
+from .memory import state_shapes
+
+
+def step_flops(group: Group) -> int:
+    """Of the matrix products of one step of all SAEs of a group; sampling the world and all that
+    is no product are left out. A loop of unknown length counts once."""
+    group = group.once_started()
+    one = partial(jax.tree.map, lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype))
+    member = one(state_shapes(group).members)
+    hypers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in group.hypers}
+    x = jax.ShapeDtypeStruct((group.batch_size, group.spec.d_in), jnp.float32)
+    key, progress = jax.eval_shape(lambda: (jax.random.key(0), jnp.float32(0)))
+    step = jax.make_jaxpr(partial(member_step, group.spec))(member, hypers, key, x, progress)
+    return group.n_rows * _products(step.jaxpr)
+
+
+def _inside(values: Iterable[Any]) -> Iterator[Any]:
+    """The programs among an equation's parameters, alone or in tuples."""
+    for value in values:
+        if hasattr(value, "eqns"):
+            yield value
+        elif hasattr(value, "jaxpr"):
+            yield value.jaxpr
+        elif isinstance(value, tuple | list):
+            yield from _inside(value)
+
+
+def _products(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            total += 2 * prod(equation.outvars[0].aval.shape) * prod(left[i] for i in contracted)
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1
+        inner = [_products(sub) for sub in _inside(equation.params.values())]
+        branches = equation.primitive.name == "cond"
+        total += times * ((max(inner) if branches else sum(inner)) if inner else 0)
+    return total

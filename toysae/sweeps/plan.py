@@ -1,0 +1,106 @@
+"""What a run would do, and what it takes, without doing it."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pandas as pd
+
+from ..disk import free_bytes, size
+from ..training import advance, start
+from ..training.devices import layout_of
+from ..training.group import Group, spread_group
+from .experiment import Experiment
+from .flops import step_flops
+from .memory import bytes_needed, device_bytes
+from .parts import Part, jobs_of, parts_of
+from .space import disk_bytes
+from .store import find, stored_parts
+
+_TRIAL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is left of an experiment.
+
+    Attributes:
+        table: one row a part, in the order they run: `group`, `SAEs`, `d_sae`, `n_steps`,
+            `memory` that it takes, `TFLOP` of its matrix products and about how many `seconds`.
+        lines: on the whole.
+    """
+
+    table: pd.DataFrame
+    lines: list[str]
+
+
+def plan(e: Experiment, out: str | Path) -> Plan:
+    """Counts what a run would train, and times about a second of its dearest part.
+
+    Nothing is written. Seconds are those of training, at the FLOP rate of the trial: sampling,
+    compiling and scoring come on top, and small SAEs run at lower rates than large ones.
+
+    Raises:
+        ToysaeError: what a run refuses before training, but for a full disk.
+    """
+    path, jobs = Path(out), jobs_of(e)
+    asked = {key for job in jobs for key in job.keys.reshape(-1).tolist()}
+    places = find(stored_parts(path / "groups"))
+    done = {key for key, (part, _) in places.items() if part.has_weights or not e.save_params}
+    parts = parts_of(jobs, done)
+    groups = [part.group() for part in parts]
+    flops = [step_flops(g) * p.job.cell.n_steps for g, p in zip(groups, parts, strict=True)]
+    rate = _rate(groups[flops.index(max(flops))]) if parts else float("nan")
+    rows = [_row(*each, rate) for each in zip(parts, groups, flops, strict=True)]
+    disk = size(disk_bytes(parts, e.curve_points, e.save_params))
+    devices = jax.devices()
+    lines = [
+        f"{len(asked & done)} of {len(asked)} SAEs are finished in {path}; {len(parts)} groups "
+        f"are left: {sum(flops) / 1e12:,.1f} TFLOP, about {_duration(sum(flops) / rate)}"
+        if parts
+        else f"all {len(asked)} SAEs are finished in {path}",
+        f"{len(devices)} x {devices[0].device_kind}, {size(device_bytes())} of memory; "
+        f"{disk} on disk, {size(free_bytes(path))} free",
+    ]
+    return Plan(pd.DataFrame(rows), lines)
+
+
+def _row(part: Part, group: Group, flops: int, rate: float) -> dict[str, object]:
+    return {
+        "group": part.job.cell.slug,
+        "SAEs": part.keys.size,
+        "d_sae": group.spec.d_sae,
+        "n_steps": part.job.cell.n_steps,
+        "memory": size(bytes_needed(group)),
+        "TFLOP": f"{flops / 1e12:,.2f}",
+        "seconds": f"{flops / rate:,.0f}",
+    }
+
+
+def _rate(group: Group) -> float:
+    """FLOP/s of a group's steps, sampling included, in about a second."""
+    per_step, total = step_flops(group), jnp.float32(1e6)
+    layout = layout_of(len(group.world_seeds), len(group.sae_seeds), group.split)
+    group = spread_group(group, layout)
+    state, group = start(group, layout), group.once_started()
+
+    def train(state, until: int):
+        begun = time.perf_counter()
+        state = advance(state, group, jnp.int32(until), total, layout)
+        state.loss.block_until_ready()
+        return state, time.perf_counter() - begun
+
+    state, _ = train(state, 1)  # compiles
+    state, took = train(state, 4)
+    n_steps = max(int(_TRIAL_S / (took / 3)), 1)
+    _, took = train(state, 4 + n_steps)
+    return n_steps * per_step / took
+
+
+def _duration(seconds: float) -> str:
+    """For people."""
+    if seconds < 120:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -42,6 +42,8 @@ class RunOptions:
             are asked for are used, whatever the settings of the run that made them.
         checkpoint_seconds: how often what is in training is saved; 0 for every chunk. Ctrl-C saves
             it too, and stops within about 10 s; the same command goes on, after a kill as well.
+        split_batch: devices among which the samples of each SAE are split.
+        split_latent: devices among which the latents of each SAE are split.
         dry_run: only say what would be trained, and the memory, FLOPs and time it would take.
         quiet: no progress bar.
     """
@@ -51,6 +53,8 @@ class RunOptions:
     smoke: bool = False
     fresh: bool = False
     checkpoint_seconds: float = 60.0
+    split_batch: int = 1
+    split_latent: int = 1
     dry_run: bool = False
     quiet: bool = False
 
@@ -127,12 +131,14 @@ def _run(args: list[str]) -> None:
 def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
     from ..plotting import FIGURES, draw
     from ..sweeps import Results, Unfinished, plan, run, summarise_minima, summarise_runs
+    from ..training.devices import Split
 
     for figure in experiment.figures:
         if figure not in FIGURES:
             raise unknown("figure", figure, FIGURES)
+    split = Split(o.split_batch, o.split_latent)
     if o.dry_run:
-        made = plan(experiment, out)
+        made = plan(experiment, out, split)
         if len(made.table):
             print_frame(made.table, f"{name}: what is left to train", constants=False)
         for line in made.lines:
@@ -140,7 +146,7 @@ def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunO
         return
     unfinished = None
     try:
-        results = run(experiment, out, o.fresh, o.quiet, o.checkpoint_seconds)
+        results = run(experiment, out, o.fresh, o.quiet, o.checkpoint_seconds, split)
     except Unfinished as error:
         results, unfinished = Results.load(out), error
         if results.table.empty:

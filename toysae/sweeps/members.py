@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import ToysaeError, require
 from ..sae import SAESpec, recipe_row, resolve_hypers
 from ..training import Group
+from ..training.devices import UNSPLIT, Split, layout_of
 from ..training.optimiser import declared
 from ..worlds import World, stack
 from .memory import check_memory
@@ -72,6 +73,7 @@ def make_group(
     given: Grid,
     sae_seeds: Sequence[int],
     batch_size: int,
+    split: Split = UNSPLIT,
 ) -> Group:
     """A group ready to train, after every check.
 
@@ -82,11 +84,13 @@ def make_group(
         given: see :func:`member_grid`.
         sae_seeds: see :func:`member_grid`.
         batch_size: samples a step.
+        split: of each SAE among several devices.
 
     Raises:
-        ToysaeError: see :func:`member_grid`; sizes that do not match; too little memory.
+        ToysaeError: see :func:`member_grid`; sizes that do not match; too few devices; too little
+            memory.
     """
-    group = group_of(worlds, world_seeds, spec, given, sae_seeds, batch_size)
+    group = group_of(worlds, world_seeds, spec, given, sae_seeds, batch_size, split)
     check_memory(group)
     return group
 
@@ -98,6 +102,7 @@ def group_of(
     given: Grid,
     sae_seeds: Sequence[int],
     batch_size: int,
+    split: Split = UNSPLIT,
 ) -> Group:
     """:func:`make_group` of what may be too large for the device, to be trained in blocks."""
     require(batch_size >= 1, f"batch_size {batch_size} must be at least 1")
@@ -111,6 +116,7 @@ def group_of(
     d_in = worlds.d_in
     require(spec.d_in == d_in, f"the spec's d_in {spec.d_in} is not the world's {d_in}")
     hypers, seeds = member_grid(spec, given, sae_seeds)
+    layout_of(n_worlds, len(seeds), split)  # refuses too few devices
     return Group(
         worlds,
         jnp.asarray(world_seeds, jnp.int32),
@@ -118,4 +124,5 @@ def group_of(
         jnp.asarray(seeds),
         spec,
         batch_size,
+        split,
     )

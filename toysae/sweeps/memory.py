@@ -4,12 +4,14 @@ What is held, worlds and state, is counted exactly, from shapes. On top comes th
 set of the phases that follow one another: start, steps and resampling, scores.
 """
 
+import math
 import os
 
 import jax
 
 from ..errors import require
 from ..training import Group, TrainState, start
+from ..training.devices import layout_of
 from ..training.loop import PROBE_SAMPLES
 from ..training.state import INIT_SAMPLES
 
@@ -37,7 +39,19 @@ def fits(group: Group) -> bool:
 
 
 def bytes_needed(group: Group) -> int:
-    """About the most memory that a group takes at once, from its start to its scores, in bytes."""
+    """About the most memory that a group takes at once, from its start to its scores, in bytes, of
+    the device that has the most of it; on a CPU all devices share one memory."""
+    layout = None
+    if jax.default_backend() != "cpu":
+        layout = layout_of(len(group.world_seeds), len(group.sae_seeds), group.split)
+    if layout is None:
+        return _bytes_needed(group)
+    rows = layout.rows_of_busiest / group.n_rows
+    # Worlds may be on several devices, and what is not a product may be whole on each.
+    return math.ceil(_bytes_needed(group) * rows / group.split.latent) + bytes_of(group)
+
+
+def _bytes_needed(group: Group) -> int:
     spec, state = group.spec, state_shapes(group)
     starting = spec.init.working_floats(INIT_SAMPLES, spec.d_in, spec.d_sae)
     scored = max(PROBE_SAMPLES, group.batch_size) * (3 * spec.d_sae + spec.d_in)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ..training import Group
+from ..training.devices import UNSPLIT, Split
 from .content import digest, sae_keys
 from .experiment import Cell, Experiment, cells, worlds_of
 from .members import group_of
@@ -38,8 +39,8 @@ class Job:
         return {**names, "knob": c.knob, "l1": asked, "keys": self.keys.reshape(-1).tolist()}
 
 
-def jobs_of(e: Experiment) -> list[Job]:
-    """The cells of an experiment, fully checked.
+def jobs_of(e: Experiment, split: Split = UNSPLIT) -> list[Job]:
+    """The cells of an experiment, fully checked; each SAE split among devices so.
 
     Raises:
         ToysaeError: bad input; an SAE that does not fit the device even alone.
@@ -47,7 +48,7 @@ def jobs_of(e: Experiment) -> list[Job]:
     worlds, found = worlds_of(e), []
     for cell in cells(e, worlds):
         group = group_of(worlds(cell.world, cell.world_fields), range(e.world_seeds), cell.spec,
-                         cell.hypers(), range(e.sae_seeds), e.batch_size)  # fmt: skip
+                         cell.hypers(), range(e.sae_seeds), e.batch_size, split)  # fmt: skip
         asked = np.repeat(np.asarray(cell.asked, float), e.sae_seeds)
         job = Job(cell, group, sae_keys(cell, group, e), asked)
         if not fits(group):

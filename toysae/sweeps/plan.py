@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..disk import free_bytes, size
 from ..training import advance, start
-from ..training.devices import layout_of
+from ..training.devices import UNSPLIT, Split, layout_of
 from ..training.group import Group, spread_group
 from .experiment import Experiment
 from .flops import step_flops
@@ -36,7 +36,7 @@ class Plan:
     lines: list[str]
 
 
-def plan(e: Experiment, out: str | Path) -> Plan:
+def plan(e: Experiment, out: str | Path, split: Split = UNSPLIT) -> Plan:
     """Counts what a run would train, and times about a second of its dearest part.
 
     Nothing is written. Seconds are those of training, at the FLOP rate of the trial: sampling,
@@ -45,7 +45,7 @@ def plan(e: Experiment, out: str | Path) -> Plan:
     Raises:
         ToysaeError: what a run refuses before training, but for a full disk.
     """
-    path, jobs = Path(out), jobs_of(e)
+    path, jobs = Path(out), jobs_of(e, split)
     asked = {key for job in jobs for key in job.keys.reshape(-1).tolist()}
     places = find(stored_parts(path / "groups"))
     done = {key for key, (part, _) in places.items() if part.has_weights or not e.save_params}

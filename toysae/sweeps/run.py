@@ -17,6 +17,7 @@ from ..errors import ToysaeError
 from ..recovery.probe import recovery_probe
 from ..sae import SAE
 from ..training import Snapshot, train_group
+from ..training.devices import UNSPLIT, Split
 from .checkpoints import Checkpoints, clear_away
 from .experiment import Experiment
 from .lock import locked
@@ -39,6 +40,7 @@ def run(
     fresh: bool = False,
     quiet: bool = False,
     checkpoint_seconds: float = 60.0,
+    split: Split = UNSPLIT,
 ) -> Results:
     """Trains and scores what is not yet in `out`.
 
@@ -49,6 +51,7 @@ def run(
         fresh: discard what is there and begin again.
         quiet: no progress bar, and only lines about what went wrong.
         checkpoint_seconds: how often a part's training is saved while it lasts; 0 for every chunk.
+        split: of each SAE among several devices; changes no result but by the order of sums.
 
     Returns:
         The complete results.
@@ -59,7 +62,7 @@ def run(
         Unfinished: SAEs that did not fit the device even alone; all others are finished.
         Stopped: by Ctrl-C or SIGTERM, at the end of a chunk; the same call goes on.
     """
-    jobs, path = jobs_of(experiment), Path(out)
+    jobs, path = jobs_of(experiment, split), Path(out)
     check_directory(path, fresh)
     with locked(path), stop_requests() as request:
         check_directory(path, fresh)

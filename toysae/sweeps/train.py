@@ -11,6 +11,7 @@ from ..errors import require
 from ..recovery.probe import recovery_probe
 from ..sae import SAE, SAESpec, make_spec
 from ..training import Trained, train_group
+from ..training.devices import UNSPLIT, Split
 from ..worlds import World
 from .members import fallback, make_group
 from .progress import Progress
@@ -57,6 +58,7 @@ def train(
     quiet: bool = False,
     settings: str = "toy",
     arithmetic: str = "float32",
+    split: Split = UNSPLIT,
     **hypers: float | Sequence[float],
 ) -> TrainResult:
     """Trains every combination of the given numbers and seeds in one compiled program.
@@ -78,6 +80,7 @@ def train(
             recipe's source. With a spec: from its parts' own defaults.
         arithmetic: of the large products of a training step: "bfloat16" is up to twice as fast
             where the device has it. Not with a spec, which says it itself.
+        split: of each SAE among several devices: its samples, its latents or both.
         **hypers: what the recipe reads, one number or a list: ``l1_coeff=[0.03, 0.1]``,
             ``lr=1e-3``, ``lr_decay=0.2``, ``k=8``.
 
@@ -100,7 +103,7 @@ def train(
         d_sae = world.n_features if d_sae is None else d_sae
         spec = make_spec(recipe, world.d_in, d_sae, init, arithmetic=arithmetic)
         hypers = {**fallback(recipe, spec, settings), **hypers}
-    group = make_group([world], [data_seed], spec, hypers, sae_seeds, batch_size)
+    group = make_group([world], [data_seed], spec, hypers, sae_seeds, batch_size, split)
     with Progress({world.name: n_steps * group.n_rows}, batch_size, quiet) as progress:
         trained = train_group(
             group,

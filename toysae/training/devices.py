@@ -32,6 +32,14 @@ class Split:
     batch: int = 1
     latent: int = 1
 
+    def __post_init__(self) -> None:
+        for name in ("batch", "latent"):
+            value = getattr(self, name)
+            require(value >= 1, f"split {name} {value} must be at least 1")
+
+
+UNSPLIT = Split()
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -49,6 +57,12 @@ class Layout:
     n_worlds: int
     n_members: int
     mesh: Mesh
+
+    @property
+    def rows_of_busiest(self) -> int:
+        """SAEs on the device that has the most."""
+        worlds, members = self.mesh.shape["world"], self.mesh.shape["member"]
+        return -(-self.n_worlds // worlds) * -(-self.n_members // members)
 
     def spread(self, tree: Any, specs: Any) -> Any:
         """A pytree on the devices, split as the specs of its branches say and filled up."""
@@ -125,7 +139,7 @@ def by_batch(x: Float[Array, "batch d_in"]) -> Float[Array, "batch d_in"]:
 def layout_of(
     n_worlds: int,
     n_members: int,
-    split: "Split" = Split(),
+    split: Split = UNSPLIT,
     devices: Sequence[Any] | None = None,
 ) -> Layout | None:
     """The layout in which the busiest device has the fewest rows; None where one device is all

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from ..sae import Hypers, SAESpec
 from ..worlds import World
-from .devices import ROWS, Layout, Split
+from .devices import ROWS, UNSPLIT, Layout, Split
 from .optimiser import declared
 from .state import TrainState
 
@@ -34,7 +34,7 @@ class Group:
     sae_seeds: Int[Array, " n_members"]
     spec: SAESpec = struct.field(pytree_node=False)
     batch_size: int = struct.field(pytree_node=False, default=256)
-    split: Split = struct.field(pytree_node=False, default=Split())
+    split: Split = struct.field(pytree_node=False, default=UNSPLIT)
 
     @property
     def n_rows(self) -> int:

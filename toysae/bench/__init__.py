@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..disk import write
 from ..errors import require, unknown
-from ..sweeps.results import provenance
+from ..sweeps.provenance import provenance
 from .matmul import matmul_rate
 from .sampling import WORLD_PRESETS, time_world
 from .scoring import SCORING_PRESETS, time_scoring

@@ -20,7 +20,7 @@ CEILINGS = {TRUTH: "truth init (ceiling)", AT_TRUTH: "held at the truth (ceiling
 """The inits of rows that are a ceiling and not an arm, and what they are called."""
 
 ARM = ["recipe", "init"]
-CELL = ["world", *ARM, "ratio", "d_sae", "d_in", "n_steps", "batch_size"]
+CELL = ["world", "setting", *ARM, "ratio", "d_sae", "d_in", "n_steps", "batch_size"]
 NAMES = {"size": "d_sae / n_features", "ratio": "ratio (n_features / d_in)"}
 _CASE = ["ratio", "size", "d_in", "n_steps", "batch_size"]
 
@@ -51,16 +51,20 @@ def members(results: Results) -> tuple[pd.DataFrame, str]:
     table["size"] = (table["d_sae"] / table["n_features"]).round(4)
     table["diverged"] = table["diverged"].astype(bool)
     table["l0_ratio"] = table["l0"] / table["true_l0"]
+    table["setting"] = table.get("setting", "-")
     one_ratio = table["ratio"].nunique() <= 1
     column = "size" if one_ratio and table["size"].nunique() > 1 else "ratio"
     return with_case(table, ["world", column]), column
 
 
 def with_case(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Adds `case`: the world and each setting with several values within one group of `by`."""
-    groups = table.groupby(by)
+    """Adds `case`: the world, what the axes set, and whatever else has several values within one
+    group of `by`."""
+    groups = table.groupby([*by, "setting"])
     varied = [c for c in _CASE if c not in by and (groups[c].nunique() > 1).any()]
     case = table["world"].astype(str)
+    if table["setting"].nunique() > 1:
+        case = case + ", " + table["setting"]
     for c in varied:
         case = case + f", {NAMES.get(c, c).split(' (')[0]} " + table[c].map("{:g}".format)
     return table.assign(case=case)

@@ -1,5 +1,7 @@
 """Grids of worlds and SAEs, compiled group by group, resumable, on disk."""
 
+from . import axes
+from .axes import Points
 from .experiment import Experiment, load_experiment
 from .results import Results
 from .run import Unfinished, run
@@ -9,6 +11,6 @@ from .summary import summarise_minima, summarise_runs
 from .train import TrainResult, train
 
 __all__ = [
-    "Experiment", "Results", "Stopped", "TrainResult", "Unfinished", "load_experiment", "run",
-    "status", "summarise_minima", "summarise_runs", "train",
+    "Experiment", "Points", "Results", "Stopped", "TrainResult", "Unfinished", "axes",
+    "load_experiment", "run", "status", "summarise_minima", "summarise_runs", "train",
 ]  # fmt: skip

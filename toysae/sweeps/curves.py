@@ -6,7 +6,8 @@ import jax
 import pandas as pd
 
 from .ceilings import ceilings
-from .experiment import Experiment, cells, worlds_of
+from .cells import cells, worlds_of
+from .experiment import Experiment
 
 ORACLES = ("truth-fista", "truth-omp", "truth-encoder")
 _SAMPLES = 16_384

@@ -147,7 +147,8 @@ def test_numbers_of_some_recipes_go_to_those_that_read_them():
     [
         (grid(nois=0.1), "unknown axis 'nois': did you mean 'noise'"),
         (grid(rho=0.1), "unknown axis 'rho'"),  # no world here has it
-        (grid(k=2), "unknown axis 'k'"),  # nor does a recipe read it
+        (grid(aux_coeff=2), "unknown axis 'aux_coeff'"),  # nor does a recipe read it
+        (grid(n_features=9), "unknown axis 'n_features'"),  # but ratio
         (grid(l1_coeff=0.1), "write l1"),
         (grid(lr="fast"), "axis lr 'fast': give a number"),
         (grid(recipe=3), "axis recipe 3: give a name"),

@@ -16,6 +16,7 @@ from toysae.plotting.frontier import frontier
 from toysae.plotting.heatmap import l1_by_size
 from toysae.plotting.histograms import mcs_histograms
 from toysae.plotting.init_curves import curves_by_init
+from toysae.plotting.phase_diagram import phase_diagram
 from toysae.plotting.ratio import mmcs_by_ratio
 from toysae.plotting.rows import Results
 from toysae.plotting.steps import steps_to_threshold
@@ -38,6 +39,7 @@ FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
     "recovery_by_l0": recovery_by_l0,
     "frontier": frontier,
     "recovery_surface": recovery_surface,
+    "phase_diagram": phase_diagram,
 }
 
 

@@ -6,7 +6,7 @@ ratio only. The **case** is the world, followed by whatever else varies at one w
 column (steps, true L0, ...), so that a panel never averages over a setting unseen.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -42,7 +42,7 @@ class Results(Protocol):
 class WithCeilings(Results, Protocol):
     """Results that can say what their worlds allow, see :mod:`toysae.sweeps.curves`."""
 
-    def ceilings(self) -> pd.DataFrame: ...
+    def ceilings(self, methods: Sequence[str] = ..., /) -> pd.DataFrame: ...
 
 
 def members(results: Results) -> tuple[pd.DataFrame, str]:

@@ -13,7 +13,7 @@ from toysae.recovery.detections import Detections, add_detections, aurocs, empty
 from toysae.recovery.evaluate import Totals, add_batch, empty_totals, summarise
 from toysae.recovery.floor import cosine_cdf, random_floor
 from toysae.recovery.intervals import Interval, clopper_pearson, over_seeds, student_t
-from toysae.recovery.limits import Limits, limits, sparsity_limit
+from toysae.recovery.limits import Limits, limits, phase_transition, sparsity_limit
 from toysae.recovery.matching import distinct_matches, mcc, partners
 from toysae.recovery.mcs import (
     cosines,
@@ -85,6 +85,7 @@ __all__ = [
     "over_seeds",
     "paired",
     "partners",
+    "phase_transition",
     "polarisation",
     "random_floor",
     "resolvable",

@@ -91,7 +91,7 @@ def cells(e: Experiment, worlds: Worlds | None = None) -> list[Cell]:
     """
     worlds = worlds or worlds_of(e)
     alike: dict[tuple, list[Cell]] = {}
-    read: set[str] = {*PLURAL, *OF_CELLS}
+    read: set[str] = {*PLURAL, *GRIDS, *OF_CELLS}
     for dial in e.dials:
         fields_of = {name for world in e.worlds if world in WORLDS for name in world_fields(world)}
         if dial not in fields_of:
@@ -212,7 +212,7 @@ def _cell(
         slug="-".join([f"{world}-n{n_features}-{recipe}-{init}-s{d_sae}",
                        *(f"{name}_{_short(value)}" for name, value in labels.items())]),
     )  # fmt: skip
-    return cell, {*known, source, *(name for name in reads if name not in KNOBS)}
+    return cell, {*known, *reads} - {"n_features", "l1_coeff"}  # these are ratio and l1
 
 
 def _spec(e: Experiment, recipe: str, init: str, d_in: int, d_sae: int) -> SAESpec:

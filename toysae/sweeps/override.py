@@ -66,5 +66,6 @@ def refuse_what_axes_set(e: Experiment, given: Collection[str]) -> None:
     """
     for axis in e.axes.names:
         name = PLURAL.get(axis, axis)
-        require(name not in given, f"--{name.replace('_', '-')}: the axes of this experiment set {axis}, "
-                "point by point: change them in its file")  # fmt: skip
+        flag = name.replace("_", "-")
+        require(name not in given, f"--{flag}: the axes of this experiment set {axis}, point by "
+                "point: change them in its file")  # fmt: skip

@@ -13,6 +13,7 @@ SAEs that are on disk and that the experiment does not ask for are left alone an
 
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import pandas as pd
 from ..disk import write, write_bytes
 from ..errors import ToysaeError, require, unknown
 from .axes import Points
-from .curves import oracle_curves
+from .curves import ORACLES, oracle_curves
 from .experiment import Experiment
 from .lock import NAME as LOCK
 from .provenance import provenance
@@ -115,7 +116,7 @@ class Results:
         require(have, f"group {group!r} was run without its weights: use --save-params")
         return _stacked([part.weights() for part in parts], rows)
 
-    def ceilings(self) -> pd.DataFrame:
+    def ceilings(self, methods: Sequence[str] = ORACLES) -> pd.DataFrame:
         """The oracle curves of the worlds, see :func:`toysae.sweeps.curves.oracle_curves`: made
         from the settings the first time, then kept.
 
@@ -123,11 +124,15 @@ class Results:
             ToysaeError: there are no results.
         """
         file = self.path / "ceilings.csv"
-        if not file.exists():
+        kept = pd.read_csv(file) if file.exists() else pd.DataFrame({"method": []})
+        missing = [name for name in methods if name not in set(kept["method"])]
+        if missing:
             require(self.config is not None, f"{self.path} holds no results")
-            table = oracle_curves(experiment_of(self.config or {}))
-            write(file, lambda path: table.to_csv(path, index=False))
-        return pd.read_csv(file)
+            made = oracle_curves(experiment_of(self.config or {}), missing)
+            both = pd.concat([kept, made] if len(kept) else [made], ignore_index=True)
+            write(file, lambda path: both.to_csv(path, index=False))
+            kept = pd.read_csv(file)
+        return kept[kept["method"].isin(methods)].reset_index(drop=True)
 
     def save_table(self) -> None:
         """Writes the whole table beside the groups; none if nothing is finished."""

@@ -22,7 +22,9 @@ from toysae.plotting.rows import Results
 from toysae.plotting.steps import steps_to_threshold
 from toysae.plotting.style import save
 from toysae.plotting.surface import recovery_surface
+from toysae.plotting.survival import survival_by_size
 from toysae.plotting.training import mcs_over_training
+from toysae.plotting.undertraining import undertraining
 from toysae.plotting.zoo import mcs_by_recipe, recovery_by_l0, scores_by_recipe
 
 FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
@@ -40,6 +42,8 @@ FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
     "frontier": frontier,
     "recovery_surface": recovery_surface,
     "phase_diagram": phase_diagram,
+    "undertraining": undertraining,
+    "survival_by_size": survival_by_size,
 }
 
 

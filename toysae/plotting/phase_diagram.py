@@ -33,10 +33,13 @@ from toysae.recovery.limits import phase_transition
 SCORE = "mcs_above_0.9"
 LEAST_F1 = 0.9
 """Of an oracle: below it, it does not find the support."""
-ORACLES = {"truth-fista": "truth with FISTA codes: F1 = .9", "truth-omp": "truth with OMP codes"}
+ORACLES = {
+    "truth-fista": "truth with FISTA codes: F1 = .9",
+    "truth-omp": "truth with OMP codes: F1 = .9",
+}
 LIMIT = "compressed-sensing"
 _LINES: dict[str, dict[str, Any]] = {
-    LIMIT: {"linestyle": "-", "label": "compressed sensing, known dictionary, d to infinity"},
+    LIMIT: {"linestyle": "-", "label": "compressed sensing with the truth, d to infinity"},
     "truth-fista": {"linestyle": (0, (4, 1.5)), "marker": "o", "label": ORACLES["truth-fista"]},
     "truth-omp": {"linestyle": (0, (1, 1)), "marker": "s", "label": ORACLES["truth-omp"]},
 }
@@ -50,7 +53,8 @@ def phase_diagram(results: Results) -> tuple[Figure, pd.DataFrame]:
     Over it, as true L0 above which codes are lost even with the dictionary known: the phase
     transition of non-negative L1 minimisation (:func:`toysae.recovery.phase_transition`), and, if
     the results can give them, where the best F1 of an oracle's supports falls through .9 (over its
-    grid, on the first world seed; log-linear between the L0s that were run).
+    grid, on the first world seed; log-linear between the L0s that were run, and at the lowest of
+    them where F1 is below .9 from the start).
 
     Returns:
         The figure, and a frame with one row per case, arm, ratio and L0: the share with its
@@ -126,7 +130,7 @@ def _limits(table: pd.DataFrame, oracles: pd.DataFrame) -> pd.DataFrame:
         d_in = int(part["d_in"].iloc[0])
         low, high = part["ratio"].min(), part["ratio"].max()
         for ratio in np.unique([*np.geomspace(low, high, 40), *part["ratio"]]):
-            l0 = phase_transition(round(ratio * d_in), d_in)
+            l0 = phase_transition(ratio * d_in, d_in)
             rows.append((case, LIMIT, "limit", ratio, l0))
     for (case, name, ratio), part in oracles.groupby(["case", "recipe", "ratio"]):
         part = part.sort_values("l0")

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
-from toysae.recovery.intervals import over_seeds
+from toysae.recovery.intervals import over_seeds, student_t
 from toysae.recovery.minima import AT_TRUTH, TRUTH
 from toysae.recovery.selection import best_coefficient
 
@@ -116,6 +116,13 @@ def interval_frame(table: pd.DataFrame, by: list[str], values: Iterable[str]) ->
         part = over_seeds(alive, by, value)[[*by, *names]].rename(columns=names)
         frame = frame.merge(part, on=by, how="left")
     return frame
+
+
+def over_worlds(curves: np.ndarray) -> dict[str, np.ndarray]:
+    """Of one curve a world, `[n_worlds, T]`: the mean `share`, its `half_width` and `n`, by point."""
+    intervals = [student_t(column) for column in curves.T]
+    columns = {"share": "mean", "half_width": "half_width", "n": "n"}
+    return {new: np.array([getattr(i, old) for i in intervals]) for new, old in columns.items()}
 
 
 def interval_remark(table: pd.DataFrame) -> str:

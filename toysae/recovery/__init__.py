@@ -41,6 +41,7 @@ from toysae.recovery.records import (
 from toysae.recovery.saelens_scores import NormRatio, add_ratio, empty_ratio, saelens_scores
 from toysae.recovery.selection import best_coefficient
 from toysae.recovery.steps import steps_to
+from toysae.recovery.survival import steps_by_feature, survival
 
 __all__ = [
     "THRESHOLDS",
@@ -92,8 +93,10 @@ __all__ = [
     "saelens_scores",
     "seed_spread",
     "sparsity_limit",
+    "steps_by_feature",
     "steps_to",
     "student_t",
     "summarise",
+    "survival",
     "verdicts",
 ]

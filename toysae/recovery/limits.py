@@ -54,7 +54,7 @@ def sparsity_limit(n_features: int, d_in: int) -> float:
     return min(float(d_in), SPARSITY_CONSTANT * d_in / log(n_features / d_in))
 
 
-def phase_transition(n_features: int, d_in: int) -> float:
+def phase_transition(n_features: float, d_in: int) -> float:
     """Active features up to which non-negative L1 minimisation finds the codes in a known random
     dictionary without noise: k = rho d with (Donoho, Maleki and Montanari 2009, Message-passing
     algorithms for compressed sensing, PNAS 106(45), eq. 4, for non-negative codes)

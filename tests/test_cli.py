@@ -48,6 +48,9 @@ RECOVERY = str(ROOT / "experiments" / "recovery.py")
         (["run", RECOVERY, "--ratios", "-1"], ["ratios -1"]),
         (["run", RECOVERY, "--sizes", "10000000"], ["GiB", "d_sae"]),
         (["run", RECOVERY, "--l1-convention", "sharky"], ["'sharky'", "known"]),
+        (["run", RECOVERY, "--smoke", "--full"], ["--smoke and --full"]),
+        (["run", str(ROOT / "experiments" / "sae_zoo.py"), "--full"], ["no full size"]),
+        (["run", str(ROOT / "experiments" / "failure_modes.py"), "--full"], ["no full size"]),
         (["bench", "--preset", "smal"], ["'smal'", "'small'"]),
         (["bench", "--preset", "topk@smal"], ["'topk@smal'", "'topk@small'"]),
         (["list", "gao-topk-2042"], ["'gao-topk-2042'", "'gao-topk-2024'"]),
@@ -268,7 +271,7 @@ def test_every_experiment_plans_its_cells(path):
     from toysae.plotting import FIGURES
     from toysae.study import Study
     from toysae.sweeps import load_experiment
-    from toysae.sweeps.experiment import cells
+    from toysae.sweeps.cells import cells
 
     experiment = load_experiment(path)
     assert experiment.question and experiment.expected and experiment.run_time
@@ -278,3 +281,31 @@ def test_every_experiment_plans_its_cells(path):
     assert set(experiment.figures) <= set(FIGURES)
     plan, smoke = cells(experiment), cells(experiment.smoked())
     assert sum(c.n_steps for c in smoke) < 0.05 * sum(c.n_steps for c in plan)
+    if experiment.full:
+        assert sum(c.n_steps for c in cells(experiment.at_full_size())) > sum(
+            c.n_steps for c in plan
+        )
+
+
+AXES = """
+from toysae import Experiment, axes
+experiment = Experiment("Q?", d_in=8, ratios=(1,), recipes=("tied",), l1=(0.1,), ceiling=False,
+                        world_seeds=1, n_steps=3, n_eval=256, curve_points=2, figures=(),
+                        axes=axes.zipped(l0=(1, 2), k=(1, 2)), full={"world_seeds": 2})
+"""
+
+
+def test_an_experiment_has_a_full_size_and_axes_of_its_own(tmp_path, capsys):
+    (tmp_path / "asks.py").write_text(AXES)
+    out = tmp_path / "out"
+    main(["run", str(tmp_path / "asks.py"), "--full", "--out", str(out), "--quiet", "--lr", "0.01"])
+    table = pd.read_csv(out / "table.csv")
+    assert table["l0_asked"].tolist() == [1, 1, 2, 2] and set(table["world_seed"]) == {0, 1}
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["run", str(tmp_path / "asks.py"), "--l0", "3", "--out", str(out)])
+    assert "--l0: the axes of this experiment set l0" in capsys.readouterr().err
+    (tmp_path / "asks.py").write_text(AXES.replace("k=", "kk="))
+    with pytest.raises(SystemExit):
+        main(["run", str(tmp_path / "asks.py"), "--out", str(out)])
+    assert "unknown axis 'kk'" in capsys.readouterr().err

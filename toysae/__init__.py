@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .sae import make_spec as make_spec
     from .sweeps import Experiment as Experiment
     from .sweeps import Results as Results
+    from .sweeps import axes as axes
     from .sweeps import run as run
     from .sweeps import train as train
     from .worlds import World as World
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
 
 _HOME = {
     "SAE": "sae", "SAESpec": "sae", "make_spec": "sae",
-    "Experiment": "sweeps", "Results": "sweeps", "run": "sweeps", "train": "sweeps",
+    "Experiment": "sweeps", "Results": "sweeps", "axes": "sweeps", "run": "sweeps",
+    "train": "sweeps",
     "World": "worlds", "make_world": "worlds", "use_all_cores": "devices",
 }  # fmt: skip
 
 __version__ = "0.1.0"
 __all__ = [
-    "SAE", "Experiment", "Results", "SAESpec", "ToysaeError", "World", "make_spec", "make_world",
-    "run", "train", "use_all_cores",
+    "SAE", "Experiment", "Results", "SAESpec", "ToysaeError", "World", "axes", "make_spec",
+    "make_world", "run", "train", "use_all_cores",
 ]  # fmt: skip
 
 

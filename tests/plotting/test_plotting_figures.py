@@ -222,7 +222,7 @@ def test_frontier_points_are_means_over_seeds_beside_the_oracles():
     res = fake(ratios=(1, 2), seeds=3)
     table = pd.DataFrame(
         {
-            "world": "spikes", "n_features": [D_IN, D_IN, 5 * D_IN], "d_in": D_IN,
+            "world": "spikes", "setting": "-", "n_features": [D_IN, D_IN, 5 * D_IN], "d_in": D_IN,
             "method": "truth-fista", "value": [0.1, 0.2, 0.1], "l0": [4.0, 2.0, 1.0],
             "ev": [0.9, 0.8, 0.1], "mmcs": 1.0, "mcs_above_0.9": 1.0,
         }

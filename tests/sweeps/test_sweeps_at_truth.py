@@ -11,7 +11,7 @@ from toysae.sae import RECIPES, make_spec
 from toysae.sae.decoders import Orthonormal, TightFrame
 from toysae.sae.frozen import Frozen
 from toysae.sweeps import run, summarise_minima, summarise_runs
-from toysae.sweeps.experiment import cells
+from toysae.sweeps.cells import cells
 
 E = Experiment(
     question="Who is to blame?", worlds=("absorption",), recipes=("tied", "untied"),

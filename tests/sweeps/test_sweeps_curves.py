@@ -27,6 +27,8 @@ def test_they_are_of_the_worlds_that_were_run_and_kept(tmp_path, monkeypatch):
         np.testing.assert_allclose(found[column], expected[column], err_msg=column)
     monkeypatch.setattr(module, "oracle_curves", None)  # kept: not made again
     pd.testing.assert_frame_equal(results.ceilings(), table)
+    some = results.ceilings(ORACLES[:1])
+    assert len(some) == (table["method"] == ORACLES[0]).sum() > 0
 
 
 def test_a_directory_without_results_has_none(tmp_path):

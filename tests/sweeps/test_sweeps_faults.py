@@ -4,6 +4,7 @@ import errno
 import importlib
 import os
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import jax
@@ -176,7 +177,8 @@ def test_one_sae_that_does_not_fit_is_left_out_and_named(
 def test_the_command_shows_the_others_and_exits_with_2(tiny, tmp_path, room_for, capsys):
     room_for(0, only=lambda group: group.spec.d_sae == 16)
     file, out = tmp_path / "asks.py", tmp_path / "out"
-    file.write_text(f"from toysae import Experiment\nexperiment = {tiny!r}\n")
+    given = {f.name: getattr(tiny, f.name) for f in fields(tiny) if f.name != "axes"}
+    file.write_text(f"from toysae import Experiment\nexperiment = Experiment(**{given!r})\n")
     with pytest.raises(SystemExit) as stop:
         main(["run", str(file), "--out", str(out), "--quiet"])
     said = capsys.readouterr()

@@ -30,7 +30,7 @@ def test_with_nothing_done_a_cell_is_one_part(jobs):
     parts = parts_of(jobs, set())
     assert [part.job for part in parts] == jobs
     for part, job in zip(parts, jobs, strict=True):
-        assert part.group() is job.group and part.cost == 3 * 6 * 40
+        assert part.group() is job.group and part.cost == 3 * 6 * 40 * 32
         assert part.name.startswith(f"{job.cell.slug}-")
     assert parts_of(jobs, set(all_keys(parts))) == []
 

@@ -15,7 +15,7 @@ from toysae.keys import named_key, seed_key
 from toysae.recovery.mcs import EDGES
 from toysae.sae import RECIPES
 from toysae.sweeps import Results, load_experiment, memory, run, summarise_runs
-from toysae.sweeps.experiment import cells
+from toysae.sweeps.cells import cells
 from toysae.worlds import make_world, sample
 
 TINY = Experiment(
@@ -284,7 +284,7 @@ def test_each_world_is_made_once(tmp_path, monkeypatch):
     def no_training(*args, **kwargs):
         raise InterruptedError
 
-    monkeypatch.setattr("toysae.sweeps.experiment.make_world", counted)
+    monkeypatch.setattr("toysae.sweeps.cells.make_world", counted)
     monkeypatch.setattr(run_module(), "train_group", no_training)
     e = replace(TINY, worlds=("sphere", "hedging"), recipes=("tied", "untied", "topk"),
                 sizes=(0.5, 1.0), inits=("recipe", "svd"), k=(1.0,))  # fmt: skip
@@ -298,7 +298,8 @@ def test_each_world_is_made_once(tmp_path, monkeypatch):
 def test_papers_coefficients_are_translated():
     e = replace(TINY, l1_convention="interim-report", sizes=(2.0,), ratios=(2,))
     (cell,) = cells(e)
-    np.testing.assert_allclose(dict(cell.grid)["l1_coeff"], np.array([0.05, 0.2]) * 8 / 32)
+    coefficients = [member["l1_coeff"] for member in cell.members]
+    np.testing.assert_allclose(coefficients, np.array([0.05, 0.2]) * 8 / 32)
     assert cell.asked == (0.05, 0.2)
 
 
@@ -383,10 +384,14 @@ def test_match_l0_drives_every_recipe_that_can_be_driven():
     assert knobs == {"untied": "l0_target", "gated": "l0_target", "topk": "k",
                      "jumprelu": "l0_target", "fista": "l1_coeff"}  # fmt: skip
     for recipe, cell in plan.items():
-        grid = dict(cell.grid)
-        assert grid[cell.knob] == ((0.1,) if recipe == "fista" else (2.0, 3.0))
-    assert dict(plan["jumprelu"].grid)["l0_coeff"] == (RECIPES["jumprelu"].toy["l0_coeff"],)
-    assert dict(plan["jumprelu"].grid)["bandwidth"] == (RECIPES["jumprelu"].toy["bandwidth"],)
-    assert dict(plan["gated"].grid)["l1_coeff"] == (RECIPES["gated"].toy["l1_coeff"],)
+        values = [member[cell.knob] for member in cell.members]
+        assert values == ([0.1] if recipe == "fista" else [2.0, 3.0])
+    for recipe, name in (
+        ("jumprelu", "l0_coeff"),
+        ("jumprelu", "bandwidth"),
+        ("gated", "l1_coeff"),
+    ):
+        held = {member[name] for member in plan[recipe].members}
+        assert held == {RECIPES[recipe].toy[name]}
     plain = {cell.recipe: cell.knob for cell in cells(replace(e, match_l0=False))}
     assert plain["untied"] == "l1_coeff" and plain["jumprelu"] == "l0_coeff"

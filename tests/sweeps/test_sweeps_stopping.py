@@ -71,6 +71,9 @@ def test_a_stopped_run_in_python_goes_on(tiny, tmp_path, reference, assert_same,
             run(tiny, out, quiet=True)
     assert stop.value.status == 130 and isinstance(stop.value, KeyboardInterrupt)
     (part,) = (out / "checkpoints").iterdir()
-    assert {file.name for file in part.glob("*.json")} == {"part.json", f"{steps[2] // 4}.json"}
+    assert {file.name for file in part.glob("*.json")} == {
+        "part.json",
+        f"{steps[2] // (4 * tiny.batch_size)}.json",
+    }
     run(tiny, out, quiet=True)
     assert_same(out, reference)

@@ -12,14 +12,14 @@ from rich.table import Table
 
 from ..devices import use_all_cores
 from ..disk import cache_dir
-from ..errors import ToysaeError, unknown
-from .options import check_flags, positional, world_options
+from ..errors import ToysaeError, require, unknown
+from .options import check_flags, flags, positional, world_options
 from .scores import ceilings, score
 from .show import OUT, print_frame
 
 USAGE = """usage: toysae COMMAND
 
-  run FILE [--smoke] [--out DIR] [--FIELD VALUE ...]   run an experiment, draw its figures
+  run FILE [--smoke | --full] [--out DIR] [--FIELD VALUE ...]   run it, draw its figures
   status DIR                                           what of a run is finished
   list [DIR | RECIPE]                                  experiments, worlds, recipes, inits
   world NAME [NAME ...] [--FIELD VALUE ...]            what worlds' generators realise
@@ -38,6 +38,7 @@ class RunOptions:
         out: results directory; results/NAME if not given.
         figures_dir: where figures go; OUT/figures if not given.
         smoke: the experiment's own seconds-long version.
+        full: its own large version, for a GPU.
         fresh: discard what is in OUT and begin again. Without it, of the SAEs in OUT those that
             are asked for are used, whatever the settings of the run that made them.
         checkpoint_seconds: how often what is in training is saved; 0 for every chunk. Ctrl-C saves
@@ -51,6 +52,7 @@ class RunOptions:
     out: Path | None = None
     figures_dir: Path | None = None
     smoke: bool = False
+    full: bool = False
     fresh: bool = False
     checkpoint_seconds: float = 60.0
     split_batch: int = 1
@@ -93,16 +95,16 @@ def _use_compilation_cache() -> None:
 
 def _run(args: list[str]) -> None:
     from ..sweeps import Experiment, load_experiment
+    from ..sweeps.override import refuse_what_axes_set
 
     path, rest = positional(args, "an experiment file, e.g. experiments/recovery.py")
     found = load_experiment(path)
     settable = found if isinstance(found, Experiment) else found.options
     names = [f.name for f in fields(RunOptions)] + [
-        f.name for f in fields(settable) if f.name != "smoke"
+        f.name for f in fields(settable) if f.name not in ("smoke", "full", "axes")
     ]
     check_flags(rest, "field", names)
-    # Smoke's overrides are defaults too, so that fields given beside --smoke win over them.
-    start = found.smoked() if "--smoke" in rest else settable
+    start = _sized(found, "--smoke" in rest, "--full" in rest)
     both = make_dataclass(
         "Run",
         [
@@ -116,16 +118,31 @@ def _run(args: list[str]) -> None:
     )
     given: Any = tyro.cli(both, args=rest, prog=f"toysae run {path}")
     options: RunOptions = given.options
-    name = Path(path).stem + ("-smoke" if options.smoke else "")
+    name = Path(path).stem + "-smoke" * options.smoke + "-full" * options.full
     out = options.out or Path("results") / name
     figures_dir = options.figures_dir or out / "figures"
     OUT.print(f"[bold]{found.question}[/bold]", highlight=False)
     if isinstance(found, Experiment):
+        refuse_what_axes_set(start, flags(rest))
         _run_experiment(given.asked, name, out, figures_dir, options)
     else:
         out.mkdir(parents=True, exist_ok=True)
         figures_dir.mkdir(parents=True, exist_ok=True)
         found.run(given.asked, out, figures_dir)
+
+
+def _sized(found, smoke: bool, full: bool):
+    """What runs before its fields are overridden: the overrides of a size are defaults too, so
+    that fields given beside --smoke or --full win over them."""
+    from ..sweeps import Experiment
+
+    require(not (smoke and full), "--smoke and --full: give one of them")
+    if smoke:
+        return found.smoked()
+    if isinstance(found, Experiment):
+        return found.at_full_size() if full else found
+    require(not full, "this study has no full size: leave --full out, --help lists its options")
+    return found.options
 
 
 def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:

@@ -41,11 +41,13 @@ def world_options(
 
 def check_flags(args: list[str], kind: str, known: list[str]) -> None:
     """tyro knows unknown options too, but answers with a page; this is one line."""
-    for arg in args:
-        if not arg.startswith("--"):
-            continue
-        name = arg[2:].split("=")[0].replace("-", "_")
+    for name, arg in flags(args).items():
         if name != "help" and name not in known and name.removeprefix("no_") not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean --{near[0].replace('_', '-')}? " if near else ""
             raise ToysaeError(f"unknown {kind} {arg!r}: {hint}--help lists them")
+
+
+def flags(args: list[str]) -> dict[str, str]:
+    """The fields that arguments name, each with the argument itself."""
+    return {arg[2:].split("=")[0].replace("-", "_"): arg for arg in args if arg.startswith("--")}

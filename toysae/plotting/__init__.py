@@ -16,12 +16,15 @@ from toysae.plotting.frontier import frontier
 from toysae.plotting.heatmap import l1_by_size
 from toysae.plotting.histograms import mcs_histograms
 from toysae.plotting.init_curves import curves_by_init
+from toysae.plotting.phase_diagram import phase_diagram
 from toysae.plotting.ratio import mmcs_by_ratio
 from toysae.plotting.rows import Results
 from toysae.plotting.steps import steps_to_threshold
 from toysae.plotting.style import save
 from toysae.plotting.surface import recovery_surface
+from toysae.plotting.survival import survival_by_size
 from toysae.plotting.training import mcs_over_training
+from toysae.plotting.undertraining import undertraining
 from toysae.plotting.zoo import mcs_by_recipe, recovery_by_l0, scores_by_recipe
 
 FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
@@ -38,6 +41,9 @@ FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
     "recovery_by_l0": recovery_by_l0,
     "frontier": frontier,
     "recovery_surface": recovery_surface,
+    "phase_diagram": phase_diagram,
+    "undertraining": undertraining,
+    "survival_by_size": survival_by_size,
 }
 
 

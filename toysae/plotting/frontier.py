@@ -103,6 +103,8 @@ def _case(table: pd.DataFrame) -> pd.Series:
     case = table["world"].astype(str) + ", ratio " + table["ratio"].map("{:g}".format)
     if table["size"].nunique() > 1:
         case = case + ", size " + table["size"].map("{:g}".format)
+    if table["setting"].nunique() > 1:
+        case = case + ", " + table["setting"]
     return case
 
 
@@ -112,8 +114,9 @@ def _oracles(results: Results, table: pd.DataFrame, scores: list[str]) -> pd.Dat
     if not isinstance(results, WithCeilings):
         return pd.DataFrame(columns=columns)
     curves = results.ceilings().rename(columns={"method": "recipe", "value": "l1"})
-    cases = table[["world", "n_features", "d_in", "case"]].drop_duplicates()
-    return curves.assign(init="oracle").merge(cases, on=["world", "n_features", "d_in"])[columns]
+    same = ["world", "setting", "n_features", "d_in"]
+    cases = table[[*same, "case"]].drop_duplicates()
+    return curves.assign(init="oracle").merge(cases, on=same)[columns]
 
 
 def _beside(ax: Axes, score: str, rows: pd.DataFrame, oracles: pd.DataFrame) -> None:

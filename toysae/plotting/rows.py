@@ -6,13 +6,13 @@ ratio only. The **case** is the world, followed by whatever else varies at one w
 column (steps, true L0, ...), so that a panel never averages over a setting unseen.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
-from toysae.recovery.intervals import over_seeds
+from toysae.recovery.intervals import over_seeds, student_t
 from toysae.recovery.minima import AT_TRUTH, TRUTH
 from toysae.recovery.selection import best_coefficient
 
@@ -20,7 +20,7 @@ CEILINGS = {TRUTH: "truth init (ceiling)", AT_TRUTH: "held at the truth (ceiling
 """The inits of rows that are a ceiling and not an arm, and what they are called."""
 
 ARM = ["recipe", "init"]
-CELL = ["world", *ARM, "ratio", "d_sae", "d_in", "n_steps", "batch_size"]
+CELL = ["world", "setting", *ARM, "ratio", "d_sae", "d_in", "n_steps", "batch_size"]
 NAMES = {"size": "d_sae / n_features", "ratio": "ratio (n_features / d_in)"}
 _CASE = ["ratio", "size", "d_in", "n_steps", "batch_size"]
 
@@ -42,7 +42,7 @@ class Results(Protocol):
 class WithCeilings(Results, Protocol):
     """Results that can say what their worlds allow, see :mod:`toysae.sweeps.curves`."""
 
-    def ceilings(self) -> pd.DataFrame: ...
+    def ceilings(self, methods: Sequence[str] = ..., /) -> pd.DataFrame: ...
 
 
 def members(results: Results) -> tuple[pd.DataFrame, str]:
@@ -51,16 +51,20 @@ def members(results: Results) -> tuple[pd.DataFrame, str]:
     table["size"] = (table["d_sae"] / table["n_features"]).round(4)
     table["diverged"] = table["diverged"].astype(bool)
     table["l0_ratio"] = table["l0"] / table["true_l0"]
+    table["setting"] = table.get("setting", "-")
     one_ratio = table["ratio"].nunique() <= 1
     column = "size" if one_ratio and table["size"].nunique() > 1 else "ratio"
     return with_case(table, ["world", column]), column
 
 
 def with_case(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Adds `case`: the world and each setting with several values within one group of `by`."""
-    groups = table.groupby(by)
+    """Adds `case`: the world, what the axes set, and whatever else has several values within one
+    group of `by`."""
+    groups = table.groupby([*by, "setting"])
     varied = [c for c in _CASE if c not in by and (groups[c].nunique() > 1).any()]
     case = table["world"].astype(str)
+    if table["setting"].nunique() > 1:
+        case = case + ", " + table["setting"]
     for c in varied:
         case = case + f", {NAMES.get(c, c).split(' (')[0]} " + table[c].map("{:g}".format)
     return table.assign(case=case)
@@ -112,6 +116,13 @@ def interval_frame(table: pd.DataFrame, by: list[str], values: Iterable[str]) ->
         part = over_seeds(alive, by, value)[[*by, *names]].rename(columns=names)
         frame = frame.merge(part, on=by, how="left")
     return frame
+
+
+def over_worlds(curves: np.ndarray) -> dict[str, np.ndarray]:
+    """Of one curve a world, `[n_worlds, T]`: at each point the mean `share`, `half_width`, `n`."""
+    intervals = [student_t(column) for column in curves.T]
+    columns = {"share": "mean", "half_width": "half_width", "n": "n"}
+    return {new: np.array([getattr(i, old) for i in intervals]) for new, old in columns.items()}
 
 
 def interval_remark(table: pd.DataFrame) -> str:

@@ -13,7 +13,7 @@ from toysae.recovery.detections import Detections, add_detections, aurocs, empty
 from toysae.recovery.evaluate import Totals, add_batch, empty_totals, summarise
 from toysae.recovery.floor import cosine_cdf, random_floor
 from toysae.recovery.intervals import Interval, clopper_pearson, over_seeds, student_t
-from toysae.recovery.limits import Limits, limits, sparsity_limit
+from toysae.recovery.limits import Limits, limits, phase_transition, sparsity_limit
 from toysae.recovery.matching import distinct_matches, mcc, partners
 from toysae.recovery.mcs import (
     cosines,
@@ -41,6 +41,7 @@ from toysae.recovery.records import (
 from toysae.recovery.saelens_scores import NormRatio, add_ratio, empty_ratio, saelens_scores
 from toysae.recovery.selection import best_coefficient
 from toysae.recovery.steps import steps_to
+from toysae.recovery.survival import steps_by_feature, survival
 
 __all__ = [
     "THRESHOLDS",
@@ -85,14 +86,17 @@ __all__ = [
     "over_seeds",
     "paired",
     "partners",
+    "phase_transition",
     "polarisation",
     "random_floor",
     "resolvable",
     "saelens_scores",
     "seed_spread",
     "sparsity_limit",
+    "steps_by_feature",
     "steps_to",
     "student_t",
     "summarise",
+    "survival",
     "verdicts",
 ]

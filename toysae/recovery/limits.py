@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from math import log, nan
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.stats import norm
 
 from ..errors import require
 from ..keys import named_key, seed_key
@@ -50,6 +52,32 @@ def sparsity_limit(n_features: int, d_in: int) -> float:
     if n_features <= d_in:
         return nan
     return min(float(d_in), SPARSITY_CONSTANT * d_in / log(n_features / d_in))
+
+
+def phase_transition(n_features: float, d_in: int) -> float:
+    """Active features up to which non-negative L1 minimisation finds the codes in a known random
+    dictionary without noise: k = rho d with (Donoho, Maleki and Montanari 2009, Message-passing
+    algorithms for compressed sensing, PNAS 106(45), eq. 4, for non-negative codes)
+
+        rho(delta) = max over z >= 0 of (1 - g / delta) / (1 + z^2 - g),
+        g = (1 + z^2) Phi(-z) - z phi(z),  delta = d / N.
+
+    Of most supports, for d to infinity at fixed N / d; at d of tens the step is blurred over a
+    fifth of k. :func:`sparsity_limit` is its limit for large N / d.
+
+    Returns:
+        k, in features a sample; `d_in` where N <= d.
+    """
+    if n_features <= d_in:
+        return float(d_in)
+    delta = d_in / n_features
+
+    def rho(z: float) -> float:
+        g = (1 + z**2) * norm.cdf(-z) - z * norm.pdf(z)
+        return float((1 - g / delta) / (1 + z**2 - g))
+
+    best = minimize_scalar(lambda z: -rho(z), bounds=(0, 10), method="bounded")
+    return d_in * rho(best.x)
 
 
 def limits(world: World, n_samples: int = 16_384, seed: int = 0) -> Limits:

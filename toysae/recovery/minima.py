@@ -19,6 +19,7 @@ from toysae.recovery.intervals import clopper_pearson, diverged, grouped, requir
 TRUTH, AT_TRUTH = "truth", "at-truth"
 RECOVERED, OPTIMISER, OBJECTIVE = VERDICTS = "recovered", "optimiser", "objective"
 _CELL = ["world", "d_in", "n_features", "ratio", "d_sae", "recipe", "world_seed"]
+_SETTING = "setting"  # of a cell too, in tables of sweeps over more than that
 
 
 def verdicts(
@@ -52,7 +53,7 @@ def verdicts(
     Raises:
         ToysaeError: a column is missing, there is no truth arm at all, or `margin` is negative.
     """
-    cell = [*_CELL, coefficient]
+    cell = [*_CELL, *([_SETTING] if _SETTING in table else []), coefficient]
     require_columns(table, [*cell, "init", "eval_loss", score])
     require(margin >= 0, f"margin = {margin!r}: write 0 or more, e.g. 0.01")
     is_truth = table["init"].isin([TRUTH, AT_TRUTH])

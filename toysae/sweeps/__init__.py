@@ -1,5 +1,7 @@
 """Grids of worlds and SAEs, compiled group by group, resumable, on disk."""
 
+from . import axes
+from .axes import Points
 from .experiment import Experiment, load_experiment
 from .plan import Plan, plan
 from .results import Results
@@ -10,6 +12,6 @@ from .summary import summarise_minima, summarise_runs
 from .train import TrainResult, train
 
 __all__ = [
-    "Experiment", "Plan", "Results", "Stopped", "TrainResult", "Unfinished", "load_experiment",
-    "plan", "run", "status", "summarise_minima", "summarise_runs", "train",
+    "Experiment", "Plan", "Points", "Results", "Stopped", "TrainResult", "Unfinished", "axes",
+    "load_experiment", "plan", "run", "status", "summarise_minima", "summarise_runs", "train",
 ]  # fmt: skip

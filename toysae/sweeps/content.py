@@ -13,7 +13,8 @@ import numpy as np
 from ..sae.files import encode
 from ..training import Group
 from ..worlds import world_fields
-from .experiment import Cell, Experiment
+from .cells import Cell
+from .experiment import Experiment
 
 FORMAT = 1
 """Counted up by hand when the same settings come to give other numbers, or other columns."""
@@ -33,7 +34,7 @@ def sae_keys(cell: Cell, group: Group, e: Experiment) -> np.ndarray:
         "world_fields": world_fields(cell.world) | dict(cell.world_fields),
         "spec": encode(cell.spec, "spec"),
         "n_steps": cell.n_steps,
-        "batch_size": e.batch_size,
+        "batch_size": cell.batch_size,
         "n_eval": e.n_eval,
         "curve_points": e.curve_points,
     }

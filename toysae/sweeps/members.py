@@ -1,6 +1,5 @@
 """From what a user asks for to the members of a compiled group."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
@@ -12,19 +11,20 @@ from ..training import Group
 from ..training.devices import UNSPLIT, Split, layout_of
 from ..training.optimiser import declared
 from ..worlds import World, stack
+from .axes import Points, grid
 from .memory import check_memory
 
 Grid = Mapping[str, float | Sequence[float]]
 
 
 def member_grid(
-    spec: SAESpec, given: Grid, sae_seeds: Sequence[int]
+    spec: SAESpec, given: Grid | Points, sae_seeds: Sequence[int]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The product of all given numbers and seeds, seeds varying fastest.
+    """All given points with all seeds, seeds varying fastest.
 
     Args:
         spec: says which numbers are read, besides the optimiser's.
-        given: a number, or several to try, by name.
+        given: points; or a number, or several to try, by name, for every combination.
         sae_seeds: one member for each seed and point of the grid.
 
     Returns:
@@ -33,21 +33,15 @@ def member_grid(
     Raises:
         ToysaeError: an empty list, or a number that is unknown, missing or out of bounds.
     """
-    axes = {
-        name: list(np.atleast_1d(value))  # type: ignore[arg-type]
-        for name, value in given.items()
-    }
-    for name, values in axes.items():
-        require(len(values) > 0, f"{name} is an empty grid: give at least one value")
+    points = given if isinstance(given, Points) else grid(**given)
     require(len(sae_seeds) > 0, "no SAE seeds: give at least one")
-    read = declared(spec, given)
+    read = declared(spec, points.names)
     rows = []
-    for point in itertools.product(*axes.values()):
+    for point in points:
         try:
-            values = {name: float(v) for name, v in zip(axes, point, strict=True)}
-        except (TypeError, ValueError) as error:
-            raise ToysaeError(f"hyperparameters {dict(zip(axes, point, strict=True))} "
-                              "must be numbers") from error  # fmt: skip
+            values = {name: float(v) for name, v in point.items()}
+        except ValueError as error:
+            raise ToysaeError(f"hyperparameters {point} must be numbers") from error
         row = resolve_hypers(read, values)
         spec.check_hypers(row)
         rows.extend(row for _ in sae_seeds)
@@ -70,7 +64,7 @@ def make_group(
     worlds: World | Sequence[World],
     world_seeds: Sequence[int],
     spec: SAESpec,
-    given: Grid,
+    given: Grid | Points,
     sae_seeds: Sequence[int],
     batch_size: int,
     split: Split = UNSPLIT,
@@ -99,7 +93,7 @@ def group_of(
     worlds: World | Sequence[World],
     world_seeds: Sequence[int],
     spec: SAESpec,
-    given: Grid,
+    given: Grid | Points,
     sae_seeds: Sequence[int],
     batch_size: int,
     split: Split = UNSPLIT,

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..training import Group
 from ..training.devices import UNSPLIT, Split
+from .cells import Cell, cells, worlds_of
 from .content import digest, sae_keys
-from .experiment import Cell, Experiment, cells, worlds_of
+from .experiment import Experiment
 from .members import group_of
 from .memory import check_memory, fits
 
@@ -36,7 +37,10 @@ class Job:
         c = self.cell
         names = {"group": c.slug, "world": c.world, "recipe": c.recipe, "init": c.init}
         asked = np.tile(self.asked, len(self.keys)).tolist()
-        return {**names, "knob": c.knob, "l1": asked, "keys": self.keys.reshape(-1).tolist()}
+        own = self.keys.size // (len(self.keys) * len(c.settings))  # seeds, which vary fastest
+        settings = np.tile(np.repeat(c.settings, own), len(self.keys)).tolist()
+        return {**names, "knob": c.knob, "l1": asked, "settings": settings,
+                "labels": dict(c.labels), "keys": self.keys.reshape(-1).tolist()}  # fmt: skip
 
 
 def jobs_of(e: Experiment, split: Split = UNSPLIT) -> list[Job]:
@@ -48,7 +52,7 @@ def jobs_of(e: Experiment, split: Split = UNSPLIT) -> list[Job]:
     worlds, found = worlds_of(e), []
     for cell in cells(e, worlds):
         group = group_of(worlds(cell.world, cell.world_fields), range(e.world_seeds), cell.spec,
-                         cell.hypers(), range(e.sae_seeds), e.batch_size, split)  # fmt: skip
+                         cell.members, range(e.sae_seeds), cell.batch_size, split)  # fmt: skip
         asked = np.repeat(np.asarray(cell.asked, float), e.sae_seeds)
         job = Job(cell, group, sae_keys(cell, group, e), asked)
         if not fits(group):
@@ -84,8 +88,9 @@ class Part:
 
     @property
     def cost(self) -> int:
-        """SAE-steps from the start to the end."""
-        return len(self.worlds) * len(self.members) * self.job.cell.n_steps
+        """SAE-samples from the start to the end."""
+        cell = self.job.cell
+        return len(self.worlds) * len(self.members) * cell.n_steps * cell.batch_size
 
     def group(self) -> Group:
         """What trains."""

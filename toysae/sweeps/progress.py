@@ -16,14 +16,12 @@ class Progress:
     """A rich bar over all SAE-samples of a run; group sizes differ, so steps alone mislead.
 
     Args:
-        cost: SAE-steps of each group by name, in order.
-        batch_size: samples a step.
+        cost: SAE-samples of each group by name, in order.
         quiet: show nothing.
     """
 
-    def __init__(self, cost: Mapping[str, int], batch_size: int, quiet: bool):
-        self._cost = {name: steps * batch_size for name, steps in cost.items()}
-        self._batch_size = batch_size
+    def __init__(self, cost: Mapping[str, int], quiet: bool):
+        self._cost = dict(cost)
         self._done: dict[str, int] = {}
         self._bar = bars.Progress(
             bars.TextColumn("{task.fields[group]}"),
@@ -49,17 +47,16 @@ class Progress:
     def replace(self, group: str, by: Mapping[str, int]) -> None:
         """`group`, which could not be trained as one, is trained as these, or not at all."""
         self._done.pop(group, None)
-        pieces = {name: steps * self._batch_size for name, steps in by.items()}
         self._cost = {
             name: cost
             for old, whole in self._cost.items()
-            for name, cost in (pieces if old == group else {old: whole}).items()
+            for name, cost in (by if old == group else {old: whole}).items()
         }
         self._bar.update(self._task, total=max(sum(self._cost.values()), 1))
 
-    def update(self, group: str, sae_steps: int) -> None:
-        """Notes that `group` has done this many SAE-steps."""
-        self._done[group] = sae_steps * self._batch_size
+    def update(self, group: str, sae_samples: int) -> None:
+        """Notes that `group` has done this many SAE-samples."""
+        self._done[group] = sae_samples
         speed = self._bar.tasks[0].speed
         self._bar.update(
             self._task,

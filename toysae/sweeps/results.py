@@ -12,29 +12,27 @@ SAEs that are on disk and that the experiment does not ask for are left alone an
 """
 
 import json
-import os
-import platform
 import shutil
-import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 
 from ..disk import write, write_bytes
 from ..errors import ToysaeError, require, unknown
-from .curves import oracle_curves
+from .axes import Points
+from .curves import ORACLES, oracle_curves
 from .experiment import Experiment
 from .lock import NAME as LOCK
+from .provenance import provenance
 from .store import Stored, find, stored_parts
 
 LAYOUT = 2
 """Of the directory; counted up when an older toysae could not read it, or this one an older."""
+_SIZES = ("d_in", "n_steps", "batch_size")  # have columns that say the same
 _SHARED = "curve_steps"  # the one array without a row axis
 
 
@@ -86,17 +84,21 @@ class Results:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row for each finished SAE, by cell, world and member. `row` is its place in the
-        arrays of its `group`."""
-        places, frames = self._places(), []
-        for cell in self.plan:
+        """One row for each finished SAE, by cell, world and member (these in the order of the
+        points that first ask for them, then of the grid, then of seeds). `row` is its place in
+        the arrays of its `group`. What the axes set has a column, with "_asked" after a name that
+        a score has; `setting` says all of it but the sparsity, or "-"."""
+        places, plan, frames = self._places(), self.plan, []
+        varied = any(any(cell.get("settings", ())) for cell in plan)
+        for cell in plan:
             at = [i for i, key in enumerate(cell["keys"]) if key in places]
             if at:
                 parts, rows = _together([places[cell["keys"][i]] for i in at])
                 frame = pd.concat([part.table() for part in parts]).iloc[rows]
                 names = {name: cell[name] for name in ("group", "world", "recipe", "init", "knob")}
                 own = {"l1": [cell["l1"][i] for i in at], "row": range(len(at))}
-                frames.append(frame.assign(**names, **own))
+                axes = _axes(cell, at, varied, frame)
+                frames.append(frame.assign(**names, **own, **axes))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def arrays(self, group: str) -> dict[str, np.ndarray]:
@@ -114,7 +116,7 @@ class Results:
         require(have, f"group {group!r} was run without its weights: use --save-params")
         return _stacked([part.weights() for part in parts], rows)
 
-    def ceilings(self) -> pd.DataFrame:
+    def ceilings(self, methods: Sequence[str] = ORACLES) -> pd.DataFrame:
         """The oracle curves of the worlds, see :func:`toysae.sweeps.curves.oracle_curves`: made
         from the settings the first time, then kept.
 
@@ -122,11 +124,15 @@ class Results:
             ToysaeError: there are no results.
         """
         file = self.path / "ceilings.csv"
-        if not file.exists():
+        kept = pd.read_csv(file) if file.exists() else pd.DataFrame({"method": []})
+        missing = [name for name in methods if name not in set(kept["method"])]
+        if missing:
             require(self.config is not None, f"{self.path} holds no results")
-            table = oracle_curves(experiment_of(self.config or {}))
-            write(file, lambda path: table.to_csv(path, index=False))
-        return pd.read_csv(file)
+            made = oracle_curves(experiment_of(self.config or {}), missing)
+            both = pd.concat([kept, made] if len(kept) else [made], ignore_index=True)
+            write(file, lambda path: both.to_csv(path, index=False))
+            kept = pd.read_csv(file)
+        return kept[kept["method"].isin(methods)].reset_index(drop=True)
 
     def save_table(self) -> None:
         """Writes the whole table beside the groups; none if nothing is finished."""
@@ -186,6 +192,17 @@ class Results:
         places = self._places()
         keys = next(cell["keys"] for cell in self.plan if cell["group"] == group)
         return [places[key] for key in keys if key in places]
+
+
+def _axes(cell: dict[str, Any], at: list[int], varied: bool, table: pd.DataFrame) -> dict:
+    """The columns of what the axes set, which no score may be called like."""
+    labels = cell.get("labels", {}).items()
+    columns: dict[str, Any] = {
+        f"{name}_asked" if name in table else name: value
+        for name, value in labels
+        if name not in _SIZES
+    }
+    return columns | ({"setting": [cell["settings"][i] or "-" for i in at]} if varied else {})
 
 
 def _together(found: list[tuple[Stored, int]]) -> tuple[list[Stored], np.ndarray]:
@@ -257,32 +274,5 @@ def experiment_of(config: dict[str, Any]) -> Experiment:
         name: tuple(value) if isinstance(value, list) else value
         for name, value in config["experiment"].items()
     }
-    return Experiment(config["question"], **settings)
-
-
-def provenance() -> dict[str, Any]:
-    """Versions, commit, device and time, to stand beside numbers."""
-    names = ("toysae", "jax", "jaxlib", "flax", "optax", "numpy")
-    device = jax.devices()[0]
-    return {
-        "versions": {name: version(name) for name in names},
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "backend": jax.default_backend(),
-        "device": f"{len(jax.devices())} x {device.device_kind}",
-        "cpu_cores": os.cpu_count(),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this code runs from, if it does run from one."""
-    root = Path(__file__).parents[2]
-    if not (root / "pyproject.toml").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    axes = Points.of(settings.pop("axes", [{}]))
+    return Experiment(config["question"], axes=axes, **settings)

@@ -23,7 +23,8 @@ from .experiment import Experiment
 from .lock import locked
 from .parts import Job, Part, jobs_of, parts_of
 from .progress import Progress, say
-from .results import Results, check_directory, discard, provenance
+from .provenance import provenance
+from .results import Results, check_directory, discard
 from .scoring import score_group
 from .space import check_space
 from .stopping import Request, Stopped, stop_requests
@@ -127,7 +128,7 @@ class _Run:
         """Trains all parts; one that does not fit the device in halves. What failed, and why."""
         left, failed = deque(parts), {}
         cost = {part.name: part.cost for part in left}
-        with Progress(cost, self.experiment.batch_size, quiet) as progress:
+        with Progress(cost, quiet) as progress:
             while left:
                 part = left.popleft()
                 self._stop_if_asked(part, 0)
@@ -166,7 +167,7 @@ class _Run:
 
         def on_chunk(snapshot: Snapshot) -> None:
             nonlocal saved
-            progress.update(part.name, snapshot.step * group.n_rows)
+            progress.update(part.name, snapshot.step * group.n_rows * group.batch_size)
             if self.request.number or time.monotonic() - saved >= self.checkpoint_seconds:
                 checkpoints.save(snapshot)
                 saved = time.monotonic()

@@ -6,7 +6,7 @@ import pandas as pd
 from ..recovery import bad_minima, best_coefficient, student_t, verdicts
 from ..recovery.minima import AT_TRUTH, TRUTH
 
-_BY = ["world", "ratio", "n_features", "d_in", "d_sae", "recipe", "init"]
+_BY = ["world", "setting", "ratio", "n_features", "d_in", "d_sae", "recipe", "init"]
 _SHOWN = {
     "mmcs": ("mmcs", ".3f"),
     "mcs_above_0.9": ("MCS > .9", ".3f"),
@@ -25,6 +25,7 @@ def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
     ceiling: started at the true features, then trained; with "at-truth" the decoder was held
     there.
     """
+    table = _with_setting(table)
     best = best_coefficient(table, _BY)
     lines = []
     for _, rows in best.groupby(_BY, sort=True):
@@ -44,7 +45,7 @@ def summarise_minima(table: pd.DataFrame) -> pd.DataFrame:
     """One line an arm at its best L1: the share of world seeds with each verdict, see
     :mod:`toysae.recovery.minima`. No line where no arm has a truth beside it.
     """
-    table = table.reset_index(drop=True)
+    table = _with_setting(table.reset_index(drop=True))
     if not table["init"].isin([TRUTH, AT_TRUTH]).any():
         return pd.DataFrame()
     judged = verdicts(table)
@@ -61,12 +62,17 @@ def summarise_minima(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def _with_setting(table: pd.DataFrame) -> pd.DataFrame:
+    return table if "setting" in table else table.assign(setting="-")
+
+
 def _head(rows: pd.DataFrame) -> dict[str, object]:
     """What a line begins with: the world, the sizes, the arm and its L1."""
     first = rows.iloc[0]
     init = "held at the truth" if first["init"] == AT_TRUTH else first["init"]
     return {
         "world": first["world"],
+        "setting": first["setting"],
         "d_in": first["d_in"],
         "ratio": f"{first['ratio']:g}",
         "size": f"{first['d_sae'] / first['n_features']:g}",

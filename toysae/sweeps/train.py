@@ -13,6 +13,7 @@ from ..sae import SAE, SAESpec, make_spec
 from ..training import Trained, train_group
 from ..training.devices import UNSPLIT, Split
 from ..worlds import World
+from .axes import Points, grid
 from .members import fallback, make_group
 from .progress import Progress
 from .scoring import score_group
@@ -59,6 +60,7 @@ def train(
     settings: str = "toy",
     arithmetic: str = "float32",
     split: Split = UNSPLIT,
+    points: Points | None = None,
     **hypers: float | Sequence[float],
 ) -> TrainResult:
     """Trains every combination of the given numbers and seeds in one compiled program.
@@ -81,6 +83,8 @@ def train(
         arithmetic: of the large products of a training step: "bfloat16" is up to twice as fast
             where the device has it. Not with a spec, which says it itself.
         split: of each SAE among several devices: its samples, its latents or both.
+        points: of numbers that the recipe reads, where not every combination is wanted, see
+            :mod:`toysae.sweeps.axes`; each is trained with every combination of `hypers`.
         **hypers: what the recipe reads, one number or a list: ``l1_coeff=[0.03, 0.1]``,
             ``lr=1e-3``, ``lr_decay=0.2``, ``k=8``.
 
@@ -102,14 +106,18 @@ def train(
     else:
         d_sae = world.n_features if d_sae is None else d_sae
         spec = make_spec(recipe, world.d_in, d_sae, init, arithmetic=arithmetic)
-        hypers = {**fallback(recipe, spec, settings), **hypers}
-    group = make_group([world], [data_seed], spec, hypers, sae_seeds, batch_size, split)
-    with Progress({world.name: n_steps * group.n_rows}, batch_size, quiet) as progress:
+        numbers = fallback(recipe, spec, settings)
+        given = points.names if points else ()
+        hypers = {**{n: v for n, v in numbers.items() if n not in given}, **hypers}
+    wanted = grid(**hypers) * (points or Points())
+    group = make_group([world], [data_seed], spec, wanted, sae_seeds, batch_size, split)
+    a_step = group.n_rows * batch_size
+    with Progress({world.name: n_steps * a_step}, quiet) as progress:
         trained = train_group(
             group,
             n_steps,
             recovery_probe,
             curve_points,
-            on_chunk=lambda edge: progress.update(world.name, edge.step * group.n_rows),
+            on_chunk=lambda edge: progress.update(world.name, edge.step * a_step),
         )
     return TrainResult(*score_group(group, trained, n_steps, n_eval), trained)

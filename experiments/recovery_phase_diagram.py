@@ -1,0 +1,46 @@
+"""Where in ratio x true L0 are features found, and where could they be?"""
+
+from toysae import Experiment, axes
+
+
+def points(*l0s: float) -> axes.Points:
+    """TopK is told the true L0, an L1 is chosen on the other world seeds; for FISTA, which costs
+    as much as all others together, it is given."""
+    encoders = axes.grid(recipe=("tied", "untied", "topk")) + axes.grid(recipe="fista", l1=0.35)
+    return axes.zipped(l0=l0s, k=l0s) * encoders
+
+
+experiment = Experiment(
+    question="Up to which ratio and true L0 does each recipe find the features, and how far is "
+    "that from what the codes allow?",
+    expected="Each recipe has a border that falls with the ratio. Compressed sensing with the "
+    "dictionary known loses the codes at k = rho(d / N) d; an encoder of one matrix, and a "
+    "dictionary to be learned as well, should give up earlier. FISTA codes and TopK, told the true "
+    "L0, should hold out longest.",
+    run_time="TODO",
+    worlds=("sphere",),
+    d_in=16,
+    ratios=(1, 1.5, 2, 3, 4, 6, 8),
+    axes=points(1, 2, 3, 4, 6, 8),
+    ceiling=False,
+    l1=(0.15, 0.35, 0.7),
+    world_seeds=3,
+    firings_per_feature=15_000,
+    batch_size=128,
+    lr=3e-3,
+    lr_decay=0.3,
+    n_eval=16_384,
+    curve_points=8,
+    save_params=False,
+    figures=("phase_diagram",),
+    smoke={
+        "d_in": 8, "ratios": (1, 2, 4),
+        "axes": axes.zipped(l0=(1, 2), k=(1, 2)) * axes.grid(recipe=("tied", "topk")),
+        "l1": (0.35,), "world_seeds": 2, "firings_per_feature": 1000, "n_eval": 2048,
+    },
+    full={
+        "d_in": 64, "ratios": (1, 1.5, 2, 3, 4, 6, 8, 12, 16),
+        "axes": points(1, 2, 3, 4, 6, 8, 12, 16, 24, 32), "l1": (0.03, 0.06, 0.12, 0.25, 0.5),
+        "world_seeds": 5, "firings_per_feature": 60_000, "n_eval": 65_536,
+    },
+)  # fmt: skip

@@ -1,0 +1,101 @@
+"""How long until a feature is recovered, by dictionary size: survival curves."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from toysae.plotting import style as st
+from toysae.plotting.rows import (
+    ARM,
+    CEILINGS,
+    NAMES,
+    Results,
+    best,
+    interval_remark,
+    members,
+    over_worlds,
+    with_arrays,
+)
+from toysae.recovery.mcs import EDGES
+from toysae.recovery.survival import steps_by_feature, survival
+
+RECOVERED = 0.9
+_KEY = ["case", *ARM, "ratio"]
+_SHADES = 0.15, 0.85  # of the colour map: neither end is read well on white
+
+
+def survival_by_size(results: Results) -> tuple[Figure, pd.DataFrame]:
+    """Share of features that no step so far had recovered (MCS >= .9), a line a dictionary size,
+    at the best L1; a panel an arm, case and ratio that has several sizes (all if none has).
+
+    Events are features, whose k-th is the first logged step with k of them recovered at once
+    (:func:`toysae.recovery.steps_by_feature`); those never recovered are censored at the last
+    step (Kaplan and Meier 1958). Features of one world are not independent, so that the estimate
+    is one of each world, and its interval Student's t over worlds.
+
+    Returns:
+        The figure, and a frame with one row per panel, size and step: `share` not yet recovered
+        with `half_width` (95 %) and `n` worlds.
+    """
+    table, _ = members(results)
+    sizes = table.groupby(_KEY)["size"].transform("nunique")
+    table = table[(sizes > 1) | (sizes.max() <= 1)]
+    table = table[~table["init"].isin(CEILINGS) | table["init"].isin(CEILINGS).all()]
+    chosen = best(table)
+    parts = [part for key, rows in chosen.groupby([*_KEY, "size"]) for part in _curves(
+        results, rows, dict(zip([*_KEY, "size"], key, strict=True)))]  # fmt: skip
+    columns = [*_KEY, "size", "step", "share", "half_width", "n"]
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    panels = sorted(set(table[_KEY].itertuples(index=False, name=None)))
+    shown = sorted(table["size"].unique())
+    width = min(3, len(panels))
+    with st.style():
+        fig, axes = st.canvas(-(-len(panels) // width), width, (2.9, 2.2), 1.1)
+        for ax in axes.flat[len(panels) :]:
+            ax.set_axis_off()
+        for k, (key, ax) in enumerate(zip(panels, axes.flat, strict=False)):
+            here = frame[(frame[_KEY] == list(key)).all(axis=1)] if len(frame) else frame
+            _panel(ax, here, shown)
+            case, recipe, init, ratio = key
+            ax.set_title(f"{case}\n{st.arm_label(recipe, init)}, ratio {ratio:g}", loc="left",
+                         fontsize=7)  # fmt: skip
+            ax.set_ylabel("share not yet recovered" if k % width == 0 else "")
+            ax.set_xlabel("step" if k + width >= len(panels) else "")
+        title = "steps until a feature is recovered (MCS ≥ .9) at the best L1"
+        remark = interval_remark(table) + "; features: first step with so many recovered at once"
+        return st.finish(fig, results, title, remark), frame
+
+
+def _curves(results: Results, chosen: pd.DataFrame, head: dict) -> Iterator[pd.DataFrame]:
+    """The mean over worlds of each one's survival curve."""
+    high = np.searchsorted(EDGES, RECOVERED - 1e-9)
+    for rows, arrays in with_arrays(results, chosen):
+        at = np.asarray(arrays["curve_steps"])
+        worlds = []
+        for _, own in rows.groupby("world_seed"):
+            counts = arrays["curve_mcs_hist"][own["row"].to_numpy(), high:].sum(axis=1)
+            n_features = int(own["n_features"].iloc[0])
+            worlds.append(survival(*steps_by_feature(at, counts, n_features), at))
+        yield pd.DataFrame({**head, "step": at, **over_worlds(np.array(worlds))})
+
+
+def _panel(ax: Axes, part: pd.DataFrame, sizes: list[float]) -> None:
+    ax.set_ylim(-0.03, 1.03)
+    if part.empty:
+        return st.note(ax, "every run diverged")
+    colours = colormaps["viridis"](np.linspace(*_SHADES, len(sizes)))
+    steps = part.loc[part["step"] > 0, "step"]
+    ax.set_xscale("symlog", linthresh=float(steps.min()), linscale=0.3)
+    ax.set_xlim(0, float(steps.max()))
+    ax.xaxis.set_major_formatter(lambda value, _: st.number(value) if value else "0")
+    for size, colour, dashes in zip(sizes, colours, [*st.LINES] * len(sizes), strict=False):
+        line = part[part["size"] == size].sort_values("step")
+        x, y, half = (line[c].to_numpy(float) for c in ("step", "share", "half_width"))
+        look = {"color": colour, "linestyle": dashes, "label": f"{NAMES['size']} {size:g}"}
+        ax.step(x, y, where="post", **look)
+        low, high = np.clip([y - half, y + half], 0, 1)
+        ax.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)

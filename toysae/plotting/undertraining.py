@@ -1,0 +1,141 @@
+"""Recovery against firings per feature, beside what the same SAE does from the truth: was it not
+identifiable, did the objective not want it, or did the optimiser not get there?"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from toysae.plotting import style as st
+from toysae.plotting.rows import (
+    ARM,
+    CEILINGS,
+    Results,
+    arms,
+    best,
+    interval_frame,
+    members,
+    of_arm,
+    remarks,
+)
+from toysae.recovery.minima import OBJECTIVE, OPTIMISER, RECOVERED, verdicts
+
+SCORE = "mcs_above_0.9"
+MARGIN = 0.01
+IDENTIFIABILITY = "identifiability"
+FAULTS: dict[str, dict[str, Any]] = {
+    RECOVERED: {"color": "#009E73", "label": "recovered (share MCS > .9 at least .9)"},
+    IDENTIFIABILITY: {"color": "#E69F00", "hatch": "....",
+                      "label": "identifiability: loss within 1 % of the truth's"},
+    OBJECTIVE: {"color": "#CC79A7", "hatch": "\\\\\\\\",
+                "label": "objective: loss below the truth's"},
+    OPTIMISER: {"color": "#0072B2", "hatch": "////",
+                "label": "optimiser: loss above the truth's"},
+}  # fmt: skip
+
+
+def undertraining(results: Results) -> tuple[Figure, pd.DataFrame]:
+    """Share of features with MCS > .9 over firings per feature at the best L1, a row of panels a
+    case and recipe, a column a ratio; under each, the share of SAEs by what is at fault.
+
+    Faults are :func:`toysae.recovery.verdicts` at a margin of 1 % of the loss; what misses
+    features at a loss within the margin of the truth's is told apart as "identifiability": data
+    and objective do not say which of the two it should be. No bar where no SAE of the same world
+    and L1 was started or held at the truth. Of the dictionary sizes, the one with most firings.
+
+    Returns:
+        The figure, and a frame with one row per case, arm, ratio and firings per feature: the
+        score with its `_half_width` (95 % Student-t over world seeds) and `_n`; and the share of
+        each of `FAULTS` and `n_judged` SAEs, empty for SAEs that start at the truth.
+    """
+    table, _ = members(results)
+    table = table.assign(firings=_firings(table), case=_case(table))
+    varied = table.groupby("size")["firings"].nunique()
+    table = table[table["size"] == varied.idxmax()]
+    chosen = best(table)
+    by = ["case", *ARM, "ratio", "firings"]
+    frame = interval_frame(chosen, by, [SCORE]).drop(columns="floor", errors="ignore")
+    frame = frame.merge(_faults(table, chosen, by), on=by, how="left")
+    rows = sorted({(c, a[0]) for c in table["case"].unique() for a in arms(table)})
+    ratios = sorted(table["ratio"].unique())
+    with st.style():
+        fig, axes = st.canvas(2 * len(rows), len(ratios), (2.5, 1.45), 1.4)
+        for i, (case, recipe) in enumerate(rows):
+            for j, ratio in enumerate(ratios):
+                keep = (frame["case"] == case) & (frame["recipe"] == recipe)
+                here = frame[keep & (frame["ratio"] == ratio)]
+                firings = np.sort(table["firings"].unique())
+                _lines(axes[2 * i, j], here, firings)
+                _bars(axes[2 * i + 1, j], here, firings)
+                axes[2 * i, j].set_title(f"ratio {ratio:g}" if i == 0 else "")
+                last = i == len(rows) - 1
+                axes[2 * i + 1, j].set_xlabel("firings per feature" if last else "")
+            head = f"{case}\n{recipe}".replace(", ", "\n")
+            axes[2 * i, 0].set_ylabel(f"{head}\nshare MCS > .9", fontsize=7)
+            axes[2 * i + 1, 0].set_ylabel("share of SAEs", fontsize=7)
+        title = "recovery by firings per feature at the best L1, and what is at fault"
+        return st.finish(fig, results, title, remarks(table, chosen)), frame
+
+
+def _firings(table: pd.DataFrame) -> pd.Series:
+    if "firings_per_feature" in table:
+        return table["firings_per_feature"]
+    return (table["n_steps"] * table["batch_size"] * table["true_l0"] / table["n_features"]).round()
+
+
+def _case(table: pd.DataFrame) -> pd.Series:
+    """The world and what the axes set but for the firings."""
+    rest = table["setting"].str.replace(r"(^|, )firings_per_feature [^,]+", "", regex=True)
+    rest = rest.str.strip(", -")
+    return table["world"] + (", " + rest if rest.nunique() > 1 else "")
+
+
+def _faults(table: pd.DataFrame, chosen: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Of each group the share of chosen SAEs with each fault."""
+    columns = [*by, *FAULTS, "n_judged"]
+    if "eval_loss" not in table or not table["init"].isin(CEILINGS).any():
+        return pd.DataFrame(columns=columns)
+    judged = verdicts(table, MARGIN)
+    judged = judged.loc[judged.index.intersection(chosen.index)]
+    tie = (judged["verdict"] == OBJECTIVE) & (judged["loss_gap"] >= -MARGIN)
+    fault = judged["verdict"].mask(tie, IDENTIFIABILITY)
+    known = judged[fault.notna()]
+    shares = {name: (fault == name)[known.index].groupby([known[c] for c in by]).mean()
+              for name in FAULTS}  # fmt: skip
+    return pd.DataFrame(shares).assign(n_judged=known.groupby(by).size()).reset_index()[columns]
+
+
+def _lines(ax: Axes, here: pd.DataFrame, firings: np.ndarray) -> None:
+    ax.set_ylim(-0.05, 1.08)
+    _places(ax, firings, labels=False)
+    if here.empty:
+        return st.note(ax, "every run diverged")
+    for arm in arms(here):
+        line = of_arm(here, arm).sort_values("firings")
+        x = np.searchsorted(firings, line["firings"])
+        error = np.nan_to_num(line[f"{SCORE}_half_width"].to_numpy(float))
+        look = st.arm_style(*arm) | {"capsize": 2, "elinewidth": 0.8}
+        ax.errorbar(x, line[SCORE], yerr=error, label=st.arm_label(*arm), **look)
+
+
+def _bars(ax: Axes, here: pd.DataFrame, firings: np.ndarray) -> None:
+    ax.set_ylim(0, 1)
+    _places(ax, firings, labels=True)
+    judged = here[here["n_judged"].fillna(0) > 0]
+    if judged.empty:
+        return st.note(ax, "no truth to compare with")
+    x = np.searchsorted(firings, judged["firings"])
+    bottom = np.zeros(len(judged))
+    for name, look in FAULTS.items():
+        share = judged[name].to_numpy(float)
+        ax.bar(x, share, 0.7, bottom=bottom, edgecolor="white", linewidth=0.4, **look)
+        bottom = bottom + share
+
+
+def _places(ax: Axes, firings: np.ndarray, labels: bool) -> None:
+    """The same places in both kinds of panel: one for each number of firings."""
+    names = [st.number(float(value)) for value in firings] if labels else [""] * len(firings)
+    ax.set_xticks(range(len(firings)), names)
+    ax.set_xlim(-0.6, len(firings) - 0.4)

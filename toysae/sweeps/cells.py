@@ -1,0 +1,250 @@
+"""From an experiment to its cells, the groups of SAEs that share a compiled shape; all checks."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from ..errors import require, unknown
+from ..recovery.minima import AT_TRUTH, TRUTH
+from ..sae import INITS, KNOBS, SAESpec, make_spec, recipe_row
+from ..sae.decoders import Free, Normalised, UnitNorm
+from ..sae.frozen import Frozen
+from ..sae.l0_control import COEFFICIENTS, controlled
+from ..sae.loss_scale import CONVENTIONS, to_internal
+from ..training.optimiser import declared
+from ..worlds import WORLDS, World, make_world, stack, world_fields
+from .axes import Points
+from .experiment import Experiment
+from .members import fallback
+from .override import GRIDS, OF_CELLS, PLURAL, at_point
+
+Fields = tuple[tuple[str, Any], ...]
+"""A world's fields, or a member's numbers, by name."""
+
+Worlds = Callable[[str, Fields], World]
+"""The stacked worlds of all seeds, by name and fields."""
+
+_KNOB_GRIDS = {knob: "l1" if knob == "l1_coeff" else knob for knob in KNOBS}
+"""The number that a recipe's sparsity hangs on -> the field of its grid."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One group of an experiment: all SAEs that share a compiled shape.
+
+    Attributes:
+        world, world_fields: of each seed.
+        n_features: of those worlds.
+        spec, n_steps, batch_size: of every member.
+        recipe, init: what they are called.
+        knob: the number that the recipe's sparsity hangs on.
+        members: the numbers of each, before seeds.
+        asked: of each, the knob in the experiment's convention.
+        settings: of each, what the axes set and no column names, as text.
+        labels: what the axes set that is the same for all members, by name.
+        slug: its name.
+    """
+
+    world: str
+    world_fields: Fields
+    n_features: int
+    spec: SAESpec
+    n_steps: int
+    batch_size: int
+    recipe: str
+    init: str
+    knob: str
+    members: Points
+    asked: tuple[float, ...]
+    settings: tuple[str, ...]
+    labels: Fields
+    slug: str
+
+    @property
+    def shape(self) -> tuple:
+        """Equal for cells whose members can train as one group."""
+        return (self.world, self.world_fields, self.spec, self.n_steps, self.batch_size,
+                self.recipe, self.init, self.members.names)  # fmt: skip
+
+
+def worlds_of(e: Experiment) -> Worlds:
+    """Makes the worlds of an experiment, each once: some take half a minute or are trained."""
+
+    @cache
+    def stacked(name: str, chosen: Fields) -> World:
+        return stack([make_world(name, seed, **dict(chosen)) for seed in range(e.world_seeds)])
+
+    return stacked
+
+
+def cells(e: Experiment, worlds: Worlds | None = None) -> list[Cell]:
+    """Every group of an experiment, in the order they run: that of the points of its axes, each
+    with worlds x ratios x recipes x inits x sizes. An SAE that two points ask for is there once.
+
+    Args:
+        e: the experiment.
+        worlds: asked for worlds whose size is their own; :func:`worlds_of` if not given.
+
+    Raises:
+        ToysaeError: an unknown name, an empty grid or a number out of range.
+    """
+    worlds = worlds or worlds_of(e)
+    alike: dict[tuple, list[Cell]] = {}
+    read: set[str] = {*PLURAL, *GRIDS, *OF_CELLS}
+    for dial in e.dials:
+        fields_of = {name for world in e.worlds if world in WORLDS for name in world_fields(world)}
+        if dial not in fields_of:
+            raise unknown(f"dial of worlds {', '.join(e.worlds)}", dial, fields_of)
+    for point in e.axes:
+        here, numbers = at_point(e, point)
+        _check(here)
+        for cell, names in _cells_at(here, numbers, e.axes.names, worlds):
+            alike.setdefault(cell.shape, []).append(cell)
+            read |= names
+    for name in e.axes.names:
+        if name not in read:
+            raise unknown("axis", name, read)
+    found = [_joined(each) for each in alike.values()]
+    held = any(cell.init == AT_TRUTH for cell in found)
+    require(held or not e.at_truth, "at_truth: no decoder can be held at the truth: give size 1 "
+            "and a recipe that does not hold its own")  # fmt: skip
+    return _named(found)
+
+
+def _check(e: Experiment) -> None:
+    for name in ("worlds", "ratios", "recipes", "inits", "sizes"):
+        require(len(getattr(e, name)) > 0, f"{name} is empty: give at least one value")
+    for name in ("d_in", "world_seeds", "sae_seeds", "batch_size", "n_eval", "curve_points"):
+        require(getattr(e, name) >= 1, f"{name} {getattr(e, name)} must be at least 1")
+    for name in ("ratios", "sizes"):
+        for value in getattr(e, name):
+            require(value > 0, f"{name} {value:g} must be more than 0")
+    require(e.firings_per_feature > 0, f"firings_per_feature {e.firings_per_feature} must be > 0")
+    require(e.n_steps is None or e.n_steps >= 1, f"n_steps {e.n_steps} must be at least 1")
+    if e.l1_convention not in CONVENTIONS:
+        raise unknown("L1 convention", e.l1_convention, CONVENTIONS)
+    for world in e.worlds:
+        if world not in WORLDS:
+            raise unknown("world", world, WORLDS)
+
+
+def _cells_at(
+    e: Experiment, numbers: dict[str, float], axes: tuple[str, ...], worlds: Worlds
+) -> Iterator[tuple[Cell, set[str]]]:
+    """The cells of one point, each with the names that its world and recipe read."""
+    inits = [*e.inits, *([TRUTH] if e.ceiling and TRUTH not in e.inits else [])]
+    inits += [AT_TRUTH] if e.at_truth else []
+    for world in e.worlds:
+        for ratio in e.ratios:
+            for recipe in e.recipes:
+                for init in inits:
+                    for size in e.sizes:
+                        cell, read = _cell(e, numbers, axes, worlds, world, ratio, recipe, init,
+                                           size)  # fmt: skip
+                        if init != AT_TRUTH or _can_be_held(cell):
+                            yield cell, read
+
+
+def _can_be_held(cell: Cell) -> bool:
+    own = make_spec(cell.recipe, cell.spec.d_in, cell.spec.d_sae).decoder
+    return cell.spec.d_sae == cell.n_features and isinstance(own, Free | UnitNorm | Normalised)
+
+
+def _cell(
+    e: Experiment, numbers: dict[str, float], axes: tuple[str, ...], worlds: Worlds, world: str,
+    ratio: float, recipe: str, init: str, size: float,
+) -> tuple[Cell, set[str]]:  # fmt: skip
+    if init not in INITS and init not in ("recipe", AT_TRUTH):
+        raise unknown("init", init, [*INITS, "recipe"])
+    recipe_row(recipe)
+    known, sized = world_fields(world), {}
+    if "n_features" in known:
+        sized = {"d_in": e.d_in, "n_features": max(round(ratio * e.d_in), 1), "l0": e.l0,
+                 "probs": e.probs, "firing": e.firing, "magnitude": e.magnitude}  # fmt: skip
+    chosen = tuple((k, v) for k, v in {**sized, **e.dials}.items() if k in known)
+    if sized:
+        d_in, n_features = sized["d_in"], sized["n_features"]
+    else:  # a published world: only its own dials apply
+        require(e.n_steps is not None, f"world {world!r} has a size of its own: give n_steps")
+        made = worlds(world, chosen)
+        d_in, n_features = made.d_in, made.n_features
+    d_sae = max(round(size * n_features), 1)
+    spec = _spec(e, recipe, init, d_in, d_sae)
+    knob = next((hyper for hyper in KNOBS if hyper in spec.hypers()), "")
+    require(knob, f"recipe {recipe!r} reads none of {', '.join(KNOBS)}: use toysae.train")
+    source = "l0_target" if e.match_l0 and knob == "k" else _KNOB_GRIDS[knob]
+    asked = tuple(getattr(e, source))
+    require(len(asked) > 0, f"{source} is an empty grid")
+    own = fallback(recipe, spec)
+    if knob == "l0_target":  # where the control starts from
+        toy = recipe_row(recipe).toy
+        own |= {name: toy[name] for name in COEFFICIENTS if name in spec.hypers()}
+    own |= {knob: 0.0, "lr": e.lr, "lr_warmup": e.lr_warmup, "lr_decay": e.lr_decay}
+    if "l1_warmup" in spec.hypers():
+        own["l1_warmup"] = e.l1_warmup
+    reads = declared(spec, numbers)
+    own |= {name: value for name, value in numbers.items() if name in reads}
+    values = (
+        to_internal(e.l1_convention, a, d_in, d_sae) if knob == "l1_coeff" else a for a in asked
+    )
+    steps = e.n_steps or -(-round(e.firings_per_feature * n_features / e.l0) // e.batch_size)
+    n_steps = max(int(steps), 1)
+    training = {"n_steps": n_steps} if e.n_steps else {"firings_per_feature": e.firings_per_feature}
+    static = {**dict(chosen), **training, "d_in": d_in, "batch_size": e.batch_size}
+    labels = {name: static[name] for name in axes if name in static}
+    setting = {name: {**static, **own}[name] for name in axes if name in {**static, **own}}
+    text = ", ".join(f"{n} {_short(v)}" for n, v in setting.items() if n not in GRIDS)
+    cell = Cell(
+        world=world,
+        world_fields=chosen,
+        n_features=n_features,
+        spec=spec,
+        n_steps=n_steps,
+        batch_size=e.batch_size,
+        recipe=recipe,
+        init=init,
+        knob=knob,
+        members=Points.of({**own, knob: value} for value in values),
+        asked=asked,
+        settings=(text,) * len(asked),
+        labels=tuple(labels.items()),
+        slug="-".join([f"{world}-n{n_features}-{recipe}-{init}-s{d_sae}",
+                       *(f"{name}_{_short(value)}" for name, value in labels.items())]),
+    )  # fmt: skip
+    return cell, {*known, *reads} - {"n_features", "l1_coeff"}  # these are ratio and l1
+
+
+def _spec(e: Experiment, recipe: str, init: str, d_in: int, d_sae: int) -> SAESpec:
+    named = {"recipe": None, AT_TRUTH: TRUTH}.get(init, init)
+    spec = make_spec(recipe, d_in, d_sae, named, arithmetic=e.arithmetic)
+    if init == AT_TRUTH:
+        decoder = Frozen(spec.decoder.bias, spec.decoder.bias_start)
+        spec = replace(spec, decoder=decoder, resample=None)  # resampling would move rows
+    if e.match_l0:
+        spec = replace(spec, penalty=controlled(spec.penalty) or spec.penalty)
+    return spec
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _joined(alike: list[Cell]) -> Cell:
+    """One cell with the members of all, each once."""
+    found: dict[tuple, tuple[float, str]] = {}
+    for cell in alike:
+        for row, asked, setting in zip(cell.members.rows, cell.asked, cell.settings, strict=True):
+            found.setdefault(row, (asked, setting))  # the first to ask for a member names it
+    asked, settings = zip(*found.values(), strict=True)
+    return replace(alike[0], members=Points(tuple(found)), asked=asked, settings=settings)
+
+
+def _named(found: list[Cell]) -> list[Cell]:
+    """With names of their own: cells that differ in no label are numbered."""
+    seen: dict[str, int] = {}
+    named = []
+    for cell in found:
+        seen[cell.slug] = again = seen.get(cell.slug, 0) + 1
+        named.append(cell if again == 1 else replace(cell, slug=f"{cell.slug}-{again}"))
+    return named

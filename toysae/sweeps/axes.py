@@ -59,7 +59,8 @@ class Points:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        return f"{len(self)} points of {', '.join(self.names) or 'nothing'}"
+        plural = "" if len(self) == 1 else "s"
+        return f"{len(self)} point{plural} of {', '.join(self.names) or 'nothing'}"
 
     def __mul__(self, other: "Points") -> "Points":
         """Every pair of points, those of `other` varying fastest.

@@ -84,6 +84,15 @@ def test_import_toysae_is_light():
     assert heavy == set()
 
 
+def test_a_world_and_training_do_not_wait_for_scipy_stats():
+    """Half a second, and nothing in it that they need."""
+    code = "import sys, toysae; toysae.make_world('sphere'), toysae.train; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert {"scipy.stats", "matplotlib", "orbax"}.isdisjoint(done.stdout.split())
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
 def test_files_are_short(file):
     n_lines = len(file.read_text(encoding="utf-8").splitlines())

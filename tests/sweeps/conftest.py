@@ -1,5 +1,7 @@
 """A small sweep of two cells, run once without interruption, to hold others against."""
 
+from dataclasses import fields
+
 import pytest
 
 from toysae import Experiment, Results, run
@@ -12,6 +14,15 @@ def tiny():
         l1=(0.05, 0.2), world_seeds=2, n_steps=40, batch_size=32, lr=3e-3, n_eval=256,
         curve_points=3, figures=(),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tiny, tmp_path_factory):
+    """The same as a file."""
+    path = tmp_path_factory.mktemp("experiment") / "asks.py"
+    given = {f.name: getattr(tiny, f.name) for f in fields(tiny) if f.name != "axes"}
+    path.write_text(f"from toysae import Experiment\nexperiment = Experiment(**{given!r})\n")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import errno
 import importlib
 import os
 import subprocess
-from dataclasses import fields
 from pathlib import Path
 
 import jax
@@ -174,13 +173,11 @@ def test_one_sae_that_does_not_fit_is_left_out_and_named(
     assert Results.load(out).failed == {}
 
 
-def test_the_command_shows_the_others_and_exits_with_2(tiny, tmp_path, room_for, capsys):
+def test_the_command_shows_the_others_and_exits_with_2(tiny_file, tmp_path, room_for, capsys):
     room_for(0, only=lambda group: group.spec.d_sae == 16)
-    file, out = tmp_path / "asks.py", tmp_path / "out"
-    given = {f.name: getattr(tiny, f.name) for f in fields(tiny) if f.name != "axes"}
-    file.write_text(f"from toysae import Experiment\nexperiment = Experiment(**{given!r})\n")
+    out = tmp_path / "out"
     with pytest.raises(SystemExit) as stop:
-        main(["run", str(file), "--out", str(out), "--quiet"])
+        main(["run", str(tiny_file), "--out", str(out), "--quiet"])
     said = capsys.readouterr()
     assert stop.value.code == 2 and "4 SAEs did not fit" in said.err.splitlines()[-1]
     assert "mmcs" in said.out and "4 SAEs in" in said.out

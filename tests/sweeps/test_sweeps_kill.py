@@ -16,11 +16,6 @@ from toysae.sweeps import status
 
 ROOT = Path(__file__).parents[2]
 
-FILE = """
-from toysae import Experiment
-experiment = {}
-"""
-
 CHILD = """
 import os, signal, sys
 out, n, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -39,16 +34,9 @@ print("events", count)
 """A run that sends itself a signal just before it touches its directory for the n-th time."""
 
 
-@pytest.fixture(scope="module")
-def file(tiny, tmp_path_factory):
-    path = tmp_path_factory.mktemp("experiment") / "asks.py"
-    path.write_text(FILE.format(repr(tiny)))
-    return path
-
-
-def started(out, n, number, file):
+def started(out, n, number, tiny_file):
     """The process, when it has ended."""
-    command = [sys.executable, "-c", CHILD, str(out), str(n), str(int(number)), str(file)]
+    command = [sys.executable, "-c", CHILD, str(out), str(n), str(int(number)), str(tiny_file)]
     environment = {
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
@@ -59,20 +47,20 @@ def started(out, n, number, file):
 
 
 @pytest.fixture
-def child(file):
+def child(tiny_file):
     """Runs it in another process: its status, and what it said."""
 
     def start(out, n=0, number=signal.SIGKILL):
-        return started(out, n, number, file)
+        return started(out, n, number, tiny_file)
 
     return start
 
 
 @pytest.fixture(scope="module")
-def n_events(file, tmp_path_factory, reference, assert_same):
+def n_events(tiny_file, tmp_path_factory, reference, assert_same):
     """How often an uninterrupted run touches its directory."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    done = started(out, 0, signal.SIGKILL, file)
+    done = started(out, 0, signal.SIGKILL, tiny_file)
     assert done.returncode == 0, done.stderr
     assert_same(out, reference)
     return int(done.stdout.split("events ")[1])
@@ -129,7 +117,7 @@ def test_asked_to_stop_it_says_how_to_go_on(
     assert_same(out, reference)
 
 
-def test_a_second_process_is_told_of_the_first(file, tmp_path, capsys):
+def test_a_second_process_is_told_of_the_first(tiny_file, tmp_path, capsys):
     out = tmp_path / "out"
     code = (
         "import sys, pathlib; from toysae.sweeps.lock import locked\n"
@@ -142,13 +130,13 @@ def test_a_second_process_is_told_of_the_first(file, tmp_path, capsys):
     try:
         assert first.stdout.readline() == "held\n"
         with pytest.raises(SystemExit) as stop:
-            main(["run", str(file), "--out", str(out), "--quiet"])
+            main(["run", str(tiny_file), "--out", str(out), "--quiet"])
         (line,) = capsys.readouterr().err.splitlines()
         assert stop.value.code == 2 and f"is being written by process {first.pid} on " in line
         assert Results(out).config is None
     finally:
         first.kill()
         first.wait()
-    main(["run", str(file), "--out", str(out), "--quiet"])  # the dead hold nothing
+    main(["run", str(tiny_file), "--out", str(out), "--quiet"])  # the dead hold nothing
     assert len(Results.load(out).table) == 8
     shutil.rmtree(out)

@@ -13,7 +13,7 @@ from toysae.worlds.bursts import bursts
 from toysae.worlds.compositional import compositional
 from toysae.worlds.copula import dense_copula, from_factors
 from toysae.worlds.exactly_k import exactly_k
-from toysae.worlds.firing import compact
+from toysae.worlds.firing import TAIL, compact, poisson_slots
 from toysae.worlds.groups import exclusive, pairs
 from toysae.worlds.independent import (
     Arrivals,
@@ -229,3 +229,9 @@ def test_tails_have_their_shape():
 def test_impossible_probability_laws_are_refused(arguments, named):
     with pytest.raises(ToysaeError, match=named):
         firing_probabilities(**{"tail": "zipf", "n_features": 8, "l0": 2.0, **arguments})
+
+
+@pytest.mark.parametrize("mean", [1e-9, 0.01, 0.5, 3.0, 34.4, 400.0, 9e3])
+def test_slots_are_those_that_poisson_events_overflow_almost_never(mean):
+    slots = poisson_slots(mean)
+    assert stats.poisson.sf(slots - 1, mean) <= TAIL < stats.poisson.sf(slots - 2, mean)

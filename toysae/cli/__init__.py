@@ -3,17 +3,18 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
 
 import tyro
 from rich.table import Table
 
+from .. import hosts
 from ..devices import use_all_cores
 from ..disk import cache_dir
-from ..errors import ToysaeError, require, unknown
-from .options import check_flags, flags, positional, world_options
+from ..errors import ToysaeError, unknown
+from .options import check_flags, positional, world_options
+from .run import run_command
 from .scores import ceilings, score
 from .show import OUT, print_frame
 
@@ -30,37 +31,6 @@ USAGE = """usage: toysae COMMAND
 toysae COMMAND --help shows the fields."""
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """Where a run goes.
-
-    Attributes:
-        out: results directory; results/NAME if not given.
-        figures_dir: where figures go; OUT/figures if not given.
-        smoke: the experiment's own seconds-long version.
-        full: its own large version, for a GPU.
-        fresh: discard what is in OUT and begin again. Without it, of the SAEs in OUT those that
-            are asked for are used, whatever the settings of the run that made them.
-        checkpoint_seconds: how often what is in training is saved; 0 for every chunk. Ctrl-C saves
-            it too, and stops within about 10 s; the same command goes on, after a kill as well.
-        split_batch: devices among which the samples of each SAE are split.
-        split_latent: devices among which the latents of each SAE are split.
-        dry_run: only say what would be trained, and the memory, FLOPs and time it would take.
-        quiet: no progress bar.
-    """
-
-    out: Path | None = None
-    figures_dir: Path | None = None
-    smoke: bool = False
-    full: bool = False
-    fresh: bool = False
-    checkpoint_seconds: float = 60.0
-    split_batch: int = 1
-    split_latent: int = 1
-    dry_run: bool = False
-    quiet: bool = False
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script. Bad input is one line on stderr and exit status 2."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -73,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise unknown("command", command, COMMANDS)
         _use_compilation_cache()
         use_all_cores()
+        if "--many-hosts" in rest:  # before anything asks jax for its devices
+            hosts.join()
         COMMANDS[command](rest)
     except ToysaeError as error:
         print(f"toysae: {error}", file=sys.stderr)
@@ -91,95 +63,6 @@ def _use_compilation_cache() -> None:
     if jax.config.values.get("jax_compilation_cache_dir") is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-
-
-def _run(args: list[str]) -> None:
-    from ..sweeps import Experiment, load_experiment
-    from ..sweeps.override import refuse_what_axes_set
-
-    path, rest = positional(args, "an experiment file, e.g. experiments/recovery.py")
-    found = load_experiment(path)
-    settable = found if isinstance(found, Experiment) else found.options
-    names = [f.name for f in fields(RunOptions)] + [
-        f.name for f in fields(settable) if f.name not in ("smoke", "full", "axes")
-    ]
-    check_flags(rest, "field", names)
-    start = _sized(found, "--smoke" in rest, "--full" in rest)
-    both = make_dataclass(
-        "Run",
-        [
-            (
-                "options",
-                Annotated[RunOptions, tyro.conf.OmitArgPrefixes],
-                field(default=RunOptions()),
-            ),
-            ("asked", Annotated[type(start), tyro.conf.OmitArgPrefixes], field(default=start)),
-        ],
-    )
-    given: Any = tyro.cli(both, args=rest, prog=f"toysae run {path}")
-    options: RunOptions = given.options
-    name = Path(path).stem + "-smoke" * options.smoke + "-full" * options.full
-    out = options.out or Path("results") / name
-    figures_dir = options.figures_dir or out / "figures"
-    OUT.print(f"[bold]{found.question}[/bold]", highlight=False)
-    if isinstance(found, Experiment):
-        refuse_what_axes_set(start, flags(rest))
-        _run_experiment(given.asked, name, out, figures_dir, options)
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        figures_dir.mkdir(parents=True, exist_ok=True)
-        found.run(given.asked, out, figures_dir)
-
-
-def _sized(found, smoke: bool, full: bool):
-    """What runs before its fields are overridden: the overrides of a size are defaults too, so
-    that fields given beside --smoke or --full win over them."""
-    from ..sweeps import Experiment
-
-    require(not (smoke and full), "--smoke and --full: give one of them")
-    if smoke:
-        return found.smoked()
-    if isinstance(found, Experiment):
-        return found.at_full_size() if full else found
-    require(not full, "this study has no full size: leave --full out, --help lists its options")
-    return found.options
-
-
-def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
-    from ..plotting import FIGURES, draw
-    from ..sweeps import Results, Unfinished, plan, run, summarise_minima, summarise_runs
-    from ..training.devices import Split
-
-    for figure in experiment.figures:
-        if figure not in FIGURES:
-            raise unknown("figure", figure, FIGURES)
-    split = Split(o.split_batch, o.split_latent)
-    if o.dry_run:
-        made = plan(experiment, out, split)
-        if len(made.table):
-            print_frame(made.table, f"{name}: what is left to train", constants=False)
-        for line in made.lines:
-            OUT.print(line, highlight=False, soft_wrap=True)
-        return
-    unfinished = None
-    try:
-        results = run(experiment, out, o.fresh, o.quiet, o.checkpoint_seconds, split)
-    except Unfinished as error:
-        results, unfinished = Results.load(out), error
-        if results.table.empty:
-            raise
-    table = results.table
-    print_frame(summarise_runs(table), f"{name}: best L1 (chosen on the other world seeds), "
-                f"mean ± half-width of the 95 % interval (worlds)")  # fmt: skip
-    minima = summarise_minima(table)
-    if len(minima):
-        print_frame(minima, "features missed: the optimiser's fault or the objective's? Share of "
-                    "worlds [95 % interval]")  # fmt: skip
-    for file in draw(results, experiment.figures, figures_dir):
-        OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
-    OUT.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)
-    if unfinished is not None:
-        raise unfinished
 
 
 def _status(args: list[str]) -> None:
@@ -287,7 +170,7 @@ def _bench(args: list[str]) -> None:
 
 
 COMMANDS = {
-    "run": _run,
+    "run": run_command,
     "status": _status,
     "list": _list,
     "world": _world,

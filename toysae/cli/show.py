@@ -17,7 +17,8 @@ def print_frame(frame: pd.DataFrame, title: str, constants: bool = True) -> None
     below = constants and len(frame) > 1
     constant = [c for c in frame.columns if below and frame[c].nunique() == 1]
     shown = frame.drop(columns=constant)
-    fixed = ", ".join(f"{c} {frame[c].iloc[0]}" for c in constant if str(frame[c].iloc[0]))
+    values = {c: str(frame[c].iloc[0]) for c in constant}
+    fixed = ", ".join(f"{c} {value}" for c, value in values.items() if value not in ("", "-"))
     cells = [
         [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
         for row in shown.itertuples(index=False)

@@ -10,8 +10,7 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from scipy.optimize import brentq
+import scipy
 
 from toysae.errors import require, unknown
 from toysae.recovery.intervals import diverged, grouped, require_columns, student_t
@@ -71,7 +70,7 @@ def paired(
         sd = float(kept.std(ddof=1)) if interval.n > 1 else np.nan
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.abs(interval.mean) / np.divide(sd, np.sqrt(interval.n))
-        p_value = float(2 * stats.t.sf(t, interval.n - 1)) if interval.n > 1 else np.nan
+        p_value = float(2 * scipy.stats.t.sf(t, interval.n - 1)) if interval.n > 1 else np.nan
         least = resolvable(sd, interval.n, confidence=confidence)
         rows.append((*names, interval.mean, interval.half_width, interval.n, p_value, least))
     columns = [*by, "mean", "half_width", "n", "p_value", "resolvable"]
@@ -110,17 +109,20 @@ def resolvable(sd: float, n: int, power: float = 0.8, confidence: float = 0.95) 
 
 @lru_cache(maxsize=1024)
 def _noncentrality(n: int, power: float, confidence: float) -> float:
-    critical = stats.t.ppf((1 + confidence) / 2, n - 1)
+    critical = scipy.stats.t.ppf((1 + confidence) / 2, n - 1)
 
     def excess(shift: float) -> float:
-        above = stats.nct.sf(critical, n - 1, shift)
-        below = stats.nct.sf(critical, n - 1, -shift)  # P(t < -critical), by symmetry
+        above = scipy.stats.nct.sf(critical, n - 1, shift)
+        below = scipy.stats.nct.sf(critical, n - 1, -shift)  # P(t < -critical), by symmetry
         return float(above + below - power)
 
     # At this shift Z and the sample's sd miss together at most 1 - power of the time.
     missed = (1 - power) / 2
-    largest_sd = np.sqrt(stats.chi2.isf(missed, n - 1) / (n - 1))
-    return cast(float, brentq(excess, 0.0, critical * largest_sd + stats.norm.isf(missed)))
+    largest_sd = np.sqrt(scipy.stats.chi2.isf(missed, n - 1) / (n - 1))
+    return cast(
+        float,
+        scipy.optimize.brentq(excess, 0.0, critical * largest_sd + scipy.stats.norm.isf(missed)),
+    )
 
 
 def seed_spread(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Array, Bool, Float
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from ..errors import require
 from .intervals import require_columns, student_t
@@ -126,6 +126,6 @@ def _worth(world: pd.DataFrame, signal: str, truth: str, within: list[str]) -> t
         if known[signal].nunique() < 2 or known[truth].nunique() < 2:
             continue
         liked, score = known[signal].to_numpy(float), known[truth].to_numpy(float)
-        rho.append(stats.spearmanr(liked, score)[0])
+        rho.append(scipy.stats.spearmanr(liked, score)[0])
         regret.append(score.max() - score[liked.argmax()])
     return (float(np.mean(rho)), float(np.mean(regret))) if rho else (np.nan, np.nan)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from math import log, nan
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.stats import norm
+import scipy
 
 from ..errors import require
 from ..keys import named_key, seed_key
@@ -73,10 +72,10 @@ def phase_transition(n_features: float, d_in: int) -> float:
     delta = d_in / n_features
 
     def rho(z: float) -> float:
-        g = (1 + z**2) * norm.cdf(-z) - z * norm.pdf(z)
+        g = (1 + z**2) * scipy.stats.norm.cdf(-z) - z * scipy.stats.norm.pdf(z)
         return float((1 - g / delta) / (1 + z**2 - g))
 
-    best = minimize_scalar(lambda z: -rho(z), bounds=(0, 10), method="bounded")
+    best = scipy.optimize.minimize_scalar(lambda z: -rho(z), bounds=(0, 10), method="bounded")
     return d_in * rho(best.x)
 
 

@@ -8,10 +8,10 @@ from missed without error; then the size of w means nothing, and `separated` say
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy.special import expit
-from scipy.stats import t as student
 
 from ..errors import require
 
@@ -122,4 +122,4 @@ def jackknife(
         fit = fit_logistic(x[kept], y[kept])
         fits.append(np.r_[fit.intercept, fit.weights])
     error = np.sqrt((n - 1) * np.var(fits, axis=0))
-    return student.ppf((1 + confidence) / 2, n - 1) * error
+    return scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * error

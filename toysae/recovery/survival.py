@@ -1,8 +1,8 @@
 """How long until a feature is recovered, when some never are: survival curves with censoring."""
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import CensoredData, ecdf
 
 from toysae.errors import require
 
@@ -51,5 +51,5 @@ def survival(steps: ArrayLike, censored: ArrayLike, at: ArrayLike) -> NDArray[np
         Shares in [0, 1], ``[T]``.
     """
     events, unseen = np.ravel(np.asarray(steps)), np.ravel(np.asarray(censored, bool))
-    found = ecdf(CensoredData.right_censored(events, unseen)).sf
+    found = scipy.stats.ecdf(scipy.stats.CensoredData.right_censored(events, unseen)).sf
     return np.asarray(found.evaluate(np.asarray(at, np.float64)), np.float64)

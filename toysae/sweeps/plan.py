@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pandas as pd
 
+from .. import hosts
 from ..disk import free_bytes, size
 from ..training import advance, start
 from ..training.devices import UNSPLIT, Split, layout_of
@@ -17,7 +18,7 @@ from .flops import step_flops
 from .memory import bytes_needed, device_bytes
 from .parts import Part, jobs_of, parts_of
 from .space import disk_bytes
-from .store import find, stored_parts
+from .store import find, finished, stored_parts
 
 _TRIAL_S = 1.0
 
@@ -47,8 +48,7 @@ def plan(e: Experiment, out: str | Path, split: Split = UNSPLIT) -> Plan:
     """
     path, jobs = Path(out), jobs_of(e, split)
     asked = {key for job in jobs for key in job.keys.reshape(-1).tolist()}
-    places = find(stored_parts(path / "groups"))
-    done = {key for key, (part, _) in places.items() if part.has_weights or not e.save_params}
+    done = hosts.on_first(lambda: finished(find(stored_parts(path / "groups")), e.save_params))
     parts = parts_of(jobs, done)
     groups = [part.group() for part in parts]
     flops = [step_flops(g) * p.job.cell.n_steps for g, p in zip(groups, parts, strict=True)]

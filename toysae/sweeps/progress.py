@@ -6,10 +6,13 @@ from collections.abc import Mapping
 import rich.progress as bars
 from rich.console import Console
 
+from .. import hosts
+
 
 def say(line: str) -> None:
-    """A line on stderr, above the bar if there is one."""
-    print(f"toysae: {line}", file=sys.stderr, flush=True)
+    """A line on stderr, above the bar if there is one; of many processes the first says it."""
+    if hosts.is_first():
+        print(f"toysae: {line}", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -31,7 +34,7 @@ class Progress:
             bars.TextColumn("left"),
             bars.TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=quiet,
+            disable=quiet or not hosts.is_first(),
         )
         self._task = self._bar.add_task(
             "", total=max(sum(self._cost.values()), 1), group="", rate=""

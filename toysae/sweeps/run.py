@@ -4,7 +4,7 @@ import gc
 import time
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from .. import hosts
 from ..disk import TEMPORARY
 from ..errors import ToysaeError
 from ..recovery.probe import recovery_probe
@@ -28,7 +29,7 @@ from .results import Results, check_directory, discard
 from .scoring import score_group
 from .space import check_space
 from .stopping import Request, Stopped, stop_requests
-from .store import find, save_part, set_broken_aside, stored_parts
+from .store import find, finished, save_part, set_broken_aside, stored_parts
 
 
 class Unfinished(ToysaeError):
@@ -43,7 +44,8 @@ def run(
     checkpoint_seconds: float = 60.0,
     split: Split = UNSPLIT,
 ) -> Results:
-    """Trains and scores what is not yet in `out`.
+    """Trains and scores what is not yet in `out`. Of many processes, see :mod:`toysae.hosts`, the
+    first reads and writes there, so that the others need not see that disk.
 
     Args:
         experiment: what to run.
@@ -64,23 +66,23 @@ def run(
         Stopped: by Ctrl-C or SIGTERM, at the end of a chunk; the same call goes on.
     """
     jobs, path = jobs_of(experiment, split), Path(out)
-    check_directory(path, fresh)
-    with locked(path), stop_requests() as request:
-        check_directory(path, fresh)
-        if fresh:
-            discard(path)
-        results = Results(path)
-        parts = _prepare(results, jobs, experiment, quiet)
-        results.save_table()
+    hosts.on_first(check_directory, path, fresh)
+    results = Results(path)
+    with ExitStack() as held:
+        hosts.on_first(lambda: held.enter_context(locked(path)))
+        request = held.enter_context(stop_requests())
+        places = hosts.on_first(_prepare, results, fresh, jobs, experiment, quiet)
+        parts = [Part(jobs[job], worlds, members) for job, worlds, members in places]
         try:
             failed = _Run(experiment, path, checkpoint_seconds, request).train(parts, quiet)
         except BaseException:
-            with suppress(ToysaeError):  # what went wrong is said, not what followed
-                results.save_table()
+            if hosts.is_first():
+                with suppress(ToysaeError):  # what went wrong is said, not what followed
+                    results.save_table()
             raise
-        results.save_table()
+        hosts.on_first(results.save_table)
         if failed:
-            results.save_failed(failed)
+            hosts.on_first(results.save_failed, failed)
             raise Unfinished(
                 f"{len(failed)} SAEs did not fit the device even alone: "
                 f"{'; '.join(dict.fromkeys(failed.values()))}. The others are in {path}: use a "
@@ -89,15 +91,21 @@ def run(
     return results
 
 
-def _prepare(results: Results, jobs: list[Job], e: Experiment, quiet: bool) -> list[Part]:
-    """Makes the directory that of this experiment. What is left to train."""
+def _prepare(
+    results: Results, fresh: bool, jobs: list[Job], e: Experiment, quiet: bool
+) -> list[tuple[int, tuple[int, ...], tuple[int, ...]]]:
+    """Makes the directory that of this experiment. What is left to train: of each part the job's
+    place, its worlds and its members."""
     path, asked = results.path, {key for job in jobs for key in job.keys.reshape(-1).tolist()}
+    check_directory(path, fresh)
+    if fresh:
+        discard(path)
     for file in path.glob(f".*{TEMPORARY}"):
         file.unlink()
     for line in set_broken_aside(path / "groups"):
         say(line)
     places = find(stored_parts(path / "groups"))
-    done = {key for key, (part, _) in places.items() if part.has_weights or not e.save_params}
+    done = finished(places, e.save_params)
     begun = clear_away(path / "checkpoints", done)
     parts = parts_of(jobs, done, begun)
     check_space(path, parts, e.curve_points, e.save_params)
@@ -112,7 +120,8 @@ def _prepare(results: Results, jobs: list[Job], e: Experiment, quiet: bool) -> l
         say(f"{len(bare)} SAEs in {path} are there without their weights: trained again for them")
     if not quiet and (asked & done or begun):
         say(f"{len(asked & done)} of {len(asked)} SAEs are finished in {path}")
-    return parts
+    results.save_table()
+    return [(jobs.index(part.job), part.worlds, part.members) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -131,14 +140,14 @@ class _Run:
         with Progress(cost, quiet) as progress:
             while left:
                 part = left.popleft()
-                self._stop_if_asked(part, 0)
+                self._stop(part, 0, hosts.largest(self.request.number))
                 if self._fits(part, progress):
                     continue
                 gc.collect()  # arrays of what did not fit
                 halves = part.halves() or ()
                 progress.replace(part.name, {half.name: half.cost for half in halves})
                 left.extendleft(reversed(halves))
-                Checkpoints(self.path / "checkpoints" / part.name).remove()
+                hosts.on_first(Checkpoints(self.path / "checkpoints" / part.name).remove)
                 if halves:
                     say(f"{part.name} does not fit the device: its {part.keys.size} SAEs go on in "
                         "halves")  # fmt: skip
@@ -154,24 +163,31 @@ class _Run:
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
+            if jax.process_count() > 1:  # the others wait for what will not come
+                raise ToysaeError(
+                    f"{part.name} does not fit the devices of process {jax.process_index()}: "
+                    "use --split-latent, a smaller batch_size, or fewer SAEs in one experiment"
+                ) from error
             return False
         return True
 
     def _train(self, part: Part, progress: Progress) -> None:
         e, cell, group = self.experiment, part.job.cell, part.group()
         checkpoints = Checkpoints(self.path / "checkpoints" / part.name)
-        checkpoints.begin(part.keys, cell.n_steps)
-        resume, saved = checkpoints.latest(group), time.monotonic()
+        hosts.on_first(checkpoints.begin, part.keys, cell.n_steps)
+        resume, saved = hosts.on_first(checkpoints.latest, group), time.monotonic()
         if resume is not None:
             say(f"{part.name} goes on at step {resume.step:,} of {cell.n_steps:,}")
 
         def on_chunk(snapshot: Snapshot) -> None:
             nonlocal saved
             progress.update(part.name, snapshot.step * group.n_rows * group.batch_size)
-            if self.request.number or time.monotonic() - saved >= self.checkpoint_seconds:
-                checkpoints.save(snapshot)
+            stop = hosts.largest(self.request.number)
+            due = hosts.from_first(time.monotonic() - saved >= self.checkpoint_seconds)
+            if stop or due:
+                hosts.on_first(checkpoints.save, hosts.whole(snapshot))
                 saved = time.monotonic()
-            self._stop_if_asked(part, snapshot.step)
+            self._stop(part, snapshot.step, stop)
 
         trained = train_group(
             group, cell.n_steps, recovery_probe, e.curve_points, on_chunk=on_chunk, resume=resume
@@ -183,18 +199,21 @@ class _Run:
         table = pd.concat([pd.DataFrame(names, index=scores.index), scores], axis=1)
         weights = saved_weights(trained.saes) if e.save_params else None
         keys = part.keys.reshape(-1).tolist()
-        save_part(self.path / "groups", part.name, keys, table, arrays, weights, provenance())
-        checkpoints.remove()
+        folder = self.path / "groups"
+        hosts.on_first(save_part, folder, part.name, keys, table, arrays, weights, provenance())
+        hosts.on_first(checkpoints.remove)
 
-    def _stop_if_asked(self, part: Part, step: int) -> None:
-        if not self.request.number:
-            return
+    def _stop(self, part: Part, step: int, number: int) -> None:
+        """Does, if a signal of that number has asked for it."""
+        if number:
+            raise Stopped(hosts.on_first(self._stopped_at, part, step), number)
+
+    def _stopped_at(self, part: Part, step: int) -> str:
         results = Results(self.path)
         n_asked = sum(len(cell["keys"]) for cell in results.plan)
-        raise Stopped(
+        return (
             f"stopped: {len(results.table)} of {n_asked} SAEs are finished, {part.name} is at step "
-            f"{step:,} of {part.job.cell.n_steps:,}; all of it is kept in {self.path}",
-            self.request.number,
+            f"{step:,} of {part.job.cell.n_steps:,}; all of it is kept in {self.path}"
         )
 
 

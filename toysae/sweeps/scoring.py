@@ -11,6 +11,7 @@ import pandas as pd
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .. import hosts
 from ..recovery import (
     THRESHOLDS,
     Records,
@@ -184,7 +185,7 @@ def score_group(
     )  # fmt: skip
     if layout is not None:
         evaluated = layout.gather(evaluated, (ROWS, by_world))
-    scores, magnitude = jax.device_get(evaluated)
+    scores, magnitude = jax.device_get(hosts.whole(evaluated))
     spec, (n_features, d_in) = group.spec, group.worlds.target.shape[-2:]
     cos = np.asarray(_world_cosines(trained.saes, group.worlds)).reshape(
         n_worlds * n_members, n_features, spec.d_sae

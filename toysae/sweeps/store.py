@@ -136,6 +136,11 @@ def find(parts: Iterable[Stored]) -> dict[str, tuple[Stored, int]]:
     return places
 
 
+def finished(places: Mapping[str, tuple[Stored, int]], with_weights: bool) -> set[str]:
+    """The keys of what is there, and has its weights if it must."""
+    return {key for key, (part, _) in places.items() if part.has_weights or not with_weights}
+
+
 def set_broken_aside(folder: Path) -> Iterator[str]:
     """Moves what is no whole part into `broken`, and says of each what was wrong with it."""
     for file in folder.glob(f".*{TEMPORARY}"):

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from .. import hosts
 from ..errors import require
 
 AXES = ("world", "member", "batch", "latent")
@@ -72,8 +72,8 @@ class Layout:
                 share = self.mesh.shape[name]
                 filled = -(-n // share) * share
                 if filled > n:
-                    leaf = jnp.take(leaf, np.minimum(np.arange(filled), n - 1), axis=axis)
-            return jax.device_put(leaf, NamedSharding(self.mesh, spec))
+                    leaf = np.take(np.asarray(leaf), np.minimum(np.arange(filled), n - 1), axis)
+            return hosts.placed(leaf, NamedSharding(self.mesh, spec))
 
         return _by_branch(place, specs, tree)
 
@@ -163,7 +163,13 @@ def layout_of(
         f"batch {split.batch} x latent {split.latent} needs {each} devices and jax sees "
         f"{len(devices)}: lower one",
     )
-    worlds, members = shares(n_worlds, n_members, len(devices) // each)
+    all_of_them = jax.process_count() > 1  # each process must hold a part
+    require(
+        not all_of_them or len(devices) % each == 0,
+        f"batch {split.batch} x latent {split.latent} = {each} does not divide the {len(devices)} "
+        "devices of all processes",
+    )
+    worlds, members = shares(n_worlds, n_members, len(devices) // each, all_of_them)
     if worlds * members * each == 1:
         return None
     shape = (worlds, members, split.batch, split.latent)
@@ -171,9 +177,12 @@ def layout_of(
     return Layout(n_worlds, n_members, Mesh(chosen, AXES))
 
 
-def shares(n_worlds: int, n_members: int, n_devices: int) -> tuple[int, int]:
+def shares(
+    n_worlds: int, n_members: int, n_devices: int, all_of_them: bool = False
+) -> tuple[int, int]:
     """Into how many parts worlds and members are cut, so that the busiest device has the fewest
-    rows, no more devices are taken than that needs, and worlds are cut first."""
+    rows, no more devices are taken than that needs unless `all_of_them` must be, and worlds are
+    cut first."""
 
     def cost(cut: tuple[int, int]) -> tuple[int, int, int]:
         worlds, members = cut
@@ -181,4 +190,5 @@ def shares(n_worlds: int, n_members: int, n_devices: int) -> tuple[int, int]:
         return busiest, worlds * members, -worlds
 
     cuts = [(w, m) for w in range(1, n_devices + 1) for m in range(1, n_devices // w + 1)]
+    cuts = [cut for cut in cuts if not all_of_them or cut[0] * cut[1] == n_devices]
     return min(cuts, key=cost)

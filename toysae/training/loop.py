@@ -15,6 +15,7 @@ from flax import struct
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from .. import hosts
 from ..keys import named_key
 from ..sae import SAE, Hypers, finished
 from ..worlds import World
@@ -236,7 +237,7 @@ def train_group(
 
     for target in steps[len(points) :].tolist():
         while True:
-            before, step = step, pace.next_stop(step, target)
+            before, step = step, hosts.from_first(pace.next_stop(step, target))
             state = advance(state, group, jnp.int32(step), jnp.float32(n_steps), layout)
             jax.block_until_ready(state.step)
             pace.took(step - before)
@@ -244,7 +245,8 @@ def train_group(
                 break
             report()
         point = {**probe_all(state, group, probe, n_eval, layout), "loss": state.loss}
-        point = jax.device_get(point if layout is None else layout.gather(point, ROWS))
+        point = hosts.whole(point if layout is None else layout.gather(point, ROWS))
+        point = jax.device_get(point)
         if step == 0:  # no step taken, no loss yet
             point["loss"] = np.full_like(point["loss"], np.nan)
         points.append(point)
@@ -254,4 +256,5 @@ def train_group(
     if layout is not None:
         saes, diverged = layout.gather((saes, diverged), ROWS)
         firings = layout.gather(firings, P("world"))
+    saes, diverged, firings = hosts.whole((saes, diverged, firings))
     return Trained(saes, np.asarray(diverged), np.asarray(firings), steps, curves)

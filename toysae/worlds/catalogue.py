@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from scipy import stats
+from scipy import special
 
 from ..errors import ToysaeError, require, unknown
 from ..keys import named_key
@@ -197,7 +197,7 @@ def _quantiles(key, n: int) -> np.ndarray:
     """Normal quantiles in random order: the same set for every key, so that worlds of
     different seeds have the same shapes and the same mean."""
     order = np.asarray(jax.random.permutation(key, n))
-    return stats.norm.ppf((np.arange(n) + 0.5) / n)[order]
+    return special.ndtri((np.arange(n) + 0.5) / n)[order]
 
 
 def _shared_fields() -> dict[str, tuple[Any, Any]]:

@@ -13,8 +13,9 @@ and the marginal is E_u r_i(u). `first_order` is SAELens' formula, `exact` solve
 from math import ceil
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy import special, stats
+from scipy import special
 
 from ..errors import require
 
@@ -141,4 +142,4 @@ def _factor_draws(rank: int, n_features: int) -> Float[np.ndarray, "draws rank"]
     if rank == 0:
         return np.zeros((1, 0))
     fewer = 2 ** int(np.log2(np.clip(2e7 / n_features, 256, _DRAWS)))
-    return special.ndtri(stats.qmc.Sobol(rank, rng=0).random(fewer).clip(1e-12, 1 - 1e-12))
+    return special.ndtri(scipy.stats.qmc.Sobol(rank, rng=0).random(fewer).clip(1e-12, 1 - 1e-12))

@@ -16,9 +16,10 @@ from math import log
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from scipy import special, stats
+from scipy import special
 
 from .. import draws
 from ..keys import named_key
@@ -178,7 +179,9 @@ def arrival_slots(slope: Float[np.ndarray, "m rank"], offset: Float[np.ndarray, 
     for start in range(0, len(offset), _CHUNK):
         x = u @ slope[start : start + _CHUNK].T + offset[start : start + _CHUNK]
         total += np.asarray(hazard_bound(jnp.asarray(x, jnp.float32)), np.float64).sum(1)
-    return fewest_slots(lambda slots: stats.poisson.logsf(slots, total), log_weight, len(offset))
+    return fewest_slots(
+        lambda slots: scipy.stats.poisson.logsf(slots, total), log_weight, len(offset)
+    )
 
 
 def firing_slots(slope: Float[np.ndarray, "m rank"], offset: Float[np.ndarray, " m"]) -> int:

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from scipy import stats
+from scipy import special
 
 from .. import draws
 from ..keys import named_key
-from .firing import DENSE_FEATURES, TAIL, Active, Firing
+from .firing import DENSE_FEATURES, Active, Firing, poisson_slots
 from .probabilities import checked_probabilities
 
 
@@ -98,7 +98,7 @@ def arrivals(probs: Float[np.ndarray, " n_features"]) -> Arrivals:
     """The arrivals that hit each feature with its probability: all below 1, not all 0."""
     hazards = -np.log1p(-probs)
     accept, alias = alias_table(hazards / hazards.sum())
-    cdf = stats.poisson.cdf(np.arange(_slots(probs)), hazards.sum())
+    cdf = special.pdtr(np.arange(_slots(probs)), hazards.sum())
     return Arrivals(
         jnp.asarray(accept, jnp.float32),
         jnp.asarray(alias, jnp.int32),
@@ -107,7 +107,7 @@ def arrivals(probs: Float[np.ndarray, " n_features"]) -> Arrivals:
 
 
 def _slots(probs: np.ndarray) -> int:
-    return int(stats.poisson.isf(TAIL, -np.log1p(-probs).sum())) + 1
+    return poisson_slots(-np.log1p(-probs).sum())
 
 
 def alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from functools import lru_cache
 from itertools import combinations, product
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy
 
 from ...errors import ToysaeError, require
 
@@ -124,7 +124,7 @@ def tuned(
     start = np.append(W, b).astype(float)
     # Columns at exactly 0 are saddle points: the smallest push shows which way is down.
     start[: W.size] += 1e-3 * np.cos(np.arange(W.size) + 1)
-    done = minimize(
+    done = scipy.optimize.minimize(
         objective, start, jac=True, method="L-BFGS-B",
         options={"maxiter": 200, "ftol": 1e-12, "gtol": 1e-9},
     )  # fmt: skip

@@ -1,0 +1,137 @@
+"""Two processes on one machine that train as one: the same SAEs, kept by the first alone."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from toysae import Results, ToysaeError, hosts
+from toysae.cli import main
+from toysae.sweeps import status
+
+ROOT = Path(__file__).parents[1]
+FILE = """
+from toysae import Experiment
+experiment = Experiment(
+    question="One or many?", d_in=8, ratios=(2,), l0=1.5, recipes=("tied", "topk"), ceiling=False,
+    l1=(0.05, 0.2), k=(1, 2), world_seeds=3, n_steps=5_000, batch_size=32, lr=3e-3, n_eval=512,
+    curve_points=3, figures=(),
+)
+"""
+EXACT = ["row", "world_seed", "sae_seed", "n_steps", "true_l0", "l1"]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("experiment") / "asks.py"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(file, tmp_path_factory):
+    """The table of one process."""
+    out = tmp_path_factory.mktemp("alone") / "out"
+    main(["run", str(file), "--out", str(out), "--quiet"])
+    return pd.read_csv(out / "table.csv")
+
+
+def two(file, out, *more, then=lambda processes: None):
+    """Two processes with a device each, the second of which writes to a place of its own if it
+    writes at all: what each said, and its exit status."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        **os.environ,
+        "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2",
+    }  # fmt: skip
+    code = "from toysae.cli import main; main()"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, "run", str(file), "--many-hosts", "--quiet",
+             "--out", str(out if i == 0 else out.with_name("second")), *more],
+            env=shared | {"JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    then(processes)
+    try:
+        said = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, out, err) for p, (out, err) in zip(processes, said, strict=True)]
+
+
+def assert_close(table, alone):
+    assert table["group"].tolist() == alone["group"].tolist()
+    for name in EXACT:
+        np.testing.assert_array_equal(table[name], alone[name])
+    for name in ("mmcs", "l0", "ev", "mcc"):
+        np.testing.assert_allclose(table[name], alone[name], atol=2e-3)
+
+
+def test_two_processes_give_the_scores_of_one(file, alone, tmp_path):
+    out = tmp_path / "first"
+    first, second = two(file, out)
+    assert first[0] == second[0] == 0, first[2] + second[2]
+    assert "12 SAEs in" in first[1] and "SAEs" not in second[1]
+    assert_close(pd.read_csv(out / "table.csv"), alone)
+    assert not out.with_name("second").exists()  # no shared disk is needed
+
+
+def test_what_two_began_one_goes_on_with(file, alone, tmp_path, capsys):
+    """A signal to either stops both; the checkpoint does not know how many they were."""
+    out = tmp_path / "first"
+
+    def stop_the_second(processes):
+        deadline = time.monotonic() + 240
+        while not list(out.glob("checkpoints/*/[1-9]*.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        processes[1].send_signal(signal.SIGTERM)
+
+    ended = two(file, out, "--checkpoint-seconds", "0", then=stop_the_second)
+    assert [code for code, *_ in ended] == [128 + signal.SIGTERM] * 2, ended
+    step = int(re.search(r"is at step ([\d,]+) of", ended[0][2])[1].replace(",", ""))
+    assert 0 < step < 5_000 and f" at {step:,}/5,000" in status(out)[0]["begun"].iloc[0]
+    main(["run", str(file), "--out", str(out)])
+    assert f"goes on at step {step:,} of 5,000" in capsys.readouterr().err
+    assert_close(Results.load(out).table, alone)
+
+
+def test_what_the_first_refuses_all_refuse(file, tmp_path):
+    out = tmp_path / "first"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    for code, _, err in two(file, out):
+        assert code == 2 and "is not empty and holds no results" in err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"JAX_NUM_PROCESSES": "2"}, "has no JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID"),
+        ({"JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0", "JAX_COORDINATOR_ADDRESS": "a:1"},
+         "JAX_NUM_PROCESSES 'two' is not a number"),
+    ],
+)  # fmt: skip
+def test_an_environment_that_says_half_is_refused(given, said, monkeypatch):
+    for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ToysaeError, match=said):
+        hosts.join()

@@ -1,0 +1,142 @@
+"""toysae run: an experiment or a study, at the size that is asked for."""
+
+from dataclasses import dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from .. import hosts
+from ..errors import require, unknown
+from .options import check_flags, flags, positional
+from .show import OUT, print_frame
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run goes.
+
+    Attributes:
+        out: results directory; results/NAME if not given.
+        figures_dir: where figures go; OUT/figures if not given.
+        smoke: the experiment's own seconds-long version.
+        full: its own large version, for a GPU.
+        fresh: discard what is in OUT and begin again. Without it, of the SAEs in OUT those that
+            are asked for are used, whatever the settings of the run that made them.
+        checkpoint_seconds: how often what is in training is saved; 0 for every chunk. Ctrl-C saves
+            it too, and stops within about 10 s; the same command goes on, after a kill as well.
+        split_batch: devices among which the samples of each SAE are split.
+        split_latent: devices among which the latents of each SAE are split.
+        many_hosts: this is one of many processes that train as one; see :mod:`toysae.hosts`.
+        dry_run: only say what would be trained, and the memory, FLOPs and time it would take.
+        quiet: no progress bar.
+    """
+
+    out: Path | None = None
+    figures_dir: Path | None = None
+    smoke: bool = False
+    full: bool = False
+    fresh: bool = False
+    checkpoint_seconds: float = 60.0
+    split_batch: int = 1
+    split_latent: int = 1
+    many_hosts: bool = False
+    dry_run: bool = False
+    quiet: bool = False
+
+
+def run_command(args: list[str]) -> None:
+    """`toysae run FILE`: an experiment or a study."""
+    from ..sweeps import Experiment, load_experiment
+    from ..sweeps.override import refuse_what_axes_set
+
+    path, rest = positional(args, "an experiment file, e.g. experiments/recovery.py")
+    found = load_experiment(path)
+    settable = found if isinstance(found, Experiment) else found.options
+    names = [f.name for f in fields(RunOptions)] + [
+        f.name for f in fields(settable) if f.name not in ("smoke", "full", "axes")
+    ]
+    check_flags(rest, "field", names)
+    start = _sized(found, "--smoke" in rest, "--full" in rest)
+    both = make_dataclass(
+        "Run",
+        [
+            (
+                "options",
+                Annotated[RunOptions, tyro.conf.OmitArgPrefixes],
+                field(default=RunOptions()),
+            ),
+            ("asked", Annotated[type(start), tyro.conf.OmitArgPrefixes], field(default=start)),
+        ],
+    )
+    given: Any = tyro.cli(both, args=rest, prog=f"toysae run {path}")
+    options: RunOptions = given.options
+    name = Path(path).stem + "-smoke" * options.smoke + "-full" * options.full
+    out = options.out or Path("results") / name
+    figures_dir = options.figures_dir or out / "figures"
+    one_process = not isinstance(found, Experiment)
+    require(not (one_process and options.many_hosts), "--many-hosts: a study runs in one process")
+    if hosts.is_first():
+        OUT.print(f"[bold]{found.question}[/bold]", highlight=False)
+    if isinstance(found, Experiment):
+        refuse_what_axes_set(start, flags(rest))
+        _run_experiment(given.asked, name, out, figures_dir, options)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        figures_dir.mkdir(parents=True, exist_ok=True)
+        found.run(given.asked, out, figures_dir)
+
+
+def _sized(found, smoke: bool, full: bool):
+    """What runs before its fields are overridden: the overrides of a size are defaults too, so
+    that fields given beside --smoke or --full win over them."""
+    from ..sweeps import Experiment
+
+    require(not (smoke and full), "--smoke and --full: give one of them")
+    if smoke:
+        return found.smoked()
+    if isinstance(found, Experiment):
+        return found.at_full_size() if full else found
+    require(not full, "this study has no full size: leave --full out, --help lists its options")
+    return found.options
+
+
+def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
+    from ..plotting import FIGURES, draw
+    from ..sweeps import Results, Unfinished, plan, run, summarise_minima, summarise_runs
+    from ..training.devices import Split
+
+    for figure in experiment.figures:
+        if figure not in FIGURES:
+            raise unknown("figure", figure, FIGURES)
+    split = Split(o.split_batch, o.split_latent)
+    if o.dry_run:
+        made = plan(experiment, out, split)
+        if not hosts.is_first():
+            return
+        if len(made.table):
+            print_frame(made.table, f"{name}: what is left to train", constants=False)
+        for line in made.lines:
+            OUT.print(line, highlight=False, soft_wrap=True)
+        return
+    unfinished = None
+    try:
+        results = run(experiment, out, o.fresh, o.quiet, o.checkpoint_seconds, split)
+    except Unfinished as error:
+        results, unfinished = Results(out), error
+    if not hosts.is_first():
+        return
+    table = results.table
+    if unfinished is not None and table.empty:
+        raise unfinished
+    print_frame(summarise_runs(table), f"{name}: best L1 (chosen on the other world seeds), "
+                f"mean ± half-width of the 95 % interval (worlds)")  # fmt: skip
+    minima = summarise_minima(table)
+    if len(minima):
+        print_frame(minima, "features missed: the optimiser's fault or the objective's? Share of "
+                    "worlds [95 % interval]")  # fmt: skip
+    for file in draw(results, experiment.figures, figures_dir):
+        OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
+    OUT.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)
+    if unfinished is not None:
+        raise unfinished

@@ -9,6 +9,7 @@ same scores up to the order of sums.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -79,13 +80,9 @@ class Layout:
 
     def gather(self, tree: Any, specs: Any) -> Any:
         """What :meth:`spread` filled up left out again."""
-
-        def cut(spec: P, leaf: Any) -> Any:
-            lengths = tuple(n for _, n in self._lengths(spec))
-            whole = leaf.shape[: len(lengths)] == lengths
-            return leaf if whole else leaf[tuple(slice(n) for n in lengths)]
-
-        return _by_branch(cut, specs, tree)
+        rows = {"world": self.n_worlds, "member": self.n_members}
+        filled = any(n % self.mesh.shape[name] for name, n in rows.items())
+        return _cut(tree, self, specs) if filled else tree
 
     def pinned(self, tree: Any, d_sae: int) -> Any:
         """Arrays `[n_worlds, n_members, ...]` held split by rows, and by latents along the one of
@@ -106,6 +103,16 @@ class Layout:
     def _lengths(self, spec: P) -> list[tuple[str, int]]:
         rows = {"world": self.n_worlds, "member": self.n_members}
         return [(name, rows[name]) for name in spec]
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _cut(tree: Any, layout: Layout, specs: Any) -> Any:
+    """One program for all leaves: each slice on its own would be compiled on its own."""
+
+    def cut(spec: P, leaf: jax.Array) -> jax.Array:
+        return leaf[tuple(slice(n) for _, n in layout._lengths(spec))]
+
+    return _by_branch(cut, specs, tree)
 
 
 def _by_branch(function: Callable[[P, Any], Any], specs: Any, tree: Any) -> Any:

@@ -4,9 +4,10 @@ from toysae import Experiment, axes
 
 
 def points(*l0s: float) -> axes.Points:
-    """TopK is told the true L0, an L1 is chosen on the other world seeds; for FISTA, which costs
-    as much as all others together, it is given."""
-    encoders = axes.grid(recipe=("tied", "untied", "topk")) + axes.grid(recipe="fista", l1=0.35)
+    """TopK is told the true L0; an L1 is chosen on the other world seeds, for FISTA, which costs
+    more than all others together, from two."""
+    fista = axes.grid(recipe="fista", l1=(0.35, 0.7))
+    encoders = axes.grid(recipe=("tied", "untied", "topk")) + fista
     return axes.zipped(l0=l0s, k=l0s) * encoders
 
 
@@ -23,9 +24,9 @@ experiment = Experiment(
     ratios=(1, 1.5, 2, 3, 4, 6, 8),
     axes=points(1, 2, 3, 4, 6, 8),
     ceiling=False,
-    l1=(0.15, 0.35, 0.7),
+    l1=(0.2, 0.4, 0.8, 1.6),
     world_seeds=3,
-    firings_per_feature=15_000,
+    n_steps=6_000,  # at equal firings, easy cells would end after some hundred
     batch_size=128,
     lr=3e-3,
     lr_decay=0.3,
@@ -36,11 +37,11 @@ experiment = Experiment(
     smoke={
         "d_in": 8, "ratios": (1, 2, 4),
         "axes": axes.zipped(l0=(1, 2), k=(1, 2)) * axes.grid(recipe=("tied", "topk")),
-        "l1": (0.35,), "world_seeds": 2, "firings_per_feature": 1000, "n_eval": 2048,
+        "l1": (0.35,), "world_seeds": 2, "n_steps": 300, "n_eval": 2048,
     },
     full={
         "d_in": 64, "ratios": (1, 1.5, 2, 3, 4, 6, 8, 12, 16),
         "axes": points(1, 2, 3, 4, 6, 8, 12, 16, 24, 32), "l1": (0.03, 0.06, 0.12, 0.25, 0.5),
-        "world_seeds": 5, "firings_per_feature": 60_000, "n_eval": 65_536,
+        "world_seeds": 5, "n_steps": 50_000, "n_eval": 65_536,
     },
 )  # fmt: skip

@@ -7,7 +7,7 @@ def points(ratios: tuple[float, ...], firings: tuple[float, ...]) -> axes.Points
     """One size over ratios and firings; and all sizes at the middle ratio, trained longest."""
     longest = {"ratio": ratios[len(ratios) // 2], "firings_per_feature": max(firings)}
     over = axes.grid(ratio=ratios, firings_per_feature=firings, size=1)
-    return axes.grid(l0=(2, 6)) * (over + axes.grid(**longest, size=(1, 2, 4, 8)))
+    return axes.grid(l0=(3, 12)) * (over + axes.grid(**longest, size=(1, 2, 4, 8)))
 
 
 experiment = Experiment(
@@ -20,7 +20,7 @@ experiment = Experiment(
     run_time="TODO",
     worlds=("sphere",),
     d_in=32,
-    axes=points((1, 2, 4), (1_000, 3_000, 10_000, 30_000)),
+    axes=points((1, 2, 4), (1_000, 4_000, 16_000, 64_000)),
     recipes=("untied",),
     at_truth=True,
     l1=(0.15, 0.35, 0.7),
@@ -37,7 +37,7 @@ experiment = Experiment(
         "n_eval": 2048, "curve_points": 10,
     },
     full={
-        "d_in": 64, "axes": points((1, 2, 4, 8), (1_000, 3_000, 10_000, 30_000, 100_000)),
+        "d_in": 64, "axes": points((1, 2, 4, 8), (1_000, 4_000, 16_000, 64_000, 256_000)),
         "l1": (0.06, 0.15, 0.35, 0.7), "recipes": ("tied", "untied"), "n_eval": 65_536,
     },
 )  # fmt: skip

@@ -133,6 +133,12 @@ def test_a_point_sets_what_it_names_and_nothing_else():
     assert len({c.slug for c in plan}) == len(plan) and "l0_2" in first[2].slug
 
 
+def test_arithmetics_are_cells_of_their_own():
+    plan = cells(replace(E, axes=grid(arithmetic=("float32", "bfloat16"))))
+    assert [c.spec.arithmetic for c in plan] == ["float32", "bfloat16"]
+    assert plan[1].settings[0] == "arithmetic bfloat16" and plan[0].slug != plan[1].slug
+
+
 def test_numbers_of_some_recipes_go_to_those_that_read_them():
     axes = grid(aux_coeff=(0.1, 0.2), recipe=("untied", "topk"))
     plan = {c.recipe: c for c in cells(replace(E, axes=axes))}

@@ -23,6 +23,7 @@ from toysae.plotting.rows import (
     WithCeilings,
     arms,
     best,
+    case_without,
     choice_remark,
     interval_frame,
     members,
@@ -62,14 +63,15 @@ def phase_diagram(results: Results) -> tuple[Figure, pd.DataFrame]:
         oracle (`init` "oracle") its best `f1`; and for each line (`init` "limit") its `l0`.
     """
     table, _ = members(results)
-    table = table.assign(case=_case(table), l0=_true_l0(table))
-    chosen = best(table)
+    table = table.assign(case=case_without(table, "l0")).reset_index(drop=True)
+    chosen, l0 = best(table), _true_l0(table)  # the choice looks at the l0 of the SAEs
+    table, chosen = (part.assign(l0=l0.loc[part.index]) for part in (table, chosen))
     ceiling = table["init"].isin(CEILINGS)
     table, chosen = (t[~ceiling.loc[t.index]] if not ceiling.all() else t for t in (table, chosen))
     by = ["case", *ARM, "ratio", "l0"]
-    frame = interval_frame(chosen, by, [SCORE])
-    matched = chosen.groupby(by)["l0_matched"].mean().rename("matched").reset_index()
-    frame = frame.merge(matched, on=by, how="left").drop(columns="floor")
+    matched = chosen.groupby(by)["l0_matched"].mean()
+    frame = interval_frame(chosen, by, [SCORE]).drop(columns="floor")
+    frame = frame.assign(matched=matched.to_numpy(float))
     oracles = _oracles(results, table)
     limits = _limits(table, oracles)
     panels = [(c, arm) for c in sorted(table["case"].unique()) for arm in arms(table)]
@@ -101,13 +103,6 @@ def _true_l0(table: pd.DataFrame) -> pd.Series:
     if "l0_asked" in table:
         return table["l0_asked"]
     return pd.Series(round(float(table["true_l0"].mean()), 2), index=table.index)
-
-
-def _case(table: pd.DataFrame) -> pd.Series:
-    """The world and what else the axes set, but for the L0 and what only follows from it."""
-    rest = table["setting"].str.replace(r"(^|, )l0 [^,]+", "", regex=True).str.strip(", -")
-    varied = rest.nunique() > 1
-    return table["world"] + (", " + rest if varied else "")
 
 
 def _oracles(results: Results, table: pd.DataFrame) -> pd.DataFrame:

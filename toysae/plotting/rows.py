@@ -57,6 +57,13 @@ def members(results: Results) -> tuple[pd.DataFrame, str]:
     return with_case(table, ["world", column]), column
 
 
+def case_without(table: pd.DataFrame, *names: str) -> pd.Series:
+    """The world and what the axes set, but for some names."""
+    rest = table["setting"].str.replace(rf"(^|, )({'|'.join(names)}) [^,]+", "", regex=True)
+    rest = rest.str.strip(", -")
+    return table["world"] + (", " + rest if rest.nunique() > 1 else "")
+
+
 def with_case(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Adds `case`: the world, what the axes set, and whatever else has several values within one
     group of `by`."""

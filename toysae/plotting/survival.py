@@ -15,6 +15,7 @@ from toysae.plotting.rows import (
     NAMES,
     Results,
     best,
+    case_without,
     interval_remark,
     members,
     over_worlds,
@@ -42,10 +43,12 @@ def survival_by_size(results: Results) -> tuple[Figure, pd.DataFrame]:
         with `half_width` (95 %) and `n` worlds.
     """
     table, _ = members(results)
+    table = table.assign(case=case_without(table, "size"))
     sizes = table.groupby(_KEY)["size"].transform("nunique")
     table = table[(sizes > 1) | (sizes.max() <= 1)]
-    table = table[~table["init"].isin(CEILINGS) | table["init"].isin(CEILINGS).all()]
     chosen = best(table)
+    if not chosen["init"].isin(CEILINGS).all():  # they begin with all features
+        table, chosen = (part[~part["init"].isin(CEILINGS)] for part in (table, chosen))
     parts = [part for key, rows in chosen.groupby([*_KEY, "size"]) for part in _curves(
         results, rows, dict(zip([*_KEY, "size"], key, strict=True)))]  # fmt: skip
     columns = [*_KEY, "size", "step", "share", "half_width", "n"]

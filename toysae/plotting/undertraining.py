@@ -15,6 +15,7 @@ from toysae.plotting.rows import (
     Results,
     arms,
     best,
+    case_without,
     interval_frame,
     members,
     of_arm,
@@ -51,7 +52,8 @@ def undertraining(results: Results) -> tuple[Figure, pd.DataFrame]:
         each of `FAULTS` and `n_judged` SAEs, empty for SAEs that start at the truth.
     """
     table, _ = members(results)
-    table = table.assign(firings=_firings(table), case=_case(table))
+    case = case_without(table, "firings_per_feature")
+    table = table.assign(firings=_firings(table), case=case)
     varied = table.groupby("size")["firings"].nunique()
     table = table[table["size"] == varied.idxmax()]
     chosen = best(table)
@@ -83,13 +85,6 @@ def _firings(table: pd.DataFrame) -> pd.Series:
     if "firings_per_feature" in table:
         return table["firings_per_feature"]
     return (table["n_steps"] * table["batch_size"] * table["true_l0"] / table["n_features"]).round()
-
-
-def _case(table: pd.DataFrame) -> pd.Series:
-    """The world and what the axes set but for the firings."""
-    rest = table["setting"].str.replace(r"(^|, )firings_per_feature [^,]+", "", regex=True)
-    rest = rest.str.strip(", -")
-    return table["world"] + (", " + rest if rest.nunique() > 1 else "")
 
 
 def _faults(table: pd.DataFrame, chosen: pd.DataFrame, by: list[str]) -> pd.DataFrame:

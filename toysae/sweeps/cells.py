@@ -191,7 +191,13 @@ def _cell(
     steps = e.n_steps or -(-round(e.firings_per_feature * n_features / e.l0) // e.batch_size)
     n_steps = max(int(steps), 1)
     training = {"n_steps": n_steps} if e.n_steps else {"firings_per_feature": e.firings_per_feature}
-    static = {**dict(chosen), **training, "d_in": d_in, "batch_size": e.batch_size}
+    static = {
+        **dict(chosen),
+        **training,
+        "d_in": d_in,
+        "batch_size": e.batch_size,
+        "arithmetic": e.arithmetic,
+    }
     labels = {name: static[name] for name in axes if name in static}
     setting = {name: {**static, **own}[name] for name in axes if name in {**static, **own}}
     text = ", ".join(f"{n} {_short(v)}" for n, v in setting.items() if n not in GRIDS)

@@ -14,9 +14,10 @@ PLURAL = {"world": "worlds", "ratio": "ratios", "recipe": "recipes", "init": "in
 
 GRIDS = ("l1", "l0_coeff", "k", "l0_target")
 _WORLDS = ("d_in", "l0", "probs", "firing", "magnitude")
-OF_CELLS = ("firings_per_feature", "n_steps", "batch_size", "lr", "lr_warmup", "lr_decay")
+OF_CELLS = ("firings_per_feature", "n_steps", "batch_size", "arithmetic", "lr", "lr_warmup",
+            "lr_decay")  # fmt: skip
 _WHOLE = ("d_in", "n_steps", "batch_size")
-_NAMES = ("world", "recipe", "init", "probs", "firing", "magnitude")
+_NAMES = ("world", "recipe", "init", "probs", "firing", "magnitude", "arithmetic")
 
 
 def at_point(e: Experiment, point: Mapping[str, Value]) -> tuple[Experiment, dict[str, Any]]:

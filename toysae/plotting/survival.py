@@ -53,7 +53,7 @@ def survival_by_size(results: Results) -> tuple[Figure, pd.DataFrame]:
         results, rows, dict(zip([*_KEY, "size"], key, strict=True)))]  # fmt: skip
     columns = [*_KEY, "size", "step", "share", "half_width", "n"]
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-    panels = sorted(set(table[_KEY].itertuples(index=False, name=None)))
+    panels = [*dict.fromkeys(table[_KEY].itertuples(index=False, name=None))]
     shown = sorted(table["size"].unique())
     width = min(3, len(panels))
     with st.style():
@@ -92,7 +92,7 @@ def _panel(ax: Axes, part: pd.DataFrame, sizes: list[float]) -> None:
         return st.note(ax, "every run diverged")
     colours = colormaps["viridis"](np.linspace(*_SHADES, len(sizes)))
     steps = part.loc[part["step"] > 0, "step"]
-    ax.set_xscale("symlog", linthresh=float(steps.min()), linscale=0.3)
+    ax.set_xscale("symlog", linthresh=float(steps.min()), linscale=0.6)
     ax.set_xlim(0, float(steps.max()))
     ax.xaxis.set_major_formatter(lambda value, _: st.number(value) if value else "0")
     for size, colour, dashes in zip(sizes, colours, [*st.LINES] * len(sizes), strict=False):

@@ -60,7 +60,7 @@ def undertraining(results: Results) -> tuple[Figure, pd.DataFrame]:
     by = ["case", *ARM, "ratio", "firings"]
     frame = interval_frame(chosen, by, [SCORE]).drop(columns="floor", errors="ignore")
     frame = frame.merge(_faults(table, chosen, by), on=by, how="left")
-    rows = sorted({(c, a[0]) for c in table["case"].unique() for a in arms(table)})
+    rows = [*dict.fromkeys((c, a[0]) for c in table["case"].unique() for a in arms(table))]
     ratios = sorted(table["ratio"].unique())
     with st.style():
         fig, axes = st.canvas(2 * len(rows), len(ratios), (2.5, 1.45), 1.4)

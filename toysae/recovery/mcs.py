@@ -10,6 +10,7 @@ that reads it NaN, so that a diverged SAE never passes for a measured one. Exclu
 without a definite direction before scoring. All functions can be jitted and vmapped.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -28,6 +29,7 @@ def unit_rows(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
     return rows / jnp.sqrt(jnp.where(squared == 0, 1, squared))
 
 
+@jax.jit
 def cosines(
     directions: Float[Array, "n_features d_in"], W_dec: Float[Array, "d_sae d_in"]
 ) -> Float[Array, "n_features d_sae"]:

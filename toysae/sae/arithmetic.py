@@ -30,17 +30,26 @@ def _forward(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
 
 
 def _backward(factors: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    """Both gradients as products whose left factor is contracted along its rows: what autodiff
-    would write, a^T g with both contracted along their columns, runs at half the rate or less on
-    a CPU. So the narrower of the two is transposed first."""
     a, b = factors
     g = g.astype(jnp.bfloat16)
     rows, slopes = (m.reshape(-1, m.shape[-1]) for m in (a, g))
-    if rows.shape[1] <= slopes.shape[1]:
-        grad_b = _contract(jax.lax.optimization_barrier(rows.T), slopes, 0)
-    else:
-        grad_b = _contract(jax.lax.optimization_barrier(slopes.T), rows, 0).T
-    return _contract(g, b, 1), grad_b
+    return _contract(g, b, 1), _over_samples(rows, slopes)
+
+
+def _over_samples(a: BFloat16[Array, "n k"], b: BFloat16[Array, "n m"]) -> Float[Array, "k m"]:
+    """a^T b. On a CPU this product runs at half the rate as it stands, with both contracted along
+    their columns; so the narrower of the two is transposed first."""
+    if jax.default_backend() != "cpu":
+        dims = (((0,), (0,)), ((), ()))
+        return jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
+    if a.shape[1] <= b.shape[1]:
+        return _contract(_transposed(a), b, 0)
+    return jax.lax.optimization_barrier(_contract(_transposed(b), a, 0)).T
+
+
+def _transposed(m: BFloat16[Array, "n k"]) -> BFloat16[Array, "k n"]:
+    """Written out as a list, or XLA would fold the transpose into the product again."""
+    return jax.lax.optimization_barrier(m.T.reshape(-1)).reshape(m.T.shape)
 
 
 _rounded_product.defvjp(_forward, _backward)

@@ -49,7 +49,7 @@ def decoder_rows(
                 f"[d_sae] = [{len(rows)}]")  # fmt: skip
         alive &= freq > 0
     require(alive.any(), f"none of the {len(rows)} latents is alive: train the SAE longer")
-    directions = unit_rows(jnp.asarray(rows[alive], jnp.float32))
+    directions, true_rows = unit_rows(jnp.asarray(rows[alive], jnp.float32)), None
     if truth is not None:
         truth = jnp.asarray(truth, jnp.float32)
         require(
@@ -60,7 +60,7 @@ def decoder_rows(
             bool(jnp.isfinite(truth).all() & (truth != 0).any(1).all()),
             "truth has rows that are zero or not finite: leave them out",
         )
-        truth = unit_rows(truth)
+        true_rows = unit_rows(truth)
     return World(
         directions=directions,
         rows=directions,
@@ -68,5 +68,5 @@ def decoder_rows(
         firing=ExactlyKEqual(len(directions), 1),
         magnitude=Constant(1.0),
         name="decoder-rows",
-        truth=truth,
+        truth=true_rows,
     )

@@ -60,7 +60,7 @@ def assemble(
         f"firing is over {firing.n_features} features but directions has {n_features} rows",
     )
     target = jnp.maximum(rows, 0) if rectify else rows
-    lengths = np.asarray(jnp.linalg.norm(target, axis=1))
+    lengths = np.linalg.norm(np.asarray(target), axis=1)
     zero = np.flatnonzero(lengths == 0)
     require(
         zero.size == 0,

@@ -171,10 +171,12 @@ def _fill(
     rows, generating = make(named_key(key, "directions"))
     size = 2 if circular else 1
     n_units = n_features // size
-    jitter = {
-        name: np.exp(asymmetry * _quantiles(named_key(key, f"asymmetry of {name}"), n_units))
-        for name in ("norms", "probabilities", "magnitudes")
-    }
+    jitter = {name: np.ones(n_units) for name in ("norms", "probabilities", "magnitudes")}
+    if asymmetry:
+        jitter = {
+            name: np.exp(asymmetry * _quantiles(named_key(key, f"asymmetry of {name}"), n_units))
+            for name in jitter
+        }
     marginals = firing_probabilities(
         probs, n_units, l0 / size, decay, exponent, decades, jitter["probabilities"]
     )

@@ -10,19 +10,22 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .. import draws
 from ..errors import require
 from ..keys import named_key
 
 
+@jax.jit
 def unit_rows(rows: Float[Array, "*batch n d"]) -> Float[Array, "*batch n d"]:
     """Rows scaled to length 1; a zero row stays zero, with a zero gradient."""
     square = jnp.sum(rows * rows, axis=-1, keepdims=True)
     return rows * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))
 
 
+@partial(jax.jit, static_argnames=("n_features", "d_in"))
 def sphere(key: PRNGKeyArray, n_features: int, d_in: int) -> Float[Array, "n_features d_in"]:
     """Independent directions, uniform on the unit sphere (interim report, 2022)."""
-    return unit_rows(jax.random.normal(key, (n_features, d_in)))
+    return unit_rows(draws.normal(key, (n_features, d_in)))
 
 
 def antipodal(key: PRNGKeyArray, n_features: int, d_in: int) -> Float[Array, "n_features d_in"]:

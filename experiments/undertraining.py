@@ -16,8 +16,10 @@ experiment = Experiment(
     expected="With few firings the loss is above that of the truth: the optimiser's fault, cured "
     "by training longer. At high ratio and L0 even SAEs started at the truth leave it: the "
     "objective's. Larger dictionaries recover a feature in fewer steps (steps to MMCS .9 fell with "
-    "d_sae in the interim report's replications).",
-    run_time="TODO",
+    "d_sae in the interim report's replications). (Seen: it is the optimiser everywhere; SAEs from "
+    "the truth stay there and have the lower loss. Twice as many latents get there sooner at L0 3, "
+    "four and eight times as many do not, and at L0 12 none do.)",
+    run_time="about 12 min on 2 cores (1,260 SAEs); --full, for a GPU, has 5,280",
     worlds=("sphere",),
     d_in=32,
     axes=points((1, 2, 4), (1_000, 4_000, 16_000, 64_000)),

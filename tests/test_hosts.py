@@ -22,7 +22,7 @@ FILE = """
 from toysae import Experiment
 experiment = Experiment(
     question="One or many?", d_in=8, ratios=(2,), l0=1.5, recipes=("tied", "topk"), ceiling=False,
-    l1=(0.05, 0.2), k=(1, 2), world_seeds=3, n_steps=5_000, batch_size=32, lr=3e-3, n_eval=512,
+    l1=(0.05, 0.2), k=(1, 2), world_seeds=3, n_steps=2_000, batch_size=32, lr=3e-3, n_eval=512,
     curve_points=3, figures=(),
 )
 """
@@ -81,7 +81,7 @@ def assert_close(table, alone):
     for name in EXACT:
         np.testing.assert_array_equal(table[name], alone[name])
     for name in ("mmcs", "l0", "ev", "mcc"):
-        np.testing.assert_allclose(table[name], alone[name], atol=2e-3)
+        np.testing.assert_allclose(table[name], alone[name], atol=5e-3)  # orders of sums differ
 
 
 def test_two_processes_give_the_scores_of_one(file, alone, tmp_path):
@@ -106,9 +106,9 @@ def test_what_two_began_one_goes_on_with(file, alone, tmp_path, capsys):
     ended = two(file, out, "--checkpoint-seconds", "0", then=stop_the_second)
     assert [code for code, *_ in ended] == [128 + signal.SIGTERM] * 2, ended
     step = int(re.search(r"is at step ([\d,]+) of", ended[0][2])[1].replace(",", ""))
-    assert 0 < step < 5_000 and f" at {step:,}/5,000" in status(out)[0]["begun"].iloc[0]
+    assert 0 < step < 2_000 and f" at {step:,}/2,000" in status(out)[0]["begun"].iloc[0]
     main(["run", str(file), "--out", str(out)])
-    assert f"goes on at step {step:,} of 5,000" in capsys.readouterr().err
+    assert f"goes on at step {step:,} of 2,000" in capsys.readouterr().err
     assert_close(Results.load(out).table, alone)
 
 

@@ -203,8 +203,10 @@ def test_semi_nmf_lowers_the_residual_and_finds_a_planted_dictionary():
     errors = [numpy_semi_nmf_error(x64, np.asarray(semi_nmf(KEY, x, D, t), np.float64))
               for t in (0, 5, 100)]  # fmt: skip
     assert errors[0] > errors[1] > errors[2] and errors[2] < 0.02
-    W = np.asarray(semi_nmf(KEY, x, D, 100))
-    assert mcc(truth @ W.T) > 0.9
+    # Some starts end in a local minimum.
+    keys = [jax.random.key(seed) for seed in range(8)]
+    found = [mcc(truth @ np.asarray(semi_nmf(key, x, D, 100)).T) for key in keys]
+    assert np.median(found) > 0.9 and max(found) > 0.97
 
 
 def test_spectral_directions_are_eigenvectors_and_find_features():

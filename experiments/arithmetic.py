@@ -23,6 +23,6 @@ experiment = Experiment(
     n_eval=16_384,
     curve_points=10,
     save_params=False,
-    figures=("mmcs_by_ratio", "mcs_by_recipe"),
+    figures=("mmcs_by_ratio",),
     smoke={"d_in": 8, "ratios": (1, 2), "world_seeds": 2, "n_steps": 300, "n_eval": 2048},
 )

@@ -51,6 +51,10 @@ RECOVERY = str(ROOT / "experiments" / "recovery.py")
         (["run", RECOVERY, "--smoke", "--full"], ["--smoke and --full"]),
         (["run", str(ROOT / "experiments" / "sae_zoo.py"), "--full"], ["no full size"]),
         (["run", str(ROOT / "experiments" / "failure_modes.py"), "--full"], ["no full size"]),
+        (
+            ["run", str(ROOT / "experiments" / "failure_modes.py"), "--dry-run"],
+            ["--dry-run: not for a"],
+        ),
         (["bench", "--preset", "smal"], ["'smal'", "'small'"]),
         (["bench", "--preset", "topk@smal"], ["'topk@smal'", "'topk@small'"]),
         (["list", "gao-topk-2042"], ["'gao-topk-2042'", "'gao-topk-2024'"]),

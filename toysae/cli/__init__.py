@@ -13,7 +13,7 @@ from .. import hosts
 from ..devices import use_all_cores
 from ..disk import cache_dir
 from ..errors import ToysaeError, unknown
-from .options import check_flags, positional, world_options
+from .options import check_flags, flags, positional, world_options
 from .run import run_command
 from .scores import ceilings, score
 from .show import OUT, print_frame
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise unknown("command", command, COMMANDS)
         _use_compilation_cache()
         use_all_cores()
-        if "--many-hosts" in rest:  # before anything asks jax for its devices
+        if command == "run" and "many_hosts" in flags(rest):  # before jax counts its devices
             hosts.join()
         COMMANDS[command](rest)
     except ToysaeError as error:

@@ -74,8 +74,8 @@ def run_command(args: list[str]) -> None:
     name = Path(path).stem + "-smoke" * options.smoke + "-full" * options.full
     out = options.out or Path("results") / name
     figures_dir = options.figures_dir or out / "figures"
-    one_process = not isinstance(found, Experiment)
-    require(not (one_process and options.many_hosts), "--many-hosts: a study runs in one process")
+    if not isinstance(found, Experiment):
+        _refuse_for_studies(options)
     if hosts.is_first():
         OUT.print(f"[bold]{found.question}[/bold]", highlight=False)
     if isinstance(found, Experiment):
@@ -85,6 +85,15 @@ def run_command(args: list[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         figures_dir.mkdir(parents=True, exist_ok=True)
         found.run(given.asked, out, figures_dir)
+
+
+def _refuse_for_studies(o: RunOptions) -> None:
+    """What only experiments know must not be left aside unsaid: --dry-run would train."""
+    for name in ("fresh", "checkpoint_seconds", "split_batch", "split_latent", "many_hosts",
+                 "dry_run"):  # fmt: skip
+        given = getattr(o, name) != getattr(RunOptions(), name)
+        require(not given, f"--{name.replace('_', '-')}: not for a study, which is not one sweep of "
+                "SAEs: leave it out")  # fmt: skip
 
 
 def _sized(found, smoke: bool, full: bool):

@@ -15,6 +15,7 @@ TINY = ["--d-in", "8", "--ratios", "1", "--l1", "0.1", "--world-seeds", "2", "--
         "--l0", "2", "--quiet"]  # fmt: skip
 STANDARD = str(ROOT / "tests" / "golden" / "saelens" / "standard")
 RECOVERY = str(ROOT / "experiments" / "recovery.py")
+STUDY = str(ROOT / "experiments" / "failure_modes.py")
 
 
 @pytest.mark.parametrize(
@@ -50,11 +51,8 @@ RECOVERY = str(ROOT / "experiments" / "recovery.py")
         (["run", RECOVERY, "--l1-convention", "sharky"], ["'sharky'", "known"]),
         (["run", RECOVERY, "--smoke", "--full"], ["--smoke and --full"]),
         (["run", str(ROOT / "experiments" / "sae_zoo.py"), "--full"], ["no full size"]),
-        (["run", str(ROOT / "experiments" / "failure_modes.py"), "--full"], ["no full size"]),
-        (
-            ["run", str(ROOT / "experiments" / "failure_modes.py"), "--dry-run"],
-            ["--dry-run: not for a"],
-        ),
+        (["run", STUDY, "--full"], ["no full size"]),
+        (["run", STUDY, "--dry-run"], ["--dry-run: not for a"]),
         (["bench", "--preset", "smal"], ["'smal'", "'small'"]),
         (["bench", "--preset", "topk@smal"], ["'topk@smal'", "'topk@small'"]),
         (["list", "gao-topk-2042"], ["'gao-topk-2042'", "'gao-topk-2024'"]),

@@ -218,6 +218,16 @@ def test_zoo_histograms_hold_every_feature_once(results):
     np.testing.assert_allclose(frame.groupby(["case", "arm"])["share"].sum(), 1)
 
 
+@pytest.mark.parametrize(
+    "name", ["scores_by_recipe", "recovery_by_l0", "mcs_by_recipe", "frontier"]
+)
+def test_no_panel_pools_what_the_axes_set(name):
+    res = fake(ratios=(1,), seeds=2, l1s=(0.1, 0.3))
+    res.table["setting"] = np.where(res.table["l1"] == 0.3, "l0 4", "l0 8")
+    _, frame = FIGURES[name](res)
+    assert sorted(set(frame["case"])) == ["spikes, ratio 1, l0 4", "spikes, ratio 1, l0 8"]
+
+
 def test_frontier_points_are_means_over_seeds_beside_the_oracles():
     res = fake(ratios=(1, 2), seeds=3)
     table = pd.DataFrame(

@@ -89,11 +89,11 @@ def run_command(args: list[str]) -> None:
 
 def _refuse_for_studies(o: RunOptions) -> None:
     """What only experiments know must not be left aside unsaid: --dry-run would train."""
-    for name in ("fresh", "checkpoint_seconds", "split_batch", "split_latent", "many_hosts",
-                 "dry_run"):  # fmt: skip
+    only = ("fresh", "checkpoint_seconds", "split_batch", "split_latent", "many_hosts", "dry_run")
+    for name in only:
+        option = f"--{name.replace('_', '-')}"
         given = getattr(o, name) != getattr(RunOptions(), name)
-        require(not given, f"--{name.replace('_', '-')}: not for a study, which is not one sweep of "
-                "SAEs: leave it out")  # fmt: skip
+        require(not given, f"{option}: not for a study, which is no sweep of SAEs: leave it out")
 
 
 def _sized(found, smoke: bool, full: bool):

@@ -14,6 +14,7 @@ from toysae.plotting.rows import (
     Results,
     WithCeilings,
     arms,
+    by_ratio,
     interval_frame,
     interval_remark,
     members,
@@ -43,7 +44,7 @@ def frontier(results: Results) -> tuple[Figure, pd.DataFrame]:
         widths (95 % Student-t over world seeds) and `_n`.
     """
     table, _ = members(results)
-    table = table.assign(case=_case(table))
+    table = table.assign(case=by_ratio(table))
     alive = table[~table["diverged"]]
     scores = [name for name in SCORES if name in table and table[name].notna().any()]
     scores = scores or ["ev"]
@@ -97,15 +98,6 @@ def _limits(frame: pd.DataFrame, score: str) -> tuple[float, float]:
     low = float(frame[score].min()) if frame[score].notna().any() else 0.0
     room = max(0.1 * (1 - low), 1e-3)
     return (low - room, 1 + room) if score == "ev" else (min(low, 0.0) - 0.03, 1.05)
-
-
-def _case(table: pd.DataFrame) -> pd.Series:
-    case = table["world"].astype(str) + ", ratio " + table["ratio"].map("{:g}".format)
-    if table["size"].nunique() > 1:
-        case = case + ", size " + table["size"].map("{:g}".format)
-    if table["setting"].nunique() > 1:
-        case = case + ", " + table["setting"]
-    return case
 
 
 def _oracles(results: Results, table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:

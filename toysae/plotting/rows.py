@@ -77,6 +77,17 @@ def with_case(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return table.assign(case=case)
 
 
+def by_ratio(table: pd.DataFrame) -> pd.Series:
+    """Panels of figures whose axis is neither ratio nor size: the world with the ratio, and
+    with size and setting where they vary."""
+    case = table["world"].astype(str) + ", ratio " + table["ratio"].map("{:g}".format)
+    if table["size"].nunique() > 1:
+        case = case + ", size " + table["size"].map("{:g}".format)
+    if table["setting"].nunique() > 1:
+        case = case + ", " + table["setting"]
+    return case
+
+
 def best(table: pd.DataFrame) -> pd.DataFrame:
     """Members at the L1 that the *other* world seeds chose, those that did not diverge.
 

@@ -70,6 +70,11 @@ def arm_style(recipe: str, init: str) -> dict[str, Any]:
     }
 
 
+def nth(i: int) -> dict[str, str]:
+    """Colour and marker of the `i`-th of a row of things with no style of their own."""
+    return {"color": OKABE_ITO[i % len(OKABE_ITO)], "marker": MARKERS[i % len(MARKERS)]}
+
+
 def arm_label(recipe: str, init: str) -> str:
     """What a legend calls the arm."""
     return f"{recipe}, {CEILINGS.get(init, f'{init} init')}"

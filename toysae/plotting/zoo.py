@@ -14,6 +14,7 @@ from toysae.plotting.frontier import l0_axis, l0_curve, l0_limits
 from toysae.plotting.rows import (
     CELL,
     Results,
+    by_ratio,
     interval_frame,
     interval_remark,
     members,
@@ -63,7 +64,7 @@ def scores_by_recipe(results: Results) -> tuple[Figure, pd.DataFrame]:
                 for k, place in enumerate(places.values()):
                     ax.axhline(place, color="0.93", linewidth=0.7 + 0.5 * (k % 2), zorder=0)
                 error = np.nan_to_num(here[f"{score}_half_width"].to_numpy(float))
-                look = {"fmt": "o", "color": st.OKABE_ITO[i], "markersize": 3, "elinewidth": 1}
+                look = {"fmt": "o", "color": st.nth(i)["color"], "markersize": 3, "elinewidth": 1}
                 ax.errorbar(here[score], y, xerr=error, **look)
                 _lines(ax, score, table[table["case"] == case])
                 ax.set_xlabel(label)
@@ -76,10 +77,10 @@ def scores_by_recipe(results: Results) -> tuple[Figure, pd.DataFrame]:
 
 
 def _scored(results: Results) -> tuple[pd.DataFrame, pd.DataFrame, list[str], list[str]]:
-    """(members, scores by case and arm, arms best first, cases). World and ratio are panels
-    here, not an axis; an arm is called by its recipe alone where that has no other init."""
+    """(members, scores by case and arm, arms best first, cases). World, ratio, size and setting
+    are panels here, not an axis; an arm is called by its recipe where that has no other init."""
     table, _ = members(results)
-    case = table["world"] + ", ratio " + table["ratio"].map("{:g}".format)
+    case = by_ratio(table)
     inits = table.groupby("recipe")["init"].transform("nunique")
     arm = table["recipe"].where(inits == 1, table["recipe"] + ", " + table["init"])
     table = table.assign(case=case, arm=arm)
@@ -124,7 +125,7 @@ def recovery_by_l0(results: Results) -> tuple[Figure, pd.DataFrame]:
         for ax, arm in zip(axes.flat, order, strict=False):
             for i, case in enumerate(cases):
                 part = frame[(frame["case"] == case) & (frame["arm"] == arm)]
-                look = {"color": st.OKABE_ITO[i], "marker": st.MARKERS[i], "label": case}
+                look = {**st.nth(i), "label": case}
                 l0_curve(ax, part, "mcc", look)
             l0_axis(ax, l0_limits(frame), float(table["true_l0"].mean()))
             ax.set_ylim(-0.03, 1.05)
@@ -180,6 +181,6 @@ def mcs_by_recipe(results: Results) -> tuple[Figure, pd.DataFrame]:
             ax.set_title(case, loc="left")
         bar = fig.colorbar(mesh, ax=axes[0].tolist(), ticks=np.sqrt([0, 0.05, 0.2, 0.5, 1]))
         bar.ax.set_yticklabels(["0", ".05", ".2", ".5", "1"])
-        bar.set_label("share of features (square-root scale)")
+        bar.set_label("share, square-root scale", fontsize=6)
         title = "MCS of the true features at the true L0, all seeds together"
         return st.finish(fig, results, title), pd.concat(out[1:] or out, ignore_index=True)

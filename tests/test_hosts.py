@@ -22,7 +22,7 @@ FILE = """
 from toysae import Experiment
 experiment = Experiment(
     question="One or many?", d_in=8, ratios=(2,), l0=1.5, recipes=("tied", "topk"), ceiling=False,
-    l1=(0.05, 0.2), k=(1, 2), world_seeds=3, n_steps=2_000, batch_size=32, lr=1e-3, n_eval=512,
+    l1=(0.05, 0.2), k=(2, 3), world_seeds=3, n_steps=2_000, batch_size=32, lr=3e-3, n_eval=512,
     curve_points=3, figures=(),
 )
 """
@@ -36,11 +36,14 @@ def file(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def alone(file, tmp_path_factory):
+# Over many steps float32 drifts apart where sums are taken in another order, TopK soonest.
+FEW_STEPS = ["--n-steps", "200"]
+TIED = ["--recipes", "tied"]
+
+
+def alone(file, out, *more):
     """The table of one process."""
-    out = tmp_path_factory.mktemp("alone") / "out"
-    main(["run", str(file), "--out", str(out), "--quiet"])
+    main(["run", str(file), "--out", str(out), "--quiet", *more])
     return pd.read_csv(out / "table.csv")
 
 
@@ -81,19 +84,19 @@ def assert_close(table, alone):
     for name in EXACT:
         np.testing.assert_array_equal(table[name], alone[name])
     for name in ("mmcs", "l0", "ev", "mcc"):
-        np.testing.assert_allclose(table[name], alone[name], atol=1e-3)
+        np.testing.assert_allclose(table[name], alone[name], atol=1e-4)
 
 
-def test_two_processes_give_the_scores_of_one(file, alone, tmp_path):
+def test_two_processes_give_the_scores_of_one(file, tmp_path):
     out = tmp_path / "first"
-    first, second = two(file, out)
+    first, second = two(file, out, *FEW_STEPS)
     assert first[0] == second[0] == 0, first[2] + second[2]
     assert "12 SAEs in" in first[1] and "SAEs" not in second[1]
-    assert_close(pd.read_csv(out / "table.csv"), alone)
+    assert_close(pd.read_csv(out / "table.csv"), alone(file, tmp_path / "alone", *FEW_STEPS))
     assert not out.with_name("second").exists()  # no shared disk is needed
 
 
-def test_what_two_began_one_goes_on_with(file, alone, tmp_path, capsys):
+def test_what_two_began_one_goes_on_with(file, tmp_path, capsys):
     """A signal to either stops both; the checkpoint does not know how many they were."""
     out = tmp_path / "first"
 
@@ -103,13 +106,13 @@ def test_what_two_began_one_goes_on_with(file, alone, tmp_path, capsys):
             time.sleep(0.02)
         processes[1].send_signal(signal.SIGTERM)
 
-    ended = two(file, out, "--checkpoint-seconds", "0", then=stop_the_second)
+    ended = two(file, out, *TIED, "--checkpoint-seconds", "0", then=stop_the_second)
     assert [code for code, *_ in ended] == [128 + signal.SIGTERM] * 2, ended
     step = int(re.search(r"is at step ([\d,]+) of", ended[0][2])[1].replace(",", ""))
     assert 0 < step < 2_000 and f" at {step:,}/2,000" in status(out)[0]["begun"].iloc[0]
-    main(["run", str(file), "--out", str(out)])
+    main(["run", str(file), "--out", str(out), *TIED])
     assert f"goes on at step {step:,} of 2,000" in capsys.readouterr().err
-    assert_close(Results.load(out).table, alone)
+    assert_close(Results.load(out).table, alone(file, tmp_path / "alone", *TIED))
 
 
 def test_what_the_first_refuses_all_refuse(file, tmp_path):

@@ -1,0 +1,5 @@
+"""Real activations: language models, shards of what they compute, and the same SAEs on them."""
+
+from .models import forward, load_model, load_tokenizer
+
+__all__ = ["forward", "load_model", "load_tokenizer"]

@@ -1,0 +1,236 @@
+"""Running a model over a corpus and keeping the activations of one or several sites."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..disk import disk_is_full, free_bytes, size
+from ..errors import ToysaeError, require, unknown
+from .models import LM, traced_forward
+from .shards import (
+    DTYPES,
+    MANIFEST,
+    Manifest,
+    Rows,
+    read_manifest,
+    without_missing,
+    write_manifest,
+    write_shard,
+)
+from .sites import parse_site, width
+from .text import Corpus
+
+SHARD_BYTES = 256 * 2**20
+_PER_ROW = 4 * 4  # tokens, seq, doc, pos
+
+
+@partial(jax.jit, static_argnames=("sites", "dtype", "centre"))
+def activations(
+    model: LM, tokens: Int[Array, "batch seq"], sites: tuple[str, ...], dtype: str, centre: bool
+) -> dict[str, Float[Array, "batch seq d"]]:
+    """Of each site, in the type that is kept."""
+    acts, _ = traced_forward(model, tokens, sites, logits=False)
+    if centre:
+        acts = {site: x - x.mean(-1, keepdims=True) for site, x in acts.items()}
+    return {site: x.astype(DTYPES[dtype]) for site, x in acts.items()}
+
+
+def weights_sha256(model: LM) -> str:
+    """A checksum of a model's weights, whatever file they came from."""
+    total = sha256()
+    for leaf in jax.tree.leaves(model.weights):
+        total.update(np.asarray(leaf).tobytes())
+    return total.hexdigest()
+
+
+def describe(
+    model: LM, corpus: Corpus, site: str, dtype: str = "bfloat16", centre: bool = False,
+    live: bool = False,
+) -> Manifest:  # fmt: skip
+    """The manifest of a capture before any shard.
+
+    Raises:
+        ToysaeError: a site or type that does not exist, sequences longer than the model's context.
+    """
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    layout, c = corpus.layout, model.config
+    require(
+        layout.n_ctx <= c.n_ctx,
+        f"sequences of {layout.n_ctx} tokens are longer than the model's {c.n_ctx}",
+    )
+    return Manifest(
+        model=model.name, weights=weights_sha256(model), site=site,
+        d=width(parse_site(site, c), c), dtype=dtype, centred=centre,
+        corpus=corpus.about["sha256"], first=layout.first, n_ctx=layout.n_ctx,
+        n_seq=len(corpus.lengths), rows=int(corpus.counts.sum()), live=live,
+    )  # fmt: skip
+
+
+def bytes_needed(manifests: Sequence[Manifest]) -> int:
+    """Of all shards, about."""
+    return sum(m.rows * (m.d * np.dtype(DTYPES[m.dtype]).itemsize + _PER_ROW) for m in manifests)
+
+
+def capture(
+    model: LM,
+    corpus: Corpus,
+    sites: Sequence[str],
+    out: Path,
+    *,
+    dtype: str = "bfloat16",
+    centre: bool = False,
+    batch_size: int = 16,
+    shard_bytes: int = SHARD_BYTES,
+    on_batch: Callable[[int, int], None] = lambda tokens, n_bytes: None,
+) -> list[Path]:
+    """Runs the model once over the corpus and writes the shards of every site; goes on where a
+    capture that was stopped has stopped.
+
+    Args:
+        model: whose activations.
+        corpus: what it reads.
+        sites: by TransformerLens' names.
+        out: each site gets a folder of its own in it.
+        dtype: of the activations on disk: "bfloat16", "float16" or "float32".
+        centre: take each activation's mean over dimensions out.
+        batch_size: sequences at once.
+        shard_bytes: about the size of a shard of the widest site.
+        on_batch: called with the tokens done and the bytes written so far.
+
+    Returns:
+        The sites' folders.
+
+    Raises:
+        ToysaeError: a site that does not exist, too little room on the disk, or a folder that
+            holds another capture, naming what differs.
+    """
+    require(sites, "name at least one site")
+    require(batch_size >= 1, f"batch_size {batch_size} must be at least 1")
+    fresh = [describe(model, corpus, site, dtype, centre) for site in dict.fromkeys(sites)]
+    folders = [out / m.site for m in fresh]
+    manifests = [_found(folder, m) for folder, m in zip(folders, fresh, strict=True)]
+    left = [replace(m, rows=m.rows - sum(s.rows for s in m.shards)) for m in manifests]
+    need = bytes_needed(left)
+    if free_bytes(out) < need:
+        raise disk_is_full(out, need)
+    for folder, m in zip(folders, manifests, strict=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_manifest(folder, m)
+    done, written = 0, 0
+    for number, (first, last) in enumerate(_edges(corpus, fresh, shard_bytes)):
+        missing = [i for i, m in enumerate(manifests) if len(m.shards) <= number]
+        wanted = tuple(manifests[i].site for i in missing)
+        if missing:
+            tell = partial(_tell, on_batch, done, written)
+            batches = _batches(corpus, np.arange(first, last), batch_size)
+            run = _ahead(model, batches, wanted, dtype, centre)
+            parts = _collected(run, corpus, first, last, wanted, tell)
+            for i in missing:
+                rows = parts.pop(manifests[i].site)
+                shard = write_shard(folders[i], number, first, last, rows)
+                manifests[i] = replace(manifests[i], shards=(*manifests[i].shards, shard))
+                write_manifest(folders[i], manifests[i])
+                written += rows.acts.nbytes
+        done += int(corpus.counts[first:last].sum())
+        on_batch(done, written)
+    return folders
+
+
+def _tell(on_batch: Callable[[int, int], None], done: int, written: int, rows: int) -> None:
+    on_batch(done + rows, written)
+
+
+def run_sequences(
+    model: LM, corpus: Corpus, sequences: Int[np.ndarray, " n"], manifest: Manifest,
+    batch_size: int = 16,
+) -> Float[np.ndarray, "rows d"]:  # fmt: skip
+    """What shards of these sequences would hold, computed anew."""
+    parts = [np.empty((0, manifest.d), DTYPES[manifest.dtype])]
+    which = (manifest.site,)
+    batches = _batches(corpus, sequences, batch_size)
+    for some, acts in _ahead(model, batches, which, manifest.dtype, manifest.centred):
+        kept = _kept(corpus, some)
+        parts.append(np.asarray(acts[manifest.site])[: len(some)][kept])
+    return np.concatenate(parts)
+
+
+def _found(folder: Path, fresh: Manifest) -> Manifest:
+    """What is finished of this very capture."""
+    if not (folder / MANIFEST).exists():
+        return fresh
+    found = read_manifest(folder)
+    changed = found.same_run(fresh)
+    if changed:
+        what = ", ".join(f"{n} {getattr(found, n)!r}, now {getattr(fresh, n)!r}" for n in changed)
+        raise ToysaeError(f"{folder} holds another capture ({what}): give another --out")
+    return without_missing(folder, found)
+
+
+def _edges(corpus: Corpus, manifests: list[Manifest], shard_bytes: int) -> list[tuple[int, int]]:
+    """Sequences of each shard, the same for every site."""
+    widest = max(bytes_needed([m]) / max(m.rows, 1) for m in manifests)
+    rows = max(1, int(shard_bytes / widest))
+    done = np.cumsum(corpus.counts)
+    cuts = np.searchsorted(done, np.arange(rows, done[-1], rows), "right")
+    edges = np.unique([0, *cuts, len(done)])
+    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+
+
+def _batches(
+    corpus: Corpus, sequences: np.ndarray, size: int
+) -> Iterator[tuple[np.ndarray, Array]]:
+    for start in range(0, len(sequences), size):
+        some = sequences[start : start + size]
+        tokens = np.zeros((size, corpus.layout.n_ctx), np.int32)  # one shape, one program
+        tokens[: len(some)] = corpus.tokens[some]
+        yield some, jnp.asarray(tokens)
+
+
+def _ahead(model: LM, batches, sites: tuple[str, ...], dtype: str, centre: bool):
+    """One batch is computed while the one before it is written down."""
+    before = None
+    for some, tokens in batches:
+        now = some, activations(model, tokens, sites, dtype, centre)
+        if before is not None:
+            yield before
+        before = now
+    if before is not None:
+        yield before
+
+
+def _kept(corpus: Corpus, some: np.ndarray) -> np.ndarray:
+    """`[n, n_ctx]`: which positions are kept."""
+    pos = np.arange(corpus.layout.n_ctx)
+    return (pos >= corpus.layout.first) & (pos < corpus.lengths[some, None])
+
+
+def _collected(run, corpus: Corpus, first: int, last: int, sites, tell) -> dict[str, Rows]:
+    acts: dict[str, list[np.ndarray]] = {site: [] for site in sites}
+    n = 0
+    for some, found in run:
+        kept = _kept(corpus, some)
+        for site in sites:
+            acts[site].append(np.asarray(found[site])[: len(some)][kept])
+        n += int(kept.sum())
+        tell(n)
+    some = np.arange(first, last)
+    kept = _kept(corpus, some)
+    seq, pos = (a.astype(np.int32) for a in np.nonzero(kept))
+    where = {
+        "tokens": corpus.tokens[some][kept], "seq": seq + np.int32(first),
+        "doc": corpus.docs[some][kept], "pos": pos,
+    }  # fmt: skip
+    return {site: Rows(np.concatenate(parts), **where) for site, parts in acts.items()}
+
+
+def told(tokens: int, n_bytes: int) -> str:
+    """For a progress bar."""
+    return f"{tokens:,} tokens, {size(n_bytes)}"

@@ -1,0 +1,79 @@
+"""What a language model is made of, whatever its family: all that shapes the compiled program."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+Act = Literal["gelu", "gelu_new", "silu", "relu"]
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary position embedding (Su et al. 2021), the two halves of a head rotated together.
+
+    Attributes:
+        dims: of each head that are rotated, the first ones.
+        base: of the wavelengths.
+        factor: by which long wavelengths are stretched; 1 for none.
+        kind: "linear" stretches all, "llama3" those longer than the original context and, in part,
+            those between its `high`th and `low`th part.
+        low, high, n_ctx: of "llama3".
+    """
+
+    dims: int
+    base: float
+    factor: float = 1.0
+    kind: Literal["linear", "llama3"] = "linear"
+    low: float = 1.0
+    high: float = 4.0
+    n_ctx: int = 8192
+
+    def frequencies(self) -> Float[np.ndarray, " half"]:
+        """Radians per position, `[dims / 2]`."""
+        plain = self.base ** -(np.arange(0, self.dims, 2) / self.dims)
+        if self.kind == "linear":
+            return plain / self.factor
+        turns = self.n_ctx * plain / (2 * math.pi)
+        share = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
+        return plain * (share + (1 - share) / self.factor)
+
+    def angles(self, n: int) -> Float[Array, "n half"]:
+        """Of the positions 0 to n - 1, in radians."""
+        return jnp.asarray(np.outer(np.arange(n), self.frequencies()), jnp.float32)
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """A decoder-only transformer.
+
+    Attributes:
+        family: "gpt-neox", "gpt2" or "llama".
+        n_layers, d_model, n_heads, n_kv_heads, d_head, d_mlp, n_vocab: sizes.
+        n_ctx: positions that it was trained on.
+        act: between the matrices of the MLP.
+        norm: LayerNorm, or RMSNorm.
+        norm_eps: added to the variance.
+        parallel: attention and MLP read the same residual stream; there is no `hook_resid_mid`.
+        gated: the MLP's hidden layer is act(x W_gate) * (x W_in).
+        rotary: None where positions are learned.
+    """
+
+    family: str
+    n_layers: int
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_mlp: int
+    n_vocab: int
+    n_ctx: int
+    act: Act
+    norm: Literal["layer", "rms"]
+    norm_eps: float
+    parallel: bool = False
+    gated: bool = False
+    rotary: Rotary | None = None

@@ -1,0 +1,94 @@
+"""Text to token ids and back, by the `tokenizers` library."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ...errors import ToysaeError, require
+
+_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<|im_end|>")
+
+
+def need(package: str) -> Any:
+    """A package of the `lm` extra.
+
+    Raises:
+        ToysaeError: it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise ToysaeError(
+            f"{package} is not installed: pip install 'toysae[lm]', or in a checkout "
+            "pip install -e '.[lm]'"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A model's tokenizer.
+
+    Attributes:
+        inner: of the `tokenizers` library.
+        end: id of the token that ends a document, put between documents; None if it has none.
+    """
+
+    inner: Any
+    end: int | None
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        found = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [one.ids for one in found]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text, special tokens too."""
+        return self.inner.decode(list(map(int, ids)), skip_special_tokens=False)
+
+    @property
+    def n_vocab(self) -> int:
+        """One more than the largest id."""
+        return max(self.inner.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def sha256(self) -> str:
+        """Of all that decides the ids."""
+        return sha256(self.inner.to_str().encode()).hexdigest()
+
+    def check(self, n_vocab: int, model: str) -> None:
+        """Refuses a tokenizer whose ids a model does not have.
+
+        Raises:
+            ToysaeError: naming both sizes.
+        """
+        require(
+            self.n_vocab <= n_vocab,
+            f"the tokenizer has ids up to {self.n_vocab - 1}, {model} only {n_vocab} embeddings: "
+            "take the model's own tokenizer",
+        )
+
+
+def tokenizer_from_file(path: Path) -> Tokenizer:
+    """A `tokenizer.json`.
+
+    Raises:
+        ToysaeError: damaged.
+    """
+    try:
+        inner = need("tokenizers").Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        if isinstance(error, ToysaeError):
+            raise
+        raise ToysaeError(f"{path} is not a tokenizer ({error})") from error
+    return with_end(inner)
+
+
+def with_end(inner: Any, end: int | None = None) -> Tokenizer:
+    """Finds the end of a document among the usual names unless it is given."""
+    inner.no_padding()
+    inner.no_truncation()
+    named = (inner.token_to_id(name) for name in _ENDS)
+    return Tokenizer(inner, next((i for i in named if i is not None), None) if end is None else end)

@@ -63,6 +63,22 @@ def to_saelens(
     Raises:
         ToysaeError: an ensemble, or an SAE that SAELens cannot express, naming the part.
     """
+    config, tensors = described(sae)
+    names = {"model_name": model_name, "hook_name": hook_name, **metadata}
+    config["metadata"] |= names
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / WEIGHTS, lambda path: save_file(tensors, path))
+    write(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=1)))
+    return folder
+
+
+def described(sae: SAE) -> tuple[dict[str, Any], Tensors]:
+    """What `cfg.json` and the weights of an SAE hold, see :func:`to_saelens`.
+
+    Raises:
+        ToysaeError: an ensemble, or an SAE that SAELens cannot express, naming the part.
+    """
     require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: export one SAE at a "
             "time, e.g. result.sae(0)")  # fmt: skip
     encoder, activation = type(sae.spec.encoder), type(sae.spec.activation)
@@ -93,19 +109,10 @@ def to_saelens(
         "metadata": {
             "sae_lens_version": FORMAT,
             "sae_lens_training_version": None,
-            "model_name": model_name,
-            "hook_name": hook_name,
-            **metadata,
         },
     }
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: np.array(array, np.float32, order="C", copy=True) for name, array in tensors.items()
-    }
-    write(folder / WEIGHTS, lambda path: save_file(tensors, path))
-    write(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=1)))
-    return folder
+    arrays = {k: np.array(a, np.float32, order="C", copy=True) for k, a in tensors.items()}
+    return config, arrays
 
 
 def from_saelens(folder: str | Path, input_scale: float | None = None) -> SAE:
@@ -124,14 +131,19 @@ def from_saelens(folder: str | Path, input_scale: float | None = None) -> SAE:
     folder = Path(folder)
     config, tensors = read_config(folder / CONFIG), read_tensors(folder / WEIGHTS)
     try:
-        return _decode(config, tensors, _input_scale(config, folder, input_scale))
+        return decoded(config, tensors, _input_scale(config, folder, input_scale))
     except ToysaeError as error:
         raise ToysaeError(f"{folder}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise ToysaeError(f"{folder / CONFIG} is damaged ({error!r})") from error
 
 
-def _decode(config: dict[str, Any], tensors: Tensors, scale: float) -> SAE:
+def decoded(config: dict[str, Any], tensors: Tensors, scale: float = 1.0) -> SAE:
+    """The SAE that such a description is of; its inputs were multiplied by `scale` in training.
+
+    Raises:
+        ToysaeError: an architecture that cannot be expressed, tensors missing or misshapen.
+    """
     architecture = config.get("architecture", "standard")
     # Before version 6 the k of a "standard" SAE stood among its activation's arguments.
     if config.get("activation_fn_str", config.get("activation_fn")) == "topk":

@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from safetensors.numpy import save_file
 
-from ..disk import disk_is_full, free_bytes, size
+from ..disk import disk_is_full, free_bytes, size, write
 from ..errors import ToysaeError, require, unknown
 from .models import LM, traced_forward
 from .shards import (
     DTYPES,
     MANIFEST,
+    MATRICES,
     Manifest,
     Rows,
     read_manifest,
@@ -24,7 +26,7 @@ from .shards import (
     write_manifest,
     write_shard,
 )
-from .sites import parse_site, width
+from .sites import parse_site, reading_matrix, width, writing_matrix
 from .text import Corpus
 
 SHARD_BYTES = 256 * 2**20
@@ -122,8 +124,7 @@ def capture(
     if free_bytes(out) < need:
         raise disk_is_full(out, need)
     for folder, m in zip(folders, manifests, strict=True):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_manifest(folder, m)
+        begin(folder, model, m)
     done, written = 0, 0
     for number, (first, last) in enumerate(_edges(corpus, fresh, shard_bytes)):
         missing = [i for i, m in enumerate(manifests) if len(m.shards) <= number]
@@ -146,6 +147,25 @@ def capture(
 
 def _tell(on_batch: Callable[[int, int], None], done: int, written: int, rows: int) -> None:
     on_batch(done + rows, written)
+
+
+def begin(folder: Path, model: LM, manifest: Manifest) -> None:
+    """Makes a site's folder: its manifest, and the axes of the matrices that write and read there,
+    so that no training needs the model again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / MATRICES).exists():
+        site = parse_site(manifest.site, model.config)
+        writes, reads = writing_matrix(model, site), reading_matrix(model, site)
+        axes = {"writes": _axes(writes), "reads": _axes(reads)}
+        write(folder / MATRICES, lambda path: save_file(axes, path))
+    write_manifest(folder, manifest)
+
+
+def _axes(W: Float[Array, "d h"]) -> Float[np.ndarray, "d r"]:
+    """A matrix with the same left singular vectors and values, no wider than long."""
+    gram = np.asarray(W, np.float64) @ np.asarray(W, np.float64).T
+    values, vectors = np.linalg.eigh(gram)
+    return np.asarray(vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0)), np.float32, "C")
 
 
 def run_sequences(

@@ -1,6 +1,7 @@
 """Activations on disk: safetensors shards of one site, and a manifest that says what they are.
 
     <site>/manifest.json          what was run on what, each shard's rows and checksum, moments
+    <site>/matrices.safetensors  axes of what writes to the site and reads it, for initialisations
     <site>/00000.safetensors      acts [rows, d], tokens, seq, doc, pos [rows], in sequence order
 
 A shard holds whole sequences, and is listed once it is on the disk: a killed capture goes on
@@ -23,7 +24,7 @@ from ..disk import file_sha256, write, write_bytes
 from ..errors import ToysaeError, require, unknown
 
 VERSION = 1
-MANIFEST = "manifest.json"
+MANIFEST, MATRICES = "manifest.json", "matrices.safetensors"
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 _MOMENTS = ("sum", "squares", "norms")
 

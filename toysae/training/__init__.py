@@ -2,6 +2,7 @@
 
 from .chunks import Snapshot
 from .loop import (
+    Feed,
     Group,
     Probe,
     Trained,
@@ -15,6 +16,6 @@ from .loop import (
 from .state import Member, TrainState
 
 __all__ = [
-    "Group", "Member", "Probe", "Snapshot", "TrainState", "Trained", "advance", "curve_points",
-    "probe_all", "start", "train_group", "trained",
+    "Feed", "Group", "Member", "Probe", "Snapshot", "TrainState", "Trained", "advance",
+    "curve_points", "probe_all", "start", "train_group", "trained",
 ]  # fmt: skip

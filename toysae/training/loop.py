@@ -7,6 +7,7 @@ same batches. A chunk ends where a point of the learning curves is due.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,10 @@ PROBE_SAMPLES = 1024
 
 Probe = Callable[[SAE, World, Float[Array, "n d_in"]], dict[str, Array]]
 """Scores one SAE on one evaluation batch: scalars or vectors by name, one point of the curves."""
+
+Feed = Callable[[int], tuple[Any, int]]
+"""Of a step: worlds, stacked, that hold its data and those of the steps after it, and the step from
+which on they do not. Always of the same shapes, so that nothing is compiled again."""
 
 
 @partial(jax.jit, static_argnames="layout")
@@ -80,8 +85,8 @@ def _pinned(state: TrainState, group: Group, layout: Layout | None) -> TrainStat
 def _advance(state: TrainState, group: Group, until: Array, n_steps: Array) -> TrainState:
     data_keys = keys_of(group.world_seeds, "train")
 
-    def in_world(world, key, members: Member, firings, progress):
-        batch = world.sample(key, group.batch_size)
+    def in_world(world, key, step, members: Member, firings, progress):
+        batch = world.batch(key, step, group.batch_size)
 
         x = by_batch(batch.x)
 
@@ -94,8 +99,8 @@ def _advance(state: TrainState, group: Group, until: Array, n_steps: Array) -> T
     def step(state: TrainState) -> TrainState:
         keys = jax.vmap(jax.random.fold_in, (0, None))(data_keys, state.step)
         progress = (state.step + 1) / n_steps
-        members, loss, firings = jax.vmap(in_world, (0, 0, 0, 0, None))(
-            group.worlds, keys, state.members, state.firings, progress
+        members, loss, firings = jax.vmap(in_world, (0, 0, None, 0, 0, None))(
+            group.worlds, keys, state.step, state.members, state.firings, progress
         )
         return TrainState(members, state.step + 1, firings, loss)
 
@@ -205,6 +210,7 @@ def train_group(
     n_eval: int = PROBE_SAMPLES,
     on_chunk: Callable[[Snapshot], None] = lambda snapshot: None,
     resume: Snapshot | None = None,
+    feed: Feed | None = None,
 ) -> Trained:
     """Trains a group to the end.
 
@@ -218,6 +224,7 @@ def train_group(
             :data:`~toysae.training.chunks.CHUNK_SECONDS`; training stops there if it raises. What
             it wants to keep of the state it must copy before it returns.
         resume: a snapshot of the same training, to go on from; the result has the same bits.
+        feed: where the data of each step come from, if the group's worlds do not draw them.
     """
     layout = layout_of(len(group.world_seeds), len(group.sae_seeds), group.split)
     group = spread_group(group, layout)
@@ -237,7 +244,12 @@ def train_group(
 
     for target in steps[len(points) :].tolist():
         while True:
-            before, step = step, hosts.from_first(pace.next_stop(step, target))
+            limit = target
+            if feed is not None and step < n_steps:
+                worlds, until = feed(step)
+                worlds = worlds if layout is None else layout.spread(worlds, P("world"))
+                group, limit = replace(group, worlds=worlds), min(target, until)
+            before, step = step, hosts.from_first(pace.next_stop(step, limit))
             state = advance(state, group, jnp.int32(step), jnp.float32(n_steps), layout)
             jax.block_until_ready(state.step)
             pace.took(step - before)

@@ -118,6 +118,10 @@ class World:
             x = x + self.noise_sd * draws.normal(named_key(key, "noise"), x.shape)
         return Batch(x, active.indices, values, self.n_features, active.dropped, active.in_order)
 
+    def batch(self, key: PRNGKeyArray, step: Int[Array, ""], n: int) -> Batch:
+        """The samples of a training step: fresh ones, whichever step it is."""
+        return self.sample(key, n)
+
     def card(self, n_samples: int = 131_072, seed: int = 0):
         """What the generator realises on a sample, see :func:`toysae.worlds.card.world_card`."""
         from .card import world_card

@@ -1,0 +1,161 @@
+"""An SAE of a site: it reads activations as they are, and can stand in for them in the model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float
+
+from ..disk import read_tensors, write_tensors
+from ..errors import ToysaeError, require
+from ..interop.saelens import decoded, described, from_saelens, to_saelens
+from ..sae import SAE
+from ..sae.files import load_sae, save_sae
+from .edits import Edit
+from .normalise import Normalisation, folded
+
+_SAE, _SITE, _ENTRY = "sae.safetensors", "site.safetensors", "toysae_site"
+
+
+@struct.dataclass
+class SiteSAE:
+    """An SAE with what its inputs go through first.
+
+    Attributes:
+        sae: of (x - mean) * scale.
+        mean: `[d_in]`.
+        scale: a positive number.
+        about: as JSON: "site", "model", "weights" (its checksum), "first" and whatever else is
+            worth keeping.
+    """
+
+    sae: SAE
+    mean: Float[Array, " d_in"]
+    scale: Float[Array, ""]
+    about: str = struct.field(pytree_node=False, default="{}")
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """`about`, read."""
+        return json.loads(self.about)
+
+    @property
+    def site(self) -> str:
+        return self.info["site"]
+
+    @property
+    def W_dec(self) -> Float[Array, "d_sae d_in"]:
+        return self.sae.W_dec
+
+    def encode(self, x: Float[Array, "*batch d_in"]) -> Float[Array, "*batch d_sae"]:
+        """Latents, in the units of the normalised input."""
+        return self.sae.encode((x.astype(jnp.float32) - self.mean) * self.scale)
+
+    def decode(self, z: Float[Array, "*batch d_sae"]) -> Float[Array, "*batch d_in"]:
+        """x_hat in the units of x."""
+        return self.sae.decode(z) / self.scale + self.mean
+
+
+@struct.dataclass
+class Spliced(Edit):
+    """The activations pass through an SAE: x -> decode(z'), z' its latents, perhaps changed.
+
+    Attributes:
+        sae: of the edit's site.
+        times: `[d_sae]` by which latents are multiplied: 1 leaves one, 0 ablates it, -4 writes A -
+            5 a X; None for all 1.
+        pinned: `[d_sae]` values that latents are set to; NaN leaves one; None for none.
+        error: what the SAE misses, x - decode(z), is added back, so that nothing changes but the
+            latents that are.
+    """
+
+    sae: SiteSAE
+    times: Float[Array, " d_sae"] | None = None
+    pinned: Float[Array, " d_sae"] | None = None
+    error: bool = struct.field(pytree_node=False, default=False)
+
+    def __call__(self, acts: Array) -> Array:
+        x = acts.astype(jnp.float32)
+        z = self.sae.encode(x)
+        changed = z if self.times is None else z * self.times
+        if self.pinned is not None:
+            changed = jnp.where(jnp.isnan(self.pinned), changed, self.pinned)
+        if not self.error:
+            return self.sae.decode(changed)
+        return x + self.sae.decode(changed) - self.sae.decode(z)
+
+
+def spliced(sae: SiteSAE, **how: Any) -> Spliced:
+    """The edit at the SAE's own site and from its first position on."""
+    return Spliced(sae.site, sae, first=int(sae.info.get("first", 0)), **how)
+
+
+def save_site_sae(sae: SiteSAE, folder: str | Path) -> Path:
+    """Writes a folder of two files, each whole or not at all."""
+    folder = Path(folder)
+    save_sae(sae.sae, folder / _SAE)
+    tensors = {"mean": np.asarray(sae.mean, np.float32), "scale": np.asarray(sae.scale, np.float32)}
+    write_tensors(folder / _SITE, tensors, _ENTRY, sae.about)
+    return folder
+
+
+def load_site_sae(folder: str | Path, site: str | None = None) -> SiteSAE:
+    """Reads what :func:`save_site_sae` wrote, or a folder of SAELens' format.
+
+    Args:
+        folder: of one SAE.
+        site: where it belongs, for a folder that does not say.
+
+    Raises:
+        ToysaeError: neither of the two, damaged files, or a site that is not known.
+    """
+    folder = Path(folder)
+    if not (folder / _SITE).exists():
+        return _foreign(folder, site)
+    sae = load_sae(folder / _SAE)
+    tensors, about = read_tensors(folder / _SITE, _ENTRY, "SAE")
+    fits = {"mean", "scale"} <= set(tensors) and tensors["mean"].shape == (sae.spec.d_in,)
+    require(fits, f"{folder / _SITE} does not fit the SAE beside it: save both again")
+    return SiteSAE(sae, jnp.asarray(tensors["mean"]), jnp.asarray(tensors["scale"]), about)
+
+
+def _foreign(folder: Path, site: str | None) -> SiteSAE:
+    sae = from_saelens(folder)
+    metadata = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
+    metadata = {**metadata, **(metadata.get("metadata") or {})}
+    site = site or metadata.get("hook_name")
+    require(site, f"{folder} does not say which site it is of: name it with --site")
+    about = {"site": site, "model": metadata.get("model_name"), "first": 1}
+    return SiteSAE(sae, jnp.zeros(sae.spec.d_in), jnp.float32(1), json.dumps(about))
+
+
+def fold(sae: SiteSAE) -> SAE:
+    """The same SAE with its normalisation in the weights, exactly: same latents, x_hat in the units
+    of x. Tied weights become untied.
+
+    Raises:
+        ToysaeError: an encoder that is no affine map (MLP, LISTA, FISTA, pursuit).
+    """
+    config, tensors = described(sae.sae)
+    n = Normalisation(np.asarray(sae.mean), float(sae.scale))
+    tensors = folded(tensors, n, config["apply_b_dec_to_input"])
+    return decoded({**config, "apply_b_dec_to_input": False}, tensors)
+
+
+def export(sae: SiteSAE, folder: str | Path) -> Path:
+    """Writes a folder that SAELens reads, with the normalisation in the weights.
+
+    Raises:
+        ToysaeError: see :func:`fold` and :func:`toysae.interop.saelens.to_saelens`.
+    """
+    try:
+        whole = fold(sae)
+    except ToysaeError as error:
+        raise ToysaeError(f"this SAE cannot be exported: {error}") from error
+    layer = int(sae.site.split(".")[1])
+    return to_saelens(
+        whole, folder, model_name=str(sae.info.get("model")), hook_name=sae.site, hook_layer=layer
+    )

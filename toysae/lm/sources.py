@@ -1,0 +1,89 @@
+"""Where activations come from: shards on disk, or the model run anew. Either is a
+:class:`toysae.lm.stream.Source`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from safetensors.numpy import load_file
+
+from ..errors import ToysaeError, require
+from .capture import describe, run_sequences
+from .models import LM, load_model
+from .shards import DTYPES, MATRICES, Manifest, Shards, read_manifest
+from .stream import Source
+from .text import Corpus, load_corpus
+
+CORPUS = "corpus"
+"""The folder of the token ids, beside those of the sites."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A model that is run for each sequence asked for, so that nothing is stored.
+
+    Attributes:
+        model: whose activations.
+        corpus: what it reads.
+        manifest: of the site.
+        batch_size: sequences at once.
+    """
+
+    model: LM
+    corpus: Corpus
+    manifest: Manifest
+    batch_size: int = 16
+
+    @property
+    def d(self) -> int:
+        return self.manifest.d
+
+    @property
+    def dtype(self) -> Any:
+        return DTYPES[self.manifest.dtype]
+
+    @property
+    def counts(self) -> Int[np.ndarray, " n_seq"]:
+        return self.corpus.counts
+
+    def read(self, sequences: Int[np.ndarray, " n"]) -> Float[np.ndarray, "rows d"]:
+        """The activations of some sequences, one sequence after the other."""
+        return run_sequences(self.model, self.corpus, sequences, self.manifest, self.batch_size)
+
+
+def open_site(folder: Path, model: LM | None = None, verify: bool = True) -> Source:
+    """The activations of a captured site.
+
+    Args:
+        folder: of the site.
+        model: run where the capture is live; loaded by its name if not given.
+        verify: compare every shard's checksum.
+
+    Raises:
+        ToysaeError: see :class:`toysae.lm.shards.Shards`; a model or text that is not the one that
+            the capture was made of.
+    """
+    manifest = read_manifest(folder)
+    if not manifest.live:
+        return Shards(folder, verify)
+    model = load_model(manifest.model) if model is None else model
+    corpus = load_corpus(folder.parent / CORPUS)
+    now = describe(model, corpus, manifest.site, manifest.dtype, manifest.centred, live=True)
+    changed = manifest.same_run(now)
+    require(not changed, f"{folder}: the model or the text is not that of the capture "
+            f"({', '.join(changed)} differ)")  # fmt: skip
+    return Live(model, corpus, manifest)
+
+
+def axes_of(folder: Path, which: str) -> Float[np.ndarray, "d r"]:
+    """The axes of the matrix that "writes" a site or "reads" it.
+
+    Raises:
+        ToysaeError: the capture's file is missing or damaged.
+    """
+    try:
+        return np.asarray(load_file(folder / MATRICES)[which], np.float32)
+    except Exception as error:  # safetensors raises several
+        raise ToysaeError(f"{folder / MATRICES} is missing or damaged: capture again") from error

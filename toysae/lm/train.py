@@ -1,0 +1,366 @@
+"""SAEs on the activations of a site: the same loop, recipes and ensembles as on a world.
+
+OUT/table.csv                      one row an SAE
+OUT/groups/<recipe>-<init>-.../    the SAEs of one compiled program: table, arrays, saes/<name>
+OUT/checkpoints/                   what is half trained
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from ..disk import write, write_bytes
+from ..errors import ToysaeError, require, unknown
+from ..sae import INITS, SAE, SAESpec, make_spec, recipe_row
+from ..sae.files import encode
+from ..sweeps.axes import grid
+from ..sweeps.checkpoints import Checkpoints
+from ..sweeps.content import digest
+from ..sweeps.lock import locked
+from ..sweeps.members import fallback, make_group
+from ..sweeps.progress import Progress, say
+from ..sweeps.provenance import provenance
+from ..sweeps.stopping import Request, Stopped, stop_requests
+from ..training import Group, Snapshot, Trained, train_group
+from .feed import Feed, Window
+from .normalise import Normalisation, normalisation
+from .scores import curve_probe, score_members
+from .shards import Manifest, read_manifest
+from .site_sae import SiteSAE, save_site_sae
+from .sources import axes_of, open_site
+from .stream import BUFFER_ROWS, HELD_OUT, Source, Stream, split_off
+
+FORMAT = 1
+"""Counted up by hand when the same settings come to give other numbers."""
+
+SVD_INITS = {"svd-write": "writes", "svd-read": "reads"}
+"""Left singular vectors of the matrix that writes the site, or of those that read it."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained on a site: every recipe with every init and size, and of each every
+    combination of numbers and seeds as one ensemble.
+
+    Attributes:
+        recipes: rows of :data:`toysae.sae.RECIPES`.
+        inits: "recipe" for its own, "svd-write", "svd-read", or rows of :data:`toysae.sae.INITS`.
+        sizes: d_sae as multiples of d_in.
+        l1: L1 coefficients, for recipes that read one, on inputs of unit variance a dimension.
+        k: latents a sample, for recipes that read it.
+        l0_target: for recipes that are driven to one.
+        seeds: SAEs of each kind.
+        n_steps: Adam steps.
+        batch_size: activations a step.
+        lr: Adam's.
+        lr_warmup, lr_decay: fractions of training over which it rises and falls.
+        centre: the mean of the activations is taken off.
+        scale: what is scaled to sqrt(d_in): "rms", "mean-norm", or "none".
+        data_seed: of the order of the activations.
+        buffer_rows: activations shuffled, and held in memory, at a time.
+        n_held_out: activations that are never trained on, for scores.
+        curve_points: about how many points the learning curves have.
+        arithmetic: "float32", or "bfloat16" in the large products.
+    """
+
+    recipes: tuple[str, ...] = ("untied",)
+    inits: tuple[str, ...] = ("recipe",)
+    sizes: tuple[float, ...] = (4.0,)
+    l1: tuple[float, ...] = ()
+    k: tuple[float, ...] = ()
+    l0_target: tuple[float, ...] = ()
+    seeds: int = 1
+    n_steps: int = 10_000
+    batch_size: int = 1024
+    lr: float = 1e-3
+    lr_warmup: float = 0.05
+    lr_decay: float = 0.2
+    centre: bool = True
+    scale: str = "rms"
+    data_seed: int = 0
+    buffer_rows: int = BUFFER_ROWS
+    n_held_out: int = HELD_OUT
+    curve_points: int = 10
+    arithmetic: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "n_steps", "batch_size", "buffer_rows", "n_held_out"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} {value} must be at least 1")
+        for name in ("recipes", "inits", "sizes"):
+            require(getattr(self, name), f"{name} is empty: give at least one")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One compiled program."""
+
+    recipe: str
+    init: str
+    spec: SAESpec
+    hypers: dict[str, float | Sequence[float]]
+    key: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}-{self.init}-{self.spec.d_sae}-{self.key[:8]}"
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """A site made ready for training.
+
+    Attributes:
+        folder: of the site.
+        manifest: what it holds.
+        source: of the activations.
+        train: sequences to train on.
+        pool: `[n, d_in]` activations held out.
+        normalisation: of the inputs.
+    """
+
+    folder: Path
+    manifest: Manifest
+    source: Source
+    train: np.ndarray
+    pool: np.ndarray
+    normalisation: Normalisation
+
+
+def prepare(folder: Path, t: Training, source: Source | None = None) -> SiteData:
+    """Opens a site, splits off what is held out and measures the normalisation on it.
+
+    Raises:
+        ToysaeError: see :func:`toysae.lm.sources.open_site`; too few activations.
+    """
+    source = open_site(folder) if source is None else source
+    train, held_out = split_off(source.counts, t.n_held_out)
+    pool = source.read(held_out)[: t.n_held_out]
+    n = normalisation(np.asarray(pool, np.float32), t.centre, t.scale)
+    return SiteData(folder, read_manifest(folder), source, train, pool, n)
+
+
+def train_site(
+    folder: Path,
+    t: Training,
+    out: Path,
+    *,
+    source: Source | None = None,
+    quiet: bool = False,
+    checkpoint_seconds: float = 60.0,
+) -> pd.DataFrame:
+    """Trains on one site; what is finished in `out` is read, what is half trained goes on.
+
+    Args:
+        folder: of the captured site.
+        t: what to train.
+        out: made if need be.
+        source: of the activations, where it is at hand.
+        quiet: no progress bar.
+        checkpoint_seconds: about how often what is half trained is written.
+
+    Returns:
+        One row an SAE, as in `table.csv`: `folder`, what it is, and the scores of
+        :func:`toysae.lm.scores.score_members` on the activations held out.
+
+    Raises:
+        ToysaeError: bad input, before anything trains.
+        Stopped: Ctrl-C or SIGTERM; the same call goes on.
+    """
+    data = prepare(folder, t, source)
+    parts = plan(data, t)
+    groups = {part.name: _group(data, t, part) for part in parts}  # refuses what cannot be
+    with locked(out), stop_requests() as request:
+        cost = {p.name: t.n_steps * groups[p.name].n_rows * t.batch_size for p in parts}
+        left = [p for p in parts if not (out / "groups" / p.name / "done.json").exists()]
+        write_bytes(out / "config.json", json.dumps(_config(data, t), indent=1).encode())
+        with Progress({p.name: cost[p.name] for p in left}, quiet) as progress:
+            for part in left:
+                _train(data, t, part, groups[part.name], out, progress, request, checkpoint_seconds)
+        table = pd.concat(
+            [pd.read_csv(out / "groups" / p.name / "table.csv") for p in parts], ignore_index=True
+        )
+        write(out / "table.csv", lambda path: table.to_csv(path, index=False))
+    return table
+
+
+def plan(data: SiteData, t: Training) -> list[_Part]:
+    """The programs to train.
+
+    Raises:
+        ToysaeError: an unknown recipe or init, a size that is none, a recipe without its number.
+    """
+    parts = []
+    for recipe in dict.fromkeys(t.recipes):
+        knob = recipe_row(recipe).knob()
+        given = {"l1_coeff": t.l1, "k": t.k, "l0_target": t.l0_target}
+        require(
+            given.get(knob, (1,)),
+            f"recipe {recipe!r} needs --{ {'l1_coeff': 'l1'}.get(knob, knob).replace('_', '-') }",
+        )
+        for init in dict.fromkeys(t.inits):
+            for size in t.sizes:
+                d_sae = round(size * data.manifest.d)
+                require(d_sae >= 1, f"size {size:g} gives {d_sae} latents: give a larger one")
+                spec = _spec(recipe, init, data.manifest.d, d_sae, t.arithmetic)
+                own = {"lr": t.lr, "lr_warmup": t.lr_warmup, "lr_decay": t.lr_decay}
+                numbers = {**fallback(recipe, spec), **own, **{k: v for k, v in given.items() if v}}
+                read = {**spec.hypers(), **own}
+                hypers = {name: value for name, value in numbers.items() if name in read}
+                key = _key(data, t, init, spec, hypers)
+                parts.append(_Part(recipe, init, spec, hypers, key))
+    return parts
+
+
+def _spec(recipe: str, init: str, d_in: int, d_sae: int, arithmetic: str) -> SAESpec:
+    require(init != "truth", "init 'truth': nobody knows the true features of a language model")
+    known = ("recipe", *SVD_INITS, *(name for name in INITS if name not in ("truth", "svd")))
+    if init not in known:
+        raise unknown("init", init, known)
+    name = "svd" if init in SVD_INITS else None if init == "recipe" else init
+    return make_spec(recipe, d_in, d_sae, name, arithmetic=arithmetic)
+
+
+def _key(data: SiteData, t: Training, init: str, spec: SAESpec, hypers: dict[str, Any]) -> str:
+    """A hash of all that decides the numbers of these SAEs."""
+    m = data.manifest
+    what = {
+        "format": FORMAT,
+        "weights": m.weights,
+        "corpus": m.corpus,
+        "capture": [m.site, m.first, m.dtype, m.centred],
+        "spec": encode(spec, "spec"),
+        "svd": SVD_INITS.get(init),
+        "hypers": hypers,
+        "training": [t.seeds, t.n_steps, t.batch_size, t.centre, t.scale, t.data_seed,
+                     t.buffer_rows, t.n_held_out, t.curve_points],
+    }  # fmt: skip
+    return digest(json.dumps(what, sort_keys=True))
+
+
+def _group(data: SiteData, t: Training, part: _Part) -> Group:
+    window = _window(data, part)(
+        jnp.zeros((t.batch_size, data.manifest.d), data.source.dtype), jnp.int32(0)
+    )
+    points = grid(**part.hypers)
+    return make_group([window], [t.data_seed], part.spec, points, range(t.seeds), t.batch_size)  # pyright: ignore[reportArgumentType]  (a window is used as a world)
+
+
+def _window(data: SiteData, part: _Part):
+    which = SVD_INITS.get(part.init)
+    d = data.manifest.d
+    matrix = np.eye(d, dtype=np.float32) if which is None else axes_of(data.folder, which)
+    fixed = {
+        "pool": jnp.asarray(data.pool),
+        "mean": jnp.asarray(data.normalisation.mean),
+        "scale": jnp.float32(data.normalisation.scale),
+        "generating_matrix": jnp.asarray(matrix),
+    }
+
+    def window(rows, first) -> Window:
+        return Window(rows, first, **fixed, name=data.manifest.site)
+
+    return window
+
+
+def _train(
+    data: SiteData, t: Training, part: _Part, group: Group, out: Path, progress: Progress,
+    request: Request, checkpoint_seconds: float,
+) -> None:  # fmt: skip
+    checkpoints = Checkpoints(out / "checkpoints" / part.name)
+    checkpoints.begin(np.array([[part.key]]), t.n_steps)
+    stream = Stream(data.source, data.train, t.data_seed, t.buffer_rows)
+    feed = Feed(stream, _window(data, part), t.batch_size, t.n_steps)
+    group = replace(group, worlds=feed(0)[0])
+    resume, saved, began = checkpoints.latest(group), time.monotonic(), time.monotonic()
+    if resume is not None:
+        say(f"{part.name} goes on at step {resume.step:,} of {t.n_steps:,}")
+
+    def on_chunk(snapshot: Snapshot) -> None:
+        nonlocal saved
+        progress.update(part.name, snapshot.step * group.n_rows * t.batch_size)
+        if request.number or time.monotonic() - saved >= checkpoint_seconds:
+            checkpoints.save(snapshot)
+            saved = time.monotonic()
+        if request.number:
+            where = f"{part.name} is at step {snapshot.step:,} of {t.n_steps:,}"
+            raise Stopped(f"stopped: {where}; it is kept in {out}", request.number)
+
+    try:
+        trained = train_group(
+            group, t.n_steps, curve_probe, t.curve_points, on_chunk=on_chunk, resume=resume,
+            feed=feed,
+        )  # fmt: skip
+    finally:
+        feed.close()
+    took = time.monotonic() - began
+    _save(data, t, part, group, trained, out / "groups" / part.name, took, feed.waited)
+    checkpoints.remove()
+
+
+def _save(
+    data: SiteData, t: Training, part: _Part, group: Group, trained: Trained, folder: Path,
+    seconds: float, waited: float,
+) -> None:  # fmt: skip
+    table, arrays = score_members(group, trained)
+    names = _names(table)
+    table.insert(0, "folder", [str(Path("groups") / folder.name / "saes" / n) for n in names])
+    for i, (column, value) in enumerate(
+        {"site": data.manifest.site, "recipe": part.recipe, "init": part.init}.items(), 1
+    ):
+        table.insert(i, column, value)
+    m, n = data.manifest, data.normalisation
+    tokens = t.n_steps * t.batch_size
+    about = {
+        "site": m.site, "model": m.model, "weights": m.weights, "first": m.first,
+        "centred": m.centred, "recipe": part.recipe, "init": part.init,
+    }  # fmt: skip
+    for i, name in enumerate(names):
+        sae: SAE = jax.tree.map(lambda leaf, i=i: leaf[0, i], trained.saes)
+        own = {**about, "seed": int(table["sae_seed"].iloc[i]), "n_tokens": tokens}
+        whole = SiteSAE(sae, jnp.asarray(n.mean), jnp.float32(n.scale), json.dumps(own))
+        save_site_sae(whole, folder / "saes" / name)
+    write(folder / "arrays.npz", lambda path: _save_arrays(path, arrays))
+    write(folder / "table.csv", lambda path: table.to_csv(path, index=False))
+    done = {"key": part.key, "seconds": seconds, "waited_for_data": waited, **provenance()}
+    write_bytes(folder / "done.json", json.dumps(done, indent=1).encode())
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    """A folder's name for each SAE: the numbers in which they differ."""
+    varied = [c for c in ("l1_coeff", "k", "l0_target") if c in table]
+    return [
+        "-".join([*(f"{c.split('_')[0]}{row[c]:g}" for c in varied), f"seed{int(row['sae_seed'])}"])
+        for _, row in table.iterrows()
+    ]
+
+
+def _config(data: SiteData, t: Training) -> dict[str, Any]:
+    m = {f.name: getattr(data.manifest, f.name) for f in fields(Manifest) if f.name != "shards"}
+    return {"capture": str(data.folder), "manifest": m, "training": asdict(t), **provenance()}
+
+
+def load_arrays(out: Path, group: str) -> dict[str, np.ndarray]:
+    """The arrays of one program's SAEs, by row.
+
+    Raises:
+        ToysaeError: no such group.
+    """
+    file = out / "groups" / group / "arrays.npz"
+    if not file.exists():
+        raise ToysaeError(f"{out} has no finished group {group}")
+    with np.load(file) as arrays:
+        return dict(arrays)

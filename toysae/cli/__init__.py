@@ -1,4 +1,4 @@
-"""The command line: toysae run | status | list | world | ceilings | score | bench."""
+"""The command line: toysae run | status | list | world | ceilings | score | bench | lm."""
 
 import shlex
 import sys
@@ -13,6 +13,7 @@ from .. import hosts
 from ..devices import use_all_cores
 from ..disk import cache_dir
 from ..errors import ToysaeError, unknown
+from .lm import lm
 from .options import check_flags, flags, positional, world_options
 from .run import run_command
 from .scores import ceilings, score
@@ -27,6 +28,7 @@ USAGE = """usage: toysae COMMAND
   ceilings NAME [--FIELD VALUE ...] [--d-sae N]        what perfection and chance would score
   score PATH --world NAME [--ceilings] [--json]        an SAE of ours or of another library
   bench [--preset ...] [--against sae-lens] [--out F]  samples/s beside the device and SAELens
+  lm COMMAND                                           SAEs on a language model's activations
 
 toysae COMMAND --help shows the fields."""
 
@@ -177,4 +179,5 @@ COMMANDS = {
     "ceilings": ceilings,
     "score": score,
     "bench": _bench,
+    "lm": lm,
 }

@@ -10,6 +10,8 @@ from ..errors import ToysaeError, require
 
 
 def positional(args: list[str], what: str) -> tuple[str, list[str]]:
+    if args and args[0] in ("-h", "--help"):
+        return "", args  # the options show themselves
     require(bool(args) and not args[0].startswith("-"), f"name {what}")
     return args[0], args[1:]
 

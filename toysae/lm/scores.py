@@ -58,18 +58,26 @@ def mcs_in(
     return jnp.where(jnp.isfinite(best), best, jnp.nan)
 
 
-def score_members(group: Group, trained: Trained) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+def score_members(
+    group: Group, trained: Trained, at_start: Float[np.ndarray, "n d_sae d_in"]
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Scores of every SAE of a group.
+
+    Args:
+        group: as it was trained.
+        trained: its result.
+        at_start: decoder rows of its members before any step.
 
     Returns:
         A table, one row a member: its numbers and seed; on `n_eval` activations held out, `ev`,
         `fvu`, `l0`, `mse`, `shrinkage`, `reconstruction_bias`, `dead_latents`, `dead_fraction`
         (never fired in them) and `dense_latents`; `mmcs_seeds`, the mean over living latents of the
         largest cosine with a living latent of another seed (mean over the seeds), `mcs_seeds_above`
-        the share of them above .9, and `floor`, what random directions would score. NaN of a
-        member that diverged, or of a lone seed. And arrays by row: `firing_freq [rows, d_sae]`,
-        `mcs_seeds [rows, d_sae]` (in the next seed; NaN of dead latents), `curve_* [rows, points]`;
-        `curve_steps [points]`.
+        the share of them above .9; `mmcs_seeds_init`, what they had in common before any step, as
+        seeds of an init that is no draw have; and `floor`, what random directions would score. NaN
+        of a member that diverged, or of a lone seed. And arrays by row: `firing_freq` and
+        `mcs_seeds` (in the next seed; NaN of dead latents) `[rows, d_sae]`, `curve_* [rows,
+        points]`; `curve_steps [points]`.
     """
     saes = jax.tree.map(lambda leaf: leaf[0], trained.saes)
     window: Window = jax.tree.map(lambda leaf: leaf[0], group.worlds)
@@ -88,6 +96,8 @@ def score_members(group: Group, trained: Trained) -> tuple[pd.DataFrame, dict[st
         "floor": random_floor(group.spec.d_in, d_sae),
     })  # fmt: skip
     mcs, columns = _across_seeds(np.asarray(saes.W_dec), alive, hypers, diverged)
+    _, before = _across_seeds(np.asarray(at_start), np.ones_like(alive), hypers, diverged)
+    columns["mmcs_seeds_init"] = before["mmcs_seeds"]
     table = pd.concat([table, columns], axis=1)
     arrays = {
         "firing_freq": freq, "mcs_seeds": mcs, "curve_steps": trained.curve_steps,

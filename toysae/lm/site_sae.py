@@ -47,6 +47,11 @@ class SiteSAE:
         return self.info["site"]
 
     @property
+    def centred(self) -> bool:
+        """It reads activations less their own mean over dimensions."""
+        return bool(self.info.get("centred"))
+
+    @property
     def W_dec(self) -> Float[Array, "d_sae d_in"]:
         return self.sae.W_dec
 
@@ -79,6 +84,12 @@ class Spliced(Edit):
 
     def __call__(self, acts: Array) -> Array:
         x = acts.astype(jnp.float32)
+        if self.sae.centred:
+            own = x.mean(-1, keepdims=True)
+            return self._through(x - own) + own
+        return self._through(x)
+
+    def _through(self, x: Array) -> Array:
         z = self.sae.encode(x)
         changed = z if self.times is None else z * self.times
         if self.pinned is not None:

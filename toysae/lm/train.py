@@ -29,7 +29,8 @@ from ..sweeps.members import fallback, make_group
 from ..sweeps.progress import Progress, say
 from ..sweeps.provenance import provenance
 from ..sweeps.stopping import Request, Stopped, stop_requests
-from ..training import Group, Snapshot, Trained, train_group
+from ..training import Group, Snapshot, Trained, start, train_group
+from ..training import trained as start_of
 from .feed import Feed, Window
 from .normalise import Normalisation, normalisation
 from .scores import curve_probe, score_members
@@ -280,6 +281,7 @@ def _train(
     stream = Stream(data.source, data.train, t.data_seed, t.buffer_rows)
     feed = Feed(stream, _window(data, part), t.batch_size, t.n_steps)
     group = replace(group, worlds=feed(0)[0])
+    at_start = np.asarray(start_of(start(group), group).W_dec[0])
     resume, saved, began = checkpoints.latest(group), time.monotonic(), time.monotonic()
     if resume is not None:
         say(f"{part.name} goes on at step {resume.step:,} of {t.n_steps:,}")
@@ -302,15 +304,16 @@ def _train(
     finally:
         feed.close()
     took = time.monotonic() - began
-    _save(data, t, part, group, trained, out / "groups" / part.name, took, feed.waited)
+    table, arrays = score_members(group, trained, at_start)
+    times = {"seconds": took, "waited_for_data": feed.waited}
+    _save(data, t, part, trained, table, arrays, out / "groups" / part.name, times)
     checkpoints.remove()
 
 
 def _save(
-    data: SiteData, t: Training, part: _Part, group: Group, trained: Trained, folder: Path,
-    seconds: float, waited: float,
+    data: SiteData, t: Training, part: _Part, trained: Trained, table: pd.DataFrame,
+    arrays: dict[str, np.ndarray], folder: Path, times: dict[str, float],
 ) -> None:  # fmt: skip
-    table, arrays = score_members(group, trained)
     names = _names(table)
     table.insert(0, "folder", [str(Path("groups") / folder.name / "saes" / n) for n in names])
     for i, (column, value) in enumerate(
@@ -330,7 +333,7 @@ def _save(
         save_site_sae(whole, folder / "saes" / name)
     write(folder / "arrays.npz", lambda path: _save_arrays(path, arrays))
     write(folder / "table.csv", lambda path: table.to_csv(path, index=False))
-    done = {"key": part.key, "seconds": seconds, "waited_for_data": waited, **provenance()}
+    done = {"key": part.key, **times, **provenance()}
     write_bytes(folder / "done.json", json.dumps(done, indent=1).encode())
 
 

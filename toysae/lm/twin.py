@@ -1,0 +1,269 @@
+"""A twin: the world whose inputs look like a layer's activations, so that one can ask there what is
+recoverable.
+
+A world of independent features a_i f_i plus noise has cumulants in closed form, those of a sum
+being the sums of those of its terms: of each dimension, of the covariance, and of ‖x‖². So a fit
+takes seconds and needs no sample. Correlated firing is fitted afterwards, on samples, to what
+independent firing cannot explain of the variance of ‖x‖².
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import minimize, minimize_scalar
+
+from ..errors import require, unknown
+from ..keys import seed_key
+from ..worlds import World
+from ..worlds.assemble import assemble
+from ..worlds.copula import low_rank_copula
+from ..worlds.firing import Firing
+from ..worlds.independent import independent
+from ..worlds.magnitudes import LogNormal, Scaled
+from ..worlds.panel.activations import PanelStats, panel_of
+from ..worlds.probabilities import firing_probabilities
+from ..worlds.world import batches
+
+RATIOS = (1.0, 2.0, 4.0, 8.0)
+DIRECTIONS = ("sphere", "layer")
+COPULA_RANK = 25
+_MATCHED = 0.15
+"""A statistic within 15 % (of itself, or .02 where it is near 0) counts as matched."""
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The parameters of a world.
+
+    Attributes:
+        d_in: dimensions.
+        ratio: features over dimensions.
+        directions: "sphere", uniform; or "layer", drawn with the layer's covariance.
+        exponent: p_i proportional to rank^-exponent.
+        l0: mean features on.
+        spread: sigma of the log-normal magnitudes.
+        scale: their median.
+        noise_sd: in each dimension.
+        copula_scale: of a Gaussian copula of rank 25 over the features; 0 for independent firing.
+        bias: `[d_in]` what the mean has beyond the features' own.
+        root: `[d_in, d_in]` symmetric root of the covariance that directions are drawn with.
+        misfit: of the fit; root mean square over the statistics of how far each log is off.
+    """
+
+    d_in: int
+    ratio: float
+    directions: str
+    exponent: float
+    l0: float
+    spread: float
+    scale: float
+    noise_sd: float
+    copula_scale: float
+    bias: Float[np.ndarray, " d_in"]
+    root: Float[np.ndarray, "d_in d_in"]
+    misfit: float = 0.0
+
+    @property
+    def n_features(self) -> int:
+        return round(self.ratio * self.d_in)
+
+    def numbers(self) -> dict[str, float | int | str]:
+        """What a table shows."""
+        names = ("directions", "ratio", "n_features", "exponent", "l0", "spread", "noise_sd",
+                 "copula_scale", "misfit")  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+
+def statistics(s: PanelStats) -> dict[str, float]:
+    """What is matched, of a panel of anything."""
+    q = np.nanquantile
+    edges = s.norm_edges
+    squares = (edges[:-1] * edges[1:]) if len(s.norm_counts) else np.zeros(0)
+    share = s.norm_counts / max(s.norm_counts.sum(), 1)
+    mean = float((share * squares).sum())
+    variance = float((share * (squares - mean) ** 2).sum())
+    return _named(
+        s.eigenvalues, s.skew, s.kurtosis, s.mean_over_sd, variance / mean**2 if mean else 0.0, q
+    )
+
+
+def predicted(t: Twin, rows: Float[np.ndarray, "n d_in"]) -> dict[str, float]:
+    """:func:`statistics` of a world with independent firing and these directions, exactly."""
+    p = _probs(t)
+    m1, m2, m3, m4 = (t.scale**k * np.exp(k**2 * t.spread**2 / 2) for k in (1, 2, 3, 4))
+    k2 = p * m2 - (p * m1) ** 2
+    k3 = p * m3 - 3 * p**2 * m1 * m2 + 2 * (p * m1) ** 3
+    k4 = p * m4 - 4 * p**2 * m1 * m3 - 3 * (p * m2) ** 2 + 12 * p**3 * m1**2 * m2
+    k4 -= 6 * (p * m1) ** 4
+    covariance = (rows * k2[:, None]).T @ rows + t.noise_sd**2 * np.eye(t.d_in)
+    variance = np.diag(covariance)
+    skew = k3 @ rows**3 / variance**1.5
+    kurtosis = k4 @ rows**4 / variance**2
+    mean = t.bias + (p * m1) @ rows
+    total = variance.sum()
+    power = total + mean @ mean
+    of_square = 2 * (covariance**2).sum() + k4.sum()
+    of_square += 4 * mean @ covariance @ mean + 4 * mean @ (k3 @ rows)
+    eigenvalues = np.linalg.eigvalsh(covariance)[::-1]
+    mean_over_sd = float(np.sqrt(mean @ mean / total))
+    return _named(eigenvalues, skew, kurtosis, mean_over_sd, of_square / power**2, np.quantile)
+
+
+def _named(eigenvalues, skew, kurtosis, mean_over_sd, of_square, q) -> dict[str, float]:
+    e = np.asarray(eigenvalues) / np.sum(eigenvalues)
+    held, d = np.cumsum(e), len(e)
+    return {
+        "participation ratio / dimensions": float(1 / (e**2).sum() / d),
+        "dimensions for 50 % of variance / dimensions": _crossing(held, 0.5) / d,
+        "dimensions for 90 % of variance / dimensions": _crossing(held, 0.9) / d,
+        "excess kurtosis, median": float(q(kurtosis, 0.5)),
+        "excess kurtosis, 90 %": float(q(kurtosis, 0.9)),
+        "|skew|, median": float(q(np.abs(skew), 0.5)),
+        "variance of ‖x‖² / mean²": float(of_square),
+        "‖mean‖ / ‖sd‖": float(mean_over_sd),
+    }
+
+
+def _crossing(held: np.ndarray, share: float) -> float:
+    """Where a rising curve over 1, 2, ... crosses a share, between whole numbers."""
+    return float(np.interp(share, np.concatenate([[0], held]), np.arange(len(held) + 1)))
+
+
+def distance(found: Mapping[str, float], wanted: Mapping[str, float]) -> dict[str, float]:
+    """How far each statistic is off, in units of its log (of .02 more than it)."""
+    return {
+        name: float(np.log(max(found[name], 0) + 0.02) - np.log(max(value, 0) + 0.02))
+        for name, value in wanted.items()
+    }
+
+
+def fit_twin(
+    stats: PanelStats,
+    covariance: Float[np.ndarray, "d_in d_in"],
+    ratios: Sequence[float] = RATIOS,
+    directions: Sequence[str] = DIRECTIONS,
+    correlate: bool = True,
+    seed: int = 0,
+) -> Twin:
+    """The world whose statistics are nearest a layer's.
+
+    Args:
+        stats: of the layer.
+        covariance: of the layer.
+        ratios: of features to dimensions to try.
+        directions: to try.
+        correlate: also fit a copula, on samples, where ‖x‖² varies more than independent features
+            explain.
+        seed: of the directions.
+
+    Raises:
+        ToysaeError: an unknown kind of directions, no ratio, or one below 1 / d_in.
+    """
+    require(ratios, "give at least one ratio")
+    for kind in directions:
+        if kind not in DIRECTIONS:
+            raise unknown("directions", kind, DIRECTIONS)
+    for ratio in ratios:
+        require(round(ratio * stats.d_in) >= 1, f"ratio {ratio:g} leaves no feature")
+    wanted = statistics(stats)
+    fits = []
+    for kind in directions:
+        root = _root(covariance) if kind == "layer" else np.eye(stats.d_in)
+        for ratio in ratios:
+            fits.append(_fit(stats, wanted, kind, ratio, root, seed))
+    best = min(fits, key=lambda t: t.misfit)
+    return _correlated(best, wanted, seed) if correlate else best
+
+
+def twin_world(t: Twin, seed: int = 0, name: str = "twin") -> World:
+    """The world itself; another seed draws other directions of the same law."""
+    p = _probs(t)
+    firing: Firing = independent(p)
+    if t.copula_scale:
+        inside = np.clip(p, None, 0.99)
+        firing = low_rank_copula(seed_key(seed, "twin copula"), inside, COPULA_RANK, t.copula_scale)
+    law = Scaled(LogNormal(0.0, t.spread), jnp.full(t.n_features, t.scale, jnp.float32))
+    rows = _rows(t.n_features, t.root, seed)
+    return assemble(rows, firing, law, bias=t.bias, noise_sd=t.noise_sd, name=name)
+
+
+def panel_of_twin(t: Twin, n_samples: int = 16_384, seed: int = 0) -> PanelStats:
+    """What the twin realises."""
+    drawn = batches(twin_world(t, seed), seed_key(seed, "twin panel"), n_samples, 4096)
+    return panel_of(batch.x for batch in drawn)
+
+
+def is_matched(found: float, wanted: float) -> bool:
+    """Within 15 %, or .02."""
+    return abs(found - wanted) <= max(_MATCHED * abs(wanted), 0.02)
+
+
+def _fit(
+    stats: PanelStats, wanted: Mapping[str, float], kind: str, ratio: float, root: np.ndarray,
+    seed: int,
+) -> Twin:  # fmt: skip
+    d, total = stats.d_in, float((stats.sd**2).sum())
+    start = Twin(d, ratio, kind, 0.5, 1.0, 0.5, 1.0, 0.0, 0.0, np.zeros(d), root)
+    rows = _rows(start.n_features, root, seed)
+
+    def twin(theta: np.ndarray) -> Twin:
+        exponent, log_l0, log_spread, log_noise = theta
+        share = 1 / (1 + np.exp(-log_noise))  # of the variance that is noise
+        l0 = float(np.clip(np.exp(log_l0), 1e-2, 0.5 * start.n_features))
+        t = replace(start, exponent=float(abs(exponent)), l0=l0, spread=float(np.exp(log_spread)))
+        p = _probs(t)
+        m1, m2 = np.exp(t.spread**2 / 2), np.exp(2 * t.spread**2)
+        own = (p * m2 - (p * m1) ** 2).sum()
+        scale = float(np.sqrt((1 - share) * total / own))
+        noise = float(np.sqrt(share * total / d))
+        bias = stats.mean - (p * m1 * scale) @ rows
+        return replace(t, scale=scale, noise_sd=noise, bias=bias)
+
+    def misfit(theta: np.ndarray) -> float:
+        if np.abs(theta).max() > 12:
+            return 1e3
+        off = distance(predicted(twin(theta), rows), wanted)
+        return float(np.sqrt(np.mean(np.square(list(off.values())))))
+
+    guesses = [np.array([a, np.log(l0), np.log(0.5), -3.0])
+               for a in (0.3, 1.0) for l0 in (3.0, 0.03 * start.n_features + 1)]  # fmt: skip
+    first = min(guesses, key=misfit)
+    found = minimize(misfit, first, method="Nelder-Mead", options={"maxfev": 250, "xatol": 1e-3})
+    return replace(twin(found.x), misfit=float(found.fun))
+
+
+def _correlated(t: Twin, wanted: Mapping[str, float], seed: int) -> Twin:
+    """Correlated firing where ‖x‖² varies more than the fit explains."""
+    name = "variance of ‖x‖² / mean²"
+    rows = _rows(t.n_features, t.root, seed)
+    if predicted(t, rows)[name] >= (1 - _MATCHED) * wanted[name]:
+        return t
+
+    def off(log_scale: float) -> float:
+        trial = replace(t, copula_scale=float(np.exp(log_scale)))
+        found = statistics(panel_of_twin(trial, 8192, seed))[name]
+        return (np.log(found) - np.log(wanted[name])) ** 2
+
+    found = minimize_scalar(off, bounds=(np.log(0.02), np.log(0.8)), method="bounded",
+                            options={"maxiter": 7})  # fmt: skip
+    return replace(t, copula_scale=float(np.exp(found.x)))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _probs(t: Twin) -> np.ndarray:
+    return firing_probabilities("zipf", t.n_features, t.l0, exponent=t.exponent)
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+
+
+def _rows(n: int, root: np.ndarray, seed: int) -> np.ndarray:
+    """Unit directions, `[n, d_in]`, float64."""
+    drawn = np.asarray(jax.random.normal(seed_key(seed, "twin directions"), (n, len(root))))
+    rows = drawn.astype(np.float64) @ root
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -172,6 +172,7 @@ class Shards:
         require(m.is_complete, f"{folder} holds {done:,} of {m.rows:,} activations: run the same "
                 "`toysae lm capture` again to finish it")  # fmt: skip
         self._files = [self._open(shard, verify) for shard in m.shards]
+        self._slices = [file.get_slice("acts") for file in self._files]
         seqs = np.concatenate([self._tensor(i, "seq") for i in range(len(m.shards))])
         starts = np.searchsorted(seqs, np.arange(m.n_seq + 1))
         self._starts = starts
@@ -225,10 +226,6 @@ class Shards:
         total = sum(self._tensor(i, "sum") for i in range(len(self._files)))
         return np.asarray(total, np.float64) / self.manifest.rows
 
-    @property
-    def _slices(self) -> list[Any]:
-        return [file.get_slice("acts") for file in self._files]
-
     def _tensor(self, shard: int, name: str) -> np.ndarray:
         return self._files[shard].get_tensor(name)
 
@@ -274,6 +271,8 @@ def find_site(folder: str | Path, site: str | None = None) -> Path:
     """
     folder = Path(folder)
     if (folder / MANIFEST).is_file():
+        require(site in (None, folder.name), f"{folder} is one site, and not {site}: give the "
+                "folder above it")  # fmt: skip
         return folder
     found = [path.name for path in site_folders(folder)]
     require(found, f"{folder} holds no captured site: make one with `toysae lm capture`")
@@ -291,7 +290,7 @@ def check_same_width(folders: Sequence[Path]) -> int:
     Raises:
         ToysaeError: different ones.
     """
-    widths = {folder.name: read_manifest(folder).d for folder in folders}
+    widths = {folder: read_manifest(folder).d for folder in folders}
     require(len(set(widths.values())) == 1, "these sites differ in width, so no SAE fits them all: "
-            + ", ".join(f"{name} {d}" for name, d in widths.items()))  # fmt: skip
+            + ", ".join(f"{folder} {d}" for folder, d in widths.items()))  # fmt: skip
     return next(iter(widths.values()))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..disk import disk_is_full, free_bytes, size
+from ..disk import TEMPORARY, disk_is_full, free_bytes, size
 from ..errors import ToysaeError, require, unknown
 from .models import LM, traced_forward
 from .shards import (
@@ -121,6 +121,8 @@ def capture(
     fresh = [describe(model, corpus, site, dtype, centre) for site in dict.fromkeys(sites)]
     folders = [out / m.site for m in fresh]
     manifests = [_found(folder, m) for folder, m in zip(folders, fresh, strict=True)]
+    for file in (file for folder in folders for file in folder.glob(f".*{TEMPORARY}")):
+        file.unlink()  # of a killed process
     left = [replace(m, rows=m.rows - sum(s.rows for s in m.shards)) for m in manifests]
     need = bytes_needed(left)
     if free_bytes(out) < need:

@@ -217,8 +217,9 @@ class Shards:
     def batches(self, size: int = 4096) -> Iterator[Float[np.ndarray, "n d"]]:
         """All activations in the order of the text."""
         for acts in self._slices:
-            for start in range(0, acts.get_shape()[0], size):
-                yield acts[start : start + size]
+            n = acts.get_shape()[0]
+            for start in range(0, n, size):
+                yield acts[start : min(start + size, n)]
 
     @property
     def mean(self) -> Float[np.ndarray, " d"]:

@@ -168,6 +168,8 @@ def build_corpus(
         "the tokenizer has no end token to put between documents: use pack=False, bos=False",
     )
     folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob(f".*{TEMPORARY}"):
+        file.unlink()  # of a killed process
     kept = _write(_sequences(source, tokenizer, layout), folder, n_tokens, layout)
     if n_tokens is not None and kept < n_tokens:
         raise ToysaeError(

@@ -46,7 +46,7 @@ N_SHARDS = range(6, 10)
 
 
 def no_more(*args):
-    raise KeyboardInterrupt
+    raise AssertionError("the model was run")
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +292,13 @@ def test_stopped_after_some_batches_it_goes_on(go, whole, tmp_path, n):
 def test_stopped_between_two_sites_it_goes_on(go, whole, tmp_path, monkeypatch, n):
     """The program of the site that is left alone would round differently."""
     write, written = module.write_shard, []
+    activations, programs = module.activations, set()
+
+    def run(model, tokens, *program):
+        programs.add(program)
+        return activations(model, tokens, *program)
+
+    monkeypatch.setattr(module, "activations", run)
 
     def stop(folder, *args):
         if len(written) == n:
@@ -299,14 +306,22 @@ def test_stopped_between_two_sites_it_goes_on(go, whole, tmp_path, monkeypatch, 
         written.append(folder)
         return write(folder, *args)
 
-    monkeypatch.setattr(module, "write_shard", stop)
-    with pytest.raises(KeyboardInterrupt):
-        go(out=tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_shard", stop)
+        with pytest.raises(KeyboardInterrupt):
+            go(out=tmp_path / "out")
     numbers = [len(read_manifest(tmp_path / "out" / site).shards) for site in SITES]
     assert numbers == [n - n // 2, n // 2]
-    monkeypatch.undo()
     go(out=tmp_path / "out")
     assert_same_files(tmp_path / "out", whole)
+    assert programs == {(SITES, "float32", False)}
+
+
+def test_what_killed_processes_left_is_cleared_away(go, copy, whole):
+    for site in SITES:
+        (copy / site / ".00003.safetensors.123.tmp").write_bytes(b"half")
+    go(out=copy)
+    assert_same_files(copy, whole)
 
 
 CHILD = """

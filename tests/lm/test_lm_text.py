@@ -118,6 +118,16 @@ def test_more_documents_than_are_tokenised_at_once(tmp_path, tokenizer, monkeypa
     assert_is(corpus, expected(texts, tokenizer, layout, None))
 
 
+def test_no_more_is_read_than_is_needed(tmp_path, tokenizer, monkeypatch):
+    source = wrote(tmp_path / "broken.jsonl", ["document"] * 20)
+    source.write_text(source.read_text() + "not json\n")
+    monkeypatch.setattr(module, "_BATCH", 2)
+    corpus = build_corpus(source, tokenizer, tmp_path / "c", 21, Layout(8))
+    assert corpus.counts.sum() == 21
+    with pytest.raises(ToysaeError, match="line 21: not an object"):
+        build_corpus(source, tokenizer, tmp_path / "all", None, Layout(8))
+
+
 def test_a_file_is_one_document_and_a_folder_one_of_each_in_the_order_of_names(tmp_path, tokenizer):
     folder = tmp_path / "texts"
     (folder / "m").mkdir(parents=True)

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from safetensors.numpy import save_file
 
-from ..disk import disk_is_full, free_bytes, size, write
+from ..disk import TEMPORARY, disk_is_full, free_bytes, size, write
 from ..errors import ToysaeError, require, unknown
 from .models import LM, traced_forward
 from .shards import (
@@ -59,7 +58,8 @@ def describe(
     """The manifest of a capture before any shard.
 
     Raises:
-        ToysaeError: a site or type that does not exist, sequences longer than the model's context.
+        ToysaeError: a site or type that does not exist, sequences longer than the model's context,
+            token ids that it does not have.
     """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
@@ -68,6 +68,9 @@ def describe(
         layout.n_ctx <= c.n_ctx,
         f"sequences of {layout.n_ctx} tokens are longer than the model's {c.n_ctx}",
     )
+    largest = int(corpus.tokens.max())
+    require(largest < c.n_vocab, f"the corpus has token ids up to {largest}, {model.name} only "
+            f"{c.n_vocab} embeddings: tokenise it with the model's own tokenizer")  # fmt: skip
     return Manifest(
         model=model.name, weights=weights_sha256(model), site=site,
         d=width(parse_site(site, c), c), dtype=dtype, centred=centre,
@@ -119,6 +122,8 @@ def capture(
     fresh = [describe(model, corpus, site, dtype, centre) for site in dict.fromkeys(sites)]
     folders = [out / m.site for m in fresh]
     manifests = [_found(folder, m) for folder, m in zip(folders, fresh, strict=True)]
+    for file in (file for folder in folders for file in folder.glob(f".*{TEMPORARY}")):
+        file.unlink()  # of a killed process
     left = [replace(m, rows=m.rows - sum(s.rows for s in m.shards)) for m in manifests]
     need = bytes_needed(left)
     if free_bytes(out) < need:
@@ -126,16 +131,19 @@ def capture(
     for folder, m in zip(folders, manifests, strict=True):
         begin(folder, model, m)
     done, written = 0, 0
-    for number, (first, last) in enumerate(_edges(corpus, fresh, shard_bytes)):
-        missing = [i for i, m in enumerate(manifests) if len(m.shards) <= number]
-        wanted = tuple(manifests[i].site for i in missing)
+    every = tuple(m.site for m in fresh)
+    begun = [m.shards[-1].last if m.shards else 0 for m in manifests]
+    for first, last in _edges(corpus, fresh, shard_bytes, begun):
+        missing = [i for i, start in enumerate(begun) if start <= first]
         if missing:
             tell = partial(_tell, on_batch, done, written)
             batches = _batches(corpus, np.arange(first, last), batch_size)
-            run = _ahead(model, batches, wanted, dtype, centre)
+            # The program of fewer sites would round differently.
+            run = _ahead(model, batches, every, dtype, centre)
+            wanted = [manifests[i].site for i in missing]
             parts = _collected(run, corpus, first, last, wanted, tell)
             for i in missing:
-                rows = parts.pop(manifests[i].site)
+                rows, number = parts.pop(manifests[i].site), len(manifests[i].shards)
                 shard = write_shard(folders[i], number, first, last, rows)
                 manifests[i] = replace(manifests[i], shards=(*manifests[i].shards, shard))
                 write_manifest(folders[i], manifests[i])
@@ -157,8 +165,13 @@ def begin(folder: Path, model: LM, manifest: Manifest) -> None:
         site = parse_site(manifest.site, model.config)
         writes, reads = writing_matrix(model, site), reading_matrix(model, site)
         axes = {"writes": _axes(writes), "reads": _axes(reads)}
-        write(folder / MATRICES, lambda path: save_file(axes, path))
+        write(folder / MATRICES, lambda path: _savez(path, axes))
     write_manifest(folder, manifest)
+
+
+def _savez(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def _axes(W: Float[Array, "d h"]) -> Float[np.ndarray, "d r"]:
@@ -194,13 +207,16 @@ def _found(folder: Path, fresh: Manifest) -> Manifest:
     return without_missing(folder, found)
 
 
-def _edges(corpus: Corpus, manifests: list[Manifest], shard_bytes: int) -> list[tuple[int, int]]:
-    """Sequences of each shard, the same for every site."""
+def _edges(
+    corpus: Corpus, manifests: list[Manifest], shard_bytes: int, begun: list[int]
+) -> list[tuple[int, int]]:
+    """Sequences of each shard, the same for every site; cut also where a site that was captured
+    with others, or in shards of another size, goes on."""
     widest = max(bytes_needed([m]) / max(m.rows, 1) for m in manifests)
     rows = max(1, int(shard_bytes / widest))
     done = np.cumsum(corpus.counts)
     cuts = np.searchsorted(done, np.arange(rows, done[-1], rows), "right")
-    edges = np.unique([0, *cuts, len(done)])
+    edges = np.unique([0, *cuts, *begun, len(done)])
     return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
 
 

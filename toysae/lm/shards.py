@@ -1,7 +1,7 @@
 """Activations on disk: safetensors shards of one site, and a manifest that says what they are.
 
     <site>/manifest.json          what was run on what, each shard's rows and checksum, moments
-    <site>/matrices.safetensors  axes of what writes to the site and reads it, for initialisations
+    <site>/matrices.npz           axes of what writes to the site and reads it, for initialisations
     <site>/00000.safetensors      acts [rows, d], tokens, seq, doc, pos [rows], in sequence order
 
 A shard holds whole sequences, and is listed once it is on the disk: a killed capture goes on
@@ -24,9 +24,8 @@ from ..disk import file_sha256, write, write_bytes
 from ..errors import ToysaeError, require, unknown
 
 VERSION = 1
-MANIFEST, MATRICES = "manifest.json", "matrices.safetensors"
+MANIFEST, MATRICES = "manifest.json", "matrices.npz"
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
-_MOMENTS = ("sum", "squares", "norms")
 
 
 @dataclass(frozen=True)
@@ -173,6 +172,7 @@ class Shards:
         require(m.is_complete, f"{folder} holds {done:,} of {m.rows:,} activations: run the same "
                 "`toysae lm capture` again to finish it")  # fmt: skip
         self._files = [self._open(shard, verify) for shard in m.shards]
+        self._slices = [file.get_slice("acts") for file in self._files]
         seqs = np.concatenate([self._tensor(i, "seq") for i in range(len(m.shards))])
         starts = np.searchsorted(seqs, np.arange(m.n_seq + 1))
         self._starts = starts
@@ -217,18 +217,15 @@ class Shards:
     def batches(self, size: int = 4096) -> Iterator[Float[np.ndarray, "n d"]]:
         """All activations in the order of the text."""
         for acts in self._slices:
-            for start in range(0, acts.get_shape()[0], size):
-                yield acts[start : start + size]
+            n = acts.get_shape()[0]
+            for start in range(0, n, size):
+                yield acts[start : min(start + size, n)]
 
     @property
     def mean(self) -> Float[np.ndarray, " d"]:
         """Over all rows, float64."""
         total = sum(self._tensor(i, "sum") for i in range(len(self._files)))
         return np.asarray(total, np.float64) / self.manifest.rows
-
-    @property
-    def _slices(self) -> list[Any]:
-        return [file.get_slice("acts") for file in self._files]
 
     def _tensor(self, shard: int, name: str) -> np.ndarray:
         return self._files[shard].get_tensor(name)
@@ -275,6 +272,8 @@ def find_site(folder: str | Path, site: str | None = None) -> Path:
     """
     folder = Path(folder)
     if (folder / MANIFEST).is_file():
+        require(site in (None, folder.name), f"{folder} is one site, and not {site}: give the "
+                "folder above it")  # fmt: skip
         return folder
     found = [path.name for path in site_folders(folder)]
     require(found, f"{folder} holds no captured site: make one with `toysae lm capture`")
@@ -292,7 +291,7 @@ def check_same_width(folders: Sequence[Path]) -> int:
     Raises:
         ToysaeError: different ones.
     """
-    widths = {folder.name: read_manifest(folder).d for folder in folders}
+    widths = {folder: read_manifest(folder).d for folder in folders}
     require(len(set(widths.values())) == 1, "these sites differ in width, so no SAE fits them all: "
-            + ", ".join(f"{name} {d}" for name, d in widths.items()))  # fmt: skip
+            + ", ".join(f"{folder} {d}" for folder, d in widths.items()))  # fmt: skip
     return next(iter(widths.values()))

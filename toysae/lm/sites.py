@@ -44,7 +44,7 @@ def parse_site(text: str, config: "LMConfig") -> Site:
             architecture does not have.
     """
     match = re.fullmatch(r"blocks\.(-?\d+)\.(.+)", text)
-    if match is None:
+    if match is None or match[1] != str(int(match[1])):  # as in "blocks.01.hook_z"
         examples = ", ".join(f"blocks.L.{name}" for name in SITES)
         raise ToysaeError(f"site {text!r} is not one of {examples}, L a layer")
     layer, name = int(match[1]), match[2]

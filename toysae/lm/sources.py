@@ -4,10 +4,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, Int
-from safetensors.numpy import load_file
 
 from ..errors import ToysaeError, require
 from .capture import describe, run_sequences
@@ -84,6 +84,7 @@ def axes_of(folder: Path, which: str) -> Float[np.ndarray, "d r"]:
         ToysaeError: the capture's file is missing or damaged.
     """
     try:
-        return np.asarray(load_file(folder / MATRICES)[which], np.float32)
-    except Exception as error:  # safetensors raises several
+        with np.load(folder / MATRICES) as found:
+            return found[which]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ToysaeError(f"{folder / MATRICES} is missing or damaged: capture again") from error

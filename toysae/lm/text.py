@@ -6,6 +6,7 @@ at once, and sequences can be read in any order.
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from itertools import islice
@@ -14,13 +15,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from ..disk import TEMPORARY, file_sha256, write, write_bytes
+from ..disk import TEMPORARY, file_sha256, telling_of_a_full_disk, write, write_bytes
 from ..errors import ToysaeError, require
 from .models.tokenizer import Tokenizer
 
 _BATCH = 64  # documents tokenised at once
 _PIECE = 100_000  # characters, about; a whole novel at once would be slow to tokenise
 _ABOUT = "corpus.json"
+_ARRAYS = ("tokens", "docs", "lengths")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Corpus:
         docs: `[n_seq, n_ctx]` the number of each token's document.
         lengths: `[n_seq]` tokens of each sequence.
         layout: how they were made.
-        about: where the text and the tokenizer came from, and the checksum of the tokens.
+        about: where the text and the tokenizer came from, and checksums: `sha256` of the tokens.
     """
 
     tokens: Int[np.ndarray, "n_seq n_ctx"]
@@ -87,23 +89,32 @@ def documents(source: str | Path, column: str = "text") -> Iterator[str]:
         for file in files:
             yield from documents(file)
     elif path.suffix == ".jsonl" and path.is_file():
-        with path.open(encoding="utf-8") as lines:
+        with _utf8(path), path.open(encoding="utf-8") as lines:
             for i, line in enumerate(lines, 1):
                 yield _of_line(line, column, f"{path}, line {i}")
     elif path.is_file():
-        try:
-            yield path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ToysaeError(f"{path} is not a text in UTF-8 ({error})") from error
+        with _utf8(path):
+            text = path.read_text(encoding="utf-8")
+        yield text
     else:
         yield from _of_hub(str(source), column)
 
 
+@contextmanager
+def _utf8(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ToysaeError(f"{path} is not a text in UTF-8 ({error})") from error
+
+
 def _of_line(line: str, column: str, where: str) -> str:
     try:
-        return str(json.loads(line)[column])
+        text = json.loads(line)[column]
     except (ValueError, KeyError, TypeError) as error:
         raise ToysaeError(f"{where}: not an object with {column!r} ({error!r})") from error
+    require(isinstance(text, str), f"{where}: {column!r} is {text!r:.80}, not a text")
+    return text
 
 
 def _of_hub(name: str, column: str) -> Iterator[str]:
@@ -157,6 +168,8 @@ def build_corpus(
         "the tokenizer has no end token to put between documents: use pack=False, bos=False",
     )
     folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob(f".*{TEMPORARY}"):
+        file.unlink()  # of a killed process
     kept = _write(_sequences(source, tokenizer, layout), folder, n_tokens, layout)
     if n_tokens is not None and kept < n_tokens:
         raise ToysaeError(
@@ -164,7 +177,8 @@ def build_corpus(
             f"text, or --tokens {kept}"
         )
     require(kept > 0, f"{source} is empty: no token is left to keep")
-    about["sha256"] = file_sha256(folder / "tokens.npy")
+    sums = {name: file_sha256(folder / f"{name}.npy") for name in _ARRAYS}
+    about |= {"sha256": sums["tokens"], "sums": sums}
     write_bytes(folder / _ABOUT, json.dumps(about, indent=1).encode())
     return load_corpus(folder)
 
@@ -177,12 +191,17 @@ def load_corpus(folder: Path) -> Corpus:
     """
     try:
         about = json.loads((folder / _ABOUT).read_bytes())
+        for name in _ARRAYS:
+            whole = file_sha256(folder / f"{name}.npy") == about["sums"][name]
+            require(whole, f"{name}.npy is not as it was written")
         tokens, docs = (np.load(folder / f"{name}.npy", "r") for name in ("tokens", "docs"))
         lengths = np.load(folder / "lengths.npy")
         layout = Layout(**about["layout"])
         require(tokens.shape == docs.shape == (len(lengths), layout.n_ctx), "shapes do not fit")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ToysaeError(f"{folder} holds no corpus, or a damaged one ({error})") from error
+        raise ToysaeError(
+            f"{folder} holds no corpus, or a damaged one ({error}): delete it and make it again"
+        ) from error
     return Corpus(tokens, docs, lengths, layout, about)
 
 
@@ -237,7 +256,10 @@ def _write(sequences, folder: Path, n_tokens: int | None, layout: Layout) -> int
     lengths, kept = [], 0
     raw = [folder / f".{name}{TEMPORARY}" for name in ("tokens", "docs")]
     try:
-        with raw[0].open("wb") as token_file, raw[1].open("wb") as doc_file:
+        with (
+            telling_of_a_full_disk(folder / "tokens.npy"),
+            raw[0].open("wb") as token_file, raw[1].open("wb") as doc_file,
+        ):  # fmt: skip
             for tokens, docs in sequences:
                 if n_tokens is not None and kept >= n_tokens:
                     break

@@ -44,7 +44,7 @@ def test_every_site_and_the_logits_are_those_of_hugging_face(model):
     with jax.default_matmul_precision("highest"):
         seen = forward(model, wanted["tokens"], sites)
     for name in sites:
-        np.testing.assert_allclose(seen.acts[name][:1], wanted[name], atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(seen.acts[name][:1], wanted[name], 1e-5, 3e-5, err_msg=name)
         assert seen.acts[name].shape[-1] == width(parse_site(name, model.config), model.config)
     assert seen.logits is not None
     np.testing.assert_allclose(seen.logits, wanted["logits"], atol=3e-5)

@@ -1,16 +1,15 @@
 """toysae lm: real activations, from a model and a text to SAEs and what they cost the model."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import rich.progress as bars
 import tyro
-from rich.console import Console
 
-from ..errors import ToysaeError, require, unknown
+from ..errors import require, unknown
+from .lm_card import card, twin
+from .lm_options import Bar, count, dtype_of
 from .options import check_flags, positional
 from .show import OUT, print_frame
 
@@ -19,6 +18,8 @@ USAGE = """usage: toysae lm COMMAND
   sample                     a small real model and text, without a hub
   capture MODEL --site S [S2 ...] --text T --out DIR      activations to shards
   train DIR --recipes tied untied --l1 1 3 --seeds 3      SAEs on them
+  card DIR [--world NAME]    what the activations look like, beside worlds
+  twin DIR                   a world fitted to them, and what SAEs recover there
   eval OUT                   cross-entropy with SAEs in place, and baselines
   page OUT                   an HTML page of an SAE's latents: contexts, logits, neighbours
   export SAE DIR             a folder that SAELens reads
@@ -98,7 +99,7 @@ def _capture(args: list[str]) -> None:
     o = _options(CaptureOptions, rest, "toysae lm capture")
     n_tokens, layout = count(o.tokens), Layout(o.n_ctx, o.pack, o.bos, o.first)
     source, text = _sample(name, o.text)
-    model = load_model(source, dtype=_dtype(o.arithmetic))
+    model = load_model(source, dtype=dtype_of(o.arithmetic))
     for site in o.site:
         parse_site(site, model.config)
     tokenizer = load_tokenizer(source)
@@ -122,7 +123,7 @@ def _capture(args: list[str]) -> None:
         for folder, manifest in zip(folders, manifests, strict=True):
             begin(folder, model, manifest)
     else:
-        with _bar(rows, o.quiet) as tell:
+        with Bar(rows, o.quiet) as tell:
             folders = capture(
                 model, corpus, o.site, o.out, dtype=o.dtype, centre=o.centre_residual,
                 batch_size=o.batch_size, on_batch=lambda n, b: tell(n, told(n, b)),
@@ -251,7 +252,7 @@ def _page(args: list[str]) -> None:
     o = _options(PageOptions, rest, "toysae lm page")
     n_tokens = None if o.n_tokens == "all" else count(o.n_tokens)
     chosen = Chosen(o.n_latents, o.latents, n_tokens, o.seed)
-    with _bar(1, o.quiet) as tell:
+    with Bar(1, o.quiet) as tell:
         files = write_pages(
             Path(path), chosen, o.out, o.capture, o.site, o.model, o.rows,
             lambda n, total: tell(n, f"{n:,} of {total:,} tokens", total),
@@ -291,59 +292,12 @@ def _sample(model: str, text: str) -> tuple[str, str]:
     )
 
 
-def count(text: str) -> int | None:
-    """ "10M" as 10,000,000; None for nothing.
-
-    Raises:
-        ToysaeError: no such number.
-    """
-    if not text:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMbB]?)", text.replace(",", "").replace("_", ""))
-    if match is None:
-        raise ToysaeError(f"tokens {text!r} is no number such as 500k, 10M or 1000000")
-    n = round(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9}[match[2].lower()])
-    require(n >= 1, f"tokens {text!r} must be at least 1")
-    return n
-
-
-def _dtype(arithmetic: str) -> Any:
-    import jax.numpy as jnp
-
-    known = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-    if arithmetic not in known:
-        raise unknown("arithmetic", arithmetic, known)
-    return known[arithmetic]
-
-
-class _bar:
-    """A progress bar of tokens, with tokens/s and bytes."""
-
-    def __init__(self, total: int, quiet: bool):
-        self._bar = bars.Progress(
-            bars.BarColumn(), bars.TaskProgressColumn(), bars.TextColumn("{task.description}"),
-            bars.TextColumn("{task.fields[rate]}"), bars.TextColumn("left"),
-            bars.TimeRemainingColumn(), console=Console(stderr=True), disable=quiet,
-        )  # fmt: skip
-        self._task = self._bar.add_task("", total=total, rate="")
-
-    def __enter__(self) -> Callable[..., None]:
-        self._bar.__enter__()
-        return self._tell
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.__exit__(*error)  # type: ignore[arg-type]
-
-    def _tell(self, done: int, text: str, total: int | None = None) -> None:
-        speed = self._bar.tasks[0].speed
-        rate = f"{speed:,.0f} tokens/s" if speed else ""
-        self._bar.update(self._task, completed=done, total=total, description=text, rate=rate)
-
-
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sample": _fetch_sample,
     "capture": _capture,
     "train": _train,
+    "card": card,
+    "twin": twin,
     "eval": _eval,
     "page": _page,
     "export": _export,

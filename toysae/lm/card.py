@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -169,7 +170,7 @@ def make_twin(
 
 
 def recovered_on(
-    twin: Twin, recipes: Mapping[str, Mapping[str, float | Sequence[float]]], *, size: float = 1.0,
+    twin: Twin, recipes: Mapping[str, Mapping[str, Any]], *, size: float = 1.0,
     n_steps: int = 2_000, batch_size: int = 512, seeds: int = 3, quiet: bool = False,
     arithmetic: str = "float32",
 ) -> pd.DataFrame:  # fmt: skip

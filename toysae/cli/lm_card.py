@@ -1,0 +1,155 @@
+"""toysae lm card and toysae lm twin: a layer beside worlds, and the world that is most like it."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tyro
+from rich.table import Table
+
+from ..errors import require
+from .options import check_flags, positional
+from .show import OUT, print_frame
+
+
+@dataclass(frozen=True)
+class CardOptions:
+    """What `toysae lm card` can be told.
+
+    Attributes:
+        site: of the capture, if it holds several.
+        world: worlds to set beside it.
+        n_rows: activations to look at.
+        saes: what `toysae lm train` wrote, whose latents are described too.
+        out: a folder for the figure.
+    """
+
+    site: str | None = None
+    world: tuple[str, ...] = ()
+    n_rows: int = 65_536
+    saes: Path | None = None
+    out: Path | None = None
+
+
+def card(args: list[str]) -> None:
+    """The panel of a layer, and of worlds beside it."""
+    from ..lm import card as cards
+    from ..lm.shards import find_site, read_manifest
+    from ..lm.sources import open_site
+
+    folder, rest = positional(args, "the directory of a capture")
+    o = _options(CardOptions, rest, "toysae lm card")
+    panels = cards.world_panels(o.world)
+    site = find_site(folder, o.site)
+    found = cards.card(site.name, open_site(site), read_manifest(site).first, o.n_rows)
+    table = Table("what", site.name, *panels, title="activations")
+    for row in found.rows(*panels.values()):
+        table.add_row(*row)
+    if o.saes is not None:
+        for row in cards.latent_rows(*firings_of(o.saes)):
+            table.add_row(*row, *["–"] * len(panels))
+    OUT.print(table)
+    if o.out is not None:
+        for file in cards.save_card(found, panels, o.out):
+            OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
+
+
+def firings_of(out: Path) -> tuple[np.ndarray, int]:
+    """Firing shares of the SAEs of one size in what `toysae lm train` wrote, `[n_saes, d_sae]`, and
+    of how many activations."""
+    from ..lm.train import load_arrays
+
+    table = pd.read_csv(out / "table.csv")
+    require(table["d_sae"].nunique() == 1, f"{out} holds SAEs of several sizes: train one")
+    groups = dict.fromkeys(Path(folder).parts[1] for folder in table["folder"])
+    freq = np.concatenate([load_arrays(out, group)["firing_freq"] for group in groups])
+    return freq[~table["diverged"].to_numpy(bool)], int(table["n_eval"].iloc[0])
+
+
+@dataclass(frozen=True)
+class TwinOptions:
+    """What `toysae lm twin` can be told.
+
+    Attributes:
+        site: of the capture, if it holds several.
+        ratios: of features to dimensions to try.
+        directions: to try: sphere, or drawn with the layer's covariance.
+        n_rows: activations to look at.
+        recipes: trained on the twin; none if empty.
+        l1: L1 coefficients of those that read one, as for the layer.
+        k: of those that read it.
+        size: d_sae over d_in.
+        n_steps: Adam steps.
+        batch_size: samples a step.
+        seeds: worlds of the same law.
+        out: a folder for twin.safetensors, its statistics and the SAEs' scores.
+        quiet: no progress bar.
+    """
+
+    site: str | None = None
+    ratios: tuple[float, ...] = (1.0, 2.0, 4.0)
+    directions: tuple[str, ...] = ("sphere", "layer")
+    n_rows: int = 65_536
+    recipes: tuple[str, ...] = ("untied",)
+    l1: tuple[float, ...] = ()
+    k: tuple[float, ...] = ()
+    size: float = 1.0
+    n_steps: int = 2_000
+    batch_size: int = 512
+    seeds: int = 3
+    out: Path | None = None
+    quiet: bool = False
+
+
+def twin(args: list[str]) -> None:
+    """Fits a world to a layer, and asks there what is recoverable."""
+    from ..disk import write
+    from ..lm.card import make_twin, recovered_on
+    from ..lm.shards import find_site
+    from ..lm.sources import open_site
+    from ..lm.twin import twin_world
+    from ..sae import recipe_row
+    from ..worlds.files import save_world
+
+    folder, rest = positional(args, "the directory of a capture")
+    o = _options(TwinOptions, rest, "toysae lm twin")
+    numbers: dict[str, dict[str, Any]] = {}
+    for recipe in o.recipes:
+        knob = recipe_row(recipe).knob()
+        given = {"l1_coeff": o.l1, "k": o.k}.get(knob, ())
+        require(
+            given, f"recipe {recipe!r} needs --{knob.removesuffix('_coeff')}, or --recipes none"
+        )
+        numbers[recipe] = {knob: given, "lr": 1e-3, "lr_decay": 0.2}
+    site = find_site(folder, o.site)
+    fitted = make_twin(open_site(site), o.n_rows, o.ratios, o.directions)
+    print_frame(pd.DataFrame([fitted.twin.numbers()]), f"the twin of {site.name}", constants=False)
+    print_frame(fitted.table, "what it was fitted to", constants=False)
+    if fitted.unmatched:
+        OUT.print(f"not matched: {'; '.join(fitted.unmatched)}", highlight=False)
+    tables = {"statistics": fitted.table}
+    if numbers:
+        found = recovered_on(
+            fitted.twin, numbers, size=o.size, n_steps=o.n_steps, batch_size=o.batch_size,
+            seeds=o.seeds, quiet=o.quiet,
+        )  # fmt: skip
+        shown = ["recipe", "world_seed", *_KNOBS, *_SCORES]
+        print_frame(found[[c for c in shown if c in found]], "recovery on the twin")
+        tables["recovery"] = found
+    if o.out is not None:
+        o.out.mkdir(parents=True, exist_ok=True)
+        save_world(twin_world(fitted.twin), o.out / "twin.safetensors")
+        for name, table in tables.items():
+            write(o.out / f"{name}.csv", lambda file, t=table: t.to_csv(file, index=False))
+        OUT.print(f"wrote {o.out}", highlight=False, soft_wrap=True)
+
+
+_KNOBS = ("l1_coeff", "k")
+_SCORES = ("mmcs", "floor", "mcs_above_0.9", "mcc", "l0", "true_l0", "ev", "diverged")
+
+
+def _options(kind: Any, args: list[str], prog: str) -> Any:
+    check_flags(args, "option", [f.name for f in fields(kind)])
+    return tyro.cli(kind, args=args, prog=prog)

@@ -203,6 +203,7 @@ def plan(data: SiteData, t: Training) -> list[_Part]:
     for recipe in dict.fromkeys(t.recipes):
         knob = recipe_row(recipe).knob()
         given = {"l1_coeff": t.l1, "k": t.k, "l0_target": t.l0_target}
+        given = {name: tuple(dict.fromkeys(values)) for name, values in given.items()}
         require(
             given.get(knob, (1,)),
             f"recipe {recipe!r} needs --{ {'l1_coeff': 'l1'}.get(knob, knob).replace('_', '-') }",
@@ -218,7 +219,7 @@ def plan(data: SiteData, t: Training) -> list[_Part]:
                 hypers = {name: value for name, value in numbers.items() if name in read}
                 key = _key(data, t, init, spec, hypers)
                 parts.append(_Part(recipe, init, spec, hypers, key))
-    return parts
+    return list({part.name: part for part in parts}.values())  # sizes may round to one
 
 
 def _spec(recipe: str, init: str, d_in: int, d_sae: int, arithmetic: str) -> SAESpec:
@@ -252,7 +253,7 @@ def _group(data: SiteData, t: Training, part: _Part) -> Group:
         jnp.zeros((t.batch_size, data.manifest.d), data.source.dtype), jnp.int32(0)
     )
     points = grid(**part.hypers)
-    return make_group([window], [t.data_seed], part.spec, points, range(t.seeds), t.batch_size)  # pyright: ignore[reportArgumentType]  (a window is used as a world)
+    return make_group([window], [t.data_seed], part.spec, points, range(t.seeds), t.batch_size)
 
 
 def _window(data: SiteData, part: _Part):
@@ -353,7 +354,12 @@ def _names(table: pd.DataFrame) -> list[str]:
 
 def _config(data: SiteData, t: Training) -> dict[str, Any]:
     m = {f.name: getattr(data.manifest, f.name) for f in fields(Manifest) if f.name != "shards"}
-    return {"capture": str(data.folder), "manifest": m, "training": asdict(t), **provenance()}
+    return {
+        "capture": str(data.folder.absolute()),
+        "manifest": m,
+        "training": asdict(t),
+        **provenance(),
+    }
 
 
 def load_arrays(out: Path, group: str) -> dict[str, np.ndarray]:

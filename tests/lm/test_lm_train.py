@@ -22,12 +22,13 @@ from toysae.cli import main
 from toysae.cli.lm import count
 from toysae.interop import from_saelens
 from toysae.lm import load_model
+from toysae.lm.groups import load_arrays
 from toysae.lm.shards import Shards, read_manifest, write_manifest
 from toysae.lm.site_sae import load_site_sae
 from toysae.lm.sites import parse_site, reading_matrix, writing_matrix
 from toysae.lm.sources import open_site
 from toysae.lm.stream import split_off
-from toysae.lm.train import Training, load_arrays, train_site
+from toysae.lm.train import Training, train_site
 
 GOLDEN = Path(__file__).parent / "golden"
 SITE, OTHER = "blocks.1.hook_resid_post", "blocks.1.mlp.hook_post"

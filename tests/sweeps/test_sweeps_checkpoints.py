@@ -50,6 +50,21 @@ def test_what_is_read_is_what_was_written(saved, part, edges):
     same(saved.latest(part.group()), edges[-1])
 
 
+def test_arrays_without_elements_are_read_too(saved, part, edges, monkeypatch):
+    """The firings of no features, where the truth is not known."""
+
+    def without(state):
+        return replace(state, firings=state.firings[:, :0])
+
+    from toysae.sweeps import checkpoints
+
+    start = checkpoints.start
+    monkeypatch.setattr(checkpoints, "start", lambda group: without(start(group)))
+    edge = replace(edges[-1], state=without(edges[-1].state))
+    saved.save(edge)
+    same(saved.latest(part.group()), edge)
+
+
 def test_the_last_two_are_kept(saved, edges):
     assert saved.steps() == [edges[3].step, edges[2].step]
     names = {str(step) for step in saved.steps()}

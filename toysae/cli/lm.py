@@ -20,6 +20,7 @@ USAGE = """usage: toysae lm COMMAND
   capture MODEL --site S [S2 ...] --text T --out DIR      activations to shards
   train DIR --recipes tied untied --l1 1 3 --seeds 3      SAEs on them
   eval OUT                   cross-entropy with SAEs in place, and baselines
+  page OUT                   an HTML page of an SAE's latents: contexts, logits, neighbours
   export SAE DIR             a folder that SAELens reads
 
 MODEL: a folder, a GGUF file, a name on the Hugging Face hub, or "sample".
@@ -214,6 +215,51 @@ def _eval(args: list[str]) -> None:
         write(o.out, lambda file: table.to_csv(file, index=False))
 
 
+@dataclass(frozen=True)
+class PageOptions:
+    """What `toysae lm page` can be told.
+
+    Attributes:
+        capture: the directory of the capture, if OUT does not say it.
+        site: of the capture, if neither says it.
+        model: where the model is, if it has moved.
+        rows: of OUT's table.csv, a page each.
+        n_latents: drawn evenly over log firing frequency.
+        latents: these instead, by number.
+        n_tokens: of the text, evenly over it, e.g. 100k; "all" for all.
+        seed: of what is drawn.
+        out: an .html file; OUT/pages/SAE.html if not given.
+        quiet: no progress bar.
+    """
+
+    capture: Path | None = None
+    site: str | None = None
+    model: str | None = None
+    rows: tuple[int, ...] = (0,)
+    n_latents: int = 24
+    latents: tuple[int, ...] = ()
+    n_tokens: str = "100k"
+    seed: int = 0
+    out: Path | None = None
+    quiet: bool = False
+
+
+def _page(args: list[str]) -> None:
+    from ..lm.evaluate import Chosen, write_pages
+
+    path, rest = positional(args, "what toysae lm train wrote, or the folder of one SAE")
+    o = _options(PageOptions, rest, "toysae lm page")
+    n_tokens = None if o.n_tokens == "all" else count(o.n_tokens)
+    chosen = Chosen(o.n_latents, o.latents, n_tokens, o.seed)
+    with _bar(1, o.quiet) as tell:
+        files = write_pages(
+            Path(path), chosen, o.out, o.capture, o.site, o.model, o.rows,
+            lambda n, total: tell(n, f"{n:,} of {total:,} tokens", total),
+        )  # fmt: skip
+    for file in files:
+        OUT.print(f"wrote {file}", highlight=False, soft_wrap=True)
+
+
 def _export(args: list[str]) -> None:
     from ..lm.site_sae import export, load_site_sae
 
@@ -281,17 +327,17 @@ class _bar:
         )  # fmt: skip
         self._task = self._bar.add_task("", total=total, rate="")
 
-    def __enter__(self) -> Callable[[int, str], None]:
+    def __enter__(self) -> Callable[..., None]:
         self._bar.__enter__()
         return self._tell
 
     def __exit__(self, *error: object) -> None:
         self._bar.__exit__(*error)  # type: ignore[arg-type]
 
-    def _tell(self, done: int, text: str) -> None:
+    def _tell(self, done: int, text: str, total: int | None = None) -> None:
         speed = self._bar.tasks[0].speed
         rate = f"{speed:,.0f} tokens/s" if speed else ""
-        self._bar.update(self._task, completed=done, description=text, rate=rate)
+        self._bar.update(self._task, completed=done, total=total, description=text, rate=rate)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -299,5 +345,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "capture": _capture,
     "train": _train,
     "eval": _eval,
+    "page": _page,
     "export": _export,
 }

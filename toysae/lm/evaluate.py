@@ -1,15 +1,20 @@
 """From folders on disk to evaluations: which SAEs, which capture, which model, which text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ..disk import write_bytes
 from ..errors import require
-from .models import LM
+from .contexts import latent_contexts
+from .firing import Firing, checked_latents, firing, sample_latents
+from .latents import latent_facts
+from .models import LM, load_tokenizer
+from .page import render
 from .shards import find_site, read_manifest
 from .site_sae import SiteSAE, load_site_sae
 from .sources import CORPUS, load_captured, open_site
@@ -108,6 +113,116 @@ def splice_saes(
     return splice_table(
         b.model, b.corpus, b.held_out[:n_sequences], b.saes, x, batch_size=batch_size, ranks=ranks
     )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a page shows.
+
+    Attributes:
+        n_latents: drawn over the whole range of firing frequencies.
+        latents: these instead.
+        n_tokens: about how many tokens are looked into, evenly over the text; all if None.
+        seed: of what is drawn.
+    """
+
+    n_latents: int = 24
+    latents: tuple[int, ...] = ()
+    n_tokens: int | None = 100_000
+    seed: int = 0
+
+
+def write_pages(
+    path: Path,
+    chosen: Chosen,
+    out: Path | None = None,
+    capture: Path | None = None,
+    site: str | None = None,
+    model: str | None = None,
+    rows: Sequence[int] = (0,),
+    on_batch: Callable[[int, int], object] = lambda tokens, total: None,
+) -> list[Path]:
+    """A page of latents of each SAE, see :mod:`toysae.lm.page`.
+
+    Args:
+        path: of the SAEs, as for :func:`open_bench`.
+        chosen: what to show.
+        out: the file of a single SAE; `path`/pages/<SAE>.html if not given.
+        capture: see :func:`open_bench`.
+        site: see :func:`open_bench`.
+        model: see :func:`open_bench`.
+        rows: of `table.csv`.
+        on_batch: called with the tokens done and in all; each is read twice.
+
+    Returns:
+        The files.
+
+    Raises:
+        ToysaeError: see :func:`open_bench`; before anything is computed: a latent that an SAE does
+            not have, an SAE that diverged, several SAEs for one file, another tokenizer.
+    """
+    require(chosen.n_latents >= 1, f"n_latents {chosen.n_latents} must be at least 1")
+    require(out is None or not out.is_dir(), f"{out} is a folder: name a file, e.g. page.html")
+    require(out is None or len(rows) == 1, f"{len(rows)} SAEs do not go into one file: leave --out")
+    b = open_bench(path, capture, site, model, rows)
+    require(b.saes, f"there is no SAE in rows {list(rows)} of {path}: they diverged")
+    for sae in b.saes.values():
+        if chosen.latents:
+            checked_latents(chosen.latents, sae.sae.spec.d_sae)
+    tokenizer = load_tokenizer(b.model.name)
+    same = tokenizer.sha256 == b.corpus.about["tokenizer"]
+    require(same, f"the tokenizer of {b.model.name} is not the one of the captured text")
+    sequences, files = _spread(b.source.counts, chosen.n_tokens), []
+    total = 2 * len(b.saes) * int(b.source.counts[sequences].sum())
+    for name, sae in b.saes.items():
+        done = len(files) * total // len(b.saes)
+        seen = firing(sae, b.source, sequences, on_batch=lambda n, d=done: on_batch(d + n, total))
+        latents = chosen.latents or sample_latents(seen.freq, chosen.n_latents, chosen.seed)
+        require(len(latents) > 0, f"no latent of {name} fires: there is nothing to show")
+        contexts = latent_contexts(
+            sae, b.source, b.corpus, latents, sequences, seen, seed=chosen.seed,
+            on_batch=lambda n, d=done: on_batch(d + total // (2 * len(b.saes)) + n, total),
+        )  # fmt: skip
+        facts = latent_facts(sae, b.model, latents, seen.counts > 0, n_vocab=tokenizer.n_vocab)
+        header = _header(b, sae, seen, _scores(path, name))
+        html = render(f"{name}: latents at {sae.site}", header, facts, contexts, tokenizer)
+        files.append(out or path / "pages" / f"{name.replace(' ', '-')}.html")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(files[-1], html.encode())
+    return files
+
+
+def _spread(counts: np.ndarray, n_tokens: int | None) -> np.ndarray:
+    """Sequences with about so many activations, evenly over the text."""
+    share = 1.0 if n_tokens is None else min(1.0, n_tokens / counts.sum())
+    n = max(1, round(share * len(counts)))
+    return np.unique(np.linspace(0, len(counts) - 1, n).round().astype(int))
+
+
+def _header(b: Bench, sae: SiteSAE, seen: Firing, scores: dict[str, float]) -> dict[str, str]:
+    info, dead = sae.info, int((seen.counts == 0).sum())
+    said = {
+        "model": b.model.name,
+        "site": sae.site,
+        "recipe": str(info.get("recipe", "")),
+        "init": str(info.get("init", "")).replace("recipe", "its own"),
+        "trained on": f"{info['n_tokens']:,} tokens" if "n_tokens" in info else "",
+        "text": str(b.corpus.about["text"]),
+        "seen here": f"{seen.n_tokens:,} tokens, those of the training among them",
+        "latents": f"{len(seen.counts):,}, {dead:,} never fire here",
+        "L0 here": f"{seen.freq.sum():.4g}",
+        **{f"{k} held out": f"{v:.4g}" for k, v in scores.items()},
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+def _scores(path: Path, name: str) -> dict[str, float]:
+    """What `table.csv` says of an SAE, if there is one."""
+    if not (path / "table.csv").is_file():
+        return {}
+    table = pd.read_csv(path / "table.csv")
+    row = table[table["folder"].map(_short) == name].iloc[0]
+    return {"FVU": row["fvu"], "L0": row["l0"], "dead": row["dead_fraction"]}
 
 
 def _short(folder: str) -> str:

@@ -93,8 +93,10 @@ def load_captured(name: str, manifest: Manifest, folder: Path) -> LM:
         model = load_model(name, dtype=dtype)
         if weights_sha256(model) == manifest.weights:
             return model
-    raise ToysaeError(f"{name} is not the model that {folder} was captured from: its weights "
-                      "differ: give the right one to `toysae lm eval --model`, or capture again")  # fmt: skip
+    raise ToysaeError(
+        f"{name} is not the model that {folder} was captured from: its weights differ; give the "
+        "right one to `toysae lm eval --model`, or capture again"
+    )
 
 
 def axes_of(folder: Path, which: str) -> Float[np.ndarray, "d r"]:

@@ -5,7 +5,7 @@ rows are shuffled. Both orders follow from the seed and the epoch alone, so any 
 can be gone to at once, and reading shards or running the model anew gives the same stream.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ HELD_OUT = 65_536
 _MOST_HELD_OUT = 0.1  # of all rows
 
 
+@runtime_checkable
 class Source(Protocol):
     """Activations by sequence: :class:`toysae.lm.shards.Shards`, or a model that is run."""
 

@@ -66,7 +66,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         folder = self._step(snapshot.step)
-        tree = {"state": snapshot.state, "points": snapshot.points}
+        tree = _without_empty({"state": snapshot.state, "points": snapshot.points})
         need = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
         if free_bytes(folder) < need:  # orbax would tell of it in many lines
             raise disk_is_full(folder, need)
@@ -111,11 +111,16 @@ class Checkpoints:
             "state": jax.eval_shape(start, group),
             "points": {name: jax.ShapeDtypeStruct((1,), np.float32) for name in about["points"]},
         }
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+        kept = _without_empty(shapes)
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), kept)
         with _quiet():
             tree = _orbax().restore(
-                folder.absolute(), args=ocp.args.PyTreeRestore(shapes, restore_args=as_numpy)
+                folder.absolute(), args=ocp.args.PyTreeRestore(kept, restore_args=as_numpy)
             )
+        tree = jax.tree.map(
+            lambda leaf, found: found if leaf.size else np.zeros(leaf.shape, leaf.dtype),
+            shapes, tree,
+        )  # fmt: skip
         return Snapshot(tree["state"], tree["points"], step)
 
     def _step(self, step: int) -> Path:
@@ -152,6 +157,11 @@ def clear_away(folder: Path, done: set[str]) -> list[np.ndarray]:
                 _remove(rest)
         begun.append(about["keys"])
     return begun
+
+
+def _without_empty(tree: Any) -> Any:
+    """None for each array without elements, which orbax refuses: the firings of no features."""
+    return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
 
 
 def _orbax() -> Any:

@@ -8,7 +8,7 @@ from .registry import WORLDS, make_world, world_fields
 from .world import Batch, Drawn, World, batches, sample, stack
 
 __all__ = [
-    "WORLDS", "Batch", "Card", "Drawn", "World", "assemble", "batches", "compare_panels", "load_world",
-    "make_world", "panel_of", "sample", "save_world", "stack", "world_card", "world_fields",
-    "world_panel",
+    "WORLDS", "Batch", "Card", "Drawn", "World", "assemble", "batches", "compare_panels",
+    "load_world", "make_world", "panel_of", "sample", "save_world", "stack", "world_card",
+    "world_fields", "world_panel",
 ]  # fmt: skip

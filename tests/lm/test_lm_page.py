@@ -1,0 +1,212 @@
+"""The page of an SAE: what a browser makes of it, and the command that writes it."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from tokenizers import Tokenizer as Inner
+from tokenizers import decoders, models
+
+from toysae.cli import main
+from toysae.lm.contexts import Contexts, Example
+from toysae.lm.latents import Facts
+from toysae.lm.models import load_tokenizer
+from toysae.lm.models.tokenizer import Tokenizer
+from toysae.lm.page import pieces, render, shown
+from toysae.lm.shards import read_manifest
+from toysae.lm.site_sae import SiteSAE, save_site_sae
+from toysae.sae import SAE, Weights, make_spec
+
+GOLDEN = Path(__file__).parent / "golden"
+SITE = "blocks.1.hook_resid_post"
+HOSTILE = '<script>alert("&amp;")</script>\n<img src=x onerror=y>'
+
+
+class Seen(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.ids = set(), [], "", set()
+        self.open = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+        self.ids |= {value for name, value in attrs if name == "id"}
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(GOLDEN / "gpt2")
+
+
+def drawn(seed, about):
+    rng = np.random.default_rng(seed)
+    W = rng.normal(size=(32, 32)).astype(np.float32)
+    enc = {"W_enc": jnp.asarray(W.T), "b_enc": jnp.zeros(32)}
+    weights = Weights(jnp.asarray(W), jnp.zeros(32), enc, {})
+    sae = SAE(weights, {}, {}, make_spec("untied", 32, 32).at_inference())
+    return SiteSAE(sae, jnp.zeros(32), jnp.float32(1), json.dumps(about))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(capture, SAEs): two of them and one that diverged, as `toysae lm train` leaves them."""
+    folder = tmp_path_factory.mktemp("pages")
+    words = "the cat sat on the mat, and <script>alert(1)</script> came & went\n"
+    (folder / "text.txt").write_text(words * 150)
+    main(["lm", "capture", str(GOLDEN / "gpt2"), "--site", SITE, "--text",
+          str(folder / "text.txt"), "--tokens", "3000", "--n-ctx", "32", "--out",
+          str(folder / "cap"), "--quiet"])  # fmt: skip
+    manifest = read_manifest(folder / "cap" / SITE)
+    told = {"capture": str(folder / "cap" / SITE), "manifest": {"site": SITE},
+            "training": {"n_held_out": 500}}  # fmt: skip
+    names = [f"groups/untied-recipe-32-0123/saes/seed{seed}" for seed in range(3)]
+    for seed, name in enumerate(names):
+        about = {"site": SITE, "model": manifest.model, "first": 1, "recipe": "untied"}
+        save_site_sae(drawn(seed, about), folder / "saes" / name)
+    (folder / "saes" / "config.json").write_text(json.dumps(told))
+    pd.DataFrame({
+        "folder": names, "diverged": [False, False, True], "fvu": 0.25, "l0": 16.0,
+        "dead_fraction": 0.125,
+    }).to_csv(folder / "saes" / "table.csv", index=False)  # fmt: skip
+    return folder / "cap", folder / "saes"
+
+
+def page_of(tokenizer, text):
+    """Of one latent with one example, at the middle of a text."""
+    ids = np.array(tokenizer.encode([text])[0])
+    middle = len(ids) // 2
+    z = np.zeros(len(ids))
+    z[[middle, 0]] = 2.0, 1.0
+    example = Example(3, middle, 0, z, 0, ids, 0)
+    facts = Facts(5, 1, 0.5, None, -np.inf, None, ((int(ids[0]), 1.5),), ((int(ids[1]), -1.5),))
+    histogram = np.array([1, 0, 1])
+    contexts = Contexts(5, 2, 0.1, 2.0, histogram, np.array([0, 1, 0, 0, 1]), (example,))
+    return render(text, {text: text}, [facts], [contexts], tokenizer)
+
+
+def test_hostile_text_stays_text(tokenizer):
+    html = page_of(tokenizer, HOSTILE)
+    seen = Seen(html)
+    assert not seen.open
+    assert not seen.tags & {"script", "img", "link", "iframe"}
+    assert not {name for name, _ in seen.attributes} & {"onerror", "src"}
+    assert HOSTILE in seen.text  # in the header as it is
+    assert HOSTILE.replace("\n", "↵") in seen.text  # in the context
+
+
+def test_nothing_is_loaded_from_elsewhere(tokenizer):
+    html = page_of(tokenizer, "a plain text")
+    assert not any(word in html for word in ("http", "src=", "url(", "@import", "$"))
+    links = [value for name, value in Seen(html).attributes if name == "href"]
+    assert links and all(link.startswith("#") for link in links)
+
+
+def test_links_lead_to_sections(tokenizer):
+    seen = Seen(page_of(tokenizer, "a plain text"))
+    links = {value for name, value in seen.attributes if name == "href"}
+    assert {link[1:] for link in links} <= seen.ids
+
+
+def test_the_token_is_marked_and_shaded(tokenizer):
+    ids = tokenizer.encode(["a plain text"])[0]
+    own = pieces(tokenizer, ids)[len(ids) // 2]
+    html = page_of(tokenizer, "a plain text")
+    assert f'<b class="it" style="--a:1.00" title="2">{shown(own)}</b>' in html
+    assert '<span style="--a:0.50" title="1">' in html
+
+
+@pytest.mark.parametrize("text", ["Hello wörld", "日本 🙂 x", "a\n\n  b\t", HOSTILE])
+def test_pieces_of_tokens_add_up_to_the_text(tokenizer, text):
+    ids = tokenizer.encode([text])[0]
+    found = pieces(tokenizer, ids)
+    assert len(found) == len(ids)
+    assert "".join(found).replace("\ufffd", "") == tokenizer.decode(ids)
+
+
+def test_pieces_keep_the_space_that_a_decoder_drops_at_the_start():
+    inner = Inner(models.WordLevel({"▁the": 0, "▁cat": 1, "s": 2}, unk_token="s"))
+    inner.decoder = decoders.Metaspace()
+    assert Tokenizer(inner, None).decode([1]) == "cat"
+    assert pieces(Tokenizer(inner, None), [0, 1, 2]) == ["the", " cat", "s"]
+
+
+def test_what_cannot_be_seen_is_shown():
+    assert shown("a\nb\tc\r") == "a↵b⇥c␍"
+    assert shown("\x00\u202e\u200b") == "\ufffd" * 3
+    assert shown("\u3000 é日🙂") == "\u3000 é日🙂"
+
+
+def test_the_command_writes_a_page_of_each_sae(trained, tmp_path):
+    capture, saes = trained
+    file = tmp_path / "new" / "page.html"
+    page = ["lm", "page", str(saes), "--quiet", "--n-latents", "5"]
+    main([*page, "--out", str(file)])
+    seen = Seen(file.read_text())
+    assert len([i for i in seen.ids if i.startswith("latent-")]) == 5
+    for words in (SITE, "untied", "FVU held out0.25", "3,000 tokens", "promotes", "interval 1/5"):
+        assert words in seen.text
+    assert "script" not in seen.tags
+    main([*page, "--rows", "0", "1", "--n-tokens", "500"])
+    assert len(list((saes / "pages").glob("*.html"))) == 2
+    one = saes / pd.read_csv(saes / "table.csv")["folder"][1]
+    main(["lm", "page", str(one), "--capture", str(capture), "--latents", "3", "17", "--quiet",
+          "--out", str(file)])  # fmt: skip
+    seen = Seen(file.read_text())
+    assert {"latent-3", "latent-17"} <= seen.ids
+    assert "FVU" not in seen.text
+
+
+def test_a_latent_that_never_fires_has_a_section_too(tokenizer):
+    facts = Facts(0, 0, 0.0, None, -np.inf, None)
+    contexts = Contexts(0, 0, 0.0, 0.0, np.zeros(4, int), np.zeros(5, int), ())
+    seen = Seen(render("t", {}, [facts], [contexts], tokenizer))
+    assert "never fires" in seen.text
+    assert "promotes" not in seen.text
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--latents", "32"], ["latent 32", "0..31"]),
+        (["--rows", "3"], ["row 3", "0..2"]),
+        (["--rows", "2"], ["no SAE in rows [2]", "diverged"]),
+        (["--rows", "-1"], ["row -1"]),
+        (["--n-latents", "0"], ["n_latents 0"]),
+        (["--n-tokens", "many"], ["'many'"]),
+        (["--out", "."], ["is a folder"]),
+        (["--rows", "0", "1", "--out", "x.html"], ["2 SAEs", "--out"]),
+        (["--capture", "nowhere"], ["nowhere", "no captured site"]),
+        (["--latent", "3"], ["--latent", "--latents"]),
+    ],
+)
+def test_bad_input_is_one_line(trained, capsys, monkeypatch, args, words):
+    monkeypatch.setattr("toysae.lm.evaluate.firing", None)  # nothing runs
+    with pytest.raises(SystemExit) as stop:
+        main(["lm", "page", str(trained[1]), *args])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words), error
+
+
+def test_a_lone_sae_needs_a_capture(trained, capsys):
+    one = trained[1] / pd.read_csv(trained[1] / "table.csv")["folder"][0]
+    with pytest.raises(SystemExit):
+        main(["lm", "page", str(one)])
+    assert "--capture" in capsys.readouterr().err

@@ -201,7 +201,7 @@ def whole():
     return training(group_of(stream().rows(0, N_STEPS * BATCH)))
 
 
-@pytest.mark.parametrize("steps", [1, 7, 20, 1000])
+@pytest.mark.parametrize("steps", [7, 1000])
 def test_training_in_windows_equals_one_on_all_rows(feed_of, whole, steps):
     feed = feed_of(steps * A_STEP)
     fed = training(group_of(np.zeros((min(steps, N_STEPS) * BATCH, D), np.float32)), feed=feed)

@@ -75,6 +75,19 @@ def test_the_order_follows_from_the_seed():
     assert (one != other).any(1).mean() > 0.9
 
 
+def test_each_epoch_fills_its_buffers_from_other_sequences():
+    class Telling(Memory):
+        def read(self, sequences):
+            self.asked.append(frozenset(sequences.tolist()))
+            return rows_of(self.counts, sequences)
+
+    source = Telling(np.full(40, 5))
+    in_batches(Stream(source, np.arange(40), 0, 50), 10, 600)
+    assert len(source.asked) == 12 == len(set(source.asked))
+    for epoch in range(3):
+        assert frozenset().union(*source.asked[4 * epoch : 4 * epoch + 4]) == set(range(40))
+
+
 def test_sequences_and_their_rows_are_mixed():
     """A buffer holds sequences from anywhere, and their rows lie in no order."""
     counts = np.full(400, 5)
@@ -148,8 +161,9 @@ def test_the_split_is_the_same_however_often_asked_and_grows_in_place():
 
 
 def test_some_of_every_text_is_left_to_train_on():
-    train, held_out = split_off(np.array([3, 900]), 10**9)
-    assert len(train) == len(held_out) == 1
+    for counts in ([3, 900], [900, 3]):
+        train, held_out = split_off(np.array(counts), 10**9)
+        assert len(train) == len(held_out) == 1
     for n in (0, 1):
         with pytest.raises(ToysaeError, match=f"{n} sequences cannot be split"):
             split_off(np.full(n, 100))

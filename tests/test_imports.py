@@ -80,8 +80,9 @@ def test_import_toysae_is_light():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    heavy = {"torch", "toysae.lm", "matplotlib", "pandas", "orbax"} & set(done.stdout.split())
-    assert heavy == set()
+    heavy = {"torch", "toysae.lm", "matplotlib", "pandas", "orbax"}
+    heavy |= {"tokenizers", "gguf", "huggingface_hub"}
+    assert heavy & set(done.stdout.split()) == set()
 
 
 def test_a_world_and_training_do_not_wait_for_scipy_stats():

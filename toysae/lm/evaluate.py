@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 
 from ..disk import write_bytes
-from ..errors import ToysaeError, require
-from .capture import weights_sha256
+from ..errors import require
 from .contexts import latent_contexts
 from .firing import Firing, checked_latents, firing, sample_latents
 from .latents import latent_facts
-from .models import LM, load_model, load_tokenizer
+from .models import LM, load_tokenizer
 from .page import render
 from .shards import find_site, read_manifest
 from .site_sae import SiteSAE, load_site_sae
-from .sources import CORPUS, open_site
+from .sources import CORPUS, load_captured, open_site
 from .splice import splice_table
 from .stream import HELD_OUT, Source, split_off
 from .text import Corpus, load_corpus
@@ -73,6 +72,8 @@ def open_bench(
         told = json.loads(config.read_text(encoding="utf-8"))
         folder = find_site(capture, told["manifest"]["site"]) if capture else Path(told["capture"])
         n_held_out = told["training"]["n_held_out"]
+        done = (path / "table.csv").is_file()
+        require(done, f"{path} is not finished: run the same `toysae lm train` again")
         table = pd.read_csv(path / "table.csv")
         for row in rows:
             require(0 <= row < len(table), f"row {row} is outside 0..{len(table) - 1} of {path}")
@@ -89,12 +90,7 @@ def open_bench(
         fits = sae.site == manifest.site and sae.sae.spec.d_in == manifest.d
         require(fits, f"SAE {name} is of {sae.site} with d_in {sae.sae.spec.d_in}, the capture of "
                 f"{manifest.site} with {manifest.d}")  # fmt: skip
-    loaded = load_model(model or manifest.model)
-    if weights_sha256(loaded) != manifest.weights:
-        raise ToysaeError(
-            f"{loaded.name} is not the model that {folder} was captured from (its weights differ, "
-            "or their arithmetic): name it with --model"
-        )
+    loaded = load_captured(model or manifest.model, manifest, folder)
     source = open_site(folder, loaded, verify=False)
     train, held_out = split_off(source.counts, n_held_out)
     return Bench(loaded, load_corpus(folder.parent / CORPUS), source, train, held_out, saes)

@@ -1,6 +1,7 @@
 """An SAE of a site: it reads activations as they are, and can stand in for them in the model."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -160,13 +161,17 @@ def export(sae: SiteSAE, folder: str | Path) -> Path:
     """Writes a folder that SAELens reads, with the normalisation in the weights.
 
     Raises:
-        ToysaeError: see :func:`fold` and :func:`toysae.interop.saelens.to_saelens`.
+        ToysaeError: see :func:`fold` and :func:`toysae.interop.saelens.to_saelens`; a site of no
+            layer.
     """
     try:
         whole = fold(sae)
     except ToysaeError as error:
         raise ToysaeError(f"this SAE cannot be exported: {error}") from error
-    layer = int(sae.site.split(".")[1])
+    layer = re.match(r"blocks\.(\d+)\.", sae.site)
+    require(layer, f"this SAE cannot be exported: site {sae.site!r} names no layer")
+    assert layer is not None
     return to_saelens(
-        whole, folder, model_name=str(sae.info.get("model")), hook_name=sae.site, hook_layer=layer
-    )
+        whole, folder, model_name=str(sae.info.get("model")), hook_name=sae.site,
+        hook_layer=int(layer[1]),
+    )  # fmt: skip

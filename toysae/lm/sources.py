@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from ..errors import ToysaeError, require
-from .capture import describe, run_sequences
+from .capture import describe, run_sequences, weights_sha256
 from .models import LM, load_model
 from .shards import DTYPES, MATRICES, Manifest, Shards, read_manifest
 from .stream import Source
@@ -68,13 +69,34 @@ def open_site(folder: Path, model: LM | None = None, verify: bool = True) -> Sou
     manifest = read_manifest(folder)
     if not manifest.live:
         return Shards(folder, verify)
-    model = load_model(manifest.model) if model is None else model
+    model = load_captured(manifest.model, manifest, folder) if model is None else model
     corpus = load_corpus(folder.parent / CORPUS)
     now = describe(model, corpus, manifest.site, manifest.dtype, manifest.centred, live=True)
     changed = manifest.same_run(now)
     require(not changed, f"{folder}: the model or the text is not that of the capture "
             f"({', '.join(changed)} differ)")  # fmt: skip
     return Live(model, corpus, manifest)
+
+
+def load_captured(name: str, manifest: Manifest, folder: Path) -> LM:
+    """The model that a site was captured from, in the arithmetic that it had then.
+
+    Args:
+        name: what to load it from.
+        manifest: of the site.
+        folder: of the site, for messages.
+
+    Raises:
+        ToysaeError: another model.
+    """
+    for dtype in (jnp.float32, jnp.bfloat16):
+        model = load_model(name, dtype=dtype)
+        if weights_sha256(model) == manifest.weights:
+            return model
+    raise ToysaeError(
+        f"{name} is not the model that {folder} was captured from: its weights differ; give the "
+        "right one to `toysae lm eval --model`, or capture again"
+    )
 
 
 def axes_of(folder: Path, which: str) -> Float[np.ndarray, "d r"]:

@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from ..disk import write, write_bytes
-from ..errors import ToysaeError, require, unknown
-from ..sae import INITS, SAE, SAESpec, make_spec, recipe_row
+from ..errors import require, unknown
+from ..sae import INITS, SAESpec, make_spec, recipe_row
 from ..sae.files import encode
 from ..sweeps.axes import grid
 from ..sweeps.checkpoints import Checkpoints
@@ -29,13 +28,13 @@ from ..sweeps.members import fallback, make_group
 from ..sweeps.progress import Progress, say
 from ..sweeps.provenance import provenance
 from ..sweeps.stopping import Request, Stopped, stop_requests
-from ..training import Group, Snapshot, Trained, start, train_group
+from ..training import Group, Snapshot, start, train_group
 from ..training import trained as start_of
 from .feed import Feed, Window
+from .groups import save_group
 from .normalise import Normalisation, normalisation
 from .scores import curve_probe, score_members
 from .shards import Manifest, read_manifest
-from .site_sae import SiteSAE, save_site_sae
 from .sources import axes_of, open_site
 from .stream import BUFFER_ROWS, HELD_OUT, Source, Stream, split_off
 
@@ -203,6 +202,7 @@ def plan(data: SiteData, t: Training) -> list[_Part]:
     for recipe in dict.fromkeys(t.recipes):
         knob = recipe_row(recipe).knob()
         given = {"l1_coeff": t.l1, "k": t.k, "l0_target": t.l0_target}
+        given = {name: tuple(dict.fromkeys(values)) for name, values in given.items()}
         require(
             given.get(knob, (1,)),
             f"recipe {recipe!r} needs --{ {'l1_coeff': 'l1'}.get(knob, knob).replace('_', '-') }",
@@ -218,7 +218,7 @@ def plan(data: SiteData, t: Training) -> list[_Part]:
                 hypers = {name: value for name, value in numbers.items() if name in read}
                 key = _key(data, t, init, spec, hypers)
                 parts.append(_Part(recipe, init, spec, hypers, key))
-    return parts
+    return list({part.name: part for part in parts}.values())  # sizes may round to one
 
 
 def _spec(recipe: str, init: str, d_in: int, d_sae: int, arithmetic: str) -> SAESpec:
@@ -252,7 +252,7 @@ def _group(data: SiteData, t: Training, part: _Part) -> Group:
         jnp.zeros((t.batch_size, data.manifest.d), data.source.dtype), jnp.int32(0)
     )
     points = grid(**part.hypers)
-    return make_group([window], [t.data_seed], part.spec, points, range(t.seeds), t.batch_size)  # pyright: ignore[reportArgumentType]  (a window is used as a world)
+    return make_group([window], [t.data_seed], part.spec, points, range(t.seeds), t.batch_size)
 
 
 def _window(data: SiteData, part: _Part):
@@ -305,65 +305,26 @@ def _train(
         feed.close()
     took = time.monotonic() - began
     table, arrays = score_members(group, trained, at_start)
-    times = {"seconds": took, "waited_for_data": feed.waited}
-    _save(data, t, part, trained, table, arrays, out / "groups" / part.name, times)
+    done = {"key": part.key, "seconds": took, "waited_for_data": feed.waited, **provenance()}
+    folder, about = out / "groups" / part.name, _about(data, t, part)
+    save_group(folder, trained.saes, data.normalisation, about, table, arrays, done)
     checkpoints.remove()
 
 
-def _save(
-    data: SiteData, t: Training, part: _Part, trained: Trained, table: pd.DataFrame,
-    arrays: dict[str, np.ndarray], folder: Path, times: dict[str, float],
-) -> None:  # fmt: skip
-    names = _names(table)
-    table.insert(0, "folder", [str(Path("groups") / folder.name / "saes" / n) for n in names])
-    for i, (column, value) in enumerate(
-        {"site": data.manifest.site, "recipe": part.recipe, "init": part.init}.items(), 1
-    ):
-        table.insert(i, column, value)
-    m, n = data.manifest, data.normalisation
-    tokens = t.n_steps * t.batch_size
-    about = {
+def _about(data: SiteData, t: Training, part: _Part) -> dict[str, Any]:
+    m = data.manifest
+    return {
         "site": m.site, "model": m.model, "weights": m.weights, "first": m.first,
         "centred": m.centred, "recipe": part.recipe, "init": part.init,
+        "n_tokens": t.n_steps * t.batch_size,
     }  # fmt: skip
-    for i, name in enumerate(names):
-        sae: SAE = jax.tree.map(lambda leaf, i=i: leaf[0, i], trained.saes)
-        own = {**about, "seed": int(table["sae_seed"].iloc[i]), "n_tokens": tokens}
-        whole = SiteSAE(sae, jnp.asarray(n.mean), jnp.float32(n.scale), json.dumps(own))
-        save_site_sae(whole, folder / "saes" / name)
-    write(folder / "arrays.npz", lambda path: _save_arrays(path, arrays))
-    write(folder / "table.csv", lambda path: table.to_csv(path, index=False))
-    done = {"key": part.key, **times, **provenance()}
-    write_bytes(folder / "done.json", json.dumps(done, indent=1).encode())
-
-
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-
-
-def _names(table: pd.DataFrame) -> list[str]:
-    """A folder's name for each SAE: the numbers in which they differ."""
-    varied = [c for c in ("l1_coeff", "k", "l0_target") if c in table]
-    return [
-        "-".join([*(f"{c.split('_')[0]}{row[c]:g}" for c in varied), f"seed{int(row['sae_seed'])}"])
-        for _, row in table.iterrows()
-    ]
 
 
 def _config(data: SiteData, t: Training) -> dict[str, Any]:
     m = {f.name: getattr(data.manifest, f.name) for f in fields(Manifest) if f.name != "shards"}
-    return {"capture": str(data.folder), "manifest": m, "training": asdict(t), **provenance()}
-
-
-def load_arrays(out: Path, group: str) -> dict[str, np.ndarray]:
-    """The arrays of one program's SAEs, by row.
-
-    Raises:
-        ToysaeError: no such group.
-    """
-    file = out / "groups" / group / "arrays.npz"
-    if not file.exists():
-        raise ToysaeError(f"{out} has no finished group {group}")
-    with np.load(file) as arrays:
-        return dict(arrays)
+    return {
+        "capture": str(data.folder.absolute()),
+        "manifest": m,
+        "training": asdict(t),
+        **provenance(),
+    }

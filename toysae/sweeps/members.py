@@ -10,7 +10,7 @@ from ..sae import SAESpec, recipe_row, resolve_hypers
 from ..training import Group
 from ..training.devices import UNSPLIT, Split, layout_of
 from ..training.optimiser import declared
-from ..worlds import World, stack
+from ..worlds import Drawn, stack
 from .axes import Points, grid
 from .memory import check_memory
 
@@ -61,7 +61,7 @@ def fallback(recipe: str, spec: SAESpec, settings: str = "toy") -> dict[str, flo
 
 
 def make_group(
-    worlds: World | Sequence[World],
+    worlds: Drawn | Sequence[Drawn],
     world_seeds: Sequence[int],
     spec: SAESpec,
     given: Grid | Points,
@@ -90,7 +90,7 @@ def make_group(
 
 
 def group_of(
-    worlds: World | Sequence[World],
+    worlds: Drawn | Sequence[Drawn],
     world_seeds: Sequence[int],
     spec: SAESpec,
     given: Grid | Points,
@@ -100,7 +100,7 @@ def group_of(
 ) -> Group:
     """:func:`make_group` of what may be too large for the device, to be trained in blocks."""
     require(batch_size >= 1, f"batch_size {batch_size} must be at least 1")
-    worlds = worlds if isinstance(worlds, World) else stack(list(worlds))
+    worlds = worlds if isinstance(worlds, Drawn) else stack(list(worlds))
     n_worlds = worlds.directions.shape[0]
     require(
         worlds.directions.ndim == 3 and n_worlds == len(world_seeds),

@@ -30,7 +30,7 @@ from ..sae import SAE, SAESpec
 from ..training import Group, Trained
 from ..training.devices import ROWS, Layout, layout_of, over_rows
 from ..training.state import keys_of, training_loss, training_pass
-from ..worlds import Batch, World
+from ..worlds import Batch, Drawn, World
 from ..worlds.dictionaries import nearest_cosines
 
 _ORACLE_SAMPLES = 1024
@@ -231,7 +231,7 @@ def score_group(
     return table, arrays
 
 
-def _nearest(worlds: World) -> np.ndarray:
+def _nearest(worlds: Drawn) -> np.ndarray:
     """Each feature's largest signed cosine to another, `[n_worlds, n_features]`; NaN for one."""
     return np.stack([nearest_cosines(rows) for rows in np.asarray(worlds.target, np.float32)])
 

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
 from ..sae import Hypers, SAESpec
-from ..worlds import World
+from ..worlds import Drawn
 from .devices import ROWS, UNSPLIT, Layout, Split
 from .optimiser import declared
 from .state import TrainState
@@ -19,7 +19,7 @@ class Group:
     """What one compiled program trains: worlds x members of one shape.
 
     Attributes:
-        worlds: stacked worlds, leading axis `[n_worlds]`.
+        worlds: stacked worlds, or what stands in for them, leading axis `[n_worlds]`.
         world_seeds: `[n_worlds]`.
         hypers: each `[n_members]`.
         sae_seeds: `[n_members]`.
@@ -28,7 +28,7 @@ class Group:
         split: of each SAE among several devices.
     """
 
-    worlds: World
+    worlds: Drawn
     world_seeds: Int[Array, " n_worlds"]
     hypers: Hypers
     sae_seeds: Int[Array, " n_members"]

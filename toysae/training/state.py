@@ -23,7 +23,7 @@ from ..sae import (
 )
 from ..sae.part import Weights
 from ..sae.running import next_stats
-from ..worlds import World
+from ..worlds import Drawn
 from .optimiser import adam, clipped, learning_rate
 
 INIT_SAMPLES = 4096
@@ -57,7 +57,7 @@ class TrainState:
     loss: Float[Array, "n_worlds n_members"]
 
 
-def init_data(world: World, world_seed: Int[Array, ""]) -> InitData:
+def init_data(world: Drawn, world_seed: Int[Array, ""]) -> InitData:
     """What inits may look at, from the world's own stream for it."""
     x = world.sample(seed_key(world_seed, "init data"), INIT_SAMPLES).x
     return InitData(x, world.generating_matrix, world.target)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from ..keys import named_key
 from .firing import DENSE_FEATURES, Firing
 from .magnitudes import Magnitude
 
+T = TypeVar("T", bound="Drawn")
 _BLOCK = 8  # slots added at once; a block in which nothing is on, as most padding, is skipped
 
 
@@ -56,6 +58,34 @@ class Batch:
         if self.n_features <= DENSE_FEATURES:
             return jnp.abs(self.feature_acts).sum(0)
         return jnp.zeros(self.n_features).at[self.indices].add(jnp.abs(self.values))
+
+
+@runtime_checkable
+class Drawn(Protocol):
+    """What training draws from: a world, or :class:`toysae.lm.feed.Window`, which holds rows of
+    activations in its place."""
+
+    @property
+    def directions(self) -> Any: ...
+
+    @property
+    def target(self) -> Any: ...
+
+    @property
+    def generating_matrix(self) -> Any: ...
+
+    @property
+    def d_in(self) -> int: ...
+
+    @property
+    def n_features(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Batch: ...
+
+    def batch(self, key: PRNGKeyArray, step: Int[Array, ""], n: int) -> Batch: ...
 
 
 @struct.dataclass
@@ -179,7 +209,7 @@ def batches(world: World, key: PRNGKeyArray, n: int, size: int = 1024) -> Iterat
         yield sample(world, jax.random.fold_in(key, i), size)
 
 
-def stack(worlds: list[World]) -> World:
+def stack(worlds: list[T]) -> T:
     """Worlds that differ only in their arrays as one pytree with a leading world axis.
 
     Raises:

@@ -22,11 +22,12 @@ from toysae.lm.capture import capture
 from toysae.lm.card import card, make_twin, recovered_on, save_card, world_panels
 from toysae.lm.evaluate import Chosen, splice_saes, write_pages
 from toysae.lm.figures import seeds_figure, splice_figure
+from toysae.lm.groups import load_arrays
 from toysae.lm.models import load_model, load_tokenizer
 from toysae.lm.shards import Shards
 from toysae.lm.sources import CORPUS
 from toysae.lm.text import Layout, build_corpus
-from toysae.lm.train import Training, load_arrays, train_site
+from toysae.lm.train import Training, train_site
 from toysae.plotting.style import save
 from toysae.study import Study, check_sizes
 

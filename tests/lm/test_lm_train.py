@@ -379,7 +379,7 @@ def test_eval_prints_the_arms_and_writes_them(out, table, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "clean" in printed and "pca-4" in printed
     found = pd.read_csv(file).set_index("arm")
-    ours = [f"untied-recipe-32 l1{l1:g}-seed0" for l1 in L1]
+    ours = [f"untied-recipe-32 l1_{l1:g}-seed0" for l1 in L1]
     assert list(found.index)[-2:] == ours and found.index[0] == "clean"
     for arm, row in zip(ours, (12, 14), strict=True):
         assert found["fvu"][arm] == pytest.approx(table["fvu"][row], rel=0.4)

@@ -59,7 +59,7 @@ def card(args: list[str]) -> None:
 def firings_of(out: Path) -> tuple[np.ndarray, int]:
     """Firing shares of the SAEs of one size in what `toysae lm train` wrote, `[n_saes, d_sae]`, and
     of how many activations."""
-    from ..lm.train import load_arrays
+    from ..lm.groups import load_arrays
 
     table = pd.read_csv(out / "table.csv")
     require(table["d_sae"].nunique() == 1, f"{out} holds SAEs of several sizes: train one")

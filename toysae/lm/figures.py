@@ -86,7 +86,10 @@ def splice_figure(tables: Mapping[str, pd.DataFrame], note: str) -> tuple[Figure
             ax.barh(y, delta, color=colors, xerr=shown["delta_ce_half_width"],
                     error_kw={"elinewidth": 0.8})  # fmt: skip
             ax.set_yticks(y, shown["arm"], fontsize=6)
-            ax.set_xscale("log")
+            ax.set_xscale("log", subs=(2, 5))
+            for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+                axis(lambda value, _: f"{value:g}")
+            ax.tick_params(axis="x", which="both", labelsize=6)
             ax.set_xlabel("added cross-entropy, nats a token")
             ax.set_title(site, fontsize=8)
         st.footnote(fig, f"{note}; bars: 95 % over sequences")

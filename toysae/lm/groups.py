@@ -73,6 +73,6 @@ def _names(table: pd.DataFrame) -> list[str]:
     """A folder's name for each SAE: the numbers in which they differ."""
     varied = [c for c in ("l1_coeff", "k", "l0_target") if c in table]
     return [
-        "-".join([*(f"{c.split('_')[0]}{row[c]:g}" for c in varied), f"seed{int(row['sae_seed'])}"])
+        "-".join([*(f"{c.split('_')[0]}_{row[c]:g}" for c in varied), f"seed{row['sae_seed']:g}"])
         for _, row in table.iterrows()
     ]

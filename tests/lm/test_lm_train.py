@@ -337,8 +337,12 @@ def test_stopped_by_a_signal_it_goes_on_to_the_same_bits(
     assert f"is at step {step} of 60; it is kept in {tmp_path}. Go on with: toysae lm train" in said
     assert not (tmp_path / "table.csv").exists()
     assert "is not finished: run the same" in refused(capsys, "eval", tmp_path)
-    lm("train", two, *UNTIED, "--out", tmp_path)
+    seen.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Progress, "update", lambda progress, part, done: seen.append(done))
+        lm("train", two, *UNTIED, "--out", tmp_path)
     assert f"goes on at step {step} of 60" in capsys.readouterr().err
+    assert all(done > step * 4 * 16 for done in seen)
     same_groups(tmp_path, out)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
@@ -362,6 +366,24 @@ def test_running_the_model_anew_trains_to_the_bits_of_the_shards(one, text, tmp_
     for folder in (one, live):
         lm("train", folder, *UNTIED, "--out", tmp_path / folder.parent.name)
     same_groups(tmp_path / live.parent.name, tmp_path / one.parent.name)
+
+
+def test_whatever_decides_the_numbers_decides_the_folder(two):
+    t = Training(l1=(0.1,), sizes=(1,))
+    data = module.prepare(two / SITE, t)
+    others = {
+        "recipes": ("tied",), "inits": ("svd-write",), "sizes": (2,), "l1": (0.2,), "seeds": 2,
+        "n_steps": 9, "batch_size": 9, "lr": 0.1, "lr_warmup": 0.1, "lr_decay": 0.1,
+        "centre": False, "scale": "none", "data_seed": 1, "buffer_rows": 9, "n_held_out": 9,
+        "curve_points": 9, "arithmetic": "bfloat16",
+    }  # fmt: skip
+    keys = [module.plan(data, replace(t, **{k: v}))[0].key for k, v in others.items()]
+    keys += [module.plan(data, each)[0].key for each in (t, replace(t, inits=("svd-read",)))]
+    for field in ("weights", "corpus", "site"):
+        manifest = replace(data.manifest, **{field: "other"})
+        keys.append(module.plan(replace(data, manifest=manifest), t)[0].key)
+    assert len(set(keys)) == len(keys)
+    assert module.plan(data, replace(t, k=(3.0,)))[0].key == keys[len(others)]  # nobody reads it
 
 
 def test_sizes_and_coefficients_given_twice_train_once(two):

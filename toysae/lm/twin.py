@@ -3,8 +3,8 @@ recoverable.
 
 A world of independent features a_i f_i plus noise has cumulants in closed form, those of a sum
 being the sums of those of its terms: of each dimension, of the covariance, and of ‖x‖². So a fit
-takes seconds and needs no sample. Correlated firing is fitted afterwards, on samples, to what
-independent firing cannot explain of the variance of ‖x‖².
+takes seconds and needs no sample. Correlated firing is fitted afterwards, on samples, where
+independent features cannot have the layer's dimensions and its norms at once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize
 
 from ..errors import require, unknown
 from ..keys import seed_key
 from ..worlds import World
 from ..worlds.assemble import assemble
-from ..worlds.copula import low_rank_copula
+from ..worlds.copula import from_factors
 from ..worlds.firing import Firing
 from ..worlds.independent import independent
 from ..worlds.magnitudes import LogNormal, Scaled
@@ -31,8 +31,7 @@ from ..worlds.world import batches
 
 RATIOS = (1.0, 2.0, 4.0)
 DIRECTIONS = ("sphere", "layer")
-COPULA_RANK = 25
-SPREAD_OF_NORMS = "variance of ‖x‖² / mean²"
+NORMS = ("variance of ‖x‖² / mean²", "skew of ‖x‖²")
 _BETTER, _STARTS, _GOOD = 0.7, 2, 0.05
 _MATCHED = 0.15
 """A statistic within 15 % (of itself, or .02 where it is near 0) counts as matched."""
@@ -52,7 +51,8 @@ class Twin:
         spread: sigma of the log-normal magnitudes.
         scale: their median.
         noise_sd: in each dimension.
-        copula_scale: of a Gaussian copula of rank 25 over the features; 0 for independent firing.
+        common: loading in [0, 1) of every feature on one shared Gaussian, which makes busy and
+            quiet samples; 0 for independent firing.
         bias: `[d_in]` what the mean has beyond the features' own.
         root: `[d_in, d_in]` symmetric root of the covariance that directions are drawn with.
         misfit: of the fit; root mean square over the statistics of how far each log is off.
@@ -66,7 +66,7 @@ class Twin:
     spread: float
     scale: float
     noise_sd: float
-    copula_scale: float
+    common: float
     bias: Float[np.ndarray, " d_in"]
     root: Float[np.ndarray, "d_in d_in"]
     misfit: float = 0.0
@@ -78,7 +78,7 @@ class Twin:
     def numbers(self) -> dict[str, float | int | str]:
         """What a table shows."""
         names = ("directions", "ratio", "n_features", "exponent", "l0", "spread", "noise_sd",
-                 "copula_scale", "misfit")  # fmt: skip
+                 "common", "misfit")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
 
@@ -151,8 +151,8 @@ def _named(eigenvalues, skew, kurtosis, of_square: tuple[float, float, float]) -
         "excess kurtosis by dimension, median": float(np.quantile(kurtosis, 0.5)),
         "excess kurtosis by dimension, 90 %": float(np.quantile(kurtosis, 0.9)),
         "|skew| by dimension, median": float(np.quantile(np.abs(skew), 0.5)),
-        SPREAD_OF_NORMS: float(second / mean**2),
-        "skew of ‖x‖²": float(third / max(second, 1e-30) ** 1.5),
+        NORMS[0]: float(second / mean**2),
+        NORMS[1]: float(third / max(second, 1e-30) ** 1.5),
     }
 
 
@@ -167,6 +167,11 @@ def distance(found: Mapping[str, float], wanted: Mapping[str, float]) -> dict[st
         name: float(np.log(max(found[name], 0) + 0.02) - np.log(max(value, 0) + 0.02))
         for name, value in wanted.items()
     }
+
+
+def misfit_of(off: Mapping[str, float]) -> float:
+    """Root mean square over the statistics."""
+    return float(np.sqrt(np.mean(np.square(list(off.values())))))
 
 
 def fit_twin(
@@ -186,8 +191,7 @@ def fit_twin(
         covariance: of the layer.
         ratios: of features to dimensions to try.
         directions: to try.
-        correlate: also fit a copula, on samples, where ‖x‖² varies more than independent features
-            explain.
+        correlate: also try features that share something, fitted on samples.
         seed: of the directions.
 
     Raises:
@@ -211,16 +215,15 @@ def fit_twin(
             break
     require(best is not None, "name at least one kind of directions")
     assert best is not None
-    return _correlated(best, wanted, seed) if correlate else best
+    return _correlated(best, stats, mean, wanted, seed) if correlate else best
 
 
 def twin_world(t: Twin, seed: int = 0, name: str = "twin") -> World:
     """The world itself; another seed draws other directions of the same law."""
     p = _probs(t)
     firing: Firing = independent(p)
-    if t.copula_scale:
-        inside = np.clip(p, None, 0.99)
-        firing = low_rank_copula(seed_key(seed, "twin copula"), inside, COPULA_RANK, t.copula_scale)
+    if t.common:
+        firing = from_factors(np.clip(p, None, 0.99), np.full((t.n_features, 1), t.common))
     law = Scaled(LogNormal(0.0, t.spread), jnp.full(t.n_features, t.scale, jnp.float32))
     rows = _rows(t.n_features, t.root, seed)
     return assemble(rows, firing, law, bias=t.bias, noise_sd=t.noise_sd, name=name)
@@ -275,8 +278,7 @@ def _fit(
     def misfit(theta: np.ndarray) -> float:
         if np.abs(theta).max() > 12:
             return 1e3
-        off = distance(predicted(twin(theta), f), wanted)
-        return float(np.sqrt(np.mean(np.square(list(off.values())))))
+        return misfit_of(distance(predicted(twin(theta), f), wanted))
 
     guesses = [
         np.array([a, np.log(l0), np.log(s), -3.0])
@@ -292,23 +294,24 @@ def _fit(
     return replace(twin(found.x), misfit=float(found.fun))
 
 
-def _correlated(t: Twin, wanted: Mapping[str, float], seed: int) -> Twin:
-    """Correlated firing where ‖x‖² varies more than the fit explains."""
-    name = SPREAD_OF_NORMS
-    if (
-        predicted(t, powers(_rows(t.n_features, t.root, seed)))[name]
-        >= (1 - _MATCHED) * wanted[name]
-    ):
-        return t
+def _correlated(
+    best: Twin, stats: PanelStats, mean: np.ndarray, wanted: Mapping[str, float], seed: int
+) -> Twin:
+    """Features that share something, if the layer is plainly better fitted so: independent ones
+    fitted to all but the norms, then what they share to the norms."""
+    rest = {name: value for name, value in wanted.items() if name not in NORMS}
+    apart = _fit(stats, mean, rest, best.directions, best.ratio, best.root, seed)
 
-    def off(log_scale: float) -> float:
-        trial = replace(t, copula_scale=float(np.exp(log_scale)))
-        found = statistics(panel_of_twin(trial, 8192, seed))[name]
-        return (np.log(found) - np.log(wanted[name])) ** 2
+    def off(common: float) -> float:
+        found = statistics(panel_of_twin(replace(apart, common=common), 8192, seed))
+        return misfit_of(distance(found, wanted))
 
-    found = minimize_scalar(off, bounds=(np.log(0.02), np.log(0.8)), method="bounded",
-                            options={"maxiter": 7})  # fmt: skip
-    return replace(t, copula_scale=float(np.exp(found.x)))  # pyright: ignore[reportAttributeAccessIssue]
+    tried = {c: off(c) for c in np.linspace(0.1, 0.9, 9).tolist()}
+    common = min(tried, key=lambda c: tried[c])
+    alone = misfit_of(distance(statistics(panel_of_twin(best, 8192, seed)), wanted))
+    if tried[common] > _BETTER * alone:
+        return best
+    return replace(apart, common=common, misfit=tried[common])
 
 
 def _probs(t: Twin) -> np.ndarray:

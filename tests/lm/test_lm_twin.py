@@ -1,0 +1,237 @@
+"""Cards of made-up layers against closed forms, and twins of worlds whose parameters are known."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from toysae import ToysaeError
+from toysae.cli import main
+from toysae.lm.card import (
+    card,
+    latent_rows,
+    make_twin,
+    normalised_world,
+    recovered_on,
+    some_sequences,
+)
+from toysae.lm.figures import seeds_figure, splice_figure
+from toysae.lm.twin import (
+    Twin,
+    centred_panel,
+    distance,
+    fit_twin,
+    is_matched,
+    misfit_of,
+    panel_of_twin,
+    powers,
+    predicted,
+    statistics,
+    twin_world,
+)
+from toysae.lm.twin import _rows as directions_of
+from toysae.worlds.world import batches, sample
+
+D = 32
+TRUE = Twin(
+    D, 2.0, "sphere", exponent=0.6, l0=6.0, spread=0.4, scale=1.0, noise_sd=0.1, common=0.0,
+    bias=np.linspace(-0.2, 0.2, D), root=np.eye(D),
+)  # fmt: skip
+
+
+class Held:
+    """Rows in memory as a source: sequences of unequal length."""
+
+    def __init__(self, rows: np.ndarray, counts: np.ndarray):
+        self.rows, self.counts = rows, counts
+        self.starts = np.concatenate([[0], np.cumsum(counts)])
+        self.d, self.dtype = rows.shape[1], rows.dtype
+
+    def read(self, sequences: np.ndarray) -> np.ndarray:
+        parts = [self.rows[self.starts[i] : self.starts[i + 1]] for i in sequences]
+        return np.concatenate(parts)
+
+
+def drawn(twin: Twin, n: int = 131_072, seed: int = 5) -> np.ndarray:
+    world = twin_world(twin, seed)
+    return np.concatenate([np.asarray(b.x) for b in batches(world, jax.random.key(1), n, 8192)])
+
+
+@pytest.fixture(scope="module")
+def x():
+    return drawn(TRUE)
+
+
+@pytest.fixture(scope="module")
+def source(x):
+    return Held(x, np.full(len(x) // 64, 64))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"spread": 0.6, "l0": 12.0}, {"exponent": 0.0, "noise_sd": 0.4}, {"ratio": 0.5}],
+)
+def test_statistics_in_closed_form_are_those_of_samples(changes):
+    twin = replace(TRUE, **changes)
+    x = drawn(twin)
+    stats, covariance = centred_panel([x], x.mean(0))
+    np.testing.assert_allclose(covariance, np.cov(x.T, bias=True), atol=1e-4)
+    closed = predicted(twin, powers(directions_of(twin.n_features, twin.root, 5)))
+    for name, value in statistics(stats).items():
+        assert closed[name] == pytest.approx(value, rel=0.12, abs=0.02), name
+
+
+def test_the_twin_of_a_world_has_that_worlds_parameters():
+    """The median of three draws of its directions: in 32 dimensions these alone move the fit."""
+    found = []
+    for seed in range(3):
+        x = drawn(TRUE, seed=seed)
+        stats, covariance = centred_panel([x], x.mean(0))
+        found.append(fit_twin(stats, x.mean(0), covariance, (2.0,), ("sphere",), False, seed + 50))
+    l0, spread, exponent, noise = (
+        np.median([getattr(twin, name) for twin in found])
+        for name in ("l0", "spread", "exponent", "noise_sd")
+    )
+    assert max(twin.misfit for twin in found) < 0.12
+    assert l0 == pytest.approx(TRUE.l0, rel=0.3)
+    assert spread == pytest.approx(TRUE.spread, abs=0.08)
+    assert exponent == pytest.approx(TRUE.exponent, abs=0.3)
+    assert noise == pytest.approx(TRUE.noise_sd, abs=0.1)
+
+
+def test_a_twin_realises_what_it_was_fitted_to(source, x):
+    fitted = make_twin(source, len(x), ratios=(1.0, 2.0), directions=("sphere",), correlate=False)
+    assert not fitted.unmatched, fitted.table
+    again = drawn(fitted.twin, 65_536, seed=0)  # the mean is the layer's own
+    np.testing.assert_allclose(again.mean(0), x.mean(0), atol=0.03)
+    np.testing.assert_allclose(again.var(0).sum(), x.var(0).sum(), rtol=0.03)
+
+
+def test_each_parameter_moves_the_fit_where_it_should(x):
+    """At the truth the misfit is small, and it grows as any parameter leaves it."""
+    stats, _ = centred_panel([x], x.mean(0))
+    wanted, f = statistics(stats), powers(directions_of(TRUE.n_features, TRUE.root, 5))
+
+    def misfit(**changes):
+        return misfit_of(distance(predicted(replace(TRUE, **changes), f), wanted))
+
+    at_truth = misfit()
+    assert at_truth < 0.05
+    for changes in ({"l0": 12.0}, {"spread": 0.8}, {"exponent": 1.2}, {"noise_sd": 0.5}):
+        assert misfit(**changes) > 3 * at_truth, changes
+
+
+def test_what_all_features_share_is_found_in_norms_that_vary_too_much():
+    together = replace(TRUE, common=0.6, noise_sd=0.2)
+    x = drawn(together, 65_536)
+    mean = x.mean(0)
+    stats, covariance = centred_panel([x], mean)
+    found = fit_twin(stats, mean, covariance, (2.0,), ("sphere",), seed=5)
+    assert 0.2 < found.common < 0.9
+    apart = fit_twin(stats, mean, covariance, (2.0,), ("sphere",), False, 5)
+    wanted = statistics(stats)
+    assert apart.common == 0
+    off = [
+        abs(statistics(panel_of_twin(t, 32_768, 5))[name] - wanted[name]) for t in (found, apart)
+    ]
+    assert off[0] < 0.5 * off[1]
+
+
+def test_what_counts_as_matched():
+    assert is_matched(1.1, 1.0) and not is_matched(1.2, 1.0)
+    assert is_matched(0.01, 0.0) and not is_matched(0.05, 0.0)
+
+
+def test_bad_twins_are_refused(x):
+    stats, covariance = centred_panel([x[:1000]], x[:1000].mean(0))
+    mean = x[:1000].mean(0)
+    with pytest.raises(ToysaeError, match="'spere'.*did you mean 'sphere'"):
+        fit_twin(stats, mean, covariance, directions=("spere",))
+    with pytest.raises(ToysaeError, match="at least one ratio"):
+        fit_twin(stats, mean, covariance, ratios=())
+    with pytest.raises(ToysaeError, match="ratio 0.001 leaves no feature"):
+        fit_twin(stats, mean, covariance, ratios=(0.001,))
+
+
+def test_recovery_on_a_twin_is_measured_on_inputs_of_unit_variance():
+    world = normalised_world(TRUE, 1)
+    x = np.asarray(sample(world, jax.random.key(2), 32_768).x)
+    np.testing.assert_allclose(x.mean(0), 0, atol=0.05)
+    np.testing.assert_allclose(x.var(), 1, rtol=0.03)
+    np.testing.assert_allclose(world.directions, twin_world(TRUE, 1).directions)
+    recipes = {"untied": {"l1_coeff": 1.0, "lr": 3e-3}}
+    table = recovered_on(TRUE, recipes, size=2.0, n_steps=300, batch_size=128, seeds=2, quiet=True)
+    assert len(table) == 2 and (table["mmcs"] > table["floor"] + 0.1).all()
+    assert table["true_l0"].to_numpy() == pytest.approx(TRUE.l0, rel=0.1)
+
+
+def test_a_card_of_a_gaussian_is_that_of_the_closed_form():
+    rng = np.random.default_rng(0)
+    sd = np.linspace(0.5, 2.0, 8)
+    counts = np.tile([3, 7, 5], 800)
+    x = (3.0 + sd * rng.normal(size=(int(counts.sum()), 8))).astype(np.float32)
+    found = card("layer", Held(x, counts), 1, n_rows=len(x))
+    assert found.stats.n_samples == len(x)
+    np.testing.assert_allclose(found.stats.sd, sd, rtol=0.03)
+    np.testing.assert_allclose(found.stats.kurtosis, 0, atol=0.15)
+    share = (sd**2).sum() ** 2 / (sd**4).sum()
+    assert found.stats.participation_ratio == pytest.approx(share, rel=0.03)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    norms = np.linalg.norm(x, axis=1)
+    for pos, low in ((1, 0), (4, 3), (7, 5)):  # positions kept begin at 1
+        rows = starts[counts > pos - 1] + pos - 1
+        assert found.norm_by_position[pos] == pytest.approx(norms[rows].mean(), rel=1e-5), low
+    assert np.isnan(found.norm_by_position[0])
+
+
+def test_some_sequences_hold_about_the_rows_asked_for():
+    source = Held(np.zeros((600, 2), np.float32), np.tile([2, 4], 100))
+    some = some_sequences(source, 100)
+    assert 100 <= source.counts[some].sum() <= 104 and len(set(some.tolist())) == len(some)
+    assert len(some_sequences(source, 10**6)) == 200
+
+
+def test_latents_are_described_beside_features():
+    ranks = np.arange(1, 257)
+    rows = dict(latent_rows(np.tile(0.5 * ranks**-0.7, (2, 1)), 100_000))
+    assert rows["latents' rank-frequency exponent"].startswith("0.7 ")
+    assert float(rows["latents' L0"].split()[0]) == pytest.approx((0.5 * ranks**-0.7).sum(), 0.01)
+    assert rows["latents that fire in over 10 %"].startswith(f"{(0.5 * ranks**-0.7 > 0.1).sum()} ")
+
+
+def test_figures_hold_what_was_measured():
+    table = pd.DataFrame({
+        "recipe": "tied", "init": ["a", "a"], "mmcs_seeds": [0.5, 0.5],
+        "mmcs_seeds_init": [0.1, 0.1], "floor": [0.1, 0.1],
+    })  # fmt: skip
+    mcs = np.array([[0.95, np.nan, 0.05, 0.2], [0.95, 0.2, 0.2, np.nan]])
+    _, frame = seeds_figure({"here": [(table, {"mcs_seeds": mcs})]}, "two SAEs")
+    assert frame["share"].sum() == pytest.approx(1) and set(frame["n_latents"]) == {6}
+    top = frame[frame["low"] > 0.9]
+    assert top["share"].sum() == pytest.approx(2 / 6)
+    arms = pd.DataFrame({
+        "arm": ["clean", "zero", "untied seed0"], "delta_ce": [0.0, 2.0, 0.1],
+        "delta_ce_half_width": [0.0, 0.1, 0.01],
+    })  # fmt: skip
+    _, frame = splice_figure({"here": arms}, "one SAE")
+    assert frame["site"].tolist() == ["here"] * 3
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["card"], "name the directory of a capture"),
+        (["card", "nowhere"], "holds no captured site"),
+        (["card", "nowhere", "--word", "sphere"], "--world"),
+        (["card", "nowhere", "--world", "spere"], "'sphere'"),
+        (["twin", "nowhere"], "--l1"),
+        (["twin", "nowhere", "--l1", "1"], "holds no captured site"),
+        (["twin", "nowhere", "--recipes", "untyed", "--l1", "1"], "'untied'"),
+    ],
+)
+def test_bad_commands_are_one_line(args, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["lm", *args])
+    assert stop.value.code == 2 and words in capsys.readouterr().err

@@ -103,6 +103,9 @@ def patching_curve(
     """
     found: dict[str, list[np.ndarray]] = {}
     known = None if axes is None else jnp.asarray(axes)
+    d = sae.sae.spec.d_in
+    fits = known is None or known.shape[1] == d
+    require(fits, f"the axes have {known is not None and known.shape[1]} dimensions, not {d}")
     for runs, n in run_pairs(model, sae, pairs, batch_size):
         latents = latent_pieces(sae, runs)
         whole = jnp.where(runs.patched[..., None], runs.clean - runs.corrupted, 0)
@@ -147,13 +150,7 @@ def latent_pieces(sae: SiteSAE, runs: Runs) -> Pieces:
 
 
 def direction_pieces(axes: Float[Array, "r d"], runs: Runs) -> Pieces:
-    """Of orthonormal directions.
-
-    Raises:
-        ToysaeError: another width.
-    """
-    d = runs.clean.shape[-1]
-    require(axes.shape[1] == d, f"the axes have {axes.shape[1]} dimensions, the site has {d}")
+    """Of orthonormal directions."""
     return _direction_pieces(axes, runs)
 
 

@@ -7,17 +7,12 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError
-from toysae.lm import patching
+from toysae.lm import attribution
+from toysae.lm.attribution import direction_pieces, latent_pieces, measured, run_pairs
 from toysae.lm.edits import Replace
 from toysae.lm.models import forward, load_tokenizer
 from toysae.lm.pairs import NAMES, Pairs, ioi_pairs
-from toysae.lm.patching import (
-    direction_pieces,
-    latent_pieces,
-    measured,
-    patching_curve,
-    run_pairs,
-)
+from toysae.lm.patching import patching_curve
 
 SITE = "blocks.1.hook_resid_post"
 WORDS = ("the", "of", "is", "in", "to", "be")  # single tokens of the tiny tokenizer
@@ -138,19 +133,21 @@ def test_attributions_are_first_order_effects_of_small_changes(setting, runs, ax
         for rank in (0, 1, 2):
             one = jnp.where(pieces.rank == rank, pieces.delta, 0)
             step = 1e-2 / jnp.abs(one).max((1, 2), keepdims=True)
+            vector = (step * one) @ pieces.rows
             up, down = (
-                np.asarray(measured(model, SITE, runs, (s * step * one) @ pieces.rows)["logit_diff"])
-                for s in (1, -1)
-            )  # fmt: skip
+                np.asarray(measured(model, SITE, runs, v)["logit_diff"]) for v in (vector, -vector)
+            )
             slope = (up - down) / (2 * np.asarray(step)[:, 0, 0])
             expected = np.asarray(jnp.where(one != 0, pieces.attribution, 0).sum((1, 2)))
             np.testing.assert_allclose(slope, expected, rtol=2e-2, atol=1e-3)
             assert np.abs(up - base).max() > 1e-4
 
 
-def test_ranks_count_down_from_the_largest_attribution(setting, runs):
-    pieces = latent_pieces(setting[1], runs)
+@pytest.mark.parametrize("signed", [True, False])
+def test_ranks_count_down_from_the_largest_attribution(setting, runs, signed):
+    pieces = latent_pieces(setting[1], runs, signed)
     values, ranks = np.asarray(pieces.attribution), np.asarray(pieces.rank)
+    values = values if signed else np.abs(values)
     for value, rank, delta in zip(values, ranks, np.asarray(pieces.delta), strict=True):
         n = int((delta != 0).sum())
         in_order = value.ravel()[np.argsort(rank.ravel())]
@@ -202,7 +199,7 @@ def test_too_few_names_that_are_single_tokens_are_refused(hand):
 
 def test_bad_input_is_refused_before_anything_runs(hand, setting, axes, monkeypatch):
     model, sae, pairs = setting
-    monkeypatch.setattr(patching, "_runs", None)
+    monkeypatch.setattr(attribution, "_runs", None)
     with pytest.raises(ToysaeError, match="same lengths"):
         replace(pairs, corrupted=pairs.corrupted[:, 1:])
     with pytest.raises(ToysaeError, match="as many"):

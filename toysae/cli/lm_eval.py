@@ -158,6 +158,8 @@ class PatchOptions:
         rows: of OUT's table.csv.
         batch_size: pairs at once.
         names: of people instead of its own; each must be one token.
+        signed: what raises the logit difference most is patched first, what lowers it last; or
+            else the largest effects of either sign first.
         seed: of what is drawn.
         out: a CSV file.
     """
@@ -169,6 +171,7 @@ class PatchOptions:
     rows: tuple[int, ...] = (0,)
     batch_size: int = 8
     names: tuple[str, ...] = ()
+    signed: bool = True
     seed: int = 0
     out: Path | None = None
 
@@ -179,7 +182,16 @@ def patch(args: list[str]) -> None:
     path, rest = positional(args, _SAES)
     o = read_options(PatchOptions, rest, "toysae lm patch")
     found = patch_saes(
-        Path(path), o.capture, o.site, o.model, o.pairs, o.batch_size, o.seed, o.rows, o.names
+        Path(path),
+        o.capture,
+        o.site,
+        o.model,
+        o.pairs,
+        o.batch_size,
+        o.seed,
+        o.rows,
+        o.names,
+        o.signed,
     )
     for name, table in found.items():
         print_frame(table, f"{name}: corrupted prompts with k coefficients of the clean run")

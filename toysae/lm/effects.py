@@ -57,7 +57,7 @@ def steer_saes(
 def patch_saes(
     path: Path, capture: Path | None = None, site: str | None = None, model: str | None = None,
     n_pairs: int = 32, batch_size: int = 8, seed: int = 0, rows: Sequence[int] = (0,),
-    names: Sequence[str] = (),
+    names: Sequence[str] = (), signed: bool = True,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
     """:func:`toysae.lm.patching.patching_curve` of SAEs on disk, on indirect objects (see
     :func:`toysae.lm.pairs.ioi_pairs`), beside the principal axes of what they were trained on.
@@ -72,6 +72,8 @@ def patch_saes(
     x = np.asarray(sample_rows(b), np.float64)
     _, axes = np.linalg.eigh(np.cov(x.T))
     return {
-        name: patching_curve(b.model, sae, pairs, axes.T.astype(np.float32), batch_size=batch_size)
+        name: patching_curve(
+            b.model, sae, pairs, axes.T.astype(np.float32), signed=signed, batch_size=batch_size
+        )
         for name, sae in b.saes.items()
     }

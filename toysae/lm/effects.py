@@ -70,10 +70,6 @@ def patch_saes(
     own = {"names": names} if names else {}
     pairs = ioi_pairs(load_tokenizer(b.model.name), n_pairs, seed, bos=b.corpus.layout.bos, **own)
     x = np.asarray(sample_rows(b), np.float64)
-    _, axes = np.linalg.eigh(np.cov(x.T))
-    return {
-        name: patching_curve(
-            b.model, sae, pairs, axes.T.astype(np.float32), signed=signed, batch_size=batch_size
-        )
-        for name, sae in b.saes.items()
-    }
+    axes = np.linalg.eigh(np.cov(x.T))[1].T.astype(np.float32)
+    how = {"signed": signed, "batch_size": batch_size}
+    return {name: patching_curve(b.model, sae, pairs, axes, **how) for name, sae in b.saes.items()}

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import tyro
 
 from ..errors import require, unknown
 from .lm_card import card, twin
-from .lm_options import Bar, count, dtype_of
-from .options import check_flags, positional
-from .show import OUT, print_frame
+from .lm_eval import eval_saes, page, patch, steer
+from .options import check_flags, count, positional, read_options
+from .show import OUT, TokenBar, print_frame
 
 USAGE = """usage: toysae lm COMMAND
 
@@ -22,13 +22,13 @@ USAGE = """usage: toysae lm COMMAND
   twin DIR                   a world fitted to them, and what SAEs recover there
   eval OUT                   cross-entropy with SAEs in place, and baselines
   page OUT                   an HTML page of an SAE's latents: contexts, logits, neighbours
+  steer OUT --latent N       what ablating, multiplying or pinning a latent does to the predictions
+  patch OUT                  how many latents make a corrupted prompt's answer the clean one's
   export SAE DIR             a folder that SAELens reads
 
 MODEL: a folder, a GGUF file, a name on the Hugging Face hub, or "sample".
 T: a .txt or .jsonl file, a folder of .txt files, a hub data set, or "sample".
 toysae lm COMMAND --help shows the fields."""
-
-T = TypeVar("T")
 
 
 def lm(args: list[str]) -> None:
@@ -39,13 +39,6 @@ def lm(args: list[str]) -> None:
     if args[0] not in COMMANDS:
         raise unknown("command", f"lm {args[0]}", [f"lm {name}" for name in COMMANDS])
     COMMANDS[args[0]](args[1:])
-
-
-def _options(kind: type[T], args: list[str], prog: str, default: T | None = None) -> T:
-    check_flags(args, "option", [f.name for f in fields(kind)])  # pyright: ignore[reportArgumentType]
-    if default is None:
-        return tyro.cli(kind, args=args, prog=prog)
-    return tyro.cli(kind, args=args, prog=prog, default=default)
 
 
 @dataclass(frozen=True)
@@ -96,10 +89,10 @@ def _capture(args: list[str]) -> None:
     from ..lm.text import Layout, build_corpus
 
     name, rest = positional(args, "a model, e.g. EleutherAI/pythia-70m")
-    o = _options(CaptureOptions, rest, "toysae lm capture")
+    o = read_options(CaptureOptions, rest, "toysae lm capture")
     n_tokens, layout = count(o.tokens), Layout(o.n_ctx, o.pack, o.bos, o.first)
     source, text = _sample(name, o.text)
-    model = load_model(source, dtype=dtype_of(o.arithmetic))
+    model = load_model(source, dtype=_dtype(o.arithmetic))
     for site in o.site:
         parse_site(site, model.config)
     tokenizer = load_tokenizer(source)
@@ -123,7 +116,7 @@ def _capture(args: list[str]) -> None:
         for folder, manifest in zip(folders, manifests, strict=True):
             begin(folder, model, manifest)
     else:
-        with Bar(rows, o.quiet) as tell:
+        with TokenBar(rows, o.quiet) as tell:
             folders = capture(
                 model, corpus, o.site, o.out, dtype=o.dtype, centre=o.centre_residual,
                 batch_size=o.batch_size, on_batch=lambda n, b: tell(n, told(n, b)),
@@ -177,90 +170,6 @@ _SHOWN = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class EvalOptions:
-    """What `toysae lm eval` can be told.
-
-    Attributes:
-        capture: the directory of the capture, if OUT does not say it.
-        site: of the capture, if neither says it.
-        model: where the model is, if it has moved.
-        n_sequences: of the text held out, that the model predicts.
-        batch_size: sequences at once.
-        ranks: of the PCA baselines.
-        rows: of OUT's table.csv; all if not given.
-        out: a CSV file.
-    """
-
-    capture: Path | None = None
-    site: str | None = None
-    model: str | None = None
-    n_sequences: int = 64
-    batch_size: int = 8
-    ranks: tuple[int, ...] = (16, 64, 256)
-    rows: tuple[int, ...] = ()
-    out: Path | None = None
-
-
-def _eval(args: list[str]) -> None:
-    from ..disk import write
-    from ..lm.evaluate import splice_saes
-
-    path, rest = positional(args, "what toysae lm train wrote, or the folder of one SAE")
-    o = _options(EvalOptions, rest, "toysae lm eval")
-    table = splice_saes(
-        Path(path), o.capture, o.site, o.model, o.n_sequences, o.batch_size, o.ranks, o.rows
-    )
-    print_frame(table, "cross-entropy with the activations replaced")
-    if o.out is not None:
-        write(o.out, lambda file: table.to_csv(file, index=False))
-
-
-@dataclass(frozen=True)
-class PageOptions:
-    """What `toysae lm page` can be told.
-
-    Attributes:
-        capture: the directory of the capture, if OUT does not say it.
-        site: of the capture, if neither says it.
-        model: where the model is, if it has moved.
-        rows: of OUT's table.csv, a page each.
-        n_latents: drawn evenly over log firing frequency.
-        latents: these instead, by number.
-        n_tokens: of the text, evenly over it, e.g. 100k; "all" for all.
-        seed: of what is drawn.
-        out: an .html file; OUT/pages/SAE.html if not given.
-        quiet: no progress bar.
-    """
-
-    capture: Path | None = None
-    site: str | None = None
-    model: str | None = None
-    rows: tuple[int, ...] = (0,)
-    n_latents: int = 24
-    latents: tuple[int, ...] = ()
-    n_tokens: str = "100k"
-    seed: int = 0
-    out: Path | None = None
-    quiet: bool = False
-
-
-def _page(args: list[str]) -> None:
-    from ..lm.evaluate import Chosen, write_pages
-
-    path, rest = positional(args, "what toysae lm train wrote, or the folder of one SAE")
-    o = _options(PageOptions, rest, "toysae lm page")
-    n_tokens = None if o.n_tokens == "all" else count(o.n_tokens)
-    chosen = Chosen(o.n_latents, o.latents, n_tokens, o.seed)
-    with Bar(1, o.quiet) as tell:
-        files = write_pages(
-            Path(path), chosen, o.out, o.capture, o.site, o.model, o.rows,
-            lambda n, total: tell(n, f"{n:,} of {total:,} tokens", total),
-        )  # fmt: skip
-    for file in files:
-        OUT.print(f"wrote {file}", highlight=False, soft_wrap=True)
-
-
 def _export(args: list[str]) -> None:
     from ..lm.site_sae import export, load_site_sae
 
@@ -292,13 +201,24 @@ def _sample(model: str, text: str) -> tuple[str, str]:
     )
 
 
+def _dtype(arithmetic: str) -> Any:
+    import jax.numpy as jnp
+
+    known = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if arithmetic not in known:
+        raise unknown("arithmetic", arithmetic, known)
+    return known[arithmetic]
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sample": _fetch_sample,
     "capture": _capture,
     "train": _train,
     "card": card,
     "twin": twin,
-    "eval": _eval,
-    "page": _page,
+    "eval": eval_saes,
+    "page": page,
+    "steer": steer,
+    "patch": patch,
     "export": _export,
 }

@@ -1,16 +1,15 @@
 """toysae lm card and toysae lm twin: a layer beside worlds, and the world that is most like it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import tyro
 from rich.table import Table
 
 from ..errors import require
-from .options import check_flags, positional
+from .options import positional, read_options
 from .show import OUT, print_frame
 
 
@@ -40,7 +39,7 @@ def card(args: list[str]) -> None:
     from ..lm.sources import open_site
 
     folder, rest = positional(args, "the directory of a capture")
-    o = _options(CardOptions, rest, "toysae lm card")
+    o = read_options(CardOptions, rest, "toysae lm card")
     panels = cards.world_panels(o.world)
     site = find_site(folder, o.site)
     found = cards.card(site.name, open_site(site), read_manifest(site).first, o.n_rows)
@@ -114,7 +113,7 @@ def twin(args: list[str]) -> None:
     from ..worlds.files import save_world
 
     folder, rest = positional(args, "the directory of a capture")
-    o = _options(TwinOptions, rest, "toysae lm twin")
+    o = read_options(TwinOptions, rest, "toysae lm twin")
     numbers: dict[str, dict[str, Any]] = {}
     for recipe in o.recipes:
         knob = recipe_row(recipe).knob()
@@ -148,8 +147,3 @@ def twin(args: list[str]) -> None:
 
 _KNOBS = ("l1_coeff", "k")
 _SCORES = ("mmcs", "floor", "mcs_above_0.9", "mcc", "l0", "true_l0", "ev", "diverged")
-
-
-def _options(kind: Any, args: list[str], prog: str) -> Any:
-    check_flags(args, "option", [f.name for f in fields(kind)])
-    return tyro.cli(kind, args=args, prog=prog)

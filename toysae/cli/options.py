@@ -1,12 +1,15 @@
 """What the commands share: positional arguments, and options that are a world's fields."""
 
-from dataclasses import make_dataclass
+import re
+from dataclasses import fields, make_dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
 
 from ..errors import ToysaeError, require
+
+T = TypeVar("T")
 
 
 def positional(args: list[str], what: str) -> tuple[str, list[str]]:
@@ -53,3 +56,27 @@ def check_flags(args: list[str], kind: str, known: list[str]) -> None:
 def flags(args: list[str]) -> dict[str, str]:
     """The fields that arguments name, each with the argument itself."""
     return {arg[2:].split("=")[0].replace("-", "_"): arg for arg in args if arg.startswith("--")}
+
+
+def read_options(kind: type[T], args: list[str], prog: str, default: T | None = None) -> T:
+    """The fields of a dataclass, from arguments."""
+    check_flags(args, "option", [f.name for f in fields(kind)])  # pyright: ignore[reportArgumentType]
+    if default is None:
+        return tyro.cli(kind, args=args, prog=prog)
+    return tyro.cli(kind, args=args, prog=prog, default=default)
+
+
+def count(text: str) -> int | None:
+    """ "10M" as 10,000,000; None for nothing.
+
+    Raises:
+        ToysaeError: no such number.
+    """
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMbB]?)", text.replace(",", "").replace("_", ""))
+    if match is None:
+        raise ToysaeError(f"tokens {text!r} is no number such as 500k, 10M or 1000000")
+    n = round(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9}[match[2].lower()])
+    require(n >= 1, f"tokens {text!r} must be at least 1")
+    return n

@@ -1,6 +1,9 @@
 """Tables on the terminal, or piped from it."""
 
+from collections.abc import Callable
+
 import pandas as pd
+import rich.progress as bars
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -45,3 +48,27 @@ def _broken(text: str) -> int:
     """The width of a text that is broken once, at the best space."""
     spaces = [i for i, letter in enumerate(text) if letter == " "]
     return min([max(i, len(text) - i - 1) for i in spaces], default=len(text))
+
+
+class TokenBar:
+    """A progress bar of tokens, with tokens/s and bytes."""
+
+    def __init__(self, total: int, quiet: bool):
+        self._bar = bars.Progress(
+            bars.BarColumn(), bars.TaskProgressColumn(), bars.TextColumn("{task.description}"),
+            bars.TextColumn("{task.fields[rate]}"), bars.TextColumn("left"),
+            bars.TimeRemainingColumn(), console=Console(stderr=True), disable=quiet,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=total, rate="")
+
+    def __enter__(self) -> Callable[..., None]:
+        self._bar.__enter__()
+        return self._tell
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(*error)  # type: ignore[arg-type]
+
+    def _tell(self, done: int, text: str, total: int | None = None) -> None:
+        speed = self._bar.tasks[0].speed
+        rate = f"{speed:,.0f} tokens/s" if speed else ""
+        self._bar.update(self._task, completed=done, total=total, description=text, rate=rate)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from ..disk import write_bytes
 from ..errors import require
@@ -108,11 +109,16 @@ def splice_saes(
     """
     require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
     b = open_bench(path, capture, site, model, rows)
-    some = b.train[np.linspace(0, len(b.train) - 1, min(len(b.train), 256)).astype(int)]
-    x = np.asarray(b.source.read(np.unique(some))[:_ROWS], np.float32)
+    x = sample_rows(b)
     return splice_table(
         b.model, b.corpus, b.held_out[:n_sequences], b.saes, x, batch_size=batch_size, ranks=ranks
     )
+
+
+def sample_rows(b: Bench) -> Float[np.ndarray, "n d"]:
+    """Activations that SAEs were trained on, evenly over the text."""
+    some = b.train[np.linspace(0, len(b.train) - 1, min(len(b.train), 256)).astype(int)]
+    return np.asarray(b.source.read(np.unique(some))[:_ROWS], np.float32)
 
 
 @dataclass(frozen=True)

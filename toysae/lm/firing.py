@@ -122,14 +122,9 @@ def batches(
         yield some, acts, used
 
 
-def _encode(sae: SiteSAE, acts: Array) -> Array:
-    x = acts.astype(jnp.float32)
-    return sae.encode(x - x.mean(-1, keepdims=True) if sae.centred else x)
-
-
 @jax.jit
 def _totals(sae: SiteSAE, acts: Float[Array, "b s d"], used: Bool[Array, "b s"]):
-    z = jnp.where(used[..., None], _encode(sae, acts), 0)
+    z = jnp.where(used[..., None], sae.latents(acts), 0)
     return (z > 0).sum((0, 1)), z.max((0, 1))
 
 
@@ -137,4 +132,4 @@ def _totals(sae: SiteSAE, acts: Float[Array, "b s d"], used: Bool[Array, "b s"])
 def of_latents(
     sae: SiteSAE, acts: Float[Array, "b s d"], latents: Int[Array, " n"]
 ) -> Float[Array, "b s n"]:
-    return _encode(sae, acts)[..., latents]
+    return sae.latents(acts)[..., latents]

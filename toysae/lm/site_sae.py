@@ -60,6 +60,16 @@ class SiteSAE:
         """Latents, in the units of the normalised input."""
         return self.sae.encode((x.astype(jnp.float32) - self.mean) * self.scale)
 
+    def latents(self, acts: Float[Array, "*batch d_in"]) -> Float[Array, "*batch d_sae"]:
+        """:meth:`encode` of activations as the model has them, centred first where need be."""
+        return self.encode(acts - self.own_mean(acts))
+
+    def own_mean(self, acts: Float[Array, "*batch d_in"]) -> Float[Array, "*batch 1"]:
+        """What is taken off each activation before anything else: its mean over dimensions where
+        the SAE reads centred ones, or else 0."""
+        own = acts.astype(jnp.float32).mean(-1, keepdims=True)
+        return own if self.centred else jnp.zeros_like(own)
+
     def decode(self, z: Float[Array, "*batch d_sae"]) -> Float[Array, "*batch d_in"]:
         """x_hat in the units of x."""
         return self.sae.decode(z) / self.scale + self.mean
@@ -84,20 +94,14 @@ class Spliced(Edit):
     error: bool = struct.field(pytree_node=False, default=False)
 
     def __call__(self, acts: Array) -> Array:
-        x = acts.astype(jnp.float32)
-        if self.sae.centred:
-            own = x.mean(-1, keepdims=True)
-            return self._through(x - own) + own
-        return self._through(x)
-
-    def _through(self, x: Array) -> Array:
-        z = self.sae.encode(x)
+        z = self.sae.latents(acts)
         changed = z if self.times is None else z * self.times
         if self.pinned is not None:
             changed = jnp.where(jnp.isnan(self.pinned), changed, self.pinned)
         if not self.error:
-            return self.sae.decode(changed)
-        return x + self.sae.decode(changed) - self.sae.decode(z)
+            return self.sae.decode(changed) + self.sae.own_mean(acts)
+        # The difference first: exactly 0 where no latent changes.
+        return acts.astype(jnp.float32) + (self.sae.decode(changed) - self.sae.decode(z))
 
 
 def spliced(sae: SiteSAE, **how: Any) -> Spliced:

@@ -24,6 +24,11 @@ SITES = {
 PRIVILEGED = ("mlp.hook_post",)
 """Sites behind an elementwise nonlinearity, whose coordinates mean something."""
 
+_IN_ORDER = (
+    "hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "mlp.hook_post",
+    "hook_mlp_out", "hook_resid_post",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Site:
@@ -66,6 +71,15 @@ def width(site: Site, config: "LMConfig") -> int:
     """Dimensions of the activations at a site."""
     widths = {"mlp.hook_post": config.d_mlp, "attn.hook_z": config.n_heads * config.d_head}
     return widths.get(site.name, config.d_model)
+
+
+def is_behind(later: Site, earlier: Site, config: "LMConfig") -> bool:
+    """Whether the activations at `later` depend on those at `earlier`, another site."""
+    if later.layer != earlier.layer:
+        return later.layer > earlier.layer
+    if config.parallel and "attn" in earlier.name and "mlp" in later.name:
+        return False  # both read the same residual stream
+    return _IN_ORDER.index(later.name) > _IN_ORDER.index(earlier.name)
 
 
 def writing_matrix(model: "LM", site: Site) -> Float[Array, "d_in d_hidden"]:

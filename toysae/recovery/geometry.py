@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+from scipy import special
 
 from ..sae import SAE
 from ..sae.encoders import Tied, TiedGain
@@ -65,6 +66,18 @@ def frame_error(
 def basis_alignment(W_dec: Float[Array, "d_sae d_in"]) -> Float[Array, " d_sae"]:
     """Of each latent, the largest |cos| with a standard basis vector (a "neuron")."""
     return jnp.max(jnp.abs(unit_rows(W_dec)), axis=1)
+
+
+def random_basis_alignment(d_in: int) -> float:
+    """What :func:`basis_alignment` expects of a uniformly random direction.
+
+    With g standard normal, max |g_i| / ‖g‖ and ‖g‖ are independent, so that it is
+    E max |g_i| / E ‖g‖, the former by quadrature.
+    """
+    t = np.linspace(0, 12, 24_001)
+    largest = np.trapezoid(1 - special.erf(t / 2**0.5) ** d_in, t)
+    length = 2**0.5 * np.exp(special.gammaln((d_in + 1) / 2) - special.gammaln(d_in / 2))
+    return float(largest / length)
 
 
 def encoder_rows(sae: SAE) -> Float[Array, "d_sae d_in"] | None:

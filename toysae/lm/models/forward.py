@@ -89,13 +89,28 @@ def forward(
             that it does not have.
     """
     c = model.config
+    check_tokens(model, tokens)
     tokens = jnp.asarray(tokens, jnp.int32)
-    seq = tokens.shape[1]
-    require(seq <= c.n_ctx, f"sequences of {seq} tokens are longer than the model's {c.n_ctx}")
     for name in [*sites, *(edit.site for edit in edits)]:
         parse_site(name, c)
     acts, out = _forward(model, tokens, tuple(edits), tuple(dict.fromkeys(sites)), logits)
     return Pass(acts, out)
+
+
+def check_tokens(model: LM, tokens: Tokens) -> None:
+    """Refuses what would be computed silently from other embeddings than were meant.
+
+    Raises:
+        ToysaeError: a sequence longer than the model's context, or token ids that it does not have.
+    """
+    c, ids = model.config, np.asarray(tokens)
+    seq = ids.shape[1]
+    require(seq <= c.n_ctx, f"sequences of {seq} tokens are longer than the model's {c.n_ctx}")
+    low, high = (int(ids.min()), int(ids.max())) if ids.size else (0, 0)
+    require(
+        low >= 0 and high < c.n_vocab,
+        f"token ids {low} to {high}: the model has 0 to {c.n_vocab - 1}",
+    )
 
 
 @partial(jax.jit, static_argnames=("sites", "logits"))

@@ -1,0 +1,75 @@
+"""From folders on disk to what latents do: steering and patching with SAEs of a capture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..errors import require
+from .changes import Change
+from .evaluate import open_bench, sample_rows
+from .firing import checked_latents
+from .models import load_tokenizer
+from .pairs import ioi_pairs
+from .patching import patching_curve
+from .steering import Moved, moved_tokens
+
+
+def steer_saes(
+    path: Path, latent: int, change: Change, capture: Path | None = None, site: str | None = None,
+    model: str | None = None, n_sequences: int = 32, batch_size: int = 8, n: int = 10,
+    rows: Sequence[int] = (0,),
+) -> dict[str, tuple[pd.DataFrame, Moved]]:  # fmt: skip
+    """:func:`toysae.lm.steering.moved_tokens` of SAEs on disk, on text held out from training.
+
+    Returns:
+        By the SAE's name: a table of `up`, `up_delta_log_p`, `down`, `down_delta_log_p`, the tokens
+        as text with their mean changes in nats; and all else.
+
+    Raises:
+        ToysaeError: see :func:`toysae.lm.evaluate.open_bench`; a latent that an SAE does not have.
+    """
+    require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
+    require(n >= 1, f"n {n} must be at least 1")
+    b = open_bench(path, capture, site, model, rows)
+    require(b.saes, f"there is no SAE in rows {list(rows)} of {path}: they diverged")
+    for sae in b.saes.values():
+        checked_latents([latent], sae.sae.spec.d_sae)
+    tokenizer = load_tokenizer(b.model.name)
+    some = b.held_out[:n_sequences]
+    found = {}
+    for name, sae in b.saes.items():
+        moved = moved_tokens(
+            b.model, sae, latent, b.corpus.tokens[some], change, n,
+            lengths=b.corpus.lengths[some], n_vocab=tokenizer.n_vocab, batch_size=batch_size,
+        )  # fmt: skip
+        table = pd.DataFrame({
+            "up": [repr(tokenizer.decode([i])) for i, _ in moved.up],
+            "up_delta_log_p": [value for _, value in moved.up],
+            "down": [repr(tokenizer.decode([i])) for i, _ in moved.down],
+            "down_delta_log_p": [value for _, value in moved.down],
+        })  # fmt: skip
+        found[name] = table, moved
+    return found
+
+
+def patch_saes(
+    path: Path, capture: Path | None = None, site: str | None = None, model: str | None = None,
+    n_pairs: int = 32, batch_size: int = 8, seed: int = 0, rows: Sequence[int] = (0,),
+    names: Sequence[str] = (), signed: bool = True,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """:func:`toysae.lm.patching.patching_curve` of SAEs on disk, on indirect objects (see
+    :func:`toysae.lm.pairs.ioi_pairs`), beside the principal axes of what they were trained on.
+
+    Raises:
+        ToysaeError: see :func:`toysae.lm.evaluate.open_bench` and :func:`ioi_pairs`.
+    """
+    b = open_bench(path, capture, site, model, rows)
+    require(b.saes, f"there is no SAE in rows {list(rows)} of {path}: they diverged")
+    own = {"names": names} if names else {}
+    pairs = ioi_pairs(load_tokenizer(b.model.name), n_pairs, seed, bos=b.corpus.layout.bos, **own)
+    x = np.asarray(sample_rows(b), np.float64)
+    axes = np.linalg.eigh(np.cov(x.T))[1].T.astype(np.float32)
+    how = {"signed": signed, "batch_size": batch_size}
+    return {name: patching_curve(b.model, sae, pairs, axes, **how) for name, sae in b.saes.items()}

@@ -21,16 +21,15 @@ from toysae.lm.figures import seeds_figure, splice_figure
 from toysae.lm.twin import (
     Twin,
     centred_panel,
+    directions_of,
     distance,
     fit_twin,
     is_matched,
     misfit_of,
-    powers,
     predicted,
     statistics,
     twin_world,
 )
-from toysae.lm.twin import _rows as directions_of
 from toysae.worlds.world import batches, sample
 
 D = 32
@@ -70,14 +69,21 @@ def source(x):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"spread": 0.6, "l0": 12.0}, {"exponent": 0.0, "noise_sd": 0.4}, {"ratio": 0.5}],
+    [
+        {},
+        {"spread": 0.6, "l0": 12.0},
+        {"exponent": 0.0, "noise_sd": 0.4},
+        {"ratio": 0.5},
+        {"common": 0.3},
+        {"common": 0.6, "noise_sd": 0.3},
+    ],
 )
 def test_statistics_in_closed_form_are_those_of_samples(changes):
     twin = replace(TRUE, **changes)
     x = drawn(twin)
     stats, covariance = centred_panel([x], x.mean(0))
     np.testing.assert_allclose(covariance, np.cov(x.T, bias=True), atol=1e-4)
-    closed = predicted(twin, powers(directions_of(twin.n_features, twin.root, 5)))
+    closed = predicted(twin, directions_of(twin, 5))
     for name, value in statistics(stats).items():
         assert closed[name] == pytest.approx(value, rel=0.12, abs=0.02), name
 
@@ -111,7 +117,7 @@ def test_a_twin_realises_what_it_was_fitted_to(source, x):
 def test_each_parameter_moves_the_fit_where_it_should(x):
     """At the truth the misfit is small, and it grows as any parameter leaves it."""
     stats, _ = centred_panel([x], x.mean(0))
-    wanted, f = statistics(stats), powers(directions_of(TRUE.n_features, TRUE.root, 5))
+    wanted, f = statistics(stats), directions_of(TRUE, 5)
 
     def misfit(**changes):
         return misfit_of(distance(predicted(replace(TRUE, **changes), f), wanted))
@@ -120,6 +126,18 @@ def test_each_parameter_moves_the_fit_where_it_should(x):
     assert at_truth < 0.05
     for changes in ({"l0": 12.0}, {"spread": 0.8}, {"exponent": 1.2}, {"noise_sd": 0.5}):
         assert misfit(**changes) > 3 * at_truth, changes
+
+
+def test_what_all_features_share_is_found():
+    together = replace(TRUE, common=0.6, noise_sd=0.2)
+    x = drawn(together, 65_536)
+    mean = x.mean(0)
+    stats, covariance = centred_panel([x], mean)
+    apart = fit_twin(stats, mean, covariance, (2.0,), ("sphere",), False, 5)
+    found = fit_twin(stats, mean, covariance, (2.0,), ("sphere",), True, 5)
+    assert apart.common == 0 and found.misfit < 0.5 * apart.misfit
+    assert found.common == pytest.approx(0.6, abs=0.15)
+    assert found.l0 == pytest.approx(TRUE.l0, rel=0.4)
 
 
 def test_what_counts_as_matched():

@@ -3,8 +3,8 @@ recoverable.
 
 A world of independent features a_i f_i plus noise has cumulants in closed form, those of a sum
 being the sums of those of its terms: of each dimension, of the covariance, and of ‖x‖². So a fit
-takes seconds and needs no sample. Correlated firing is fitted afterwards, on samples, where
-independent features cannot have the layer's dimensions and its norms at once.
+takes seconds and needs no sample. What all features share, busy and quiet samples, is a mixture of
+such worlds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from scipy import special
 from scipy.optimize import minimize
 
 from ..errors import require, unknown
@@ -33,6 +34,7 @@ RATIOS = (1.0, 2.0, 4.0)
 DIRECTIONS = ("sphere", "layer")
 NORMS = ("variance of ‖x‖² / mean²", "skew of ‖x‖²")
 _BETTER, _STARTS, _GOOD = 0.7, 2, 0.05
+_TRIES, _NODES = 120, 9
 _MATCHED = 0.15
 """A statistic within 15 % (of itself, or .02 where it is near 0) counts as matched."""
 
@@ -93,41 +95,91 @@ def statistics(s: PanelStats) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Powers:
-    """Unit directions `[n, d_in]` and their entries' third and fourth powers, taken once."""
+class Directions:
+    """Unit directions and what the cumulants read of them, taken once; float32, for sums over
+    features are all that is read.
+
+    Attributes:
+        rows: `[n, d_in]`.
+        squares, cubes, fourths: their entries' powers.
+        gram2: `[n, n]` squared cosines.
+    """
 
     rows: Float[np.ndarray, "n d_in"]
+    squares: Float[np.ndarray, "n d_in"]
     cubes: Float[np.ndarray, "n d_in"]
     fourths: Float[np.ndarray, "n d_in"]
+    gram2: Float[np.ndarray, "n n"]
 
 
-def powers(rows: Float[np.ndarray, "n d_in"]) -> Powers:
-    """In float32: sums over features are all that is read."""
+def directions_of(t: Twin, seed: int = 0) -> Directions:
+    """Those that :func:`twin_world` draws."""
+    rows = _rows(t.n_features, t.root, seed).astype(np.float32)
     squares = rows * rows
-    parts = (rows, squares * rows, squares * squares)
-    return Powers(*(np.asarray(part, np.float32) for part in parts))
+    return Directions(rows, squares, squares * rows, squares * squares, (rows @ rows.T) ** 2)
 
 
-def predicted(t: Twin, f: Powers) -> dict[str, float]:
-    """:func:`statistics` of a world with independent firing and these directions: exact but for
-    products of three cosines between features in the skew of ‖x‖²."""
-    rows = f.rows
-    p = _probs(t)
-    raw = [p * t.scale**r * np.exp(r**2 * t.spread**2 / 2) for r in range(1, 7)]
-    k2, k3, m4, m6 = _central(raw)
+def predicted(t: Twin, f: Directions) -> dict[str, float]:
+    """:func:`statistics` of a world with these directions, without a sample.
+
+    Given what features share, they fire independently; so the moments are those of a mixture over
+    its values. Exact for independent firing but for products of three cosines in the skew of ‖x‖²;
+    with firing that is not, that skew is approximate.
+    """
+    p, probs, weights = _given(t)
+    raw = [probs * t.scale**r * np.exp(r**2 * t.spread**2 / 2) for r in range(1, 7)]
+    k2, k3, m4, m6 = _central(raw)  # each [nodes, n]
     k4 = m4 - 3 * k2**2
-    weighted = [np.asarray((rows * k[:, None].astype(np.float32)).T @ rows) for k in (k2, k4)]
-    C = weighted[0].astype(np.float64) + t.noise_sd**2 * np.eye(t.d_in)
-    variance = np.diag(C)
+    noise, d = t.noise_sd**2, t.d_in
+    m1 = t.scale * np.exp(t.spread**2 / 2)
+    shift = ((probs - p) * m1).astype(np.float32) @ f.rows  # [nodes, d]
+    mean_k2 = weights @ k2
+    C = (f.rows * mean_k2[:, None].astype(np.float32)).T @ f.rows
+    C = C.astype(np.float64) + noise * np.eye(d) + (shift * weights[:, None]).T @ shift
     eigenvalues = np.linalg.eigvalsh(C)[::-1]
-    # Cumulants of the quadratic form ‖x‖² of independent terms.
-    second = 2 * (eigenvalues**2).sum() + k4.sum()
-    beside = (weighted[1] * C).sum() - (k4 * k2).sum()
-    push = k3 @ rows
-    third = 8 * (eigenvalues**3).sum() + (m6 - 3 * m4 * k2 + 2 * k2**3 - 8 * k2**3).sum()
-    third += 12 * beside + 6 * (push @ push - (k3**2).sum())
-    skew, kurtosis = k3 @ f.cubes / variance**1.5, k4 @ f.fourths / variance**2
-    return _named(eigenvalues, skew, kurtosis, (variance.sum(), second, third))
+
+    var = _sum(k2, f.squares) + noise
+    third = weights @ (_sum(k3, f.cubes) + 3 * shift * var + shift**3)
+    fourth = weights @ (
+        _sum(k4, f.fourths) + 3 * var**2 + 6 * shift**2 * var + 4 * shift * _sum(k3, f.cubes)
+        + shift**4
+    )  # fmt: skip
+    variance = np.diag(C)
+    skew, kurtosis = third / variance**1.5, fourth / variance**2 - 3
+
+    # ‖x‖² given the node: a quadratic form of independent terms.
+    size = k2.sum(1) + d * noise + (shift**2).sum(1)
+    along = shift @ f.rows.T.astype(np.float64)  # [nodes, n]
+    crossed = (_sum(k2, f.gram2) * k2).sum(1) + 2 * noise * k2.sum(1) + d * noise**2
+    push = _sum(k3, f.rows)
+    spread = 2 * crossed + k4.sum(1)
+    spread += 4 * ((k2 * along**2).sum(1) + noise * (shift**2).sum(1)) + 4 * (push * shift).sum(1)
+    beside = (_sum(k2, f.gram2) * k4).sum(1) + noise * k4.sum(1) - (k4 * k2).sum(1)
+    relative = (k2.sum(1) + d * noise) / (mean_k2.sum() + d * noise)
+    inner = 8 * relative**3 * (eigenvalues**3).sum()
+    inner += (m6 - 3 * m4 * k2 + 2 * k2**3 - 8 * k2**3).sum(1)
+    inner += 12 * beside + 6 * ((push**2).sum(1) - (k3**2).sum(1))
+    off = size - weights @ size
+    of_square = (variance.sum(), weights @ (spread + off**2),
+                 weights @ (inner + 3 * off * spread + off**3))  # fmt: skip
+    return _named(eigenvalues, skew, kurtosis, of_square)
+
+
+def _sum(k: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Over features, `[nodes, n] @ [n, m]`."""
+    return (k.astype(np.float32) @ values).astype(np.float64)
+
+
+def _given(t: Twin) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Firing probabilities, `[n]`, those given what features share, `[nodes, n]`, and the weights
+    of the nodes."""
+    p = _probs(t)
+    if not t.common:
+        return p, p[None], np.ones(1)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    own = np.sqrt(1 - t.common**2)
+    given = special.ndtr((special.ndtri(p) + t.common * nodes[:, None]) / own)
+    return p, given, weights / weights.sum()
 
 
 def _central(raw: list[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -191,7 +243,7 @@ def fit_twin(
         covariance: of the layer.
         ratios: of features to dimensions to try.
         directions: to try.
-        correlate: also try features that share something, fitted on samples.
+        correlate: also try features that share something.
         seed: of the directions.
 
     Raises:
@@ -207,7 +259,7 @@ def fit_twin(
     best: Twin | None = None
     for kind in directions:  # a later kind must be plainly better: it has more to it
         root = _root(covariance) if kind == "layer" else np.eye(stats.d_in)
-        fits = [_fit(stats, mean, wanted, kind, ratio, root, seed) for ratio in ratios]
+        fits = [_fit(stats, mean, wanted, kind, ratio, root, correlate, seed) for ratio in ratios]
         found = min(fits, key=lambda t: t.misfit)
         if best is None or found.misfit < _BETTER * best.misfit:
             best = found
@@ -215,7 +267,7 @@ def fit_twin(
             break
     require(best is not None, "name at least one kind of directions")
     assert best is not None
-    return _correlated(best, stats, mean, wanted, seed) if correlate else best
+    return best
 
 
 def twin_world(t: Twin, seed: int = 0, name: str = "twin") -> World:
@@ -223,7 +275,7 @@ def twin_world(t: Twin, seed: int = 0, name: str = "twin") -> World:
     p = _probs(t)
     firing: Firing = independent(p)
     if t.common:
-        firing = from_factors(np.clip(p, None, 0.99), np.full((t.n_features, 1), t.common))
+        firing = from_factors(p, np.full((t.n_features, 1), t.common))
     law = Scaled(LogNormal(0.0, t.spread), jnp.full(t.n_features, t.scale, jnp.float32))
     rows = _rows(t.n_features, t.root, seed)
     return assemble(rows, firing, law, bias=t.bias, noise_sd=t.noise_sd, name=name)
@@ -256,20 +308,24 @@ def is_matched(found: float, wanted: float) -> bool:
 
 def _fit(
     stats: PanelStats, mean: np.ndarray, wanted: Mapping[str, float], kind: str, ratio: float,
-    root: np.ndarray, seed: int,
+    root: np.ndarray, correlate: bool, seed: int,
 ) -> Twin:  # fmt: skip
+    """Independent features; or such that share something, if that is plainly better."""
     d, total = stats.d_in, float((stats.sd**2).sum())
     start = Twin(d, ratio, kind, 0.5, 1.0, 0.5, 1.0, 0.0, 0.0, np.zeros(d), root)
-    f = powers(_rows(start.n_features, root, seed))
+    f = directions_of(start, seed)
 
     def twin(theta: np.ndarray) -> Twin:
-        exponent, log_l0, log_spread, log_noise = theta
+        exponent, log_l0, log_spread, log_noise, *common = theta
         share = 1 / (1 + np.exp(-log_noise))  # of the variance that is noise
         l0 = float(np.clip(np.exp(log_l0), 1e-2, 0.5 * start.n_features))
-        t = replace(start, exponent=float(abs(exponent)), l0=l0, spread=float(np.exp(log_spread)))
-        p = _probs(t)
+        t = replace(start, exponent=float(abs(exponent)), l0=l0, spread=float(np.exp(log_spread)),
+                    common=float(special.expit(common[0])) if common else 0.0)  # fmt: skip
+        p, probs, weights = _given(t)
         m1, m2 = np.exp(t.spread**2 / 2), np.exp(2 * t.spread**2)
-        own = (p * m2 - (p * m1) ** 2).sum()
+        own = (weights @ (probs * m2 - (probs * m1) ** 2)).sum()
+        shift = ((probs - p) * m1).astype(np.float32) @ f.rows
+        own += weights @ (shift**2).sum(1)
         scale = float(np.sqrt((1 - share) * total / own))
         noise = float(np.sqrt(share * total / d))
         bias = mean - (p * m1 * scale) @ f.rows
@@ -280,42 +336,31 @@ def _fit(
             return 1e3
         return misfit_of(distance(predicted(twin(theta), f), wanted))
 
+    def search(guesses: list[np.ndarray]) -> tuple[np.ndarray, float]:
+        best = [
+            minimize(misfit, guess, method="Nelder-Mead", options={"maxfev": _TRIES, "xatol": 1e-3})
+            for guess in sorted(guesses, key=misfit)[:_STARTS]
+        ]
+        found = min(best, key=lambda one: one.fun)
+        return found.x, float(found.fun)
+
     guesses = [
         np.array([a, np.log(l0), np.log(s), -3.0])
         for a in (0.1, 0.5, 1.0)
         for l0 in (2.0, 0.01 * start.n_features + 2, 0.05 * start.n_features + 2)
         for s in (0.25, 0.7)
     ]
-    best = [
-        minimize(misfit, guess, method="Nelder-Mead", options={"maxfev": 100, "xatol": 1e-3})
-        for guess in sorted(guesses, key=misfit)[:_STARTS]
-    ]
-    found = min(best, key=lambda one: one.fun)
-    return replace(twin(found.x), misfit=float(found.fun))
-
-
-def _correlated(
-    best: Twin, stats: PanelStats, mean: np.ndarray, wanted: Mapping[str, float], seed: int
-) -> Twin:
-    """Features that share something, if the layer is plainly better fitted so: independent ones
-    fitted to all but the norms, then what they share to the norms."""
-    rest = {name: value for name, value in wanted.items() if name not in NORMS}
-    apart = _fit(stats, mean, rest, best.directions, best.ratio, best.root, seed)
-
-    def off(common: float) -> float:
-        found = statistics(panel_of_twin(replace(apart, common=common), 8192, seed))
-        return misfit_of(distance(found, wanted))
-
-    tried = {c: off(c) for c in np.linspace(0.1, 0.9, 9).tolist()}
-    common = min(tried, key=lambda c: tried[c])
-    alone = misfit_of(distance(statistics(panel_of_twin(best, 8192, seed)), wanted))
-    if tried[common] > _BETTER * alone:
-        return best
-    return replace(apart, common=common, misfit=tried[common])
+    theta, off = search(guesses)
+    if correlate and off > _GOOD:
+        shared, at = search([np.append(g, c) for g in [theta, *guesses] for c in (-1.5, 0.0)])
+        if at < _BETTER * off:
+            theta, off = shared, at
+    return replace(twin(theta), misfit=off)
 
 
 def _probs(t: Twin) -> np.ndarray:
-    return firing_probabilities("zipf", t.n_features, t.l0, exponent=t.exponent)
+    p = firing_probabilities("zipf", t.n_features, t.l0, exponent=t.exponent)
+    return np.minimum(p, 0.99) if t.common else p
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

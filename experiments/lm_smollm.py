@@ -20,14 +20,14 @@ from toysae.errors import require
 from toysae.lm import sample
 from toysae.lm.capture import capture
 from toysae.lm.card import card, make_twin, recovered_on, save_card, world_panels
-from toysae.lm.evaluate import Chosen, splice_saes, write_pages
+from toysae.lm.evaluate import Chosen, write_pages
 from toysae.lm.figures import seeds_figure, splice_figure
-from toysae.lm.groups import load_arrays
 from toysae.lm.models import load_model, load_tokenizer
 from toysae.lm.shards import Shards
+from toysae.lm.site_study import study_site
 from toysae.lm.sources import CORPUS
 from toysae.lm.text import Layout, build_corpus
-from toysae.lm.train import Training, train_site
+from toysae.lm.train import Training
 from toysae.plotting.style import save
 from toysae.study import Study, check_sizes
 
@@ -97,15 +97,11 @@ def run(o: Options, out: Path, figures: Path) -> None:
             recipes=o.recipes, inits=o.inits, sizes=(size,), l1=(l1,), seeds=o.seeds,
             n_steps=o.n_steps, batch_size=o.batch_size, arithmetic=o.arithmetic,
         )  # fmt: skip
-        saes = out / "saes" / folder.name
-        table = train_site(folder, t, saes)
+        site = study_site(folder, t, out / "saes" / folder.name, o.n_sequences)
+        table = site.table
         print_frame(table[[c for c in _SHOWN if c in table]], f"SAEs on {folder.name}")
-        losses[folder.name] = splice_saes(saes, n_sequences=o.n_sequences)
-        print_frame(losses[folder.name], f"cross-entropy with {folder.name} replaced")
-        group = table["folder"].str.split("/").str[1]
-        found[folder.name] = [
-            (rows, load_arrays(saes, str(name))) for name, rows in table.groupby(group, sort=False)
-        ]
+        print_frame(site.losses, f"cross-entropy with {folder.name} replaced")
+        losses[folder.name], found[folder.name] = site.losses, site.groups
     n_saes = sum(len(table) for of_site in found.values() for table, _ in of_site)
     note = (
         f"SmolLM2-135M on {sample.about().split(' (')[0]}; {n_saes} SAEs of {o.n_steps:,} steps of "

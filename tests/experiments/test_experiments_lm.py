@@ -1,0 +1,93 @@
+"""The experiments on language models, every part of them, on tiny models and a text at hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from toysae.cli import main
+from toysae.lm.site_sae import load_site_sae
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "lm" / "golden"
+PYTHIA = str(ROOT / "experiments" / "lm_pythia.py")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The published recipe on a tiny model of Pythia's family, reading this package."""
+    folder = tmp_path_factory.mktemp("pythia")
+    text = folder / "text.txt"
+    sources = sorted((ROOT / "toysae").rglob("*.py"))[:40]
+    text.write_text("\n".join(file.read_text(encoding="utf-8") for file in sources))
+    out = folder / "out"
+    main(["run", PYTHIA, "--models", str(GOLDEN / "gpt-neox"), "--layers", "1", "--text", str(text),
+          "--n-tokens", "4000", "--n-ctx", "32", "--n-steps", "60", "--batch-size", "64", "--seeds",
+          "2", "--sizes", "0.5", "1", "--resid-l1", "0.01", "0.03", "--mlp-l1", "0.01",
+          "--n-sequences", "6", "--out", str(out)])  # fmt: skip
+    return out
+
+
+@pytest.mark.slow
+def test_the_recipe_is_the_published_one(ran):
+    table = pd.read_csv(ran / "figures" / "saes.csv")
+    resid, mlp = (table[table["site"].str.contains(word)] for word in ("resid", "mlp"))
+    assert len(resid) == 2 * 2 * 2 and len(mlp) == 2 * 2
+    assert set(table["recipe"]) == {"cunningham-2023"} and set(table["lr"]) == {1e-3}
+    # The paper's code averages the error over dimensions.
+    np.testing.assert_allclose(sorted(set(resid["l1_coeff"])), [0.01 * 32, 0.03 * 32], rtol=1e-6)
+    np.testing.assert_allclose(sorted(set(mlp["l1_coeff"])), [0.01 * 64], rtol=1e-6)
+    folder = ran / "gpt-neox" / "saes" / "blocks.1.hook_resid_post" / resid["folder"].iloc[0]
+    sae = load_site_sae(folder)
+    assert not np.asarray(sae.mean).any() and float(sae.scale) == 1  # activations as they are
+
+
+@pytest.mark.slow
+def test_dictionaries_are_sought_in_the_next_larger_one(ran):
+    table = pd.read_csv(ran / "figures" / "saes.csv")
+    small = table[table["d_sae"] == 16]
+    assert small["mmcs_larger"].notna().all()
+    assert (
+        table[table["d_sae"] == table.groupby("site")["d_sae"].transform("max")]["mmcs_larger"]
+        .isna()
+        .all()
+    )
+    row = small.iloc[0]
+    out = ran / "gpt-neox" / "saes" / row["site"]
+    alike = (table["site"] == row["site"]) & (table["l1_coeff"] == row["l1_coeff"])
+    alike &= (table["sae_seed"] != row["sae_seed"]) & (table["d_sae"] == 32)
+    here, there = (
+        np.asarray(load_site_sae(out / f).W_dec, np.float64)
+        for f in (row["folder"], table[alike]["folder"].item())
+    )
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (here, there)]
+    assert row["dead_fraction"] == 0 and table[alike]["dead_fraction"].item() == 0
+    assert row["mmcs_larger"] == pytest.approx((unit[0] @ unit[1].T).max(1).mean(), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_figures_and_their_numbers_are_there(ran):
+    for name in ("mcs_across_seeds", "cross_entropy"):
+        assert (ran / "figures" / f"{name}.png").stat().st_size > 10_000
+    losses = pd.read_csv(ran / "figures" / "cross_entropy.csv")
+    clean = losses[losses["arm"] == "clean"]
+    assert len(clean) == 2 and clean["ce"].nunique() == 1  # the same model and text at both sites
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--layers", "1", "2"], "2 layers for 1 models"),
+        (["--layers", "9"], "layers 0 to 2"),
+        (["--n-steps", "0"], "n_steps 0"),
+    ],
+)
+def test_bad_options_are_one_line(args, words, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("some text " * 2000)
+    with pytest.raises(SystemExit):
+        main(["run", PYTHIA, "--models", str(GOLDEN / "gpt-neox"), "--layers", "1", "--text",
+              str(text), "--n-tokens", "500", "--n-ctx", "32", "--out", str(tmp_path / "out"),
+              *args])  # fmt: skip
+    assert words in capsys.readouterr().err

@@ -1,0 +1,82 @@
+"""What an experiment does on each site: train, replace, compare seeds and sizes."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..recovery.label_free import found_in
+from .evaluate import splice_saes
+from .figures import Found
+from .groups import load_arrays
+from .site_sae import load_site_sae
+from .train import Training, train_site
+
+
+@dataclass(frozen=True)
+class SiteStudy:
+    """SAEs on one site.
+
+    Attributes:
+        table: one row an SAE, see :func:`toysae.lm.train.train_site`.
+        losses: see :func:`toysae.lm.splice.splice_table`.
+        groups: table and arrays of each compiled program.
+    """
+
+    table: pd.DataFrame
+    losses: pd.DataFrame
+    groups: list[Found]
+
+
+def study_site(site: Path, t: Training, out: Path, n_sequences: int = 64) -> SiteStudy:
+    """Trains on a captured site, or goes on, and evaluates every SAE that did not diverge.
+
+    Args:
+        site: the folder of the site.
+        t: what to train.
+        out: where the SAEs go.
+        n_sequences: held out, that the model predicts.
+
+    Raises:
+        ToysaeError: see :func:`toysae.lm.train.train_site`.
+    """
+    table = train_site(site, t, out)
+    group = table["folder"].str.split("/").str[1]
+    groups: list[Found] = [
+        (rows, load_arrays(out, str(name))) for name, rows in table.groupby(group, sort=False)
+    ]
+    return SiteStudy(table, splice_saes(out, n_sequences=n_sequences), groups)
+
+
+def found_in_larger(study: SiteStudy, out: Path) -> pd.Series:
+    """MMCS with the next larger dictionary (Sharkey et al. 2022): the mean over an SAE's living
+    latents of the largest cosine with a living latent of the next size, of the next seed: one seed
+    starts dictionaries of all sizes from the same rows. NaN of the largest, of a lone seed, and of
+    SAEs that diverged.
+
+    Returns:
+        One number for each row of the study's table.
+    """
+    table = study.table
+    alive = {
+        str(folder): np.asarray(arrays["firing_freq"])[i] > 0
+        for rows, arrays in study.groups
+        for i, folder in enumerate(rows["folder"])
+    }
+    knobs = [c for c in ("l1_coeff", "k", "l0_target") if c in table]
+    found = pd.Series(np.nan, table.index)
+    for _, rows in table[~table["diverged"]].groupby(["recipe", "init", *knobs], dropna=False):
+        for size, next_size in pairwise(sorted(rows["d_sae"].unique())):
+            large = rows[rows["d_sae"] == next_size].set_index("sae_seed")
+            for i, row in rows[rows["d_sae"] == size].iterrows():
+                others = [s for s in large.index if s != row["sae_seed"]]
+                if not others:
+                    continue
+                later = [s for s in others if s > row["sae_seed"]]
+                there = str(large.loc[min(later or others), "folder"])
+                here = str(row["folder"])
+                mine, larger = (load_site_sae(out / f).W_dec for f in (here, there))
+                found[i] = float(found_in(mine, larger, alive[here], alive[there]))
+    return found

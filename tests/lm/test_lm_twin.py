@@ -18,17 +18,15 @@ from toysae.lm.card import (
     some_sequences,
 )
 from toysae.lm.figures import seeds_figure, splice_figure
-from toysae.lm.twin import (
-    Twin,
-    centred_panel,
+from toysae.lm.twin import Twin, centred_panel, twin_world
+from toysae.lm.twin_fit import fit_twin
+from toysae.lm.twin_statistics import (
     directions_of,
     distance,
-    fit_twin,
     is_matched,
     misfit_of,
     predicted,
     statistics,
-    twin_world,
 )
 from toysae.worlds.world import batches, sample
 

@@ -21,17 +21,9 @@ from ..worlds.panel.cofiring import rank_exponent
 from ..worlds.panel.of_world import WorldPanel
 from ..worlds.world import batches
 from .stream import Source
-from .twin import (
-    DIRECTIONS,
-    RATIOS,
-    Twin,
-    centred_panel,
-    fit_twin,
-    is_matched,
-    panel_of_twin,
-    statistics,
-    twin_world,
-)
+from .twin import Twin, centred_panel, panel_of_twin, twin_world
+from .twin_fit import DIRECTIONS, RATIOS, fit_twin
+from .twin_statistics import is_matched, statistics
 
 N_ROWS = 65_536
 
@@ -151,7 +143,7 @@ def make_twin(
     correlate: bool = True,
     seed: int = 0,
 ) -> FittedTwin:
-    """Fits a world to a source's activations, see :func:`toysae.lm.twin.fit_twin`, and holds what
+    """Fits a world to a source's activations (:func:`toysae.lm.twin_fit.fit_twin`), and holds what
     it realises against them."""
     some = some_sequences(source, n_rows, seed)
     total, n = np.zeros(source.d), 0

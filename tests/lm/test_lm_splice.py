@@ -244,13 +244,36 @@ def test_every_number_is_that_of_a_pass_of_its_own(
     wanted = 1.96 * own.std(ddof=1) / N**0.5
     assert row["delta_ce_half_width"] == pytest.approx(wanted, abs=1e-5)
     error = ((np.asarray(value) - x)[USED] ** 2).sum()
-    batches = (x[i : i + BATCH][USED[i : i + BATCH]] for i in range(0, N, BATCH))
-    power = sum(((part - part.mean(0)) ** 2).sum() for part in batches)
+    power = ((x[USED] - x[USED].mean(0)) ** 2).sum()
     assert row["fvu"] == pytest.approx(error / power, rel=1e-4, abs=1e-6)
     for column, arm_0 in (("ce_recovered", "zero"), ("ce_recovered_mean", "mean")):
         worst = table["ce"][arm_0] - ce_clean.sum() / n
         share = 1 - (ce - ce_clean).sum() / n / worst
         assert row[column] == pytest.approx(share, abs=2e-5 / abs(worst))
+
+
+def test_no_sequence_is_left_out_of_a_last_batch_that_is_not_full(model, sae, rows, table):
+    found = splice_table(model, CORPUS, np.arange(N), {"ours": sae}, rows, batch_size=5, ranks=(4,))
+    found = found.set_index("arm")
+    for arm in ("clean", "zero", "mean", "pca-4", "ours"):
+        np.testing.assert_allclose(
+            found.loc[arm].to_numpy(float), table.loc[arm].to_numpy(float), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_stand_ins_leave_the_own_mean_that_centred_saes_leave(model, sae, rows):
+    about = json.dumps({**sae.info, "centred": True})
+    centred = sae.replace(about=about)
+    x = forward(model, TOKENS, [SITE]).acts[SITE]
+    own = np.asarray(x).mean(-1, keepdims=True)
+    wanted = np.broadcast_to(own, x.shape)
+    out = forward(model, TOKENS, [], [Replace(SITE, jnp.asarray(wanted), first=FIRST)]).logits
+    found = splice_table(model, CORPUS, np.arange(N), {"it": centred}, rows, batch_size=BATCH)
+    ce, _ = losses(np.asarray(out, np.float64), np.asarray(out, np.float64))
+    row = found.set_index("arm").loc["zero"]
+    assert row["ce"] == pytest.approx(ce.sum() / USED.sum(), abs=1e-5)
+    with pytest.raises(ToysaeError, match="some of these SAEs read centred"):
+        splice_table(model, CORPUS, np.arange(N), {"a": sae, "b": centred}, rows)
 
 
 def test_the_ends_of_the_scales(table):

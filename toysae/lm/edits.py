@@ -3,13 +3,15 @@
 An edit is a pytree: other numbers in it compile nothing anew.
 """
 
+from abc import ABC, abstractmethod
+
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
 
 @struct.dataclass
-class Edit:
+class Edit(ABC):
     """Base of edits.
 
     Attributes:
@@ -28,8 +30,9 @@ class Edit:
         changed = self(acts)[:, self.first :].astype(acts.dtype)
         return acts.at[:, self.first :].set(changed)
 
+    @abstractmethod
     def __call__(self, acts: Array) -> Array:
-        raise NotImplementedError
+        """The activations changed at every position."""
 
 
 @struct.dataclass
@@ -72,3 +75,14 @@ class Pin(Edit):
     def __call__(self, acts: Array) -> Array:
         unit = self.direction / jnp.sqrt(jnp.sum(self.direction**2))
         return acts + (self.value - acts @ unit)[..., None] * unit
+
+
+@struct.dataclass
+class KeepMean(Edit):
+    """Another edit of the activations less their own mean over dimensions, which stays."""
+
+    edit: Edit
+
+    def __call__(self, acts: Array) -> Array:
+        own = acts.mean(-1, keepdims=True)
+        return own + self.edit(acts - own)

@@ -16,7 +16,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from ..errors import require
-from .edits import Edit, Replace
+from .edits import Edit, KeepMean, Replace
 from .models import LM, traced_forward
 from .site_sae import SiteSAE, spliced
 from .text import Corpus
@@ -106,25 +106,33 @@ def splice_table(
     sites = sorted({sae.site for sae in saes.values()})
     require(len(sites) == 1, f"these SAEs are of several sites ({', '.join(sites)}): one at a time")
     require(len(sequences) > 0, "there are no sequences to predict")
-    infos = [sae.info for sae in saes.values()]
-    first = int(infos[0].get("first", 1))
-    batch_size = min(batch_size, len(sequences))
-    shape = (batch_size, corpus.layout.n_ctx)
-    arms: dict[str, Edit] = baselines(sites[0], rows, first, shape, ranks)
+    centred = {sae.centred for sae in saes.values()}
+    require(len(centred) == 1, "some of these SAEs read centred activations and others do not")
+    first = int(next(iter(saes.values())).info.get("first", 1))
+    size = min(batch_size, len(sequences))
+    arms = baselines(sites[0], rows, first, (size, corpus.layout.n_ctx), ranks)
+    if centred.pop():  # as the SAEs leave it
+        arms = {k: KeepMean(sites[0], edit, first=first) for k, edit in arms.items()}
     arms |= {name: spliced(sae) for name, sae in saes.items()}
+    about = jnp.asarray(np.asarray(rows, np.float64).mean(0), jnp.float32)
     sums: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", *arms)}
-    counts = []
-    for start in range(0, len(sequences) - batch_size + 1, batch_size):
-        some = sequences[start : start + batch_size]
+    counts, around = [], np.zeros(len(about) + 1)
+    for start in range(0, len(sequences), size):
+        some = sequences[start : start + size]
+        real = len(some)
+        some = np.pad(some, (0, size - real), mode="edge")  # one shape, one program
         tokens = jnp.asarray(corpus.tokens[some])
-        used = _used(corpus, some, first)
-        counts.append(used.sum(1))
-        clean, ce, acts = _clean(model, tokens, jnp.asarray(used), sites[0])
-        sums["clean"].append(np.asarray(ce))
+        used = _used(corpus, some, first) & (np.arange(size) < real)[:, None]
+        counts.append(used.sum(1)[:real])
+        clean, ce, x, moments = _clean(model, tokens, jnp.asarray(used), about, sites[0])
+        sums["clean"].append(np.asarray(ce)[:real])
+        around += np.asarray(moments, np.float64)
         for name, edit in arms.items():
-            found = _with_edit(model, tokens, jnp.asarray(used), clean, acts, edit)
-            sums[name].append(np.asarray(found))
-    return _table({name: np.concatenate(parts) for name, parts in sums.items()}, counts)
+            found = _with_edit(model, tokens, jnp.asarray(used), clean, x, edit)
+            sums[name].append(np.asarray(found)[:real])
+    n = np.concatenate(counts)
+    power = around[-1] - (around[:-1] ** 2).sum() / n.sum()
+    return _table({name: np.concatenate(parts) for name, parts in sums.items()}, n, power)
 
 
 def _used(corpus: Corpus, some: np.ndarray, first: int) -> np.ndarray:
@@ -140,39 +148,38 @@ def _losses(log_p: Array, tokens: Array, used: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames="site")
-def _clean(model: LM, tokens: Array, used: Array, site: str):
+def _clean(model: LM, tokens: Array, used: Array, about: Array, site: str):
+    """Log probabilities, sums of each sequence as in :func:`_with_edit`, the activations, and their
+    sum and sum of squares about a point."""
     acts, logits = traced_forward(model, tokens, [site])
     assert logits is not None
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     ce = _losses(log_p, tokens, used).sum(1)
     x = acts[site].astype(jnp.float32)
-    n = jnp.maximum(used.sum(), 1)
-    mean = jnp.where(used[..., None], x, 0).sum((0, 1)) / n
-    power = jnp.where(used, jnp.sum((x - mean) ** 2, -1), 0).sum(1)
+    off = jnp.where(used[..., None], x - about, 0)
+    moments = jnp.append(off.sum((0, 1)), (off**2).sum())
     zero = jnp.zeros_like(ce)
-    return log_p, jnp.stack([ce, zero, zero, power], 1), x
+    return log_p, jnp.stack([ce, zero, zero], 1), x, moments
 
 
 @jax.jit
 def _with_edit(model: LM, tokens: Array, used: Array, clean: Array, x: Array, edit: Edit):
-    """Of each sequence: sums of cross-entropy, divergence and squared error, and a place."""
+    """Of each sequence: sums of cross-entropy, divergence and squared error."""
     acts, logits = traced_forward(model, tokens, [edit.site], [edit])
     assert logits is not None
     log_q = jax.nn.log_softmax(logits.astype(jnp.float32))
     ce = _losses(log_q, tokens, used).sum(1)
     kl = jnp.where(used, jnp.sum(jnp.exp(clean) * (clean - log_q), -1), 0).sum(1)
     error = jnp.sum((acts[edit.site].astype(jnp.float32) - x) ** 2, -1)
-    return jnp.stack([ce, kl, jnp.where(used, error, 0).sum(1), jnp.zeros_like(ce)], 1)
+    return jnp.stack([ce, kl, jnp.where(used, error, 0).sum(1)], 1)
 
 
-def _table(sums: dict[str, np.ndarray], counts: list[np.ndarray]) -> pd.DataFrame:
-    n = np.concatenate(counts).astype(np.float64)
-    total = n.sum()
-    clean, power = sums["clean"][:, 0], sums["clean"][:, 3].sum()
+def _table(sums: dict[str, np.ndarray], n: Int[np.ndarray, " n_seq"], power: float) -> pd.DataFrame:
+    total, clean = n.sum(), sums["clean"][:, 0]
     above = {name: (s[:, 0] - clean).sum() / total for name, s in sums.items()}
     rows = []
     for name, s in sums.items():
-        ce, kl, error, _ = s.sum(0, dtype=np.float64)
+        ce, kl, error = s.sum(0, dtype=np.float64)
         own = (s[:, 0] - clean) / np.maximum(n, 1)
         spread = own.std(ddof=1) / len(own) ** 0.5 if len(own) > 1 else np.nan
         rows.append({

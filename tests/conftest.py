@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 # Most of the suite's time is compilation, so on a CPU little is optimised; read as jax starts.
@@ -47,6 +48,29 @@ def _forget_programs():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of so many KiB, where one may be mounted."""
+    mounted = []
+
+    def of(kib: int) -> Path:
+        path = tmp_path / "disk"
+        path.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(path)]
+        try:
+            done = subprocess.run(mount, capture_output=True)
+        except OSError:
+            pytest.skip("there is no mount")
+        if done.returncode:
+            pytest.skip("mounting is not allowed")
+        mounted.append(path)
+        return path
+
+    yield of
+    for path in mounted:
+        subprocess.run(["umount", str(path)], check=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -91,3 +91,25 @@ def test_the_children_live_beside_the_code_that_starts_them():
     for module in (against.WORKER, against.SAELENS):
         file = Path(against.__file__).parents[2].joinpath(*module.split("."))
         assert file.with_suffix(".py").is_file()
+
+
+def test_a_capture_is_timed_beside_the_bare_forward(tmp_path, monkeypatch):
+    from toysae.bench import capturing
+    from toysae.lm import sample
+
+    text = tmp_path / "text.txt"
+    text.write_text("To be, or not to be: that is the question.\n" * 2000)
+    golden = Path(__file__).parents[1] / "lm" / "golden" / "gpt2"
+    monkeypatch.setattr(sample, "is_there", lambda: True)
+    monkeypatch.setattr(sample, "model_path", lambda: golden)
+    monkeypatch.setattr(sample, "text_path", lambda: text)
+    monkeypatch.setattr(capturing, "_N_CTX", 16)
+    monkeypatch.setitem(capturing.CAPTURE_PRESETS, "tiny", ("blocks.1.hook_resid_post",))
+    row = capturing.time_capture("tiny", 0.01, 2)
+    rounds = row["rounds"]
+    assert row["tokens/s"] == round(sum(rounds["tokens/s"]) / 2)
+    of_each = [f / c for f, c in zip(rounds["forward tokens/s"], rounds["tokens/s"], strict=True)]
+    assert row["forward / capture"] == pytest.approx(sum(of_each) / 2, abs=0.01)
+    monkeypatch.setattr(sample, "is_there", lambda: False)
+    with pytest.raises(ToysaeError, match="run `toysae lm sample`"):
+        capturing.time_capture("tiny", 0.01, 1)

@@ -31,7 +31,8 @@ class BenchOptions:
         preset: names of presets; all of plain training if none is given. "gpu" stands for those
             that want a GPU, "interim-grid" for 153 SAEs, "worlds" for all of sampling, "recipes"
             for every recipe beside the plain SAE at two sizes, "scoring" for what scoring costs
-            beside training; "time-to-mcc" times whole processes until the features are found.
+            beside training, "lm" for capturing a language model's activations; "time-to-mcc"
+            times whole processes until the features are found.
         against: "sae-lens" trains one standard SAE of the same shape with SAELens' own trainer,
             in turns with ours, and prints ratios; needs the peers extra.
         arithmetic: of the large products where SAEs train; --against times both.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .capturing import CAPTURE_PRESETS, time_capture
 from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, RECIPE_PRESETS
 from .sampling import WORLD_PRESETS, time_world
 from .scoring import SCORING_PRESETS, time_scoring
@@ -18,6 +19,7 @@ KINDS: dict[str, tuple[Mapping[str, Any], Timer]] = {
     "worlds": (WORLD_PRESETS, time_world),
     "recipes": (RECIPE_PRESETS, time_recipe),
     "scoring": (SCORING_PRESETS, time_scoring),
+    "lm": (CAPTURE_PRESETS, time_capture),
 }
 """Names that stand for several presets."""
 

@@ -11,11 +11,11 @@ from toysae.plotting.panel import panel_figure
 from toysae.plotting.style import save
 from toysae.study import Study
 from toysae.worlds import WORLDS, make_world, world_fields
-from toysae.worlds.panel import WorldPanel, compare_panels, world_panel
+from toysae.worlds.panel import FeaturePanel, compare_panels, world_panel
 
 SHOWN = (
     "features",
-    "true L0: mean, sd",
+    "L0: mean, sd",
     "rank-frequency exponent",
     "largest firing-correlation eigenvalue",
     "excess kurtosis by dimension",
@@ -50,7 +50,7 @@ def run(options: Options, out_dir: Path, figures_dir: Path) -> None:
         for name in WORLDS
         if world_fields(name).get("n_features", 0) <= options.max_features
     )  # fmt: skip
-    panels: dict[str, WorldPanel] = {}
+    panels: dict[str, FeaturePanel] = {}
     for name in names:
         start = time.perf_counter()
         panels[name] = world_panel(make_world(name, options.seed), options.n_samples, options.seed)

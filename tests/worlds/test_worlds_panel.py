@@ -20,6 +20,7 @@ from toysae.worlds.panel import (
     add,
     compare_panels,
     empty_panel,
+    features,
     finish,
     noise_edge,
     of_world,
@@ -29,7 +30,7 @@ from toysae.worlds.panel import (
     world_panel,
 )
 from toysae.worlds.panel.activations import NORM_EDGES, QUANTILES
-from toysae.worlds.panel.of_world import _cosines
+from toysae.worlds.panel.features import _cosines
 
 BATCHES = (1, 700, 1, 298)
 
@@ -243,7 +244,8 @@ def test_world_panel_equals_numpy_on_the_same_samples(plain):
 @pytest.mark.parametrize(("n_features", "l0", "n_paired"), [(3, 1.0, 3), (40, 4.0, 8)])
 def test_measured_sums_equal_numpy(n_features, l0, n_paired, monkeypatch):
     """On the very same samples, all features paired or the most frequent ones only."""
-    monkeypatch.setattr(of_world, "MAX_PAIRED", 8)
+    for part in (features, of_world):
+        monkeypatch.setattr(part, "MAX_PAIRED", 8)
     world = make_world("sphere", 0, d_in=5, n_features=n_features, l0=l0, probs="zipf",
                        exponent=1.0, magnitude="log-normal")  # fmt: skip
     found = world_panel(world, 512, seed=4)

@@ -1,8 +1,8 @@
 """Panels side by side: how a world's activations compare with another's, or with a real model's.
 
-Every small figure is a statistic of :class:`~toysae.worlds.panel.PanelStats`, or of the true
-features (:class:`~toysae.worlds.panel.WorldPanel`), which real activations do not have: the
-figures that no source can fill are left out.
+Every small figure is a statistic of :class:`~toysae.worlds.panel.PanelStats`, or of features
+(:class:`~toysae.worlds.panel.FeaturePanel`): a world's true ones or an SAE's latents, which plain
+activations do not have. The figures that no source can fill are left out.
 """
 
 import textwrap
@@ -18,10 +18,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from toysae.errors import require
 from toysae.plotting import style as st
-from toysae.worlds.panel import PanelStats, WorldPanel
-from toysae.worlds.panel.of_world import COSINE_EDGES
+from toysae.worlds.panel import FeaturePanel, PanelStats
+from toysae.worlds.panel.features import COSINE_EDGES
 
-Source = PanelStats | WorldPanel
+Source = PanelStats | FeaturePanel
 _COLUMNS = ["source", "panel", "x", "x_high", "y"]
 _LINEAR = ("linear", "linear")
 _MARK: dict[str, Any] = {"marker": "o", "markersize": 3}
@@ -35,7 +35,7 @@ class _Small:
     name: str
     title: str
     labels: tuple[str, str]
-    of_world: bool
+    of_features: bool
     points: Callable[[Any], pd.DataFrame]
     kind: str = "line"
     scales: tuple[str, str] = ("log", "log")
@@ -45,7 +45,7 @@ def panel_figure(sources: Mapping[str, Source]) -> tuple[Figure, pd.DataFrame]:
     """Small multiples of up to eight statistics, one colour for each source.
 
     Args:
-        sources: panels by label; plain :class:`PanelStats` and :class:`WorldPanel` may be mixed.
+        sources: panels by label; plain :class:`PanelStats` and :class:`FeaturePanel` may be mixed.
 
     Returns:
         The figure, and the points it shows: `source`, `panel`, `x`, `y`, and for the bins of a
@@ -55,8 +55,8 @@ def panel_figure(sources: Mapping[str, Source]) -> tuple[Figure, pd.DataFrame]:
         ToysaeError: there are no sources.
     """
     require(len(sources) > 0, "there are no panels to draw: give at least one")
-    worlds = {k: v for k, v in sources.items() if isinstance(v, WorldPanel)}
-    shown = [small for small in _SMALL if worlds or not small.of_world]
+    featured = {k: v for k, v in sources.items() if isinstance(v, FeaturePanel)}
+    shown = [small for small in _SMALL if featured or not small.of_features]
     alone = len(sources) == 1
     if alone:  # a log axis is for heights that differ between sources
         shown = [replace(s, scales=_LINEAR) if s.name == "magnitude" else s for s in shown]
@@ -68,9 +68,9 @@ def panel_figure(sources: Mapping[str, Source]) -> tuple[Figure, pd.DataFrame]:
         for ax, small in zip(axes.flat, shown, strict=False):
             _frame_axes(ax, small)
             for i, (label, source) in enumerate(sources.items()):
-                if small.of_world and label not in worlds:
+                if small.of_features and label not in featured:
                     continue
-                of = source if small.of_world else _stats(source)
+                of = source if small.of_features else _stats(source)
                 points = small.points(of).assign(source=label, panel=small.name)
                 frames.append(points)
                 _draw(ax, small, points, _look(i), alone)
@@ -83,7 +83,7 @@ def panel_figure(sources: Mapping[str, Source]) -> tuple[Figure, pd.DataFrame]:
 
 
 def _stats(source: Source) -> PanelStats:
-    return source.stats if isinstance(source, WorldPanel) else source
+    return source.stats if isinstance(source, FeaturePanel) else source
 
 
 def _look(i: int) -> dict[str, Any]:
@@ -109,20 +109,20 @@ def _bars(edges: np.ndarray, height: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"x": edges[:-1], "x_high": edges[1:], "y": height})
 
 
-def _probability(w: WorldPanel) -> pd.DataFrame:
+def _probability(w: FeaturePanel) -> pd.DataFrame:
     return _lines(np.arange(1, w.n_features + 1), w.prob)
 
 
-def _magnitude(w: WorldPanel) -> pd.DataFrame:
+def _magnitude(w: FeaturePanel) -> pd.DataFrame:
     share = w.magnitude_counts / max(w.magnitude_counts.sum(), 1)
     return _bars(w.magnitude_edges, share / np.diff(w.magnitude_edges))
 
 
-def _correlation(w: WorldPanel) -> pd.DataFrame:
+def _correlation(w: FeaturePanel) -> pd.DataFrame:
     return _spectrum(w.correlations)
 
 
-def _l0(w: WorldPanel) -> pd.DataFrame:
+def _l0(w: FeaturePanel) -> pd.DataFrame:
     return _bars(np.arange(len(w.l0_counts) + 1) - 0.5, w.l0_counts / w.stats.n_samples)
 
 
@@ -143,7 +143,7 @@ def _variance(s: PanelStats) -> pd.DataFrame:
     return _spectrum(s.eigenvalues / (s.eigenvalues.mean() or 1.0))
 
 
-def _coherence(w: WorldPanel) -> pd.DataFrame:
+def _coherence(w: FeaturePanel) -> pd.DataFrame:
     """Four of the kept bins in one, |cos| .01 wide; empty ends left out."""
     share = w.coherence_counts.reshape(-1, 4).sum(1) / max(w.coherence_counts.sum(), 1)
     last = int(np.flatnonzero(share)[-1]) + 1 if share.any() else 1
@@ -154,7 +154,7 @@ _SMALL = [
     _Small("probability", "Firing by rank", ("feature rank", "probability"), True, _probability),
     _Small("magnitude", "Magnitude when on", ("coefficient", "density"), True, _magnitude,
            "steps", ("linear", "log")),
-    _Small("l0", "Features on", ("true L0", "share of samples"), True, _l0,
+    _Small("l0", "Features on", ("L0", "share of samples"), True, _l0,
            "steps", _LINEAR),
     _Small("correlation", "Firing correlations", ("rank", "eigenvalue"), True, _correlation),
     _Small("coherence", "Between features", ("|cos|", "share of pairs"), True, _coherence,
@@ -262,7 +262,7 @@ def _explain(fig: Figure, ax: Axes, sources: Mapping[str, Source]) -> None:
         columns = max(1, min(len(sources), int(inches / (max(map(len, sources)) * 0.062 + 0.5))))
         fig.legend(handles, list(sources), loc="outside upper center", ncols=columns)
     parts = [f"{label}: {_what(source)}" for label, source in sources.items()]
-    if any(isinstance(source, WorldPanel) for source in sources.values()):
+    if any(isinstance(source, FeaturePanel) for source in sources.values()):
         parts.append("dotted: noise edge (Marchenko-Pastur) and Welch bound")
     note = "\n".join(textwrap.wrap("; ".join(parts), max(30, int(inches * 19))))
     fig.supxlabel(note, fontsize=6.5, color="0.35")
@@ -272,6 +272,6 @@ def _what(source: Source) -> str:
     s = _stats(source)
     silent = 1 - s.norm_counts.sum() / s.n_samples
     text = f"{s.n_samples:,} samples of {s.d_in:,} dimensions"
-    if isinstance(source, WorldPanel):
+    if isinstance(source, FeaturePanel):
         text += f", {source.n_features:,} features"
     return text + (f", ‖x‖ = 0 in {silent:.1%}" if silent > 0 else "")

@@ -1,16 +1,17 @@
 """Panels: what activations look like, side by side, from a world or from a real model.
 
 >>> stats = panel_of(batches)                 # any activations [n, d_in]
->>> world = world_panel(make_world("sphere"))  # and what only a world knows of its features
+>>> world = world_panel(make_world("sphere"))  # and its true features
 >>> compare_panels(world, stats)
 """
 
 from .activations import Panel, PanelStats, add, empty_panel, finish, panel_of
 from .cofiring import noise_edge, phi_matrix, rank_exponent
 from .compare import compare_panels
-from .of_world import WorldPanel, world_panel
+from .features import FeaturePanel
+from .of_world import world_panel
 
 __all__ = [
-    "Panel", "PanelStats", "WorldPanel", "add", "compare_panels", "empty_panel", "finish",
+    "FeaturePanel", "Panel", "PanelStats", "add", "compare_panels", "empty_panel", "finish",
     "noise_edge", "panel_of", "phi_matrix", "rank_exponent", "world_panel",
 ]  # fmt: skip

@@ -5,32 +5,32 @@ from collections.abc import Callable
 import numpy as np
 
 from .activations import PanelStats
-from .of_world import WorldPanel
+from .features import FeaturePanel
 
 MISSING = "–"
 
 _Row = tuple[str, Callable[[PanelStats], str]]
-_WorldRow = tuple[str, Callable[[WorldPanel], str]]
+_FeatureRow = tuple[str, Callable[[FeaturePanel], str]]
 
 
-def compare_panels(*panels: PanelStats | WorldPanel) -> list[tuple[str, ...]]:
+def compare_panels(*panels: PanelStats | FeaturePanel) -> list[tuple[str, ...]]:
     """The panels' headline numbers as (what, A, B, ...) lines, one value for each panel.
 
-    Real activations have no true features: what a plain :class:`PanelStats` lacks shows as "–",
+    Real activations alone have no features: what a plain :class:`PanelStats` lacks shows as "–",
     and where all are plain those lines are left out.
     """
     rows = [(what, *(show(_stats(panel)) for panel in panels)) for what, show in _ROWS]
-    if any(isinstance(panel, WorldPanel) for panel in panels):
-        rows += [(what, *(_maybe(show, panel) for panel in panels)) for what, show in _WORLD_ROWS]
+    if any(isinstance(panel, FeaturePanel) for panel in panels):
+        rows += [(what, *(_maybe(show, panel) for panel in panels)) for what, show in _FEATURE_ROWS]
     return rows
 
 
-def _stats(panel: PanelStats | WorldPanel) -> PanelStats:
-    return panel.stats if isinstance(panel, WorldPanel) else panel
+def _stats(panel: PanelStats | FeaturePanel) -> PanelStats:
+    return panel.stats if isinstance(panel, FeaturePanel) else panel
 
 
-def _maybe(show: Callable[[WorldPanel], str], panel: PanelStats | WorldPanel) -> str:
-    return show(panel) if isinstance(panel, WorldPanel) else MISSING
+def _maybe(show: Callable[[FeaturePanel], str], panel: PanelStats | FeaturePanel) -> str:
+    return show(panel) if isinstance(panel, FeaturePanel) else MISSING
 
 
 def _spread(values: np.ndarray) -> str:
@@ -47,16 +47,16 @@ def _norms(s: PanelStats) -> str:
     return f"{q[0.5]:.3g} [{q[0.05]:.3g}, {q[0.95]:.3g}]"
 
 
-def _probs(w: WorldPanel) -> str:
+def _probs(w: FeaturePanel) -> str:
     return f"{w.prob[0]:.3g}, {np.median(w.prob):.3g}, {w.prob[-1]:.3g}"
 
 
-def _exponent(w: WorldPanel) -> str:
+def _exponent(w: FeaturePanel) -> str:
     first, last = w.rank_range
     return f"{w.rank_exponent:.3f} (ranks {first} to {last})"
 
 
-def _magnitude(w: WorldPanel) -> str:
+def _magnitude(w: FeaturePanel) -> str:
     weight = np.where(w.prob > 0, w.prob, 0.0)
     total = weight.sum()
     if not total:
@@ -67,22 +67,22 @@ def _magnitude(w: WorldPanel) -> str:
     return f"{mean:.3g}, {np.sqrt(within + between):.3g}"
 
 
-def _l0(w: WorldPanel) -> str:
+def _l0(w: FeaturePanel) -> str:
     return f"{w.l0_mean:.3g}, {np.sqrt(max(w.l0_variance, 0.0)):.3g}"
 
 
-def _dispersion(w: WorldPanel) -> str:
+def _dispersion(w: FeaturePanel) -> str:
     independent = float((w.prob * (1 - w.prob)).sum())
     return f"{w.l0_variance / independent:.3g}" if independent > 0 else "n/a"
 
 
-def _correlation(w: WorldPanel) -> str:
+def _correlation(w: FeaturePanel) -> str:
     if w.n_paired < 2:
         return "n/a"
     return f"{w.correlations[0]:.3g} (noise {w.noise_edge:.3g}), {w.modes} modes above"
 
 
-def _coherence(w: WorldPanel) -> str:
+def _coherence(w: FeaturePanel) -> str:
     return f"{w.coherence:.3g} (Welch bound {w.welch_bound:.3g})"
 
 
@@ -100,9 +100,9 @@ _ROWS: list[_Row] = [
     ("dimensions for 90 % of variance", lambda s: f"{s.dims_90:,}"),
 ]
 
-_WORLD_ROWS: list[_WorldRow] = [
+_FEATURE_ROWS: list[_FeatureRow] = [
     ("features", lambda w: f"{w.n_features:,} (ratio {w.n_features / w.stats.d_in:.3g})"),
-    ("true L0: mean, sd", _l0),
+    ("L0: mean, sd", _l0),
     ("L0 variance / that of independent firing", _dispersion),
     ("firing probability: max, median, min", _probs),
     ("rank-frequency exponent", _exponent),

@@ -10,13 +10,13 @@ import pandas as pd
 from jaxtyping import Float
 
 from ..disk import write_bytes
-from ..errors import require
+from ..errors import ToysaeError, require
 from .contexts import latent_contexts
 from .firing import Firing, checked_latents, firing, sample_latents
 from .latents import latent_facts
 from .models import LM, load_tokenizer
 from .page import render
-from .shards import find_site, read_manifest
+from .shards import Manifest, find_site, read_manifest
 from .site_sae import SiteSAE, load_site_sae
 from .sources import CORPUS, load_captured, open_site
 from .splice import splice_table
@@ -51,7 +51,7 @@ def open_bench(
     path: Path,
     capture: Path | None = None,
     site: str | None = None,
-    model: str | None = None,
+    model: str | LM | None = None,
     rows: Sequence[int] = (),
 ) -> Bench:
     """Opens what :func:`toysae.lm.train.train_site` wrote, or the folder of one SAE of ours or
@@ -61,7 +61,7 @@ def open_bench(
         path: of the SAEs.
         capture: directory of the capture; where `path` was trained on, if not given.
         site: of the capture.
-        model: where the model is; where it was at the capture, if not given.
+        model: itself or where it is; where it was at the capture, if not given.
         rows: of `table.csv`; all if none are given.
 
     Raises:
@@ -80,25 +80,40 @@ def open_bench(
             require(0 <= row < len(table), f"row {row} is outside 0..{len(table) - 1} of {path}")
         chosen = table.iloc[list(rows)] if rows else table
         chosen = chosen[~chosen["diverged"].astype(bool)]
+        asked = f"rows {list(rows)}" if rows else "any row"
+        require(len(chosen) > 0, f"there is no SAE in {asked} of {path} that has not diverged")
         saes = {_short(name): load_site_sae(path / name) for name in chosen["folder"]}
     else:
-        require(capture is not None, f"{path} does not say what it was trained on: give --capture")
-        assert capture is not None
         sae = load_site_sae(path, site)
+        if capture is None:
+            raise ToysaeError(f"{path} does not say what it was trained on: give --capture")
         folder, saes = find_site(capture, site or sae.site), {path.name: sae}
     manifest = read_manifest(folder)
     for name, sae in saes.items():
-        fits = sae.site == manifest.site and sae.sae.spec.d_in == manifest.d
-        require(fits, f"SAE {name} is of {sae.site} with d_in {sae.sae.spec.d_in}, the capture of "
-                f"{manifest.site} with {manifest.d}")  # fmt: skip
+        check_belongs(name, sae, manifest)
     loaded = load_captured(model or manifest.model, manifest, folder)
     source = open_site(folder, loaded, verify=False)
     train, held_out = split_off(source.counts, n_held_out)
     return Bench(loaded, load_corpus(folder.parent / CORPUS), source, train, held_out, saes)
 
 
+def check_belongs(name: str, sae: SiteSAE, manifest: Manifest) -> None:
+    """Refuses an SAE that reads other activations than a capture's.
+
+    Raises:
+        ToysaeError: of another site, width, model, or way of centring.
+    """
+    fits = sae.site == manifest.site and sae.sae.spec.d_in == manifest.d
+    require(fits, f"SAE {name} is of {sae.site} with d_in {sae.sae.spec.d_in}, the capture of "
+            f"{manifest.site} with {manifest.d}")  # fmt: skip
+    require(sae.centred == manifest.centred, f"SAE {name} and the capture differ in whether "
+            "each activation's own mean over dimensions is taken out")  # fmt: skip
+    same = sae.info.get("weights") in (None, manifest.weights)
+    require(same, f"SAE {name} was trained on another model than {manifest.model}")
+
+
 def splice_saes(
-    path: Path, capture: Path | None = None, site: str | None = None, model: str | None = None,
+    path: Path, capture: Path | None = None, site: str | None = None, model: str | LM | None = None,
     n_sequences: int = 64, batch_size: int = 8, ranks: Sequence[int] = (16, 64, 256),
     rows: Sequence[int] = (),
 ) -> pd.DataFrame:  # fmt: skip
@@ -144,7 +159,7 @@ def write_pages(
     out: Path | None = None,
     capture: Path | None = None,
     site: str | None = None,
-    model: str | None = None,
+    model: str | LM | None = None,
     rows: Sequence[int] = (0,),
     on_batch: Callable[[int, int], object] = lambda tokens, total: None,
 ) -> list[Path]:
@@ -171,14 +186,13 @@ def write_pages(
     require(out is None or not out.is_dir(), f"{out} is a folder: name a file, e.g. page.html")
     require(out is None or len(rows) == 1, f"{len(rows)} SAEs do not go into one file: leave --out")
     b = open_bench(path, capture, site, model, rows)
-    require(b.saes, f"there is no SAE in rows {list(rows)} of {path}: they diverged")
     for sae in b.saes.values():
         if chosen.latents:
             checked_latents(chosen.latents, sae.sae.spec.d_sae)
     tokenizer = load_tokenizer(b.model.name)
     same = tokenizer.sha256 == b.corpus.about["tokenizer"]
     require(same, f"the tokenizer of {b.model.name} is not the one of the captured text")
-    sequences, files = _spread(b.source.counts, chosen.n_tokens), []
+    sequences, files = spread(b.source.counts, chosen.n_tokens), []
     total = 2 * len(b.saes) * int(b.source.counts[sequences].sum())
     for name, sae in b.saes.items():
         done = len(files) * total // len(b.saes)
@@ -198,7 +212,7 @@ def write_pages(
     return files
 
 
-def _spread(counts: np.ndarray, n_tokens: int | None) -> np.ndarray:
+def spread(counts: np.ndarray, n_tokens: int | None) -> np.ndarray:
     """Sequences with about so many activations, evenly over the text."""
     share = 1.0 if n_tokens is None else min(1.0, n_tokens / counts.sum())
     n = max(1, round(share * len(counts)))
@@ -208,18 +222,23 @@ def _spread(counts: np.ndarray, n_tokens: int | None) -> np.ndarray:
 def _header(b: Bench, sae: SiteSAE, seen: Firing, scores: dict[str, float]) -> dict[str, str]:
     info, dead = sae.info, int((seen.counts == 0).sum())
     said = {
-        "model": b.model.name,
+        "model": _named(b.model.name),
         "site": sae.site,
         "recipe": str(info.get("recipe", "")),
         "init": str(info.get("init", "")).replace("recipe", "its own"),
         "trained on": f"{info['n_tokens']:,} tokens" if "n_tokens" in info else "",
-        "text": str(b.corpus.about["text"]),
+        "text": _named(str(b.corpus.about["text"])),
         "seen here": f"{seen.n_tokens:,} tokens, those of the training among them",
         "latents": f"{len(seen.counts):,}, {dead:,} never fire here",
         "L0 here": f"{seen.freq.sum():.4g}",
         **{f"{k} held out": f"{v:.4g}" for k, v in scores.items()},
     }
     return {name: value for name, value in said.items() if value}
+
+
+def _named(source: str) -> str:
+    """A file without its folder, which is of no use elsewhere; a name on the hub as it is."""
+    return Path(source).name if Path(source).exists() else source
 
 
 def _scores(path: Path, name: str) -> dict[str, float]:

@@ -19,6 +19,7 @@ from ..errors import require
 from .edits import Edit, KeepMean, Replace
 from .models import LM, traced_forward
 from .site_sae import SiteSAE, spliced
+from .sites import parse_site
 from .text import Corpus
 
 PCA_RANKS = (16, 64, 256)
@@ -26,7 +27,7 @@ PCA_RANKS = (16, 64, 256)
 
 @struct.dataclass
 class Project(Edit):
-    """x -> mean + its projection on the rows of `basis [r, d]`, which are orthonormal."""
+    """x -> mean + its projection on the rows of `basis [r, d]`: orthonormal, or zeros."""
 
     mean: Float[Array, " d"]
     basis: Float[Array, "r d"]
@@ -61,13 +62,16 @@ def baselines(
     axes = axes[:, np.argsort(-values)].T
     random, _ = np.linalg.qr(rng.normal(size=(d, d)))
     known: dict[str, Edit] = {
-        "zero": Replace(site, jnp.zeros(d), first=first),
-        "mean": Replace(site, _f32(mean), first=first),
+        "zero": Replace(site, jnp.zeros((*shape, d)), first=first),
+        "mean": Replace(site, _f32(np.broadcast_to(mean, (*shape, d))), first=first),
         "random token": Replace(site, _f32(x[rng.integers(0, n, shape)]), first=first),
     }
-    for rank in (r for r in ranks if r < d):
-        known[f"pca-{rank}"] = Project(site, _f32(mean), _f32(axes[:rank]), first=first)
-        known[f"random-{rank}"] = Project(site, _f32(mean), _f32(random[:rank]), first=first)
+    ranks = [r for r in ranks if r < d]
+    most = max(ranks, default=0)
+    for rank in ranks:
+        kept = np.arange(most)[:, None] < rank  # of one shape, so that there is one program
+        for name, basis in (("pca", axes[:most]), ("random", random[:most])):
+            known[f"{name}-{rank}"] = Project(site, _f32(mean), _f32(basis * kept), first=first)
     return known
 
 
@@ -124,11 +128,11 @@ def splice_table(
         tokens = jnp.asarray(corpus.tokens[some])
         used = _used(corpus, some, first) & (np.arange(size) < real)[:, None]
         counts.append(used.sum(1)[:real])
-        clean, ce, x, moments = _clean(model, tokens, jnp.asarray(used), about, sites[0])
+        clean, ce, x, before, moments = _clean(model, tokens, jnp.asarray(used), about, sites[0])
         sums["clean"].append(np.asarray(ce)[:real])
         around += np.asarray(moments, np.float64)
         for name, edit in arms.items():
-            found = _with_edit(model, tokens, jnp.asarray(used), clean, x, edit)
+            found = _with_edit(model, tokens, jnp.asarray(used), clean, x, before, edit)
             sums[name].append(np.asarray(found)[:real])
     n = np.concatenate(counts)
     power = around[-1] - (around[:-1] ** 2).sum() / n.sum()
@@ -149,9 +153,10 @@ def _losses(log_p: Array, tokens: Array, used: Array) -> Array:
 
 @partial(jax.jit, static_argnames="site")
 def _clean(model: LM, tokens: Array, used: Array, about: Array, site: str):
-    """Log probabilities, sums of each sequence as in :func:`_with_edit`, the activations, and their
-    sum and sum of squares about a point."""
-    acts, logits = traced_forward(model, tokens, [site])
+    """Log probabilities, sums of each sequence as in :func:`_with_edit`, the activations, what the
+    residual stream is before their layer, and their sum and sum of squares about a point."""
+    before = f"blocks.{parse_site(site, model.config).layer}.hook_resid_pre"
+    acts, logits = traced_forward(model, tokens, [site, before])
     assert logits is not None
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     ce = _losses(log_p, tokens, used).sum(1)
@@ -159,13 +164,16 @@ def _clean(model: LM, tokens: Array, used: Array, about: Array, site: str):
     off = jnp.where(used[..., None], x - about, 0)
     moments = jnp.append(off.sum((0, 1)), (off**2).sum())
     zero = jnp.zeros_like(ce)
-    return log_p, jnp.stack([ce, zero, zero], 1), x, moments
+    return log_p, jnp.stack([ce, zero, zero], 1), x, acts[before], moments
 
 
 @jax.jit
-def _with_edit(model: LM, tokens: Array, used: Array, clean: Array, x: Array, edit: Edit):
+def _with_edit(
+    model: LM, tokens: Array, used: Array, clean: Array, x: Array, before: Array, edit: Edit
+) -> Float[Array, "n 3"]:
     """Of each sequence: sums of cross-entropy, divergence and squared error."""
-    acts, logits = traced_forward(model, tokens, [edit.site], [edit])
+    resume = parse_site(edit.site, model.config).layer, before
+    acts, logits = traced_forward(model, tokens, [edit.site], [edit], resume=resume)
     assert logits is not None
     log_q = jax.nn.log_softmax(logits.astype(jnp.float32))
     ce = _losses(log_q, tokens, used).sum(1)

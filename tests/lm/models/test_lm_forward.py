@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from toysae import ToysaeError
 from toysae.lm.edits import Ablate, Add, Pin, Replace
-from toysae.lm.models import Rotary, forward, load_model, load_tokenizer
+from toysae.lm.models import Rotary, forward, load_model, load_tokenizer, traced_forward
 from toysae.lm.models.families import FAMILIES
 from toysae.lm.sites import SITES, Site, parse_site, reading_matrix, width, writing_matrix
 
@@ -62,6 +62,26 @@ def test_an_early_stop_and_a_padded_end_change_nothing(name):
     early = forward(model, np.pad(tokens[:, :9], ((0, 0), (0, 8))), [site], logits=False)
     assert early.logits is None
     np.testing.assert_allclose(early.acts[site][:, :9], whole.acts[site][:, :9], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt-neox", "gpt2", "llama"])
+def test_resumed_at_any_layer_all_behind_is_the_same(name):
+    model = load_model(GOLDEN / name)
+    tokens, n = golden(model)["tokens"], model.config.n_layers
+    pre = [f"blocks.{layer}.hook_resid_pre" for layer in range(n)]
+    last = f"blocks.{n - 1}.hook_resid_post"
+    whole = forward(model, tokens, [*pre, last])
+    for layer in range(n):
+        edits = [Add(pre[layer], jnp.float32(0))]
+        resume = layer, whole.acts[pre[layer]]
+        acts, logits = traced_forward(model, tokens, [last], edits, resume=resume)
+        np.testing.assert_allclose(acts[last], whole.acts[last], atol=2e-5)
+        np.testing.assert_allclose(logits, whole.logits, atol=5e-5)
+    other = np.zeros_like(tokens)  # no longer read
+    _, logits = traced_forward(model, other, resume=(1, whole.acts[pre[1]]))
+    np.testing.assert_allclose(logits, whole.logits, atol=5e-5)
+    with pytest.raises(ToysaeError, match="a pass from layer 1 has no layer"):
+        traced_forward(model, tokens, [pre[0]], resume=(1, whole.acts[pre[1]]))
 
 
 @pytest.mark.parametrize("name", ["gpt-neox", "gpt2", "llama"])

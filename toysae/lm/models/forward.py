@@ -125,8 +125,12 @@ def traced_forward(
     edits: Sequence[Edit] = (),
     *,
     logits: bool = True,
+    resume: tuple[int, Float[Array, "batch seq d_model"]] | None = None,
 ) -> tuple[dict[str, Array], Array | None]:
-    """:func:`forward` for use inside compiled code, without its checks: (acts, logits)."""
+    """:func:`forward` for use inside compiled code, without its checks: (acts, logits).
+
+    `resume`: (layer, what another pass had at its hook_resid_pre); nothing before is computed.
+    """
     c, w = model.config, model.weights
     seen: dict[str, Array] = {}
 
@@ -138,17 +142,15 @@ def traced_forward(
             seen[name] = acts
         return acts
 
-    x = w["W_E"][tokens]
-    if "W_pos" in w:
-        x = x + w["W_pos"][: tokens.shape[1]]
+    start, x = (0, _embedded(w, tokens)) if resume is None else resume
     taken = {parse_site(name, c).layer for name in [*sites, *(edit.site for edit in edits)]}
+    require(min(taken, default=start) >= start, f"a pass from layer {start} has no layer {taken}")
     end = c.n_layers if logits else max(taken, default=-1) + 1
     angles = None if c.rotary is None else c.rotary.angles(tokens.shape[1])
 
     def plain(layer: Array, x: Array) -> Array:
         return block(c, _layer(w["blocks"], layer), x, angles, lambda name, acts: acts)
 
-    start = 0
     for layer in [*sorted(touched for touched in taken if touched < end), end]:
         if layer > start:
             x = jax.lax.fori_loop(start, layer, plain, x)
@@ -159,6 +161,11 @@ def traced_forward(
     if not logits:
         return seen, None
     return seen, norm(c, w["ln_final"], x) @ model.W_U
+
+
+def _embedded(w: Weights, tokens: Tokens) -> Float[Array, "batch seq d_model"]:
+    x = w["W_E"][tokens]
+    return x + w["W_pos"][: tokens.shape[1]] if "W_pos" in w else x
 
 
 def _named(tap: Tap, layer: int, name: str, acts: Array) -> Array:

@@ -11,16 +11,18 @@ from toysae import ToysaeError
 from toysae.cli import main
 from toysae.lm.card import (
     card,
-    latent_rows,
     make_twin,
     normalised_world,
     recovered_on,
     some_sequences,
+    world_panels,
 )
 from toysae.lm.figures import seeds_figure, splice_figure
+from toysae.lm.massive import Massive, among, mean_of, split_massive
 from toysae.lm.twin import Twin, centred_panel, twin_world
 from toysae.lm.twin_fit import fit_twin
 from toysae.lm.twin_statistics import (
+    NORMS,
     directions_of,
     distance,
     is_matched,
@@ -138,6 +140,55 @@ def test_what_all_features_share_is_found():
     assert found.l0 == pytest.approx(TRUE.l0, rel=0.4)
 
 
+RARE = Massive(0.01, 25.0, 0.25, np.eye(D)[3] * 0.6 + np.eye(D)[9] * -0.8)
+
+
+def test_massive_activations_come_back_as_a_feature_of_their_own():
+    planted = replace(TRUE, massive=RARE)
+    assert twin_world(planted).n_features == TRUE.n_features + 1
+    x = drawn(planted)
+    found, others = split_massive(lambda: iter(np.array_split(x, 7)))
+    assert found.prob == pytest.approx(0.01, rel=0.1) and (~others).mean() == found.prob
+    assert found.scale == pytest.approx(25, rel=0.05)
+    assert found.spread == pytest.approx(0.25, abs=0.05)
+    assert found.direction @ RARE.direction > 0.99
+    np.testing.assert_allclose(mean_of(among(iter([x]), others)), x[others].mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_massive_activations_that_are_all_the_same_have_no_spread(seed):
+    """As of an end token that stands at the start of every sequence."""
+    x = np.random.default_rng(seed).normal(size=(6400, D)).astype(np.float32)
+    x[::128] = 40 * RARE.direction
+    found, _ = split_massive(lambda: iter([x]))
+    assert found.scale == pytest.approx(40, rel=0.01) and found.spread < 0.01
+
+
+def test_rows_that_are_only_far_are_not_massive(x):
+    assert split_massive(lambda: iter([x]))[0] is None
+    rng = np.random.default_rng(0)
+    everywhere = x[:20_000].copy()
+    everywhere[::100] = 30 * rng.normal(size=(200, D))  # in no direction
+    assert split_massive(lambda: iter([everywhere]))[0] is None
+    few = x[:20_000].copy()
+    few[:20, 3] += 100
+    found, others = split_massive(lambda: iter([few]))
+    assert found is None and others.all()
+
+
+def test_the_twin_of_a_world_with_massive_activations_has_them():
+    x = drawn(replace(TRUE, massive=RARE), 65_536)
+    source = Held(x, np.full(len(x) // 64, 64))
+    fitted = make_twin(source, len(x), ratios=(2.0,), directions=("sphere",), correlate=False)
+    assert fitted.twin.massive.prob == pytest.approx(0.01, rel=0.1)
+    assert fitted.twin.l0 == pytest.approx(TRUE.l0, rel=0.4)
+    assert NORMS[0] not in fitted.unmatched, fitted.table
+    again = drawn(fitted.twin, 65_536, seed=0)
+    np.testing.assert_allclose(again.mean(0), x.mean(0), atol=0.05)
+    assert fitted.twin.numbers()["massive_scale"] == pytest.approx(25 / TRUE.scale, rel=0.3)
+    assert (normalised_world(fitted.twin).directions[-1] @ RARE.direction) > 0.99
+
+
 def test_what_counts_as_matched():
     assert is_matched(1.1, 1.0) and not is_matched(1.2, 1.0)
     assert is_matched(0.01, 0.0) and not is_matched(0.05, 0.0)
@@ -192,12 +243,33 @@ def test_some_sequences_hold_about_the_rows_asked_for():
     assert len(some_sequences(source, 10**6)) == 200
 
 
-def test_latents_are_described_beside_features():
-    ranks = np.arange(1, 257)
-    rows = dict(latent_rows(np.tile(0.5 * ranks**-0.7, (2, 1)), 100_000))
-    assert rows["latents' rank-frequency exponent"].startswith("0.7 ")
-    assert float(rows["latents' L0"].split()[0]) == pytest.approx((0.5 * ranks**-0.7).sum(), 0.01)
-    assert rows["latents that fire in over 10 %"].startswith(f"{(0.5 * ranks**-0.7 > 0.1).sum()} ")
+def test_latents_are_described_beside_features(hand):
+    """Latents that are the coordinates, of sequences of several lengths."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(5, 40, 200)
+    p = np.linspace(0.4, 0.02, 12)
+    codes = rng.gamma(4, size=(lengths.sum(), 12)) * (rng.random((lengths.sum(), 12)) < p)
+    codes[:, 1] = 2 * codes[:, 0]  # always together
+    source = hand.Acts(np.split(codes.astype(np.float32), np.cumsum(lengths)[:-1]))
+    sae = hand.made(np.eye(12), "here", mean=0)
+    found = card("here", source, 1, 10**6, sae=sae)
+    panel, on = found.latents, codes > 0
+    order = np.argsort(-on.sum(0), kind="stable")
+    np.testing.assert_allclose(panel.prob, on.mean(0)[order])
+    means = [codes[on[:, i], i].mean() for i in order]
+    np.testing.assert_allclose(panel.magnitude_mean, means, rtol=1e-5)
+    sds = [codes[on[:, i], i].std() for i in order]
+    np.testing.assert_allclose(panel.magnitude_sd, sds, rtol=1e-4)
+    np.testing.assert_array_equal(panel.l0_counts, np.bincount(on.sum(1)))
+    phi = np.corrcoef(on.T)
+    np.testing.assert_allclose(panel.correlations, np.linalg.eigvalsh(phi)[::-1], atol=1e-6)
+    assert panel.magnitude_counts.sum() == on.sum() and panel.modes == 1
+    world = world_panels(["sphere"], 512)["sphere"]
+    rows = {what: of for what, *of in found.rows(world)}
+    assert rows["features"][0] == "12 (ratio 1)"
+    assert "–" not in {value for what, of in rows.items() if "eighth" not in what for value in of}
+    with pytest.raises(ToysaeError, match="the SAE is of there, not of here"):
+        card("here", source, 1, sae=hand.made(np.eye(12), "there"))
 
 
 def test_figures_hold_what_was_measured():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from scipy import special
 
 from ..keys import seed_key
@@ -16,10 +16,11 @@ from ..worlds.assemble import assemble
 from ..worlds.copula import from_factors
 from ..worlds.firing import Firing
 from ..worlds.independent import independent
-from ..worlds.magnitudes import LogNormal, Scaled
+from ..worlds.magnitudes import LogNormal
 from ..worlds.panel.activations import PanelStats, add, empty_panel, finish, panel_of
 from ..worlds.probabilities import firing_probabilities
 from ..worlds.world import batches
+from .massive import Massive
 
 _NODES = 9
 
@@ -43,6 +44,8 @@ class Twin:
         bias: `[d_in]` what the mean has beyond the features' own.
         root: `[d_in, d_in]` symmetric root of the covariance that directions are drawn with.
         misfit: of the fit; root mean square over the statistics of how far each log is off.
+        massive: a feature of its own, the last of the world's; `ratio`, `l0` and the rest are of
+            all others.
     """
 
     d_in: int
@@ -57,26 +60,32 @@ class Twin:
     bias: Float[np.ndarray, " d_in"]
     root: Float[np.ndarray, "d_in d_in"]
     misfit: float = 0.0
+    massive: Massive | None = None
 
     @property
     def n_features(self) -> int:
         return round(self.ratio * self.d_in)
 
     def numbers(self) -> dict[str, float | int | str]:
-        """What a table shows."""
+        """What a table shows; `massive_scale` in units of the others' `scale`."""
         names = ("directions", "ratio", "n_features", "exponent", "l0", "spread", "noise_sd",
                  "common", "misfit")  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+        m = self.massive
+        own = {} if m is None else {"massive_prob": m.prob, "massive_scale": m.scale / self.scale}
+        return {name: getattr(self, name) for name in names} | own
 
 
 def twin_world(t: Twin, seed: int = 0, name: str = "twin") -> World:
     """The world itself; another seed draws other directions of the same law."""
-    p = marginals(t)
-    firing: Firing = independent(p)
-    if t.common:
-        firing = from_factors(p, np.full((t.n_features, 1), t.common))
-    law = Scaled(LogNormal(0.0, t.spread), jnp.full(t.n_features, t.scale, jnp.float32))
-    rows = rows_of(t, seed)
+    p, rows = marginals(t), rows_of(t, seed)
+    loading, scale, spread = np.full((3, len(p)), [[t.common], [t.scale], [t.spread]])
+    if t.massive is not None:
+        m = t.massive
+        p, rows = np.append(p, m.prob), np.vstack([rows, m.direction])
+        ends = (0.0, m.scale, m.spread)
+        loading, scale, spread = map(np.append, (loading, scale, spread), ends)
+    firing: Firing = from_factors(p, loading[:, None]) if t.common else independent(p)
+    law = LogNormal(_f32(np.log(scale)), _f32(spread))
     return assemble(rows, firing, law, bias=t.bias, noise_sd=t.noise_sd, name=name)
 
 
@@ -95,9 +104,13 @@ def panel_of_twin(t: Twin, n_samples: int = 16_384, seed: int = 0) -> PanelStats
     world = twin_world(t, seed)
     mean = np.asarray(
         t.bias + (marginals(t) * t.scale * np.exp(t.spread**2 / 2)) @ rows_of(t, seed)
-    )
+    ) + (0 if t.massive is None else t.massive.mean)
     drawn = batches(world, seed_key(seed, "twin panel"), n_samples, 4096)
     return panel_of(batch.x - jnp.asarray(mean, jnp.float32) for batch in drawn)
+
+
+def _f32(x: np.ndarray) -> Array:
+    return jnp.asarray(x, jnp.float32)
 
 
 def marginals(t: Twin) -> np.ndarray:

@@ -14,12 +14,8 @@ import pandas as pd
 
 from toysae.cli.show import print_frame
 from toysae.errors import require
-from toysae.lm.capture import capture
 from toysae.lm.figures import seeds_figure, splice_figure
-from toysae.lm.models import load_model, load_tokenizer
-from toysae.lm.site_study import found_in_larger, study_site
-from toysae.lm.sources import CORPUS
-from toysae.lm.text import Layout, build_corpus
+from toysae.lm.site_study import capture_text, found_in_larger, study_site
 from toysae.lm.train import Training
 from toysae.plotting.style import save
 from toysae.study import Study, check_sizes
@@ -68,13 +64,9 @@ def run(o: Options, out: Path, figures: Path) -> None:
     )
     tables, losses, found = [], {}, {}
     for name, layer in zip(o.models, o.layers, strict=True):
-        model, tokenizer = load_model(name), load_tokenizer(name)
-        tokenizer.check(model.config.n_vocab, name)
-        here = out / Path(name).name
-        corpus = build_corpus(o.text, tokenizer, here / CORPUS, o.n_tokens, Layout(o.n_ctx))
-        sites = [f"blocks.{layer}.{site}" for site in o.sites]
-        print(f"{name}: capturing {o.n_tokens:,} activations of {' and '.join(sites)}")
-        for folder in capture(model, corpus, sites, here):
+        here, sites = out / Path(name).name, [f"blocks.{layer}.{site}" for site in o.sites]
+        model, folders = capture_text(name, o.text, sites, o.n_tokens, o.n_ctx, here)
+        for folder in folders:
             alphas = o.resid_l1 if "resid" in folder.name else o.mlp_l1
             d_in = model.config.d_mlp if "mlp.hook_post" in folder.name else model.config.d_model
             t = Training(
@@ -84,7 +76,7 @@ def run(o: Options, out: Path, figures: Path) -> None:
                 scale="none",
             )  # fmt: skip
             saes = here / "saes" / folder.name
-            study = study_site(folder, t, saes, o.n_sequences)
+            study = study_site(folder, t, saes, o.n_sequences, model)
             larger = found_in_larger(study, saes)
             table = study.table.assign(model=name, mmcs_larger=larger)
             print_frame(table[[c for c in _SHOWN if c in table]], f"{name}, {folder.name}")

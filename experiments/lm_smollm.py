@@ -18,15 +18,12 @@ from matplotlib.figure import Figure
 from toysae.cli.show import print_frame
 from toysae.errors import require
 from toysae.lm import sample
-from toysae.lm.capture import capture
 from toysae.lm.card import card, make_twin, recovered_on, save_card, world_panels
 from toysae.lm.evaluate import Chosen, write_pages
 from toysae.lm.figures import seeds_figure, splice_figure
-from toysae.lm.models import load_model, load_tokenizer
 from toysae.lm.shards import Shards
-from toysae.lm.site_study import study_site
-from toysae.lm.sources import CORPUS
-from toysae.lm.text import Layout, build_corpus
+from toysae.lm.site_sae import load_site_sae
+from toysae.lm.site_study import capture_text, study_site
 from toysae.lm.train import Training
 from toysae.plotting.style import save
 from toysae.study import Study, check_sizes
@@ -66,11 +63,11 @@ class Options:
     resid_l1: float = 2.5
     mlp_l1: float = 4.0
     resid_size: float = 2.0
-    mlp_size: float = 0.5
-    seeds: int = 2
-    n_steps: int = 2_000
+    mlp_size: float = 1 / 3
+    seeds: int = 3
+    n_steps: int = 1_200
     batch_size: int = 512
-    n_sequences: int = 48
+    n_sequences: int = 32
     worlds: tuple[str, ...] = ("sphere", "synth-sae-bench-16k")
     twin_ratios: tuple[float, ...] = (1.0, 2.0)
     twin_seeds: int = 3
@@ -86,18 +83,15 @@ def run(o: Options, out: Path, figures: Path) -> None:
         f"blocks.{o.layer}.hook_resid_post": (o.resid_l1, o.resid_size),
         f"blocks.{o.layer}.mlp.hook_post": (o.mlp_l1, o.mlp_size),
     }
-    source = sample.model_path()
-    model, tokenizer = load_model(source), load_tokenizer(source)
-    corpus = build_corpus(sample.text_path(), tokenizer, out / CORPUS, o.n_tokens, Layout(o.n_ctx))
-    print(f"capturing {o.n_tokens:,} activations of {' and '.join(sites)}")
-    folders = capture(model, corpus, list(sites), out)
+    source, text = sample.model_path(), sample.text_path()
+    model, folders = capture_text(source, text, list(sites), o.n_tokens, o.n_ctx, out)
     found, losses = {}, {}
     for folder, (l1, size) in zip(folders, sites.values(), strict=True):
         t = Training(
             recipes=o.recipes, inits=o.inits, sizes=(size,), l1=(l1,), seeds=o.seeds,
             n_steps=o.n_steps, batch_size=o.batch_size, arithmetic=o.arithmetic,
         )  # fmt: skip
-        site = study_site(folder, t, out / "saes" / folder.name, o.n_sequences)
+        site = study_site(folder, t, out / "saes" / folder.name, o.n_sequences, model)
         table = site.table
         print_frame(table[[c for c in _SHOWN if c in table]], f"SAEs on {folder.name}")
         print_frame(site.losses, f"cross-entropy with {folder.name} replaced")
@@ -110,7 +104,12 @@ def run(o: Options, out: Path, figures: Path) -> None:
     _save(seeds_figure(found, note), figures, "mcs_across_seeds")
     _save(splice_figure(losses, note), figures, "cross_entropy")
     resid = folders[0]
-    cards = card(resid.name, Shards(resid, verify=False), corpus.layout.first)
+    saes = out / "saes" / resid.name
+    table = pd.read_csv(saes / "table.csv")
+    best = int(np.nanargmin(table["fvu"]))
+    sae = load_site_sae(saes / table["folder"][best])
+    shards = Shards(resid, verify=False)
+    cards = card(resid.name, shards, shards.manifest.first, sae=sae)
     panels = world_panels(o.worlds)
     rows = pd.DataFrame(cards.rows(*panels.values()), columns=["what", resid.name, *panels])
     rows.to_csv(figures / "card.csv", index=False)
@@ -118,10 +117,8 @@ def run(o: Options, out: Path, figures: Path) -> None:
     save_card(cards, panels, figures)
     _twin(o, resid, figures)
     chosen = Chosen(n_latents=o.n_latents, n_tokens=o.page_tokens)
-    best = int(np.nanargmin(pd.read_csv(out / "saes" / resid.name / "table.csv")["fvu"]))
-    for file in write_pages(
-        out / "saes" / resid.name, chosen, figures / "latents.html", rows=(best,)
-    ):
+    page = figures / "latents.html"
+    for file in write_pages(saes, chosen, page, model=model, rows=(best,)):
         print(f"wrote {file}")
 
 
@@ -165,8 +162,8 @@ study = Study(
     ),
     run_time="about 30 min on two cores, after `make lm-sample`",
     smoke={
-        "layer": 1, "n_tokens": 6_000, "n_steps": 20, "batch_size": 64, "resid_size": 0.2,
-        "mlp_size": 0.1, "n_sequences": 8, "worlds": ("sphere",), "twin_ratios": (0.25,),
-        "twin_seeds": 1, "page_tokens": 4_000, "n_latents": 4,
+        "layer": 1, "n_tokens": 4_000, "n_ctx": 32, "n_steps": 20, "batch_size": 64,
+        "resid_size": 0.2, "mlp_size": 0.1, "seeds": 2, "n_sequences": 4, "worlds": ("sphere",),
+        "twin_ratios": (0.25,), "twin_seeds": 1, "page_tokens": 1_000, "n_latents": 4,
     },
 )  # fmt: skip

@@ -75,6 +75,51 @@ def test_figures_and_their_numbers_are_there(ran):
     assert len(clean) == 2 and clean["ce"].nunique() == 1  # the same model and text at both sites
 
 
+@pytest.fixture(scope="module")
+def inits(tmp_path_factory):
+    """Three inits, two of them no draw, on a tiny model reading this package."""
+    folder = tmp_path_factory.mktemp("inits")
+    text = folder / "text.txt"
+    text.write_text((ROOT / "toysae" / "lm" / "train.py").read_text(encoding="utf-8") * 3)
+    main(["run", str(ROOT / "experiments" / "lm_inits.py"), "--model", str(GOLDEN / "gpt-neox"),
+          "--text", str(text), "--layer", "1", "--n-tokens", "3000", "--n-ctx", "32", "--inits",
+          "random", "svd-write", "svd-read", "--n-steps", "20", "--batch-size", "64", "--seeds",
+          "3", "--curve-points", "3", "--size", "1", "--n-sequences", "4", "--out",
+          str(folder / "out")])  # fmt: skip
+    return folder / "out"
+
+
+@pytest.mark.slow
+def test_what_inits_share_is_the_mmcs_of_unlike_seeds(inits):
+    shared = pd.read_csv(inits / "figures" / "shared.csv")
+    assert len(shared) == 9 * 6 and (shared["sae_seed"] != shared["other_seed"]).all()
+    saes = inits / "saes" / "blocks.1.hook_resid_post"
+    table = pd.read_csv(saes / "table.csv").set_index(["init", "sae_seed"])
+    assert (table["dead_fraction"] == 0).all()
+    W, V = (
+        np.asarray(load_site_sae(saes / table.loc[where, "folder"]).W_dec, np.float64)
+        for where in (("svd-read", 2), ("random", 0))
+    )
+    W, V = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (W, V))
+    row = shared.query("init == 'svd-read' and sae_seed == 2")
+    row = row.query("other_init == 'random' and other_seed == 0")
+    assert row["mmcs"].item() == pytest.approx((W @ V.T).max(1).mean(), abs=1e-5)
+    own = shared[shared["init"] == shared["other_init"]].groupby(["init", "sae_seed"])["mmcs"]
+    for where, value in own.mean().items():
+        assert value == pytest.approx(table.loc[where, "mmcs_seeds"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_the_curves_of_inits_end_where_the_scores_are(inits):
+    frame = pd.read_csv(inits / "figures" / "inits.csv")
+    table = pd.read_csv(inits / "saes" / "blocks.1.hook_resid_post" / "table.csv")
+    last = frame[frame["step"] == 20].set_index("init")
+    assert set(frame["step"].dropna()) >= {0, 20} and (last["n"] == 3).all()
+    for init, rows in table.groupby("init"):
+        assert last.loc[init, "fvu"] == pytest.approx(rows["fvu"].mean(), rel=0.1)
+    assert len(frame[frame["other_init"].notna()]) == 9
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

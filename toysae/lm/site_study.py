@@ -1,5 +1,6 @@
-"""What an experiment does on each site: train, replace, compare seeds and sizes."""
+"""What an experiment does: capture sites, and on each train, replace, compare seeds and sizes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -8,11 +9,43 @@ import numpy as np
 import pandas as pd
 
 from ..recovery.label_free import found_in
+from .capture import capture, check_run
 from .evaluate import splice_saes
 from .figures import Found
 from .groups import load_arrays
+from .models import LM, load_model, load_tokenizer
 from .site_sae import load_site_sae
+from .sites import parse_site
+from .sources import CORPUS, open_site
+from .text import Layout, build_corpus
 from .train import Training, train_site
+
+
+def capture_text(
+    source: str | Path, text: str | Path, sites: Sequence[str], n_tokens: int, n_ctx: int, out: Path
+) -> tuple[LM, list[Path]]:
+    """The model, and the folders of its sites on packed text; what is finished in `out` is kept.
+
+    Args:
+        source: of the model, see :func:`toysae.lm.models.load_model`.
+        text: see :func:`toysae.lm.text.documents`.
+        sites: by TransformerLens' names.
+        n_tokens: activations of each.
+        n_ctx: tokens of a sequence.
+        out: where the sites' folders go.
+
+    Raises:
+        ToysaeError: before any text is read: a site or context that the model does not have, a
+            tokenizer that does not fit; and see :func:`toysae.lm.capture.capture`.
+    """
+    model, tokenizer = load_model(source), load_tokenizer(source)
+    for site in sites:
+        parse_site(site, model.config)
+    check_run(model, n_ctx, "bfloat16")
+    tokenizer.check(model.config.n_vocab, str(source))
+    corpus = build_corpus(text, tokenizer, out / CORPUS, n_tokens, Layout(n_ctx))
+    print(f"{source}: capturing {n_tokens:,} activations of {' and '.join(sites)}")
+    return model, capture(model, corpus, sites, out)
 
 
 @dataclass(frozen=True)
@@ -30,7 +63,9 @@ class SiteStudy:
     groups: list[Found]
 
 
-def study_site(site: Path, t: Training, out: Path, n_sequences: int = 64) -> SiteStudy:
+def study_site(
+    site: Path, t: Training, out: Path, n_sequences: int = 64, model: LM | None = None
+) -> SiteStudy:
     """Trains on a captured site, or goes on, and evaluates every SAE that did not diverge.
 
     Args:
@@ -38,16 +73,18 @@ def study_site(site: Path, t: Training, out: Path, n_sequences: int = 64) -> Sit
         t: what to train.
         out: where the SAEs go.
         n_sequences: held out, that the model predicts.
+        model: of the capture; loaded by its name if not given.
 
     Raises:
         ToysaeError: see :func:`toysae.lm.train.train_site`.
     """
-    table = train_site(site, t, out)
+    source = None if model is None else open_site(site, model)
+    table = train_site(site, t, out, source=source)
     group = table["folder"].str.split("/").str[1]
     groups: list[Found] = [
         (rows, load_arrays(out, str(name))) for name, rows in table.groupby(group, sort=False)
     ]
-    return SiteStudy(table, splice_saes(out, n_sequences=n_sequences), groups)
+    return SiteStudy(table, splice_saes(out, model=model, n_sequences=n_sequences), groups)
 
 
 def found_in_larger(study: SiteStudy, out: Path) -> pd.Series:

@@ -1,0 +1,147 @@
+"""Initialisations on a real layer: does a head start last, and do they end at the same features?
+
+On a toy world an init is judged by the true features. Here a residual site of SmolLM2-135M takes
+the world's place (`make lm-sample`): the SVD of the matrices that write it and of those that read
+it, its own principal axes, its samples, and random directions. Three things are asked: how fast the
+error falls, how much dictionaries from different inits share, and what each costs the model. Inits
+from data draw on the activations that scores are held on, a tenth of all; training on all others.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from toysae.cli.show import print_frame
+from toysae.errors import require
+from toysae.lm.figures import inits_figure
+from toysae.lm.sample import about, resolve
+from toysae.lm.site_sae import load_site_sae
+from toysae.lm.site_study import SiteStudy, capture_text, study_site
+from toysae.lm.train import Training
+from toysae.plotting.style import save
+from toysae.recovery.label_free import found_in
+from toysae.study import Study, check_sizes
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is captured and trained.
+
+    Attributes:
+        model: a folder, a GGUF file, a name on the hub, or "sample".
+        text: a file, a folder, a data set on the hub, or "sample".
+        layer: whose hook_resid_post.
+        n_tokens: activations.
+        n_ctx: tokens of a sequence.
+        recipe: of the SAEs, one that reads an L1.
+        inits: see :class:`toysae.lm.train.Training`.
+        l1: coefficient.
+        size: d_sae / d_in.
+        seeds: of each init.
+        n_steps: Adam steps.
+        batch_size: activations a step.
+        curve_points: of the learning curves.
+        n_sequences: held out, that the model predicts.
+        arithmetic: of the SAEs' large products.
+    """
+
+    model: str = "sample"
+    text: str = "sample"
+    layer: int = 6
+    n_tokens: int = 300_000
+    n_ctx: int = 128
+    recipe: str = "untied"
+    inits: tuple[str, ...] = ("random", "svd-write", "svd-read", "svd-data", "data-samples")
+    l1: float = 2.5
+    size: float = 2.0
+    seeds: int = 3
+    n_steps: int = 1_600
+    batch_size: int = 512
+    curve_points: int = 24
+    n_sequences: int = 24
+    arithmetic: str = "bfloat16"
+
+
+def run(o: Options, out: Path, figures: Path) -> None:
+    check_sizes(o)
+    require(o.seeds >= 2, f"seeds {o.seeds} must be at least 2: dictionaries of seeds are compared")
+    source, text = resolve(o.model, o.text)
+    site = f"blocks.{o.layer}.hook_resid_post"
+    model, (folder,) = capture_text(source, text, [site], o.n_tokens, o.n_ctx, out)
+    t = Training(
+        recipes=(o.recipe,), inits=o.inits, sizes=(o.size,), l1=(o.l1,), seeds=o.seeds,
+        n_steps=o.n_steps, batch_size=o.batch_size, curve_points=o.curve_points,
+        arithmetic=o.arithmetic,
+    )  # fmt: skip
+    saes = out / "saes" / site
+    study = study_site(folder, t, saes, o.n_sequences, model)
+    print_frame(study.table[[c for c in _SHOWN if c in study.table]], f"SAEs on {site}")
+    kept = study.table[~study.table["diverged"]].groupby("init")["sae_seed"].nunique()
+    require((kept >= 2).any(), f"fewer than two seeds of every init were left in {saes}/table.csv: "
+            "the others diverged")  # fmt: skip
+    print_frame(study.losses, f"cross-entropy with {site} replaced")
+    study.losses.to_csv(figures / "cross_entropy.csv", index=False)
+    curves, shared = _curves(study), _shared(study, saes)
+    shared.to_csv(figures / "shared.csv", index=False)
+    read = about().split(" (")[0] if o.text == "sample" else Path(text).name
+    note = (
+        f"{Path(source).name} on {read}; {site}; {len(study.table)} {o.recipe} SAEs "
+        f"of {o.n_steps:,} steps of {o.batch_size} from {o.n_tokens:,} activations"
+    )
+    fig, frame = inits_figure(curves, shared, note)
+    for file in save(fig, frame, figures, "inits"):
+        print(f"drew {file}")
+
+
+def _curves(study: SiteStudy) -> pd.DataFrame:
+    """One row a step and SAE that did not diverge: `init`, `sae_seed`, `step`, `fvu`, `l0`."""
+    return pd.concat([
+        pd.DataFrame({
+            "init": row["init"], "sae_seed": row["sae_seed"], "step": arrays["curve_steps"],
+            "fvu": 1 - arrays["curve_ev"][i], "l0": arrays["curve_l0"][i],
+        })
+        for rows, arrays in study.groups
+        for i, (_, row) in enumerate(rows.iterrows())
+        if not row["diverged"]
+    ])  # fmt: skip
+
+
+def _shared(study: SiteStudy, saes: Path) -> pd.DataFrame:
+    """MMCS of the living latents of every SAE in those of every other of another seed."""
+    found = [
+        (row["init"], row["sae_seed"], W, np.asarray(arrays["firing_freq"])[i] > 0)
+        for rows, arrays in study.groups
+        for i, (_, row) in enumerate(rows.iterrows())
+        if not row["diverged"]
+        for W in [load_site_sae(saes / row["folder"]).W_dec]
+    ]
+    return pd.DataFrame([
+        {"init": a, "other_init": b, "sae_seed": s, "other_seed": r,
+         "mmcs": float(found_in(W, V, alive, others))}
+        for (a, s, W, alive), (b, r, V, others) in product(found, found)
+        if s != r
+    ])  # fmt: skip
+
+
+_SHOWN = ["init", "sae_seed", "fvu", "l0", "dead_fraction", "dense_latents", "mmcs_seeds",
+          "mmcs_seeds_init", "floor", "diverged"]  # fmt: skip
+
+study = Study(
+    question="On a real layer, does an init's head start last, and do inits end at the same "
+    "features?",
+    run=run,
+    options=Options(),
+    expected=(
+        "Inits from data or weights start at a lower error and random ones catch up. Seeds of an "
+        "SVD init agree because they start alike, not because training found the same features: "
+        "what a random init finds of them tells the two apart."
+    ),
+    run_time="about 20 min on two cores, after `make lm-sample`",
+    smoke={
+        "layer": 1, "n_tokens": 4_000, "n_ctx": 32, "inits": ("random", "svd-write"), "size": 0.2,
+        "seeds": 2, "n_steps": 20, "batch_size": 64, "curve_points": 4, "n_sequences": 4,
+    },
+)  # fmt: skip

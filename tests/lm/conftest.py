@@ -1,6 +1,7 @@
 """SAEs made by hand on the tiny models, and their arithmetic in NumPy at float64."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,25 @@ def made(rows, site, *, read=None, bias=0.0, mean=0.1, scale=0.5, **about):
     sae = SAE(weights, {}, {}, make_spec("untied", d, n).at_inference())
     told = json.dumps({"site": site, "first": 1, **about})
     return SiteSAE(sae, jnp.full(d, mean, jnp.float32), jnp.float32(scale), told)
+
+
+@dataclass(frozen=True)
+class Acts:
+    """A source of activations that are made by hand: of each sequence `[n, d]`."""
+
+    by_sequence: list[np.ndarray]
+    dtype = np.dtype(np.float32)
+
+    @property
+    def d(self):
+        return self.by_sequence[0].shape[1]
+
+    @property
+    def counts(self):
+        return np.array([len(rows) for rows in self.by_sequence])
+
+    def read(self, sequences):
+        return np.concatenate([self.by_sequence[i] for i in sequences]).astype(np.float32)
 
 
 def drawn(d, site, n=12, seed=0, **how):
@@ -70,6 +90,6 @@ def log_p(logits):
 def hand():
     """The functions above."""
     return SimpleNamespace(
-        GOLDEN=GOLDEN, model_of=model_of, tokens_of=tokens_of, made=made, drawn=drawn,
+        GOLDEN=GOLDEN, Acts=Acts, model_of=model_of, tokens_of=tokens_of, made=made, drawn=drawn,
         acts_of=acts_of, encoded=encoded, written=written, log_p=log_p,
     )  # fmt: skip

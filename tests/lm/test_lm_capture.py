@@ -653,30 +653,15 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(go, whole, tmp_path, monkey
     assert_same_files(out, whole)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 120 KiB, where one may be mounted."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(path)]
-    try:
-        done = subprocess.run(mount, capture_output=True)
-    except OSError:
-        pytest.skip("there is no mount")
-    if done.returncode:
-        pytest.skip("mounting is not allowed")
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
-
-
 def test_a_disk_that_is_really_full(small_disk, go, whole, tmp_path, monkeypatch):
+    disk = small_disk(120)
     with pytest.raises(ToysaeError, match="the disk is full, it needs 203 KiB"):
-        go(out=small_disk / "out")
+        go(out=disk / "out")
     monkeypatch.setattr(module, "free_bytes", lambda path: 2**40)
     with pytest.raises(ToysaeError, match="cannot write .*: the disk is full, it needs"):
-        go(out=small_disk / "out")
-    assert 0 < len(read_manifest(small_disk / "out" / POST).shards) < 7
-    roomy = shutil.copytree(small_disk / "out", tmp_path / "roomy")
+        go(out=disk / "out")
+    assert 0 < len(read_manifest(disk / "out" / POST).shards) < 7
+    roomy = shutil.copytree(disk / "out", tmp_path / "roomy")
     assert not list(roomy.rglob("*.tmp"))
     go(out=roomy)
     assert_same_files(roomy, whole)
@@ -693,7 +678,7 @@ def test_activations_that_are_not_finite_are_refused_with_their_sequence(
     broken = model.replace(weights={**model.weights, "W_E": W})
     bad = sum(1 for i, p in kept(packed) if i == seq and p >= pos)
     with pytest.raises(ToysaeError, match=rf"\d+ of \d+ activations are not finite, the first in "
-                       rf"sequence \[{seq}\]: run the model in float32"):  # fmt: skip
+                       rf"sequence \[{seq}\]: keep them in another type"):  # fmt: skip
         capture(broken, packed, SITES, tmp_path, dtype="float32", batch_size=4, shard_bytes=SMALL)
     shards = read_manifest(tmp_path / POST).shards
     assert bad > 0 and len(shards) > 1 and shards[-1].last <= seq

@@ -1,7 +1,5 @@
 """Contexts and facts of latents beside what a dense computation finds."""
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -14,55 +12,25 @@ from toysae.lm.contexts import latent_contexts
 from toysae.lm.firing import Firing, firing, sample_latents
 from toysae.lm.latents import RESIDUAL, latent_facts, logit_effects
 from toysae.lm.models import load_model
-from toysae.lm.site_sae import SiteSAE
 from toysae.lm.text import Corpus, Layout
-from toysae.sae import SAE, Weights, make_spec
 
 GOLDEN = Path(__file__).parent / "golden"
 D, N_SEQ, N_CTX, FIRST = 6, 40, 20, 2
-
-
-@dataclass(frozen=True)
-class Made:
-    """A source of activations that are made by hand, sequences of several lengths."""
-
-    rows: list[np.ndarray]
-
-    d, dtype = D, np.dtype(np.float32)
-
-    @property
-    def counts(self):
-        return np.array([len(rows) for rows in self.rows])
-
-    def read(self, sequences):
-        return np.concatenate([self.rows[i] for i in sequences]).astype(np.float32)
-
-
-def linear(rows, *, read=None, mean=0.0, scale=1.0, site="blocks.0.hook_resid_post", **about):
-    """A ReLU SAE whose decoder rows, and encoder rows if not others, are these."""
-    W_dec = np.asarray(rows, np.float32)
-    spec = make_spec("untied", W_dec.shape[1], len(W_dec)).at_inference()
-    read = W_dec if read is None else np.asarray(read, np.float32)
-    enc = {"W_enc": jnp.asarray(read.T), "b_enc": jnp.zeros(len(W_dec))}
-    weights = Weights(jnp.asarray(W_dec), jnp.zeros(W_dec.shape[1]), enc, {})
-    told = json.dumps({"site": site, **about})
-    return SiteSAE(
-        SAE(weights, {}, {}, spec), jnp.full(W_dec.shape[1], mean), jnp.float32(scale), told
-    )
+SITE = "blocks.0.hook_resid_post"
 
 
 @pytest.fixture(scope="module")
-def made():
+def made(hand):
     """(SAE, source, corpus); latent 7 never fires."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(FIRST + 1, N_CTX + 1, N_SEQ)
-    source = Made([rng.normal(size=(n - FIRST, D)) for n in lengths])
+    source = hand.Acts([rng.normal(size=(n - FIRST, D)) for n in lengths])
     directions = rng.normal(size=(8, D))
     directions[7] = 0
     tokens = rng.integers(0, 300, (N_SEQ, N_CTX)).astype(np.int32)
     docs = np.zeros_like(tokens)
     corpus = Corpus(tokens, docs, lengths, Layout(N_CTX, first=FIRST), {})
-    return linear(directions, mean=0.1, scale=0.5), source, corpus
+    return hand.made(directions, SITE), source, corpus
 
 
 ALL = np.arange(N_SEQ)
@@ -141,13 +109,14 @@ def test_examples_depend_neither_on_the_batch_size_nor_on_other_latents(made):
     assert places([4], seed=1) != {4: whole[4]}
 
 
-def test_examples_of_an_interval_are_drawn_evenly():
+def test_examples_of_an_interval_are_drawn_evenly(hand):
     """Of 30 sequences with one weak token each, every one is drawn about as often."""
-    source = Made([np.eye(1, D) * (1.0 if i == 30 else 0.5) for i in range(31)])
+    source = hand.Acts([np.eye(1, D) * (1.0 if i == 30 else 0.5) for i in range(31)])
     corpus = Corpus(
         np.zeros((31, 2), np.int32), np.zeros((31, 2), np.int32), np.full(31, 2), Layout(2), {}
     )
-    sae = linear(np.repeat(np.eye(1, D), 100, 0))  # all of them the same, but drawn apart
+    same = np.repeat(np.eye(1, D), 100, 0)  # but drawn apart
+    sae = hand.made(same, SITE, mean=0, scale=1)
     drawn = [
         e.seq
         for seed in range(30)
@@ -169,11 +138,11 @@ def test_a_latent_that_never_fires_has_no_examples(made):
     assert one.histogram.sum() == one.band_counts.sum() == 0
 
 
-def test_an_sae_of_centred_activations_sees_them_centred(made):
+def test_an_sae_of_centred_activations_sees_them_centred(made, hand):
     _, source, _ = made
     rows = np.eye(2, D)
     x = source.read(ALL)
-    seen = firing(linear(rows, centred=True), source, ALL)
+    seen = firing(hand.made(rows, SITE, mean=0, scale=1, centred=True), source, ALL)
     centred = x - x.mean(1, keepdims=True)
     np.testing.assert_array_equal(seen.counts, (centred[:, :2] > 0).sum(0))
 
@@ -242,7 +211,7 @@ def _final(model, x):
     return norm(model.config, model.weights["ln_final"], x) @ model.W_U
 
 
-def test_facts_of_a_latent():
+def test_facts_of_a_latent(hand):
     model = load_model(GOLDEN / "gpt2")
     d = model.config.d_model
     rows = np.random.default_rng(0).normal(size=(5, d))
@@ -250,7 +219,7 @@ def test_facts_of_a_latent():
     rows[2] = rows[1] + 0.1 * rows[3]
     read = rows.copy()
     read[3] = -rows[3]
-    sae = linear(rows, read=read, scale=0.5)
+    sae = hand.made(rows, SITE, read=read, mean=0)
     alive = np.array([True, True, True, True, False])
     facts = latent_facts(sae, model, [0, 1, 3], alive, n_tokens=4, n_vocab=300)
     assert [f.latent for f in facts] == [0, 1, 3]
@@ -269,10 +238,11 @@ def test_facts_of_a_latent():
     assert alone.nearest is None
 
 
-def test_only_sites_of_the_residual_stream_have_effects_on_logits():
+def test_only_sites_of_the_residual_stream_have_effects_on_logits(hand):
     model = load_model(GOLDEN / "gpt2")
     rows = np.random.default_rng(0).normal(size=(3, model.config.d_model))
     alive = np.ones(3, bool)
     for name in (*RESIDUAL, "attn.hook_z"):
-        (fact,) = latent_facts(linear(rows, site=f"blocks.1.{name}"), model, [0], alive)
+        sae = hand.made(rows, f"blocks.1.{name}")
+        (fact,) = latent_facts(sae, model, [0], alive)
         assert bool(fact.promoted) == bool(fact.suppressed) == (name in RESIDUAL)

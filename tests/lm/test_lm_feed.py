@@ -47,12 +47,18 @@ def window(rows, first):
     return Window(rows, first, pool, jnp.asarray(MEAN), jnp.float32(1.5), jnp.eye(D))
 
 
+def stacked(rows, first):
+    """As a feed makes it: with a leading axis of 1."""
+    fixed = window(rows[0], first[0])
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], fixed)
+
+
 @pytest.fixture
 def feed_of():
     """Feeds that are closed at the end."""
     made = []
 
-    def make(n_bytes=10 * A_STEP, n_steps=N_STEPS, source=None, window=window):
+    def make(n_bytes=10 * A_STEP, n_steps=N_STEPS, source=None, window=stacked):
         made.append(Feed(source or stream(), window, BATCH, n_steps, n_bytes))
         return made[-1]
 
@@ -104,10 +110,10 @@ def test_the_next_window_is_loaded_and_none_beyond_the_end(feed_of):
     loaded, ahead = [], threading.Event()
 
     def noting(rows, first):
-        loaded.append(int(first))
-        if first == 10:
+        loaded.append(int(first[0]))
+        if first[0] == 10:
             ahead.set()
-        return window(rows, first)
+        return stacked(rows, first)
 
     feed = feed_of(window=noting)
     feed(3)
@@ -140,9 +146,9 @@ def test_closed_it_loads_nothing_more(feed_of):
     loaded = []
 
     def slow(rows, first):
-        loaded.append(int(first))
+        loaded.append(int(first[0]))
         time.sleep(0.2)
-        return window(rows, first)
+        return stacked(rows, first)
 
     feed = feed_of(window=slow)
     feed(0)

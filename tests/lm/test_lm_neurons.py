@@ -1,7 +1,5 @@
 """Latents beside coordinates, against NumPy on all tokens at once; and the commands."""
 
-from dataclasses import dataclass
-
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -15,26 +13,12 @@ SITE = "blocks.0.hook_resid_post"
 D, ALL = 6, np.arange(30)
 
 
-@dataclass(frozen=True)
-class Made:
-    rows: list[np.ndarray]
-
-    d, dtype = D, np.dtype(np.float32)
-
-    @property
-    def counts(self):
-        return np.array([len(rows) for rows in self.rows])
-
-    def read(self, sequences):
-        return np.concatenate([self.rows[i] for i in sequences]).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
-def source():
+def source(hand):
     """Coordinates of several sizes, with large means."""
     rng = np.random.default_rng(0)
     mixed = np.diag([1, 2, 3, 1, 0.5, 2]) + 0.2 * rng.normal(size=(D, D))
-    return Made([rng.normal(size=(n, D)) @ mixed + 50 for n in rng.integers(3, 9, len(ALL))])
+    return hand.Acts([rng.normal(size=(n, D)) @ mixed + 50 for n in rng.integers(3, 9, len(ALL))])
 
 
 def test_correlations_are_those_of_all_tokens_at_once(hand, source):
@@ -104,7 +88,7 @@ def captured(hand, tmp_path_factory):
 def lm(captured, command, *args):
     from toysae.cli import main
 
-    main(["lm", command, str(captured / "sae"), "--capture", str(captured / "cap"), *args])
+    main(["lm", command, str(captured / "sae"), *args, "--capture", str(captured / "cap")])
 
 
 def test_the_steer_command_shows_the_moved_tokens(captured, capsys):
@@ -125,9 +109,34 @@ def test_the_patch_command_shows_both_curves(captured, capsys):
     assert set(table["arm"]) == {"clean", "latents", "axes", "error", "activation"}
 
 
+def test_the_neurons_command_shows_the_medians(captured, capsys):
+    out = captured / "neurons.csv"
+    lm(captured, "neurons", "--n-tokens", "all", "--n", "3", "--out", str(out))
+    said = capsys.readouterr().out
+    assert "random_axis_cos" in said and "nearest to neurons" in said
+    assert len(pd.read_csv(out)) == 12
+
+
+def test_the_downstream_command_shows_the_largest_changes(captured, hand, capsys):
+    from toysae.lm.site_sae import save_site_sae
+
+    later = hand.drawn(32, "blocks.2.hook_resid_post", seed=1)
+    save_site_sae(later, captured / "later")
+    out = captured / "downstream.csv"
+    lm(captured, "downstream", str(captured / "later"), "--latents", "0", "2", "--n-sequences",
+       "3", "--n", "4", "--out", str(out))  # fmt: skip
+    assert "of 2 latents move nothing there" in capsys.readouterr().out
+    table = pd.read_csv(out)
+    assert len(table) == 4 and set(table["latent"]) <= {0, 2}
+    assert table["change"].abs().is_monotonic_decreasing
+
+
 @pytest.mark.parametrize(
     ("command", "args", "message"),
     [
+        ("downstream", ["--latents", "2"], "name the folder of an SAE of a later site"),
+        ("downstream", ["nowhere", "--latents", "2"], "nowhere"),
+        ("neurons", ["--n-tokens", "few"], "few"),
         ("steer", ["--latent", "2", "--pin", "5", "--times", "1"], "exclude each other"),
         ("steer", ["--latent", "99"], "latent 99 is outside"),
         ("steer", ["--latent", "2", "--n-sequences", "0"], "n_sequences"),

@@ -144,10 +144,14 @@ def test_a_file_is_one_document_and_a_folder_one_of_each_in_the_order_of_names(t
         assert_is(corpus, expected(wanted, tokenizer, layout, None))
 
 
-def test_another_column_of_a_jsonl_file(tmp_path):
+def test_another_column_of_a_jsonl_file(tmp_path, tokenizer):
     path = tmp_path / "other.jsonl"
-    path.write_text('{"body": "one"}\n{"body": "two", "text": "no"}\n')
+    path.write_text('{"body": "one"}\n\n{"body": "two", "text": "no"}\n \n')
     assert list(documents(path, "body")) == ["one", "two"]
+    made = build_corpus(path, tokenizer, tmp_path / "c", None, Layout(8), "body")
+    assert tokenizer.decode(made.tokens[0, : made.lengths[0]].tolist()) == "one<|endoftext|>two"
+    with pytest.raises(ToysaeError, match="line 1: not an object with 'text'"):
+        build_corpus(path, tokenizer, tmp_path / "d", None, Layout(8))
 
 
 def test_long_documents_are_cut_at_lines_and_keep_all_their_text(tmp_path, tokenizer, monkeypatch):
@@ -155,7 +159,7 @@ def test_long_documents_are_cut_at_lines_and_keep_all_their_text(tmp_path, token
     endless = "x" * 200
     texts = ["".join(f"{'word ' * (i % 23)}∑{i}\n" for i in range(60)) + endless, endless, "a\nb"]
     source = wrote(tmp_path / "long.jsonl", texts)
-    pieces = list(module._pieces(source))
+    pieces = list(module._pieces(documents(source)))
     of_first = [text for doc, text in pieces if doc == 0]
     assert len(of_first) > 10 and [doc for doc, _ in pieces[-2:]] == [1, 2]
     assert all(text.endswith("\n") and 50 < len(text) < 200 for text in of_first[:-1])
@@ -208,6 +212,11 @@ def test_another_corpus_in_the_folder_is_refused_by_what_differs(jsonl, tmp_path
     ]:
         with pytest.raises(ToysaeError, match=f"c holds another corpus: {differs}"):
             build_corpus(*call)
+    wrote(jsonl, [*TEXTS, "more"])
+    with pytest.raises(ToysaeError, match=r"c holds another corpus: bytes differ, e.g. \d+; give"):
+        build_corpus(jsonl, tokenizer, folder, 30, Layout(8))
+    jsonl.unlink()  # what is finished needs it no longer
+    assert len(build_corpus(jsonl, tokenizer, folder, 30, Layout(8)).lengths) > 0
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
 
 

@@ -295,14 +295,16 @@ def no_more(*args, **given):
     raise AssertionError("something was trained")
 
 
-def test_the_same_command_again_trains_nothing(two, out, monkeypatch, capsys):
+def test_the_same_command_again_trains_nothing(two, out, tmp_path, monkeypatch, capsys):
     before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file() and f.name != "config.json"}
     monkeypatch.setattr(module, "train_group", no_more)
     lm("train", two, *EVERY)
     assert f"24 SAEs in {out / 'table.csv'}" in capsys.readouterr().out.replace("\n", "")
     assert len(before) > 24 and {f: f.read_bytes() for f in before} == before
+    other = shutil.copytree(out, tmp_path / "other")
     with pytest.raises(AssertionError, match="something was trained"):
-        lm("train", two, *EVERY, "--data-seed", 1)
+        lm("train", two, *EVERY, "--data-seed", 1, "--out", other)
+    assert "is not finished" in refused(capsys, "eval", other)  # its table was of another training
 
 
 UNTIED = ["--site", SITE, "--recipes", "untied", *NUMBERS]

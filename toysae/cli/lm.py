@@ -3,15 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from ..errors import require, unknown
+from ..errors import unknown
 from .lm_card import card, twin
-from .lm_eval import eval_saes, page, patch, steer
+from .lm_effects import downstream, neurons, patch, steer
+from .lm_eval import eval_saes, page
 from .options import check_flags, count, positional, read_options
 from .show import OUT, TokenBar, print_frame
+
+if TYPE_CHECKING:
+    from ..lm.models import LM
+    from ..lm.text import Corpus
 
 USAGE = """usage: toysae lm COMMAND
 
@@ -23,6 +29,8 @@ USAGE = """usage: toysae lm COMMAND
   eval OUT                   cross-entropy with SAEs in place, and baselines
   page OUT                   an HTML page of an SAE's latents: contexts, logits, neighbours
   steer OUT --latent N       what ablating, multiplying or pinning a latent does to the predictions
+  downstream OUT LATER_SAE --latents N [M ...]   and to the latents of a later SAE
+  neurons OUT                are latents single coordinates of the activations?
   patch OUT                  how many latents make a corrupted prompt's answer the clean one's
   export SAE DIR             a folder that SAELens reads
 
@@ -50,6 +58,7 @@ class CaptureOptions:
         text: a .txt or .jsonl file, a folder of .txt files, a data set on the hub, or "sample".
         out: each site gets a folder in it; the same call goes on after a stop.
         tokens: activations to keep, e.g. 10M; all of the text if not given.
+        column: that holds the text, of a .jsonl file or a data set.
         n_ctx: tokens of a sequence.
         pack: documents one after the other, cut every n_ctx tokens; or each padded.
         bos: the end token at the start of each sequence.
@@ -67,6 +76,7 @@ class CaptureOptions:
     text: str
     out: Path
     tokens: str = ""
+    column: str = "text"
     n_ctx: int = 128
     pack: bool = True
     bos: bool = False
@@ -81,23 +91,33 @@ class CaptureOptions:
 
 
 def _capture(args: list[str]) -> None:
-    from ..disk import disk_is_full, free_bytes, size
-    from ..lm.capture import begin, bytes_needed, capture, describe, told
+    from ..lm.capture import check_run
     from ..lm.models import load_model, load_tokenizer
+    from ..lm.sample import resolve
     from ..lm.sites import parse_site
     from ..lm.sources import CORPUS
     from ..lm.text import Layout, build_corpus
+    from ..sweeps.lock import locked
 
     name, rest = positional(args, "a model, e.g. EleutherAI/pythia-70m")
     o = read_options(CaptureOptions, rest, "toysae lm capture")
     n_tokens, layout = count(o.tokens), Layout(o.n_ctx, o.pack, o.bos, o.first)
-    source, text = _sample(name, o.text)
+    source, text = resolve(name, o.text)
     model = load_model(source, dtype=_dtype(o.arithmetic))
     for site in o.site:
         parse_site(site, model.config)
     tokenizer = load_tokenizer(source)
     tokenizer.check(model.config.n_vocab, name)
-    corpus = build_corpus(text, tokenizer, o.out / CORPUS, n_tokens, layout)
+    check_run(model, o.n_ctx, o.dtype)
+    with TemporaryDirectory() as nowhere, locked(o.out):
+        folder = Path(nowhere) if o.dry_run else o.out  # a dry run leaves nothing behind
+        _keep(o, model, build_corpus(text, tokenizer, folder / CORPUS, n_tokens, layout, o.column))
+
+
+def _keep(o: CaptureOptions, model: "LM", corpus: "Corpus") -> None:
+    from ..disk import disk_is_full, free_bytes, size
+    from ..lm.capture import begin, bytes_needed, capture, describe, found, told
+
     what = (o.dtype, o.centre_residual, o.live)
     manifests = [describe(model, corpus, site, *what) for site in dict.fromkeys(o.site)]
     rows, need = manifests[0].rows, 0 if o.live else bytes_needed(manifests)
@@ -107,14 +127,14 @@ def _capture(args: list[str]) -> None:
         f"{dropped}: {size(need)} on disk, {size(free_bytes(o.out))} free",
         highlight=False,
     )
-    if need > free_bytes(o.out):
-        raise disk_is_full(o.out, need)
     if o.dry_run:
+        if need > free_bytes(o.out):
+            raise disk_is_full(o.out, need)
         return
     if o.live:
         folders = [o.out / m.site for m in manifests]
         for folder, manifest in zip(folders, manifests, strict=True):
-            begin(folder, model, manifest)
+            begin(folder, model, found(folder, manifest))
     else:
         with TokenBar(rows, o.quiet) as tell:
             folders = capture(
@@ -170,12 +190,17 @@ _SHOWN = [
 ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _None:
+    """There are no options."""
+
+
 def _export(args: list[str]) -> None:
     from ..lm.site_sae import export, load_site_sae
 
     path, rest = positional(args, "the folder of an SAE")
     folder, rest = positional(rest, "the folder to write")
-    check_flags(rest, "option", [])
+    read_options(_None, rest, "toysae lm export SAE DIR")
     export(load_site_sae(path), folder)
     OUT.print(f"wrote {folder}", highlight=False, soft_wrap=True)
 
@@ -183,22 +208,9 @@ def _export(args: list[str]) -> None:
 def _fetch_sample(args: list[str]) -> None:
     from ..lm import sample
 
-    check_flags(args, "option", [])
+    read_options(_None, args, "toysae lm sample")
     model, text = sample.fetch()
     OUT.print(f"model: {model}\ntext: {text}, {sample.about()}", highlight=False, soft_wrap=True)
-
-
-def _sample(model: str, text: str) -> tuple[str, str]:
-    """Both, "sample" standing for what `toysae lm sample` fetched."""
-    from ..lm import sample
-
-    for word in (model, text):
-        if word == "sample":
-            require(sample.is_there(), "there is no sample yet: run `toysae lm sample`")
-    return (
-        str(sample.model_path()) if model == "sample" else model,
-        str(sample.text_path()) if text == "sample" else text,
-    )
 
 
 def _dtype(arithmetic: str) -> Any:
@@ -219,6 +231,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "eval": eval_saes,
     "page": page,
     "steer": steer,
+    "downstream": downstream,
+    "neurons": neurons,
     "patch": patch,
     "export": _export,
 }

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.table import Table
 
@@ -21,50 +20,42 @@ class CardOptions:
         site: of the capture, if it holds several.
         world: worlds to set beside it.
         n_rows: activations to look at.
-        saes: what `toysae lm train` wrote, whose latents are described too.
+        sae: the folder of an SAE of this site, whose latents are set beside worlds' features.
         out: a folder for the figure.
     """
 
     site: str | None = None
     world: tuple[str, ...] = ()
     n_rows: int = 65_536
-    saes: Path | None = None
+    sae: Path | None = None
     out: Path | None = None
 
 
 def card(args: list[str]) -> None:
     """The panel of a layer, and of worlds beside it."""
     from ..lm import card as cards
+    from ..lm.evaluate import check_belongs
     from ..lm.shards import find_site, read_manifest
+    from ..lm.site_sae import load_site_sae
     from ..lm.sources import open_site
 
     folder, rest = positional(args, "the directory of a capture")
     o = read_options(CardOptions, rest, "toysae lm card")
     panels = cards.world_panels(o.world)
     site = find_site(folder, o.site)
-    found = cards.card(site.name, open_site(site), read_manifest(site).first, o.n_rows)
-    table = Table("what", site.name, *panels, title="activations")
+    manifest = read_manifest(site)
+    sae = None if o.sae is None else load_site_sae(o.sae, site.name)
+    if sae is not None:
+        check_belongs(str(o.sae), sae, manifest)
+    found = cards.card(site.name, open_site(site), manifest.first, o.n_rows, sae=sae)
+    title = "activations" if sae is None else "activations and latents, beside true features"
+    table = Table("what", site.name, *panels, title=title)
     for row in found.rows(*panels.values()):
         table.add_row(*row)
-    if o.saes is not None:
-        for row in cards.latent_rows(*firings_of(o.saes)):
-            table.add_row(*row, *["–"] * len(panels))
     OUT.print(table)
     if o.out is not None:
         for file in cards.save_card(found, panels, o.out):
             OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
-
-
-def firings_of(out: Path) -> tuple[np.ndarray, int]:
-    """Firing shares of the SAEs of one size in what `toysae lm train` wrote, `[n_saes, d_sae]`, and
-    of how many activations."""
-    from ..lm.groups import load_arrays
-
-    table = pd.read_csv(out / "table.csv")
-    require(table["d_sae"].nunique() == 1, f"{out} holds SAEs of several sizes: train one")
-    groups = dict.fromkeys(Path(folder).parts[1] for folder in table["folder"])
-    freq = np.concatenate([load_arrays(out, group)["firing_freq"] for group in groups])
-    return freq[~table["diverged"].to_numpy(bool)], int(table["n_eval"].iloc[0])
 
 
 @dataclass(frozen=True)
@@ -118,9 +109,10 @@ def twin(args: list[str]) -> None:
     for recipe in o.recipes:
         knob = recipe_row(recipe).knob()
         given = {"l1_coeff": o.l1, "k": o.k}.get(knob, ())
-        require(
-            given, f"recipe {recipe!r} needs --{knob.removesuffix('_coeff')}, or --recipes none"
-        )
+        require(knob in ("l1_coeff", "k"), f"recipe {recipe!r} is driven by {knob}, which is not "
+                "to be set here: take one that reads an L1 or k")  # fmt: skip
+        require(given, f"recipe {recipe!r} needs --{knob.removesuffix('_coeff')}; to train "
+                "nothing, give --recipes with nothing behind it")  # fmt: skip
         numbers[recipe] = {knob: given, "lr": 1e-3, "lr_decay": 0.2}
     site = find_site(folder, o.site)
     fitted = make_twin(open_site(site), o.n_rows, o.ratios, o.directions)

@@ -1,6 +1,6 @@
 """Running a model over a corpus and keeping the activations of one or several sites."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -61,19 +61,41 @@ def describe(
         ToysaeError: a site or type that does not exist, sequences longer than the model's context,
             token ids that it does not have.
     """
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
-    layout, c = corpus.layout, model.config
-    require(
-        layout.n_ctx <= c.n_ctx,
-        f"sequences of {layout.n_ctx} tokens are longer than the model's {c.n_ctx}",
-    )
+    c = model.config
+    check_run(model, corpus.layout.n_ctx, dtype)
     largest = int(corpus.tokens.max())
     require(largest < c.n_vocab, f"the corpus has token ids up to {largest}, {model.name} only "
             f"{c.n_vocab} embeddings: tokenise it with the model's own tokenizer")  # fmt: skip
+    d = width(parse_site(site, c), c)
+    return manifest_of(model.name, weights_sha256(model), site, d, corpus, dtype, centre, live)
+
+
+def check_run(model: LM, n_ctx: int, dtype: str) -> None:
+    """What can be refused before a text is read.
+
+    Raises:
+        ToysaeError: sequences longer than the model's context, an unknown type.
+    """
+    longest = model.config.n_ctx
+    require(n_ctx <= longest, f"sequences of {n_ctx} tokens are longer than the model's {longest}")
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+
+
+def manifest_of(
+    model: str, weights: str, site: str, d: int, corpus: Corpus, dtype: str, centre: bool,
+    live: bool = False,
+) -> Manifest:  # fmt: skip
+    """A manifest without shards; see :class:`toysae.lm.shards.Manifest`.
+
+    Raises:
+        ToysaeError: an unknown type.
+    """
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    layout = corpus.layout
     return Manifest(
-        model=model.name, weights=weights_sha256(model), site=site,
-        d=width(parse_site(site, c), c), dtype=dtype, centred=centre,
+        model=model, weights=weights, site=site, d=d, dtype=dtype, centred=centre,
         corpus=corpus.about["sha256"], first=layout.first, n_ctx=layout.n_ctx,
         n_seq=len(corpus.lengths), rows=int(corpus.counts.sum()), live=live,
     )  # fmt: skip
@@ -120,8 +142,54 @@ def capture(
     require(sites, "name at least one site")
     require(batch_size >= 1, f"batch_size {batch_size} must be at least 1")
     fresh = [describe(model, corpus, site, dtype, centre) for site in dict.fromkeys(sites)]
+    run = runner(model, corpus, [m.site for m in fresh], dtype, centre, batch_size)
+    return write_run(
+        run, corpus, fresh, out, lambda folder, m: begin(folder, model, m), shard_bytes, on_batch
+    )
+
+
+def runner(
+    model: LM, corpus: Corpus, sites: Sequence[str], dtype: str, centre: bool, batch_size: int
+) -> "Run":
+    """What :func:`write_run` runs."""
+    every = tuple(sites)
+
+    def run(some: np.ndarray) -> Batches:
+        return _ahead(model, _batches(corpus, some, batch_size), every, dtype, centre)
+
+    return run
+
+
+Batches = Iterator[tuple[np.ndarray, Mapping[str, Array | np.ndarray]]]
+"""(sequences, of each site their activations `[n_seq or more, n_ctx, d]`)."""
+Run = Callable[[Int[np.ndarray, " n"]], Batches]
+
+
+def write_run(
+    run: Run,
+    corpus: Corpus,
+    fresh: Sequence[Manifest],
+    out: Path,
+    start: Callable[[Path, Manifest], None],
+    shard_bytes: int = SHARD_BYTES,
+    on_batch: Callable[[int, int], None] = lambda tokens, n_bytes: None,
+) -> list[Path]:
+    """Writes the shards of every site from whatever runs a model, and goes on where it stopped.
+
+    Args:
+        run: over some sequences, all sites at once: a run of fewer might round differently.
+        corpus: what is read.
+        fresh: a manifest without shards of each site.
+        out: see :func:`capture`.
+        start: makes a site's folder and writes its manifest.
+        shard_bytes: about the size of a shard of the widest site.
+        on_batch: see :func:`capture`.
+
+    Raises:
+        ToysaeError: see :func:`capture`.
+    """
     folders = [out / m.site for m in fresh]
-    manifests = [_found(folder, m) for folder, m in zip(folders, fresh, strict=True)]
+    manifests = [found(folder, m) for folder, m in zip(folders, fresh, strict=True)]
     for file in (file for folder in folders for file in folder.glob(f".*{TEMPORARY}")):
         file.unlink()  # of a killed process
     left = [replace(m, rows=m.rows - sum(s.rows for s in m.shards)) for m in manifests]
@@ -129,19 +197,15 @@ def capture(
     if free_bytes(out) < need:
         raise disk_is_full(out, need)
     for folder, m in zip(folders, manifests, strict=True):
-        begin(folder, model, m)
+        start(folder, m)
     done, written = 0, 0
-    every = tuple(m.site for m in fresh)
     begun = [m.shards[-1].last if m.shards else 0 for m in manifests]
     for first, last in _edges(corpus, fresh, shard_bytes, begun):
-        missing = [i for i, start in enumerate(begun) if start <= first]
+        missing = [i for i, at in enumerate(begun) if at <= first]
         if missing:
             tell = partial(_tell, on_batch, done, written)
-            batches = _batches(corpus, np.arange(first, last), batch_size)
-            # The program of fewer sites would round differently.
-            run = _ahead(model, batches, every, dtype, centre)
             wanted = [manifests[i].site for i in missing]
-            parts = _collected(run, corpus, first, last, wanted, tell)
+            parts = _collected(run(np.arange(first, last)), corpus, first, last, wanted, tell)
             for i in missing:
                 rows, number = parts.pop(manifests[i].site), len(manifests[i].shards)
                 shard = write_shard(folders[i], number, first, last, rows)
@@ -195,20 +259,24 @@ def run_sequences(
     return np.concatenate(parts)
 
 
-def _found(folder: Path, fresh: Manifest) -> Manifest:
-    """What is finished of this very capture."""
+def found(folder: Path, fresh: Manifest) -> Manifest:
+    """What is finished of this very capture; `fresh` if nothing is.
+
+    Raises:
+        ToysaeError: the folder holds another one.
+    """
     if not (folder / MANIFEST).exists():
         return fresh
-    found = read_manifest(folder)
-    changed = found.same_run(fresh)
+    there = read_manifest(folder)
+    changed = there.same_run(fresh)
     if changed:
-        what = ", ".join(f"{n} {getattr(found, n)!r}, now {getattr(fresh, n)!r}" for n in changed)
+        what = ", ".join(f"{n} {getattr(there, n)!r}, now {getattr(fresh, n)!r}" for n in changed)
         raise ToysaeError(f"{folder} holds another capture ({what}): give another --out")
-    return without_missing(folder, found)
+    return without_missing(folder, there)
 
 
 def _edges(
-    corpus: Corpus, manifests: list[Manifest], shard_bytes: int, begun: list[int]
+    corpus: Corpus, manifests: Sequence[Manifest], shard_bytes: int, begun: list[int]
 ) -> list[tuple[int, int]]:
     """Sequences of each shard, the same for every site; cut also where a site that was captured
     with others, or in shards of another size, goes on."""

@@ -1,7 +1,7 @@
 """A layer's card: the panel of a world's card on real activations, side by side with worlds'."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from ..sweeps import train
 from ..worlds import World, make_world
 from ..worlds.panel import compare_panels, world_panel
 from ..worlds.panel.activations import PanelStats, panel_of
-from ..worlds.panel.cofiring import rank_exponent
-from ..worlds.panel.of_world import WorldPanel
+from ..worlds.panel.features import FeaturePanel
 from ..worlds.world import batches
+from .latent_panel import latent_panel
+from .massive import among, mean_of, split_massive
+from .site_sae import SiteSAE
 from .stream import Source
 from .twin import Twin, centred_panel, panel_of_twin, twin_world
 from .twin_fit import DIRECTIONS, RATIOS, fit_twin
@@ -37,16 +39,23 @@ class Card:
         stats: of the panel.
         mean: `[d]`.
         norm_by_position: mean of ‖x‖ at each position kept, `[n_ctx]`; NaN where there is none.
+        latents: what an SAE's latents do there, if one was given.
     """
 
     site: str
     stats: PanelStats
     mean: Float[np.ndarray, " d"]
     norm_by_position: Float[np.ndarray, " n_ctx"]
+    latents: FeaturePanel | None = None
 
-    def rows(self, *others: WorldPanel) -> list[tuple[str, ...]]:
+    @property
+    def panel(self) -> PanelStats | FeaturePanel:
+        """What goes beside worlds' panels."""
+        return self.latents or self.stats
+
+    def rows(self, *others: FeaturePanel) -> list[tuple[str, ...]]:
         """(what, the layer, worlds ...) lines for a table."""
-        lines = compare_panels(self.stats, *others)
+        lines = compare_panels(self.panel, *others)
         by = self.norm_by_position[np.isfinite(self.norm_by_position)]
         blank = ("–",) * len(others)
         early, late = by[: max(1, len(by) // 8)].mean(), by[-max(1, len(by) // 8) :].mean()
@@ -69,7 +78,10 @@ def pieces(
         yield np.asarray(source.read(sequences[start : start + size]), np.float32)
 
 
-def card(site: str, source: Source, first: int, n_rows: int = N_ROWS, seed: int = 0) -> Card:
+def card(
+    site: str, source: Source, first: int, n_rows: int = N_ROWS, seed: int = 0,
+    sae: SiteSAE | None = None,
+) -> Card:  # fmt: skip
     """The card of a site.
 
     Args:
@@ -78,11 +90,14 @@ def card(site: str, source: Source, first: int, n_rows: int = N_ROWS, seed: int 
         first: the position of each sequence's first activation.
         n_rows: about how many to look at.
         seed: which sequences.
+        sae: of the site, whose latents are to be set beside worlds' features.
 
     Raises:
-        ToysaeError: no activations.
+        ToysaeError: no activations, an SAE of another site.
     """
     require(n_rows >= 1, f"n_rows {n_rows} must be at least 1")
+    fits = sae is None or (sae.site, sae.sae.spec.d_in) == (site, source.d)
+    require(fits, f"the SAE is of {sae and sae.site}, not of {site} with {source.d} dimensions")
     some = some_sequences(source, n_rows, seed)
     counts = source.counts[some]
     norms = np.zeros((2, int(counts.max()) + first))
@@ -98,23 +113,8 @@ def card(site: str, source: Source, first: int, n_rows: int = N_ROWS, seed: int 
     stats = panel_of(watched())
     with np.errstate(invalid="ignore"):
         by_position = norms[0] / norms[1]
-    return Card(site, stats, stats.mean, by_position)
-
-
-def latent_rows(freq: Float[np.ndarray, "n_saes d_sae"], n_samples: int) -> list[tuple[str, str]]:
-    """What the firing of SAEs' latents shows, beside what a world knows of its features."""
-    falling = -np.sort(-np.asarray(freq, np.float64), axis=1)
-    exponents = np.array([rank_exponent(row, n_samples)[0] for row in falling])
-    return [
-        ("latents' L0", _interval(falling.sum(1))),
-        ("latents' rank-frequency exponent", _interval(exponents)),
-        ("latents that fire in over 10 %", _interval((falling > 0.1).sum(1).astype(float))),
-    ]
-
-
-def _interval(values: np.ndarray) -> str:
-    low, high = values.min(), values.max()
-    return f"{values.mean():.3g} [{low:.3g}, {high:.3g}]"
+    latents = None if sae is None else latent_panel("latents", sae, source, some, stats)
+    return Card(site, stats, stats.mean, by_position, latents)
 
 
 @dataclass(frozen=True)
@@ -143,16 +143,18 @@ def make_twin(
     correlate: bool = True,
     seed: int = 0,
 ) -> FittedTwin:
-    """Fits a world to a source's activations (:func:`toysae.lm.twin_fit.fit_twin`), and holds what
-    it realises against them."""
+    """Fits a world to a source's activations (:func:`toysae.lm.twin_fit.fit_twin`), massive ones as
+    a feature of their own, and holds what it realises against all of them."""
     some = some_sequences(source, n_rows, seed)
-    total, n = np.zeros(source.d), 0
-    for x in pieces(source, some):
-        total, n = total + x.sum(0, dtype=np.float64), n + len(x)
-    mean = total / max(n, 1)
-    stats, covariance = centred_panel(pieces(source, some), mean)
+    massive, others = split_massive(lambda: pieces(source, some))
+    mean = mean_of(among(pieces(source, some), others))
+    stats, covariance = centred_panel(among(pieces(source, some), others), mean)
     twin = fit_twin(stats, mean, covariance, ratios, directions, correlate, seed)
-    found, wanted = statistics(panel_of_twin(twin, 32_768, seed)), statistics(stats)
+    twin = replace(twin, massive=massive)
+    whole = stats
+    if massive is not None:
+        whole, _ = centred_panel(pieces(source, some), mean_of(pieces(source, some)))
+    found, wanted = statistics(panel_of_twin(twin, 32_768, seed)), statistics(whole)
     table = pd.DataFrame({
         "statistic": list(wanted), "layer": list(wanted.values()),
         "twin": [found[name] for name in wanted],
@@ -207,7 +209,7 @@ def normalised_world(twin: Twin, seed: int = 0) -> World:
     return world.replace(rows=world.rows * scale, bias=bias, noise_sd=noise)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def world_panels(names: Sequence[str], n_samples: int = 32_768) -> dict[str, WorldPanel]:
+def world_panels(names: Sequence[str], n_samples: int = 32_768) -> dict[str, FeaturePanel]:
     """The panels of named worlds.
 
     Raises:
@@ -216,8 +218,8 @@ def world_panels(names: Sequence[str], n_samples: int = 32_768) -> dict[str, Wor
     return {name: world_panel(make_world(name, 0), n_samples) for name in names}
 
 
-def save_card(card_: Card, panels: Mapping[str, WorldPanel], folder: Path) -> list[Path]:
+def save_card(card_: Card, panels: Mapping[str, FeaturePanel], folder: Path) -> list[Path]:
     """Draws the panels side by side: a PNG and the CSV behind it."""
     folder.mkdir(parents=True, exist_ok=True)
-    sources = {card_.site: card_.stats, **panels}
+    sources = {card_.site: card_.panel, **panels}
     return list(save(*panel_figure(sources), folder, f"card-{card_.site}"))

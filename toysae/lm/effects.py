@@ -1,4 +1,5 @@
-"""From folders on disk to what latents do: steering and patching with SAEs of a capture."""
+"""From folders on disk to what latents are and do: neurons, steering, effects on later layers and
+patching, with SAEs of a capture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,17 +9,20 @@ import pandas as pd
 
 from ..errors import require
 from .changes import Change
-from .evaluate import open_bench, sample_rows
+from .downstream import Downstream, downstream
+from .evaluate import open_bench, sample_rows, spread
 from .firing import checked_latents
-from .models import load_tokenizer
+from .models import LM, load_tokenizer
+from .neurons import Neurons, neurons
 from .pairs import ioi_pairs
 from .patching import patching_curve
+from .site_sae import load_site_sae
 from .steering import Moved, moved_tokens
 
 
 def steer_saes(
     path: Path, latent: int, change: Change, capture: Path | None = None, site: str | None = None,
-    model: str | None = None, n_sequences: int = 32, batch_size: int = 8, n: int = 10,
+    model: str | LM | None = None, n_sequences: int = 32, batch_size: int = 8, n: int = 10,
     rows: Sequence[int] = (0,),
 ) -> dict[str, tuple[pd.DataFrame, Moved]]:  # fmt: skip
     """:func:`toysae.lm.steering.moved_tokens` of SAEs on disk, on text held out from training.
@@ -33,7 +37,6 @@ def steer_saes(
     require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
     require(n >= 1, f"n {n} must be at least 1")
     b = open_bench(path, capture, site, model, rows)
-    require(b.saes, f"there is no SAE in rows {list(rows)} of {path}: they diverged")
     for sae in b.saes.values():
         checked_latents([latent], sae.sae.spec.d_sae)
     tokenizer = load_tokenizer(b.model.name)
@@ -55,7 +58,7 @@ def steer_saes(
 
 
 def patch_saes(
-    path: Path, capture: Path | None = None, site: str | None = None, model: str | None = None,
+    path: Path, capture: Path | None = None, site: str | None = None, model: str | LM | None = None,
     n_pairs: int = 32, batch_size: int = 8, seed: int = 0, rows: Sequence[int] = (0,),
     names: Sequence[str] = (), signed: bool = True,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
@@ -66,10 +69,47 @@ def patch_saes(
         ToysaeError: see :func:`toysae.lm.evaluate.open_bench` and :func:`ioi_pairs`.
     """
     b = open_bench(path, capture, site, model, rows)
-    require(b.saes, f"there is no SAE in rows {list(rows)} of {path}: they diverged")
     own = {"names": names} if names else {}
     pairs = ioi_pairs(load_tokenizer(b.model.name), n_pairs, seed, bos=b.corpus.layout.bos, **own)
     x = np.asarray(sample_rows(b), np.float64)
     axes = np.linalg.eigh(np.cov(x.T))[1].T.astype(np.float32)
     how = {"signed": signed, "batch_size": batch_size}
     return {name: patching_curve(b.model, sae, pairs, axes, **how) for name, sae in b.saes.items()}
+
+
+def neurons_of_saes(
+    path: Path, capture: Path | None = None, site: str | None = None,
+    model: str | LM | None = None, n_tokens: int | None = 100_000, seed: int = 0,
+    rows: Sequence[int] = (0,),
+) -> dict[str, Neurons]:  # fmt: skip
+    """:func:`toysae.lm.neurons.neurons` of SAEs on disk, on tokens spread evenly over the text.
+
+    Raises:
+        ToysaeError: see :func:`toysae.lm.evaluate.open_bench`.
+    """
+    b = open_bench(path, capture, site, model, rows)
+    some = spread(b.source.counts, n_tokens)
+    return {name: neurons(sae, b.source, some, seed=seed) for name, sae in b.saes.items()}
+
+
+def downstream_saes(
+    path: Path, later: Path, latents: Sequence[int], change: Change, capture: Path | None = None,
+    site: str | None = None, later_site: str | None = None, model: str | LM | None = None,
+    n_sequences: int = 32, batch_size: int = 8, rows: Sequence[int] = (0,),
+) -> dict[str, Downstream]:  # fmt: skip
+    """:func:`toysae.lm.downstream.downstream` of SAEs on disk on one of a later site, whose folder
+    is `later`, on text held out from training.
+
+    Raises:
+        ToysaeError: see :func:`toysae.lm.evaluate.open_bench` and
+            :func:`toysae.lm.downstream.downstream`.
+    """
+    require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
+    behind = load_site_sae(later, later_site)
+    b = open_bench(path, capture, site, model, rows)
+    some = b.held_out[:n_sequences]
+    how = {"lengths": b.corpus.lengths[some], "batch_size": batch_size}
+    return {
+        name: downstream(b.model, sae, behind, latents, b.corpus.tokens[some], change, **how)
+        for name, sae in b.saes.items()
+    }

@@ -72,12 +72,17 @@ class Window:
         return Batch(x, nothing.astype(jnp.int32), nothing, 0, in_order=True)
 
 
+Windows = Callable[[Float[Array, "1 n_rows d_in"], Int[Array, "1"]], Window]
+"""Rows and their first step to a stacked window."""
+
+
 class Feed:
     """Gives the training loop the window of a step, and loads the next one meanwhile.
 
     Args:
         stream: of rows.
-        window: everything but the rows and their first step.
+        window: everything but the rows `[1, n_rows, d_in]` and their first step `[1]`; stacked,
+            with a leading axis of 1, so that nothing but the rows is copied for a window.
         batch_size: rows a step.
         n_steps: of the training, beyond which nothing is loaded.
         n_bytes: about the size of a window; two are held.
@@ -86,14 +91,13 @@ class Feed:
     def __init__(
         self,
         stream: Stream,
-        window: Callable[[Array, Array], Window],
+        window: Windows,
         batch_size: int,
         n_steps: int,
         n_bytes: int = WINDOW_BYTES,
     ):
         self._stream, self._window, self._batch_size = stream, window, batch_size
-        a_step = stream.rows(0, batch_size).nbytes
-        self._steps = max(1, min(n_steps, n_bytes // a_step))
+        self._steps = max(1, min(n_steps, n_bytes // (batch_size * stream.row_bytes)))
         self._n_windows = -(-n_steps // self._steps)
         self._thread = ThreadPoolExecutor(1)
         self._loading: dict[int, Future] = {}
@@ -119,5 +123,4 @@ class Feed:
     def _load(self, i: int) -> Window:
         first = i * self._steps
         rows = self._stream.rows(first * self._batch_size, self._steps * self._batch_size)
-        window = self._window(jnp.asarray(rows), jnp.int32(first))
-        return jax.block_until_ready(jax.tree.map(lambda leaf: leaf[None], window))
+        return jax.block_until_ready(self._window(jnp.asarray(rows)[None], jnp.int32([first])))

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..plotting import style as st
+from ..recovery.intervals import over_seeds
 from ..recovery.mcs import EDGES
 
 Found = tuple[pd.DataFrame, Mapping[str, np.ndarray]]
@@ -64,8 +65,60 @@ def seeds_figure(sites: Mapping[str, list[Found]], note: str) -> tuple[Figure, p
     return fig, pd.concat(rows, ignore_index=True)
 
 
+def inits_figure(
+    curves: pd.DataFrame, shared: pd.DataFrame, note: str
+) -> tuple[Figure, pd.DataFrame]:
+    """How the error and L0 fall from each init, and what dictionaries of two inits have in common.
+
+    Args:
+        curves: one row a step and SAE: `init`, `sae_seed`, `step`, `fvu`, `l0`.
+        shared: one row a pair of SAEs of different seeds: `init`, `other_init`, `mmcs` of the first
+            in the second.
+        note: below the figure.
+
+    Returns:
+        The figure, and a frame: of each init and step `fvu` and `l0` with `_half_width` (95 %
+        Student-t over seeds); of each pair of inits `mmcs`, its mean over pairs of seeds.
+    """
+    inits = list(dict.fromkeys(curves["init"]))
+    by_seed = curves.rename(columns={"sae_seed": "world_seed"})  # there is one layer
+    parts = {value: over_seeds(by_seed, ["init", "step"], value) for value in ("fvu", "l0")}
+    means = shared.groupby(["init", "other_init"])["mmcs"].mean()
+    with st.style():
+        fig, axes = st.canvas(1, 3, (2.9, 2.4), 1.1)
+        labels = {"fvu": "FVU, held out", "l0": "L0"}
+        for ax, (value, label) in zip(axes[0], labels.items(), strict=False):
+            for i, init in enumerate(inits):
+                line = parts[value].query("init == @init").sort_values("step")
+                x, y, half = (line[c].to_numpy(float) for c in ("step", "mean", "half_width"))
+                look = st.nth(i)
+                ax.plot(x, y, label=init, **look)
+                ax.fill_between(x, y - half, y + half, color=look["color"], alpha=0.15, lw=0)
+            ax.set_xscale("symlog", linthresh=max(1.0, float(curves["step"].max()) / 50))
+            ax.set_yscale("log")
+            ax.set_xlabel("step")
+            ax.set_title(label)
+        grid = means.unstack().reindex(index=inits, columns=inits).to_numpy()
+        ax = axes[0, 2]
+        ax.imshow(grid, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        for (i, j), value in np.ndenumerate(grid):
+            ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6.5,
+                    color="w" if value < 0.6 else "k")  # fmt: skip
+        ax.set_xticks(range(len(inits)), inits, rotation=35, ha="right", fontsize=6.5)
+        ax.set_yticks(range(len(inits)), inits, fontsize=6.5)
+        ax.set_title("MMCS of a row in a column")
+        n_seeds = curves["sae_seed"].nunique()
+        st.footnote(fig, f"{note}; {n_seeds} seeds, bands 95 %; MMCS over pairs of unlike seeds")
+        st.legend(fig, "from different initialisations")
+    frames = [parts[value].rename(columns={"mean": value, "half_width": f"{value}_half_width"})
+              for value in parts]  # fmt: skip
+    lines = frames[0].merge(frames[1].drop(columns="n"), on=["init", "step"])
+    return fig, pd.concat([lines, means.reset_index()], ignore_index=True)
+
+
 def splice_figure(tables: Mapping[str, pd.DataFrame], note: str) -> tuple[Figure, pd.DataFrame]:
-    """What each stand-in adds to the cross-entropy, one panel a site, baselines in grey.
+    """What each stand-in adds to the cross-entropy, one panel a site: a bar for SAEs that differ in
+    their seed, with a dot each, and baselines in grey.
 
     Args:
         tables: of :func:`toysae.lm.splice.splice_table`, by site.
@@ -74,25 +127,39 @@ def splice_figure(tables: Mapping[str, pd.DataFrame], note: str) -> tuple[Figure
     Returns:
         The figure, and the tables one below the other, with `site`.
     """
-    most = max(len(table) - 1 for table in tables.values())
+    shown = {site: _by_kind(table) for site, table in tables.items()}
+    most = max(len(kinds) for kinds in shown.values())
     with st.style():
-        fig, axes = st.canvas(1, len(tables), (3.6, 0.17 * most + 0.5), 0.9)
-        for ax, (site, table) in zip(axes[0], tables.items(), strict=True):
-            shown = table[table["arm"] != "clean"].sort_values("delta_ce", ascending=False)
-            sae = shown["arm"].str.contains("seed").to_numpy()
-            colors = np.where(sae, st.OKABE_ITO[0], "0.6")
-            y = np.arange(len(shown))
-            delta = shown["delta_ce"].clip(lower=1e-4)
-            ax.barh(y, delta, color=colors, xerr=shown["delta_ce_half_width"],
-                    error_kw={"elinewidth": 0.8})  # fmt: skip
-            ax.set_yticks(y, shown["arm"], fontsize=6)
-            ax.set_xscale("log", subs=(2, 5))
-            for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
-                axis(lambda value, _: f"{value:g}")
-            ax.tick_params(axis="x", which="both", labelsize=6)
+        fig, axes = st.canvas(1, len(tables), (3.6, 0.19 * most + 0.5), 0.9)
+        for ax, (site, kinds) in zip(axes[0], shown.items(), strict=True):
+            for y, (_, arms) in enumerate(kinds):
+                delta, half = arms["delta_ce"].clip(lower=_LEAST), arms["delta_ce_half_width"]
+                sae = arms["arm"].str.contains(_SEED).any()
+                color = st.OKABE_ITO[0] if sae else "0.6"
+                ax.barh(y, delta.mean(), xerr=half.mean(), color=color, error_kw={"lw": 0.8})
+                if len(arms) > 1:
+                    ax.plot(delta, [y] * len(delta), "k.", markersize=3)
+            ax.set_yticks(range(len(kinds)), [name for name, _ in kinds], fontsize=6)
+            ax.set_xscale("log")
+            ax.set_xlim(left=_LEAST)
+            ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            ax.tick_params(axis="x", labelsize=6)
             ax.set_xlabel("added cross-entropy, nats a token")
             ax.set_title(site, fontsize=8)
-        st.footnote(fig, f"{note}; bars: 95 % over sequences")
+        st.footnote(fig, f"{note}; bars: 95 % over sequences; dots: seeds")
         st.legend(fig, "the model with its activations replaced")
     frames = [table.assign(site=site) for site, table in tables.items()]
     return fig, pd.concat(frames, ignore_index=True)
+
+
+_SEED = r"[ -]seed\d+$"
+_LEAST = 1e-3  # nats: below, and below 0, it is drawn here
+
+
+def _by_kind(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Arms that differ in their seed alone, the most costly kind first."""
+    arms = table[table["arm"] != "clean"]
+    kinds = arms.groupby(arms["arm"].str.replace(_SEED, "", regex=True), sort=False)
+    return sorted(
+        ((str(name), kind) for name, kind in kinds), key=lambda pair: -pair[1]["delta_ce"].mean()
+    )

@@ -72,7 +72,14 @@ def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def _names(table: pd.DataFrame) -> list[str]:
     """A folder's name for each SAE: the numbers in which they differ."""
     varied = [c for c in ("l1_coeff", "k", "l0_target") if c in table]
-    return [
-        "-".join([*(f"{c.split('_')[0]}_{row[c]:g}" for c in varied), f"seed{row['sae_seed']:g}"])
-        for _, row in table.iterrows()
-    ]
+
+    def name(row: pd.Series) -> str:
+        numbers = [f"{c.split('_')[0]}_{_short(row[c])}" for c in varied]
+        return "-".join([*numbers, f"seed{row['sae_seed']:g}"])
+
+    return [name(row) for _, row in table.iterrows()]
+
+
+def _short(value: float) -> str:
+    """The shortest text that is this float32 and no other."""
+    return str(np.float32(value)).removesuffix(".0")

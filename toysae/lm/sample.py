@@ -53,6 +53,20 @@ def is_there(folder: Path | None = None) -> bool:
     return model_path(folder).is_file() and text_path(folder).is_dir()
 
 
+def resolve(model: str, text: str) -> tuple[str, str]:
+    """Both, "sample" standing for what :func:`fetch` fetched.
+
+    Raises:
+        ToysaeError: "sample", and there is none yet.
+    """
+    require(is_there() or "sample" not in (model, text), "there is no sample yet: run `make "
+            "lm-sample`, or `toysae lm sample`")  # fmt: skip
+    return (
+        str(model_path()) if model == "sample" else model,
+        str(text_path()) if text == "sample" else text,
+    )
+
+
 def about(folder: Path | None = None) -> str:
     """One line: which text it is, and its licence.
 

@@ -143,7 +143,8 @@ def write_shard(folder: Path, number: int, first: int, last: int, rows: Rows) ->
     x = np.asarray(rows.acts, np.float32)
     bad = ~np.isfinite(x).all(1)
     require(not bad.any(), f"{bad.sum()} of {len(x)} activations are not finite, the first in "
-            f"sequence {rows.seq[bad][:1]}: run the model in float32 (--arithmetic)")  # fmt: skip
+            f"sequence {rows.seq[bad][:1]}: keep them in another type (--dtype bfloat16), or run "
+            "the model in float32")  # fmt: skip
     squares = np.einsum("nd,nd->n", x, x, dtype=np.float64)
     tensors = {k: np.ascontiguousarray(v) for k, v in vars(rows).items()}
     tensors["sum"] = x.sum(0, dtype=np.float64)

@@ -78,24 +78,28 @@ def open_site(folder: Path, model: LM | None = None, verify: bool = True) -> Sou
     return Live(model, corpus, manifest)
 
 
-def load_captured(name: str, manifest: Manifest, folder: Path) -> LM:
+def load_captured(model: str | LM, manifest: Manifest, folder: Path) -> LM:
     """The model that a site was captured from, in the arithmetic that it had then.
 
     Args:
-        name: what to load it from.
+        model: what to load it from, or the model itself.
         manifest: of the site.
         folder: of the site, for messages.
 
     Raises:
         ToysaeError: another model.
     """
-    for dtype in (jnp.float32, jnp.bfloat16):
-        model = load_model(name, dtype=dtype)
-        if weights_sha256(model) == manifest.weights:
-            return model
+    if isinstance(model, LM):
+        name, models = model.name, iter([model])
+    else:
+        name, models = model, (load_model(model, dtype=t) for t in (jnp.float32, jnp.bfloat16))
+    for each in models:
+        if weights_sha256(each) == manifest.weights:
+            return each
     raise ToysaeError(
         f"{name} is not the model that {folder} was captured from: its weights differ; give the "
-        "right one to `toysae lm eval --model`, or capture again"
+        "right one to `toysae lm eval --model`, or capture again (a capture through hooks has no "
+        "model here)"
     )
 
 
@@ -109,4 +113,7 @@ def axes_of(folder: Path, which: str) -> Float[np.ndarray, "d r"]:
         with np.load(folder / MATRICES) as found:
             return found[which]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise ToysaeError(f"{folder / MATRICES} is missing or damaged: capture again") from error
+        raise ToysaeError(
+            f"{folder / MATRICES} is missing or damaged: capture again (a "
+            "capture through hooks has no matrices: take another init)"
+        ) from error

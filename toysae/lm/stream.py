@@ -2,7 +2,8 @@
 
 Sequences are shuffled over the whole epoch, then read some thousands at a time into a buffer whose
 rows are shuffled. Both orders follow from the seed and the epoch alone, so any place in the stream
-can be gone to at once, and reading shards or running the model anew gives the same stream.
+can be gone to at once, and reading shards or running the model anew gives the same order (the same
+bits too, of a site that was captured alone in batches of the same size).
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -82,7 +83,8 @@ class Stream:
         self.n_rows = int(counts.sum())
         self._per_buffer = max(1, int(buffer_rows * len(counts) / self.n_rows))
         self._epoch = (-1, np.empty(0, int), np.empty(0, int))
-        self._buffer = (-1, -1, np.empty((0, source.d)))
+        self._buffer = (-1, -1, np.empty((0, source.d)), np.empty(0, int))
+        self.row_bytes = source.d * np.dtype(source.dtype).itemsize
 
     def rows(self, start: int, n: int) -> Float[np.ndarray, "n d"]:
         """Rows `start` to `start + n - 1` of the stream."""
@@ -93,8 +95,10 @@ class Stream:
             edges = self._order(epoch)[1]
             b = int(np.searchsorted(edges, place, "right")) - 1
             offset = place - edges[b]
-            some = self._read(epoch, b)[offset : offset + n - at]
-            out[at : at + len(some)] = some
+            held, shuffle = self._read(epoch, b)
+            some = shuffle[offset : offset + n - at]
+            out[at : at + len(some)] = held[some]
+            del held  # or the next one would be a second in memory
             at += len(some)
         return out
 
@@ -108,12 +112,13 @@ class Stream:
             self._epoch = (epoch, order, edges)
         return self._epoch[1:]
 
-    def _read(self, epoch: int, b: int) -> np.ndarray:
+    def _read(self, epoch: int, b: int) -> tuple[np.ndarray, np.ndarray]:
+        """A buffer's rows as they were read, and the order to give them in."""
         if self._buffer[:2] != (epoch, b):
             order, _ = self._order(epoch)
             some = order[b * self._per_buffer : (b + 1) * self._per_buffer]
-            self._buffer = (-1, -1, np.empty(0))  # two would not fit the bound
+            self._buffer = (-1, -1, np.empty(0), np.empty(0, int))  # two would not fit the bound
             rows = self._source.read(self._sequences[some])
             shuffle = np.random.default_rng([self._seed, epoch, b]).permutation(len(rows))
-            self._buffer = (epoch, b, rows[shuffle])
-        return self._buffer[2]
+            self._buffer = (epoch, b, rows, shuffle)
+        return self._buffer[2:]

@@ -91,7 +91,8 @@ def documents(source: str | Path, column: str = "text") -> Iterator[str]:
     elif path.suffix == ".jsonl" and path.is_file():
         with _utf8(path), path.open(encoding="utf-8") as lines:
             for i, line in enumerate(lines, 1):
-                yield _of_line(line, column, f"{path}, line {i}")
+                if line.strip():
+                    yield _of_line(line, column, f"{path}, line {i}")
     elif path.is_file():
         with _utf8(path):
             text = path.read_text(encoding="utf-8")
@@ -139,10 +140,19 @@ def _of_hub(name: str, column: str) -> Iterator[str]:
 
 
 def build_corpus(
-    source: str | Path, tokenizer: Tokenizer, folder: Path, n_tokens: int | None, layout: Layout
-) -> Corpus:
+    source: str | Path, tokenizer: Tokenizer, folder: Path, n_tokens: int | None, layout: Layout,
+    column: str = "text",
+) -> Corpus:  # fmt: skip
     """Tokenises until `n_tokens` positions are kept, or the text ends if None; or reads what is in
     `folder` already.
+
+    Args:
+        source: see :func:`documents`.
+        tokenizer: of the model that is to read it.
+        folder: where the token ids are kept.
+        n_tokens: positions to keep.
+        layout: of the sequences.
+        column: of a `.jsonl` file or a data set.
 
     Raises:
         ToysaeError: a text shorter than asked for, saying how long it is; a corpus of another text,
@@ -151,11 +161,11 @@ def build_corpus(
     """
     about = {
         "text": str(source), "tokenizer": tokenizer.sha256, "n_tokens": n_tokens,
-        "layout": asdict(layout),
+        "layout": asdict(layout), **_identity(Path(source), column),
     }  # fmt: skip
     if (folder / _ABOUT).exists():
         found = load_corpus(folder)
-        changed = [name for name, value in about.items() if found.about.get(name) != value]
+        changed = [name for name, value in about.items() if found.about.get(name, value) != value]
         require(
             not changed,
             f"{folder} holds another corpus: {', '.join(changed)} differ, e.g. "
@@ -170,7 +180,8 @@ def build_corpus(
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob(f".*{TEMPORARY}"):
         file.unlink()  # of a killed process
-    kept = _write(_sequences(source, tokenizer, layout), folder, n_tokens, layout)
+    sequences = _sequences(documents(source, column), tokenizer, layout)
+    kept = _write(sequences, folder, n_tokens, layout)
     if n_tokens is not None and kept < n_tokens:
         raise ToysaeError(
             f"{source} has {kept:,} tokens to keep and {n_tokens:,} were asked for: give more "
@@ -181,6 +192,14 @@ def build_corpus(
     about |= {"sha256": sums["tokens"], "sums": sums}
     write_bytes(folder / _ABOUT, json.dumps(about, indent=1).encode())
     return load_corpus(folder)
+
+
+def _identity(path: Path, column: str) -> dict[str, int | str]:
+    """What tells a text from an edited one: its size, if it is here; its column, if it has any."""
+    files = path.rglob("*.txt") if path.is_dir() else [path] if path.is_file() else []
+    size = sum(file.stat().st_size for file in files)
+    plain = path.is_dir() or path.suffix == ".txt"
+    return ({"bytes": size} if size else {}) | ({} if plain else {"column": column})
 
 
 def load_corpus(folder: Path) -> Corpus:
@@ -205,9 +224,9 @@ def load_corpus(folder: Path) -> Corpus:
     return Corpus(tokens, docs, lengths, layout, about)
 
 
-def _pieces(source: str | Path) -> Iterator[tuple[int, str]]:
+def _pieces(texts: Iterator[str]) -> Iterator[tuple[int, str]]:
     """(document, text): documents, long ones in pieces that end at a line."""
-    for doc, text in enumerate(documents(source)):
+    for doc, text in enumerate(texts):
         start = 0
         while start < len(text):
             end = text.find("\n", start + _PIECE) + 1 or len(text)
@@ -215,15 +234,15 @@ def _pieces(source: str | Path) -> Iterator[tuple[int, str]]:
             start = end
 
 
-def _tokenised(source: str | Path, tokenizer: Tokenizer) -> Iterator[tuple[int, list[int]]]:
-    pieces = _pieces(source)
+def _tokenised(texts: Iterator[str], tokenizer: Tokenizer) -> Iterator[tuple[int, list[int]]]:
+    pieces = _pieces(texts)
     while some := list(islice(pieces, _BATCH)):
         ids = tokenizer.encode([text for _, text in some])
         yield from zip((doc for doc, _ in some), ids, strict=True)
 
 
 def _sequences(
-    source: str | Path, tokenizer: Tokenizer, layout: Layout
+    texts: Iterator[str], tokenizer: Tokenizer, layout: Layout
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(tokens, docs) of each sequence; only a last one may be short."""
     room = layout.n_ctx - layout.bos
@@ -235,7 +254,7 @@ def _sequences(
         del tokens[:n], docs[:n]
         return out
 
-    for doc, ids in _tokenised(source, tokenizer):
+    for doc, ids in _tokenised(texts, tokenizer):
         if last is not None and doc != last:
             if layout.pack:
                 tokens.append(tokenizer.end)

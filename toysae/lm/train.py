@@ -8,7 +8,7 @@ OUT/checkpoints/                   what is half trained
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ..sweeps.provenance import provenance
 from ..sweeps.stopping import Request, Stopped, stop_requests
 from ..training import Group, Snapshot, start, train_group
 from ..training import trained as start_of
-from .feed import Feed, Window
+from .feed import Feed, Window, Windows
 from .groups import save_group
 from .normalise import Normalisation, normalisation
 from .scores import curve_probe, score_members
@@ -177,14 +177,16 @@ def train_site(
     """
     data = prepare(folder, t, source)
     parts = plan(data, t)
-    groups = {part.name: _group(data, t, part) for part in parts}  # refuses what cannot be
+    # What cannot be is refused before anything trains; each group holds a copy of the pool.
+    n_rows = {part.name: _group(data, t, part, _window(data, part)).n_rows for part in parts}
     with locked(out), stop_requests() as request:
-        cost = {p.name: t.n_steps * groups[p.name].n_rows * t.batch_size for p in parts}
+        cost = {p.name: t.n_steps * n_rows[p.name] * t.batch_size for p in parts}
         left = [p for p in parts if not (out / "groups" / p.name / "done.json").exists()]
+        (out / "table.csv").unlink(missing_ok=True)  # of another training, perhaps
         write_bytes(out / "config.json", json.dumps(_config(data, t), indent=1).encode())
-        with Progress({p.name: cost[p.name] for p in left}, quiet) as progress:
+        with Progress({p.name: cost[p.name] for p in left}, quiet or not left) as progress:
             for part in left:
-                _train(data, t, part, groups[part.name], out, progress, request, checkpoint_seconds)
+                _train(data, t, part, out, progress, request, checkpoint_seconds)
         table = pd.concat(
             [pd.read_csv(out / "groups" / p.name / "table.csv") for p in parts], ignore_index=True
         )
@@ -247,23 +249,23 @@ def _key(data: SiteData, t: Training, init: str, spec: SAESpec, hypers: dict[str
     return digest(json.dumps(what, sort_keys=True))
 
 
-def _group(data: SiteData, t: Training, part: _Part) -> Group:
-    window = _window(data, part)(
-        jnp.zeros((t.batch_size, data.manifest.d), data.source.dtype), jnp.int32(0)
-    )
+def _group(data: SiteData, t: Training, part: _Part, window: Windows) -> Group:
+    rows = jnp.zeros((1, t.batch_size, data.manifest.d), data.source.dtype)
     points = grid(**part.hypers)
-    return make_group([window], [t.data_seed], part.spec, points, range(t.seeds), t.batch_size)
+    return make_group(
+        window(rows, jnp.int32([0])), [t.data_seed], part.spec, points, range(t.seeds), t.batch_size
+    )
 
 
-def _window(data: SiteData, part: _Part):
+def _window(data: SiteData, part: _Part) -> Windows:
     which = SVD_INITS.get(part.init)
     d = data.manifest.d
     matrix = np.eye(d, dtype=np.float32) if which is None else axes_of(data.folder, which)
     fixed = {
-        "pool": jnp.asarray(data.pool),
-        "mean": jnp.asarray(data.normalisation.mean),
-        "scale": jnp.float32(data.normalisation.scale),
-        "generating_matrix": jnp.asarray(matrix),
+        "pool": jnp.asarray(data.pool)[None],
+        "mean": jnp.asarray(data.normalisation.mean)[None],
+        "scale": jnp.float32([data.normalisation.scale]),
+        "generating_matrix": jnp.asarray(matrix)[None],
     }
 
     def window(rows, first) -> Window:
@@ -273,14 +275,14 @@ def _window(data: SiteData, part: _Part):
 
 
 def _train(
-    data: SiteData, t: Training, part: _Part, group: Group, out: Path, progress: Progress,
-    request: Request, checkpoint_seconds: float,
+    data: SiteData, t: Training, part: _Part, out: Path, progress: Progress, request: Request,
+    checkpoint_seconds: float,
 ) -> None:  # fmt: skip
     checkpoints = Checkpoints(out / "checkpoints" / part.name)
     checkpoints.begin(np.array([[part.key]]), t.n_steps)
     stream = Stream(data.source, data.train, t.data_seed, t.buffer_rows)
-    feed = Feed(stream, _window(data, part), t.batch_size, t.n_steps)
-    group = replace(group, worlds=feed(0)[0])
+    window = _window(data, part)
+    feed, group = Feed(stream, window, t.batch_size, t.n_steps), _group(data, t, part, window)
     at_start = np.asarray(start_of(start(group), group).W_dec[0])
     resume, saved, began = checkpoints.latest(group), time.monotonic(), time.monotonic()
     if resume is not None:

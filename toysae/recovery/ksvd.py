@@ -10,6 +10,7 @@ from toysae.recovery.dictionary_learning import alternate
 from toysae.worlds.dictionaries import unit_rows
 
 _N_ALTERNATIONS = 10
+_TIE = 4e-6
 
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
@@ -102,16 +103,19 @@ def _rank_one(
     three. As the old row is among them the residual never rises.
     """
     top = jnp.linalg.eigh(_matmul(own.T, own))[1][:, -1]
+    if not positive:
+        return top, _matmul(own, top)
 
     def codes_of(rows: Array) -> Array:
-        codes = _matmul(own, rows.T)
-        return jnp.maximum(codes, 0.0) if positive else codes
+        return jnp.maximum(_matmul(own, rows.T), 0.0)
 
     def in_turn(_, rows: Array) -> Array:
         moved = unit_rows(_matmul(codes_of(rows).T, own))
         return jnp.where((moved != 0).any(1, keepdims=True), moved, rows)
 
-    rows = jax.lax.fori_loop(0, _N_ALTERNATIONS, in_turn, jnp.stack([old, top, -top]))
+    top = jnp.where(top @ old < 0, -top, top)  # its sign is the eigensolver's whim
+    rows = jax.lax.fori_loop(0, _N_ALTERNATIONS, in_turn, jnp.stack([top, -top, old]))
     codes = codes_of(rows)
-    best = jnp.argmax(jnp.sum(codes**2, axis=0))
+    # Two that near the same fit differ by less than rounding, which must not choose.
+    best = jnp.argmax(jnp.sum(codes**2, axis=0) * (1 - _TIE * jnp.arange(3)))
     return rows[best], codes[:, best]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from toysae import Results
@@ -42,6 +43,9 @@ def started(out, n, number, tiny_file):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         **os.environ,
         "PYTHONPATH": str(ROOT),
+        # As many devices as the reference had: with others, sums are taken in another order.
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
+        f"--xla_force_host_platform_device_count={jax.local_device_count()}",
     }
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 

@@ -192,7 +192,8 @@ def _joined(o: Options, by_size: list[Sized]) -> pd.DataFrame:
             row |= {"mmcs_seeds": float(found_in(*pair)), "stability": matched_cosine(*pair)}
             row |= {"mmcs_larger": np.nan, "plateau": np.nan}
             if larger is not None:
-                bigger = own[0], larger.W_dec[at], own[1], larger.alive[at]
+                # One seed starts dictionaries of all sizes from the same rows: another one's.
+                bigger = own[0], larger.W_dec[other], own[1], larger.alive[other]
                 row["mmcs_larger"] = float(found_in(*bigger))
                 row["plateau"] = larger.columns["mse"][at] / row["mse"] - 1
             rows.append(row)

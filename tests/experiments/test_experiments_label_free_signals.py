@@ -19,7 +19,7 @@ def module():
     return runpy.run_path(str(FILE))
 
 
-def test_an_sae_is_compared_with_the_other_seed_and_the_next_size(module):
+def test_an_sae_is_compared_with_the_other_seed_of_its_size_and_of_the_next(module):
     o = replace(module["Options"](), sizes=(1.0, 2.0), l1=(0.1,), world_seeds=1)
     rng = np.random.default_rng(0)
     small, large = rng.standard_normal((1, 1, 2, 3, 4)), rng.standard_normal((1, 1, 2, 6, 4))
@@ -31,8 +31,8 @@ def test_an_sae_is_compared_with_the_other_seed_and_the_next_size(module):
         columns = {"mse": np.full((1, 1, 2), mse), "mmcs": np.full((1, 1, 2), 0.5)}
         sizes.append(module["Sized"](np.float32(W_dec), alive, columns))
     table = module["_joined"](o, sizes).set_index(["size", "sae_seed"])
-    assert table.loc[(1.0, 0), "mmcs_larger"] == pytest.approx(1, abs=1e-5)
-    assert table.loc[(1.0, 1), "mmcs_larger"] < 0.99
+    assert table.loc[(1.0, 1), "mmcs_larger"] == pytest.approx(1, abs=1e-5)
+    assert table.loc[(1.0, 0), "mmcs_larger"] < 0.99
     assert table.loc[(1.0, 0), "stability"] == pytest.approx(1, abs=1e-5)
     assert table.loc[(1.0, 0), "mmcs_seeds"] == pytest.approx(1, abs=1e-5)
     assert table.loc[(1.0, 0), "plateau"] == -0.5  # the next size halves the loss

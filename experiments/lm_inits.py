@@ -3,8 +3,7 @@
 On a toy world an init is judged by the true features. Here a residual site of SmolLM2-135M takes
 the world's place (`make lm-sample`): the SVD of the matrices that write it and of those that read
 it, its own principal axes, its samples, and random directions. Three things are asked: how fast the
-error falls, how much dictionaries from different inits share, and what each costs the model. Inits
-from data draw on the activations that scores are held on, a tenth of all; training on all others.
+error falls, how much dictionaries from different inits share, and what each costs the model.
 """
 
 from dataclasses import dataclass

@@ -43,8 +43,8 @@ def stream():
 
 
 def window(rows, first):
-    pool = jnp.asarray(Memory().rows[:50])
-    return Window(rows, first, pool, jnp.asarray(MEAN), jnp.float32(1.5), jnp.eye(D))
+    drawn, pool = jnp.asarray(Memory().rows[:50]), jnp.asarray(Memory().rows[50:150])
+    return Window(rows, first, drawn, pool, jnp.asarray(MEAN), jnp.float32(1.5), jnp.eye(D))
 
 
 def stacked(rows, first):
@@ -163,10 +163,10 @@ def test_a_window_is_a_world_without_features():
     assert one.directions.shape == one.target.shape == (0, D)
     assert (one.n_features, one.d_in) == (0, D)
     drawn = one.sample(jax.random.key(1), 300)
-    pool = (Memory().rows[:50] - MEAN) * np.float32(1.5)
-    gaps = np.abs(np.asarray(drawn.x)[:, None] - pool).max(-1)
+    rows = (Memory().rows[:50] - MEAN) * np.float32(1.5)
+    gaps = np.abs(np.asarray(drawn.x)[:, None] - rows).max(-1)
     assert gaps.min(1).max() < 1e-6
-    # Each of the pool's rows is drawn about six times.
+    # Each of those rows is drawn about six times.
     assert len(set(gaps.argmin(1).tolist())) > 40
     assert drawn.feature_counts().shape == (0,)
 

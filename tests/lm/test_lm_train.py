@@ -222,6 +222,7 @@ def test_latents_are_found_in_other_seeds_as_numpy_finds_them(out, table):
         ev = arrays["curve_ev"]
         assert ev.shape == (4, len(arrays["curve_steps"])) and arrays["curve_steps"][-1] == N_STEPS
         assert (ev[:2, -1] > ev[:2, 0]).all()
+        np.testing.assert_allclose(ev[:, -1], rows["ev"], atol=1e-4)  # the same activations
     with pytest.raises(ToysaeError, match="has no finished group tied-recipe-1"):
         load_arrays(out, "tied-recipe-1")
 
@@ -286,6 +287,22 @@ def test_an_svd_init_lies_along_the_left_singular_vectors(two, tmp_path, init):
         assert np.abs((W * axes).sum(1)).min() > 0.98
     if rank < D:  # the first axis again, the other way round
         assert W[0] @ W[rank] < -0.97
+
+
+def test_inits_from_data_see_none_of_what_is_held_out(two, tmp_path):
+    lm("train", two, "--site", SITE, "--out", tmp_path, "--recipes", "untied", "--inits",
+       "data-samples", *NUMBERS, "--lr", 0)  # fmt: skip
+    shards = Shards(two / SITE)
+    for folder in pd.read_csv(tmp_path / "table.csv")["folder"]:
+        sae = load_site_sae(tmp_path / folder)
+        best = []
+        for sequences in split_off(shards.counts):
+            x = np.asarray(shards.read(sequences), np.float32) - np.asarray(sae.mean)
+            x /= np.linalg.norm(x, axis=1, keepdims=True)
+            best.append((np.asarray(sae.W_dec) @ x.T).max(1))
+        trained_on, held = best
+        assert trained_on.min() > 0.9  # a sample and a little noise
+        assert (trained_on > held + 1e-3).mean() > 0.8  # the others have twins in like surroundings
 
 
 # Going on

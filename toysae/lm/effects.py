@@ -10,7 +10,7 @@ import pandas as pd
 from ..errors import require
 from .changes import Change
 from .downstream import Downstream, downstream
-from .evaluate import open_bench, sample_rows, spread
+from .evaluate import open_bench, sample_rows
 from .firing import checked_latents
 from .models import LM, load_tokenizer
 from .neurons import Neurons, neurons
@@ -18,6 +18,7 @@ from .pairs import ioi_pairs
 from .patching import patching_curve
 from .site_sae import load_site_sae
 from .steering import Moved, moved_tokens
+from .stream import spread
 
 
 def steer_saes(

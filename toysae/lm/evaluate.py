@@ -20,7 +20,7 @@ from .shards import Manifest, find_site, read_manifest
 from .site_sae import SiteSAE, load_site_sae
 from .sources import CORPUS, load_captured, open_site
 from .splice import splice_table
-from .stream import HELD_OUT, Source, split_off
+from .stream import HELD_OUT, Source, split_off, spread
 from .text import Corpus, load_corpus
 
 _ROWS = 32_768  # activations that the baselines are made of
@@ -210,13 +210,6 @@ def write_pages(
         files[-1].parent.mkdir(parents=True, exist_ok=True)
         write_bytes(files[-1], html.encode())
     return files
-
-
-def spread(counts: np.ndarray, n_tokens: int | None) -> np.ndarray:
-    """Sequences with about so many activations, evenly over the text."""
-    share = 1.0 if n_tokens is None else min(1.0, n_tokens / counts.sum())
-    n = max(1, round(share * len(counts)))
-    return np.unique(np.linspace(0, len(counts) - 1, n).round().astype(int))
 
 
 def _header(b: Bench, sae: SiteSAE, seen: Firing, scores: dict[str, float]) -> dict[str, str]:

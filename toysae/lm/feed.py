@@ -17,12 +17,13 @@ WINDOW_BYTES = 64 * 2**20
 
 @struct.dataclass
 class Window:
-    """Activations on the device, as the training loop sees a world: the rows of some steps, and
-    others, held out, for initialisations, resampling and learning curves.
+    """Activations on the device, as the training loop sees a world: the rows of some steps, some
+    of all of them for initialisations and resampling, and others, held out, for scores.
 
     Attributes:
         rows: `[n_rows, d_in]` in the order of training.
         first: the step that the first rows are of.
+        drawn: `[n_drawn, d_in]` of the rows that are trained on, from anywhere in the stream.
         pool: `[n_pool, d_in]` held out.
         mean: `[d_in]` taken off each row.
         scale: by which it is multiplied then.
@@ -32,6 +33,7 @@ class Window:
 
     rows: Float[Array, "*lead n_rows d_in"]
     first: Int[Array, "*lead"]
+    drawn: Float[Array, "*lead n_drawn d_in"]
     pool: Float[Array, "*lead n_pool d_in"]
     mean: Float[Array, "*lead d_in"]
     scale: Float[Array, "*lead"]
@@ -59,8 +61,8 @@ class Window:
         return self._batch(jax.lax.dynamic_slice_in_dim(self.rows, start, n))
 
     def sample(self, key: PRNGKeyArray, n: int) -> Batch:
-        """Rows of the pool, drawn with replacement."""
-        return self._batch(self.pool[jax.random.randint(key, (n,), 0, self.pool.shape[0])])
+        """Rows of `drawn`, with replacement."""
+        return self._batch(self.drawn[jax.random.randint(key, (n,), 0, self.drawn.shape[0])])
 
     def normalised(self, rows: Float[Array, "n d_in"]) -> Float[Array, "n d_in"]:
         """What the SAEs see of rows."""

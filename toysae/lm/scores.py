@@ -18,8 +18,11 @@ DENSE = 0.1
 """A latent that fires in more than this share of tokens is called dense."""
 
 
-def curve_probe(sae: SAE, world: object, x: Float[Array, "n d_in"]) -> dict[str, Array]:
-    """EV and L0, one point of the learning curves."""
+def curve_probe(sae: SAE, window: Window, x: Float[Array, "n d_in"]) -> dict[str, Array]:
+    """EV and L0, one point of the learning curves: of rows held out, evenly over the pool, as many
+    as there are in `x`, which are not."""
+    n_pool = window.pool.shape[0]
+    x = window.normalised(window.pool[:: max(1, n_pool // len(x))][: len(x)])
     f = sae(x)
     totals = summarise(add_batch(empty_totals(*sae.W_dec.shape[::-1]), x, f.x_hat, f.z))
     return {"ev": totals["ev"], "l0": totals["l0"]}

@@ -36,13 +36,15 @@ from .normalise import Normalisation, normalisation
 from .scores import curve_probe, score_members
 from .shards import Manifest, read_manifest
 from .sources import axes_of, open_site
-from .stream import BUFFER_ROWS, HELD_OUT, Source, Stream, split_off
+from .stream import BUFFER_ROWS, HELD_OUT, Source, Stream, split_off, spread
 
-FORMAT = 1
+FORMAT = 2
 """Counted up by hand when the same settings come to give other numbers."""
 
 SVD_INITS = {"svd-write": "writes", "svd-read": "reads"}
 """Left singular vectors of the matrix that writes the site, or of those that read it."""
+
+_N_DRAWN = 16_384  # rows that inits and resampling draw from
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class SiteData:
         manifest: what it holds.
         source: of the activations.
         train: sequences to train on.
+        drawn: `[n, d_in]` activations trained on, from all over the text.
         pool: `[n, d_in]` activations held out.
         normalisation: of the inputs.
     """
@@ -131,6 +134,7 @@ class SiteData:
     manifest: Manifest
     source: Source
     train: np.ndarray
+    drawn: np.ndarray
     pool: np.ndarray
     normalisation: Normalisation
 
@@ -145,7 +149,9 @@ def prepare(folder: Path, t: Training, source: Source | None = None) -> SiteData
     train, held_out = split_off(source.counts, t.n_held_out)
     pool = source.read(held_out)[: t.n_held_out]
     n = normalisation(np.asarray(pool, np.float32), t.centre, t.scale)
-    return SiteData(folder, read_manifest(folder), source, train, pool, n)
+    full = train[source.counts[train] > 0]
+    drawn = source.read(full[spread(source.counts[full], _N_DRAWN)])[:_N_DRAWN]
+    return SiteData(folder, read_manifest(folder), source, train, drawn, pool, n)
 
 
 def train_site(
@@ -262,6 +268,7 @@ def _window(data: SiteData, part: _Part) -> Windows:
     d = data.manifest.d
     matrix = np.eye(d, dtype=np.float32) if which is None else axes_of(data.folder, which)
     fixed = {
+        "drawn": jnp.asarray(data.drawn)[None],
         "pool": jnp.asarray(data.pool)[None],
         "mean": jnp.asarray(data.normalisation.mean)[None],
         "scale": jnp.float32([data.normalisation.scale]),

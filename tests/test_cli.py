@@ -127,16 +127,16 @@ def test_bench_times_a_recipe_beside_the_plain_one(capsys, tmp_path):
     assert row["recipe"] == "tied" and row["of untied"] > 0 and row["low"] <= row["high"]
 
 
-def test_bench_times_scoring_beside_training(monkeypatch):
+@pytest.mark.parametrize("records", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_bench_times_scoring_beside_training(monkeypatch, records):
     from toysae.bench import scoring
     from toysae.bench.presets import Preset
 
-    for records in (False, True):
-        small = scoring.Scoring(Preset("untied", 8, 12, 16, 2 - records), 2048, records)
-        monkeypatch.setitem(scoring.SCORING_PRESETS, "score-sweep", small)
-        row = scoring.time_scoring("score-sweep", 0.01, 1)
-        assert row["SAEs"] == 2 - records and row["samples"] == 2048
-        assert row["share of training"] > 0 and row["train 20k steps, s/SAE"] > 0
+    small = scoring.Scoring(Preset("untied", 8, 12, 16, 2 - records), 2048, records)
+    monkeypatch.setitem(scoring.SCORING_PRESETS, "score-sweep", small)
+    row = scoring.time_scoring("score-sweep", 0.01, 1)
+    assert row["SAEs"] == 2 - records and row["samples"] == 2048
+    assert row["share of training"] > 0 and row["train 20k steps, s/SAE"] > 0
 
 
 def test_world_prints_its_card(capsys):

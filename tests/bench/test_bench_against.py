@@ -63,6 +63,7 @@ def test_the_presets_compared_are_saelens_standard_sae():
     )
 
 
+@pytest.mark.slow
 def test_a_race_counts_whole_processes_and_marks_what_never_arrives(monkeypatch):
     tiny = Race(Preset("anthropic-april-2024", 8, 8, 8, 1, 64, l0=1.0), 0.1, 0.01, 0.3, 5, 10)
     monkeypatch.setitem(time_to_mcc.RACES, "time-to-mcc", tiny)

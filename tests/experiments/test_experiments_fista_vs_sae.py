@@ -18,6 +18,7 @@ def module():
     return runpy.run_path(str(FILE))
 
 
+@pytest.mark.slow
 def test_the_study_on_tiny_sizes_splits_every_objective(module, tmp_path):
     o = replace(
         module["study"].options, d_in=4, ratios=(1.5,), l0=1.0, rungs=("tied", "fista"),

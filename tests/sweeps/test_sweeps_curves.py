@@ -10,7 +10,8 @@ from toysae.sweeps.ceilings import ceilings
 from toysae.sweeps.curves import ORACLES
 
 
-def test_they_are_of_the_worlds_that_were_run_and_kept(tmp_path, monkeypatch):
+@pytest.mark.parametrize("methods", [ORACLES[:2], pytest.param(ORACLES, marks=pytest.mark.slow)])
+def test_they_are_of_the_worlds_that_were_run_and_kept(tmp_path, monkeypatch, methods):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     dials = {"noise": 0.05}
     experiment = Experiment(
@@ -18,15 +19,15 @@ def test_they_are_of_the_worlds_that_were_run_and_kept(tmp_path, monkeypatch):
         l1=(0.1,), k=(2.0,), world_seeds=2, ceiling=False, n_steps=3, n_eval=1024, curve_points=1,
     )  # fmt: skip
     results = run(experiment, tmp_path / "out", quiet=True)
-    table = Results.load(results.path).ceilings()
-    assert set(table["method"]) == set(ORACLES) and set(table["n_features"]) == {6, 9}
+    table = Results.load(results.path).ceilings(methods)
+    assert set(table["method"]) == set(methods) and set(table["n_features"]) == {6, 9}
     world = make_world("sphere", 0, d_in=6, n_features=9, l0=1.5, **dials)
-    expected = ceilings(world, n_samples=1024, methods=ORACLES, n_steps=3)
+    expected = ceilings(world, n_samples=1024, methods=methods, n_steps=3)
     found = table[table["n_features"] == 9]
     for column in ("value", "l0", "ev", "f1"):
         np.testing.assert_allclose(found[column], expected[column], err_msg=column)
     monkeypatch.setattr(module, "oracle_curves", None)  # kept: not made again
-    pd.testing.assert_frame_equal(results.ceilings(), table)
+    pd.testing.assert_frame_equal(results.ceilings(methods), table)
     some = results.ceilings(ORACLES[:1])
     assert len(some) == (table["method"] == ORACLES[0]).sum() > 0
 

@@ -57,6 +57,7 @@ def test_pairs_and_repair_are_of_the_evaluation_sample(absorbed):
     assert repaired > row["parent_recall"] + 0.1
 
 
+@pytest.mark.slow
 def test_one_latent_hedges_where_the_features_correlate_and_not_where_they_are_independent():
     rows = {}
     for independent in (False, True):

@@ -89,7 +89,10 @@ def test_training_goes_on_with_another_number_of_devices(tmp_path):
     assert_same(train(1, 3), train(1, 3, file=file))
 
 
-@pytest.mark.parametrize(("n_devices", "n_worlds"), [(2, 1), (2, 3), (8, 3)])
+@pytest.mark.parametrize(
+    ("n_devices", "n_worlds"),
+    [(2, 3), *(pytest.param(*given, marks=pytest.mark.slow) for given in ((2, 1), (8, 3)))],
+)
 def test_an_ensemble_trains_the_same_on_many_devices_without_a_message(n_devices, n_worlds):
     # 3 members or 3 worlds on 2 devices, 3 x 3 on 8: none divides.
     spread = train(n_devices, n_worlds)
@@ -98,7 +101,11 @@ def test_an_ensemble_trains_the_same_on_many_devices_without_a_message(n_devices
 
 
 @pytest.mark.parametrize(
-    ("batch", "latent", "recipe"), [(2, 1, "untied"), (1, 2, "untied"), (2, 2, "batchtopk")]
+    ("batch", "latent", "recipe"),
+    [
+        (2, 2, "batchtopk"),
+        *(pytest.param(*cut, "untied", marks=pytest.mark.slow) for cut in ((2, 1), (1, 2))),
+    ],
 )
 def test_one_sae_trains_the_same_split_over_samples_and_latents(batch, latent, recipe):
     split = train(batch * latent, 1, batch, latent, recipe)

@@ -1,6 +1,7 @@
 """What can be measured of SAEs without the truth, on activations held out from training."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,9 @@ DENSE = 0.1
 """A latent that fires in more than this share of tokens is called dense."""
 
 
-def curve_probe(sae: SAE, window: Window, x: Float[Array, "n d_in"]) -> dict[str, Array]:
-    """EV and L0, one point of the learning curves: of rows held out, evenly over the pool, as many
-    as there are in `x`, which are not."""
+def curve_probe(sae: SAE, window: Any, x: Float[Array, "n d_in"]) -> dict[str, Array]:
+    """EV and L0, one point of the learning curves: of rows held out, evenly over the window's pool.
+    `x`, drawn from what is trained on, only says how many."""
     n_pool = window.pool.shape[0]
     x = window.normalised(window.pool[:: max(1, n_pool // len(x))][: len(x)])
     f = sae(x)

@@ -65,7 +65,7 @@ class Options:
     resid_size: float = 2.0
     mlp_size: float = 1 / 3
     seeds: int = 3
-    n_steps: int = 800
+    n_steps: int = 1_200
     batch_size: int = 512
     n_sequences: int = 32
     worlds: tuple[str, ...] = ("sphere", "synth-sae-bench-16k")

@@ -57,7 +57,7 @@ class Options:
     l1: float = 2.5
     size: float = 2.0
     seeds: int = 3
-    n_steps: int = 1_200
+    n_steps: int = 1_600
     batch_size: int = 512
     curve_points: int = 24
     n_sequences: int = 24

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from .errors import ToysaeError, require
 
 TEMPORARY = ".tmp"
-"""How files end that are being written; what a killed process leaves of them may be removed."""
+"""How files end that are being written."""
 
 
 def cache_dir() -> Path:
@@ -45,6 +45,13 @@ def write(path: Path, writer: Callable[[Path], Any], need: int | None = None) ->
             _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """What a killed process left half written: our own files, and those that safetensors names."""
+    for pattern in (f".*{TEMPORARY}", ".tmp??????"):
+        for file in folder.glob(pattern):
+            file.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

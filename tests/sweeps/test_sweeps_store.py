@@ -179,10 +179,12 @@ def test_what_can_be_written_anew_is(copy, tiny, reference, assert_same, trained
 
 def test_half_written_files_of_a_killed_process_are_removed(copy, tiny):
     left = [copy / ".table.csv.123.tmp", copy / "groups" / ".x.npz.123.tmp"]
+    left += [copy / "groups" / ".tmpAb3dEf"]  # as safetensors names its own
     for file in left:
         file.write_text("ha")
     run(tiny, copy, quiet=True)
     assert not any(file.exists() for file in left)
+    assert not (copy / "groups" / "broken").exists()
 
 
 def test_a_directory_of_an_older_layout_is_refused(copy, tiny):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..disk import TEMPORARY, disk_is_full, free_bytes, size, write
+from ..disk import disk_is_full, free_bytes, remove_temporaries, size, write
 from ..errors import ToysaeError, require, unknown
 from .models import LM, traced_forward
 from .shards import (
@@ -190,8 +190,8 @@ def write_run(
     """
     folders = [out / m.site for m in fresh]
     manifests = [found(folder, m) for folder, m in zip(folders, fresh, strict=True)]
-    for file in (file for folder in folders for file in folder.glob(f".*{TEMPORARY}")):
-        file.unlink()  # of a killed process
+    for folder in folders:
+        remove_temporaries(folder)
     left = [replace(m, rows=m.rows - sum(s.rows for s in m.shards)) for m in manifests]
     need = bytes_needed(left)
     if free_bytes(out) < need:

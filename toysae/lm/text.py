@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from ..disk import TEMPORARY, file_sha256, telling_of_a_full_disk, write, write_bytes
+from ..disk import (
+    TEMPORARY,
+    file_sha256,
+    remove_temporaries,
+    telling_of_a_full_disk,
+    write,
+    write_bytes,
+)
 from ..errors import ToysaeError, require
 from .models.tokenizer import Tokenizer
 
@@ -178,8 +185,7 @@ def build_corpus(
         "the tokenizer has no end token to put between documents: use pack=False, bos=False",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob(f".*{TEMPORARY}"):
-        file.unlink()  # of a killed process
+    remove_temporaries(folder)
     sequences = _sequences(documents(source, column), tokenizer, layout)
     kept = _write(sequences, folder, n_tokens, layout)
     if n_tokens is not None and kept < n_tokens:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .. import hosts
-from ..disk import TEMPORARY
+from ..disk import remove_temporaries
 from ..errors import ToysaeError
 from ..recovery.probe import recovery_probe
 from ..sae import SAE
@@ -100,8 +100,7 @@ def _prepare(
     check_directory(path, fresh)
     if fresh:
         discard(path)
-    for file in path.glob(f".*{TEMPORARY}"):
-        file.unlink()
+    remove_temporaries(path)
     for line in set_broken_aside(path / "groups"):
         say(line)
     places = find(stored_parts(path / "groups"))

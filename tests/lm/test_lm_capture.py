@@ -366,8 +366,6 @@ def child(packed, tmp_path, corpora):
     folder = Path(packed.tokens.filename).parent
     given = [GOLDEN / "gpt-neox", folder, SMALL, *SITES]
     environment = {
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         **os.environ,
         "PYTHONPATH": str(ROOT),
     }

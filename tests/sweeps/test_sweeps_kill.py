@@ -39,13 +39,10 @@ def started(out, n, number, tiny_file):
     """The process, when it has ended."""
     command = [sys.executable, "-c", CHILD, str(out), str(n), str(int(number)), str(tiny_file)]
     environment = {
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         **os.environ,
         "PYTHONPATH": str(ROOT),
         # As many devices as the reference had: with others, sums are taken in another order.
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
-        f"--xla_force_host_platform_device_count={jax.local_device_count()}",
+        "JAX_NUM_CPU_DEVICES": str(jax.local_device_count()),
     }
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 

@@ -1,13 +1,17 @@
-"""Signals as requests: taken for the run alone, in the main thread alone."""
+"""Signals as requests, for the run alone, in the main thread alone; and what is stuck ends."""
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
+from toysae import watch
 from toysae.sweeps import Stopped, run
-from toysae.sweeps.stopping import SIGNALS, stop_requests
+from toysae.watch import SIGNALS, about, doing, stop_requests
 
 
 def wait_for(request):
@@ -77,3 +81,110 @@ def test_a_stopped_run_in_python_goes_on(tiny, tmp_path, reference, assert_same,
     }
     run(tiny, out, quiet=True)
     assert_same(out, reference)
+
+
+STUCK = """
+import sys, threading
+import jax, jax.numpy as jnp
+from toysae.training import loop
+from toysae import cli
+
+def forever(x):
+    print("stuck", flush=True)
+    threading.Event().wait()
+
+whole = loop.advance
+def advance(state, group, until, n_steps, layout=None):
+    if int(until) > 5:
+        wait = jax.jit(lambda x: jax.pure_callback(forever, jax.ShapeDtypeStruct((), "float32"), x))
+        jax.block_until_ready(wait(jnp.float32(0)))
+    return whole(state, group, until, n_steps, layout)
+
+loop.advance = advance
+sys.argv = ["toysae", *sys.argv[1:]]
+cli.main()
+"""
+"""A run whose device call does not return once step 5 is passed."""
+
+
+def begun(code, *args):
+    return subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-c", code, *map(str, args)], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+
+
+def ended(process, number):
+    """What it says on stderr once it has been sent a signal, and the seconds that it took."""
+    since = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    return said, time.monotonic() - since
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_stuck_device_call_ends_within_ten_seconds_and_what_was_saved_is_kept(
+    tiny_file, tmp_path, number, reference, assert_same
+):
+    args = ["run", tiny_file, "--out", tmp_path / "out", "--quiet", "--checkpoint-seconds", "0"]
+    process = begun(STUCK, *args)
+    assert any(line == "stuck\n" for line in process.stdout)
+    said, seconds = ended(process, number)
+    assert process.returncode == 128 + number and seconds < 10
+    asked, stopped, *trace = said.splitlines()
+    assert "stopping at the end of this chunk, within 10 s" in asked
+    assert "stopped while sphere-n8-tied" in stopped and ": steps 1 to 9 of 40 (for " in stopped
+    assert f"Go on with: toysae run {tiny_file} --out {tmp_path / 'out'} --quiet" in stopped
+    assert any("loop.py" in line for line in trace), "faulthandler was asked for"
+    assert list((tmp_path / "out" / "checkpoints").glob("*/1.json")), "no checkpoint was kept"
+    run(__import__("toysae").sweeps.load_experiment(tiny_file), tmp_path / "out", quiet=True)
+    assert_same(tmp_path / "out", reference)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("seconds", [0.15, 0.6, 1.2])
+def test_the_first_seconds(tmp_path, number, seconds, tiny_file):
+    """While jax is being imported, and what needs it; by then nothing is at stake."""
+    code = (
+        "import sys\nfrom toysae.cli import main\nprint('begun', flush=True)\n"
+        "sys.argv = ['toysae', *sys.argv[1:]]\nmain()"
+    )
+    process = begun(code, "run", tiny_file, "--out", tmp_path / "out", "--quiet")
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(seconds)
+    said, took = ended(process, number)
+    assert process.returncode == 128 + number and took < 10
+    assert "Traceback" not in said
+    assert f"Go on with: toysae run {tiny_file}" in said.splitlines()[-1] or "File" in said
+
+
+def test_silence_is_told_with_what_is_going_on_and_how_to_go_on(monkeypatch, capfd):
+    for name, value in {"_SILENCE_SECONDS": 0.3, "_IDLE_SECONDS": 1.0, "_TICK": 0.1}.items():
+        monkeypatch.setattr(watch, name, value)
+    with stop_requests(), about("tied-4"):
+        doing("steps 9 to 20 of 40", usual_seconds=1e6)
+        time.sleep(2)
+        idle = capfd.readouterr().err
+        doing("steps 20 to 40 of 40", usual_seconds=0.01)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:  # at work, but for far longer than it should take
+            pass
+        slow = capfd.readouterr().err
+        doing("scoring", usual_seconds=1e6)
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            pass
+        assert capfd.readouterr().err == ""
+    assert "nothing has ended for" in idle and "uses no processor time" in idle
+    assert "while tied-4: steps 9 to 20 of 40 (for " in idle and "Ctrl-C ends it" in idle
+    assert "while tied-4: steps 20 to 40 of 40" in slow and "should take about" in slow
+
+
+def test_a_call_that_comes_back_late_in_a_notebook_does_not_end_its_process(monkeypatch, capfd):
+    monkeypatch.setattr(watch, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with stop_requests() as request:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(1.5)
+        assert request.number == signal.SIGINT
+    assert "does not come back" in capfd.readouterr().err

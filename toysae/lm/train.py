@@ -27,9 +27,9 @@ from ..sweeps.lock import locked
 from ..sweeps.members import fallback, make_group
 from ..sweeps.progress import Progress, say
 from ..sweeps.provenance import provenance
-from ..sweeps.stopping import Request, Stopped, stop_requests
 from ..training import Group, Snapshot, start, train_group
 from ..training import trained as start_of
+from ..watch import Request, Stopped, about, stop_requests
 from .feed import Feed, Window, Windows
 from .groups import save_group
 from .normalise import Normalisation, normalisation
@@ -38,7 +38,7 @@ from .shards import Manifest, read_manifest
 from .sources import axes_of, open_site
 from .stream import BUFFER_ROWS, HELD_OUT, Source, Stream, split_off, spread
 
-FORMAT = 2
+FORMAT = 3
 """Counted up by hand when the same settings come to give other numbers."""
 
 SVD_INITS = {"svd-write": "writes", "svd-read": "reads"}
@@ -192,7 +192,8 @@ def train_site(
         write_bytes(out / "config.json", json.dumps(_config(data, t), indent=1).encode())
         with Progress({p.name: cost[p.name] for p in left}, quiet or not left) as progress:
             for part in left:
-                _train(data, t, part, out, progress, request, checkpoint_seconds)
+                with about(part.name):
+                    _train(data, t, part, out, progress, request, checkpoint_seconds)
         table = pd.concat(
             [pd.read_csv(out / "groups" / p.name / "table.csv") for p in parts], ignore_index=True
         )

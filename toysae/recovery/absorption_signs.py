@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
 
 from ..errors import ToysaeError, require
+from ..linalg import axes_of
 from ..sae import SAE
 from .geometry import encoder_rows
 from .mcs import cosines, enc_dec_cosines, unit_rows
@@ -32,14 +33,14 @@ def within_span(
     """Encoder directions without what lies outside the span of the decoder rows.
 
     Where the inputs do not fill the space, as in most small worlds, the rest is whatever the init
-    left there: it reads nothing, and only dilutes every cosine.
+    left there: it reads nothing, and only dilutes every cosine. The span is taken by NumPy, of
+    directions with singular values above 1e-4 of the largest: not for use inside a program.
     """
-    _, s, rows = jnp.linalg.svd(unit_rows(W_dec), full_matrices=False)
-    basis = rows * (s > 1e-4 * s[0])[:, None]
+    axes = axes_of(unit_rows(W_dec))
+    basis = axes.rows * (axes.lengths > 1e-4 * axes.lengths[0])[:, None]
     return basis.T @ (basis @ W_enc)
 
 
-@jax.jit
 def weight_sign(
     W_enc: Float[Array, "d_in d_sae"], W_dec: Float[Array, "d_sae d_in"]
 ) -> Float[Array, "d_sae d_sae"]:
@@ -48,7 +49,11 @@ def weight_sign(
     δ / sqrt(1 + δ²) for an absorbed pair of orthogonal features. Symmetric, with a zero diagonal.
     Encoder directions are taken :func:`within_span`.
     """
-    W_enc = within_span(W_enc, W_dec)
+    return _sign_within(within_span(W_enc, W_dec), W_dec)
+
+
+@jax.jit
+def _sign_within(W_enc: Array, W_dec: Array) -> Array:
     lean = jnp.minimum(cosines(W_dec, W_dec), -cosines(W_enc.T, W_enc.T))
     return jnp.maximum(lean, 0) * (1 - jnp.eye(lean.shape[0]))
 
@@ -152,7 +157,8 @@ def absorption_signs(
     kept = np.ones(len(rows), bool) if alive is None else np.asarray(alive, bool)
     # Dead rows become zero rows instead of leaving: the shapes, and so the program, stay.
     W_enc, W_dec = rows.T * kept, sae.W_dec * kept[:, None]
-    lean, sign, aligned = map(np.asarray, _of_weights(W_enc, W_dec))
+    within = within_span(W_enc, W_dec)
+    lean, sign, aligned = map(np.asarray, _of_weights(within, W_dec))
     i, j = np.triu_indices(len(rows), 1)
     lean = np.where(kept[i] & kept[j], lean[i, j], -np.inf)
     chosen = np.argsort(-lean, kind="stable")[:most]
@@ -174,6 +180,5 @@ def absorption_signs(
 
 
 @jax.jit
-def _of_weights(W_enc: Array, W_dec: Array) -> tuple[Array, Array, Array]:
-    within = within_span(W_enc, W_dec)
-    return cosines(W_dec, W_dec), weight_sign(W_enc, W_dec), enc_dec_cosines(within, W_dec)
+def _of_weights(within: Array, W_dec: Array) -> tuple[Array, Array, Array]:
+    return cosines(W_dec, W_dec), _sign_within(within, W_dec), enc_dec_cosines(within, W_dec)

@@ -87,19 +87,20 @@ def _data_samples(key: PRNGKeyArray, x: Array, n: int):
     return unit_rows(x[sample_order(key, x, n)]), None
 
 
-def _signed(axes: Array, rank: Array, n: int) -> Array:
+def _signed(rows: Array, rank: Array, n: int) -> Array:
     """The strongest axes, then their negatives; no more than there are."""
-    kept = axes[: min(int(rank), n)]
+    kept = rows[: min(int(rank), n)]
     return jnp.concatenate([kept, -kept])[:n]
 
 
 def _pca(key: PRNGKeyArray, x: Array, n: int):
-    return _signed(*principal_axes(x), n), x.mean(0)
+    axes = principal_axes(x)
+    return _signed(axes.rows, axes.rank, n), x.mean(0)
 
 
 def _ica(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 200):
-    axes, rank = _ICA(key, x, n_steps=n_steps)
-    return _signed(axes, rank, n), x.mean(0)
+    axes = principal_axes(x)
+    return _signed(_ICA(key, x, axes, n_steps=n_steps), axes.rank, n), x.mean(0)
 
 
 def _k_means(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 50):

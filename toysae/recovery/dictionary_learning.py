@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from toysae.keys import named_key
+from toysae.linalg import solve_positive
 from toysae.sae.classical import sample_order
 from toysae.sae.fista import fista, quick_lipschitz
 from toysae.sae.pursuit import orthogonal_matching_pursuit
@@ -92,7 +93,7 @@ def learn_mod(
         gram = Z.T @ Z
         # The ridge pulls towards the old rows, not to zero: a step downhill whatever its size.
         ridge = 1e-6 * (jnp.trace(gram) / n + 1e-12) * jnp.eye(n)
-        D = D + jnp.linalg.solve(gram + ridge, Z.T @ (x - Z @ D))
+        D = D + solve_positive(gram + ridge, Z.T @ (x - Z @ D))
         length = jnp.sqrt(jnp.sum(D**2, axis=1))
         length = jnp.where(length > 0, length, 1.0)
         return D / length[:, None], Z * length

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from toysae.linalg import top_eigenvector
 from toysae.recovery.dictionary_learning import alternate
 from toysae.worlds.dictionaries import unit_rows
 
@@ -102,7 +103,7 @@ def _rank_one(
     and from the old row, codes and row in turn, each the best given the other; the best of the
     three. As the old row is among them the residual never rises.
     """
-    top = jnp.linalg.eigh(_matmul(own.T, own))[1][:, -1]
+    top = top_eigenvector(_matmul(own.T, own))
     if not positive:
         return top, _matmul(own, top)
 
@@ -113,7 +114,7 @@ def _rank_one(
         moved = unit_rows(_matmul(codes_of(rows).T, own))
         return jnp.where((moved != 0).any(1, keepdims=True), moved, rows)
 
-    top = jnp.where(top @ old < 0, -top, top)  # its sign is the eigensolver's whim
+    top = jnp.where(top @ old < 0, -top, top)  # its sign is arbitrary
     rows = jax.lax.fori_loop(0, _N_ALTERNATIONS, in_turn, jnp.stack([top, -top, old]))
     codes = codes_of(rows)
     # Two that near the same fit differ by less than rounding, which must not choose.

@@ -1,35 +1,29 @@
 """Classical unsupervised directions `[n, d_in]`, as pure functions of a data batch.
 
-Inits start from them and baselines score them. All can be jitted and vmapped over keys.
+Inits start from them and baselines score them. All but :func:`principal_axes` can be jitted and
+vmapped over keys.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..keys import named_key
+from ..linalg import Axes, axes_of, polar, solve_positive
 from ..worlds.dictionaries import unit_rows
-from .decoders import polar
-
-Rank = Int[Array, ""]
 
 
-def numerical_rank(s: Float[Array, " r"], shape: tuple[int, ...]) -> Rank:
-    """How many singular values of a matrix of this shape are not rounding error; at least 1."""
-    tolerance = s.max() * max(shape) * jnp.finfo(s.dtype).eps
-    return jnp.maximum((s > tolerance).sum(), 1)
+def principal_axes(x: Float[Array, "n d_in"]) -> Axes:
+    """Orthonormal axes of the centred data, strongest first, see :func:`toysae.linalg.axes_of`."""
+    x = np.asarray(x, np.float64)
+    return axes_of(x - x.mean(0))
 
 
-def principal_axes(x: Float[Array, "n d_in"]) -> tuple[Float[Array, "r d_in"], Rank]:
-    """Orthonormal axes of the centred data, strongest first, and how many of them it has."""
-    _, s, V = jnp.linalg.svd(x - x.mean(0), full_matrices=False)
-    return V, numerical_rank(s, x.shape)
-
-
-def tile_signed(axes: Float[Array, "r d_in"], rank: Rank, n: int) -> Float[Array, "n d_in"]:
-    """The first `rank` axes, then their negatives, repeated to `n` rows; `rank` is traced."""
-    place = jnp.arange(n) % (2 * rank)
-    return jnp.where(place < rank, 1.0, -1.0)[:, None] * axes[place % rank]
+def tile_signed(axes: Axes, n: int) -> Float[Array, "n d_in"]:
+    """As many axes as the matrix has rank, then their negatives, repeated to `n` rows."""
+    place = jnp.arange(n) % (2 * axes.rank)
+    return jnp.where(place < axes.rank, 1.0, -1.0)[:, None] * axes.rows[place % axes.rank]
 
 
 def towards_skew(
@@ -68,19 +62,26 @@ def sample_order(key: PRNGKeyArray, x: Float[Array, "samples d_in"], n: int) -> 
 
 
 def fast_ica(
-    key: PRNGKeyArray, x: Float[Array, "samples d_in"], n_steps: int = 50
-) -> tuple[Float[Array, "r d_in"], Rank]:
+    key: PRNGKeyArray, x: Float[Array, "samples d_in"], axes: Axes, n_steps: int = 50
+) -> Float[Array, "r d_in"]:
     """Unit columns of the mixing matrix, strongest first, turned towards their skew.
 
     Symmetric FastICA with g = tanh (Hyvärinen 1999): W <- polar(E[g(y) z^T] - diag(E g'(y)) W)
-    on whitened z, y = W z. There are at most d_in independent components; the second result
-    says how many the data have, the rest is arbitrary.
+    on whitened z, y = W z.
+
+    Args:
+        key: of the first W.
+        x: data.
+        axes: their :func:`principal_axes`, by which they are whitened.
+        n_steps: of W.
+
+    Returns:
+        r rows, of which the first `axes.rank` are independent components; the rest is arbitrary.
     """
-    centred = x - x.mean(0)
-    U, s, V = jnp.linalg.svd(centred, full_matrices=False)
-    rank = numerical_rank(s, x.shape)
-    inside = (jnp.arange(s.shape[0]) < rank).astype(x.dtype)
-    z = U * inside * x.shape[0] ** 0.5
+    s = axes.lengths
+    inside = (jnp.arange(s.shape[0]) < axes.rank).astype(x.dtype)
+    whitening = axes.rows * (inside / jnp.maximum(s, s[0] * 1e-7))[:, None]
+    z = (x - x.mean(0)) @ whitening.T * x.shape[0] ** 0.5
     # Directions without variance keep an identity block of their own, which tanh never leaves.
     noise = jax.random.normal(key, (s.shape[0],) * 2)
     W = polar(inside[:, None] * noise * inside + jnp.diag(1 - inside))
@@ -90,9 +91,9 @@ def fast_ica(
         return polar(g.T @ z / x.shape[0] - (1 - g**2).mean(0)[:, None] * W)
 
     W = jax.lax.fori_loop(0, n_steps, step, W)
-    mixing = (W * s * inside) @ V
+    mixing = (W * s * inside) @ axes.rows
     mixing = mixing[jnp.argsort(-jnp.sum(mixing**2, 1))]
-    return towards_skew(unit_rows(mixing), x), rank
+    return towards_skew(unit_rows(mixing), x)
 
 
 def semi_nmf(
@@ -109,7 +110,7 @@ def semi_nmf(
     def dictionary(Z):
         gram = Z.T @ Z
         ridge = 1e-5 * jnp.trace(gram) / n * jnp.eye(n)
-        return jnp.linalg.solve(gram + ridge, Z.T @ x)
+        return solve_positive(gram + ridge, Z.T @ x)
 
     def step(_, Z):
         D = dictionary(Z)

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..linalg import polar
 from ..worlds.dictionaries import unit_rows
 from .fista import spectral_square
 from .part import Part
@@ -156,9 +157,3 @@ def newton_schulz(W: Float[Array, "n d"], steps: int = 3) -> Float[Array, "n d"]
         else:
             W = 1.5 * W - 0.5 * W @ (W.T @ W)
     return W
-
-
-def polar(W: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """The nearest matrix with all singular values 1."""
-    U, _, Vt = jnp.linalg.svd(W, full_matrices=False)
-    return U @ Vt

@@ -1,18 +1,20 @@
 """Initialisations: the first dictionary and the first encoder directions, `[d_sae, d_in]` each."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..keys import named_key
+from ..linalg import Axes, axes_of, polar
 from ..worlds.dictionaries import sphere, unit_rows
-from .classical import numerical_rank, principal_axes, tile_signed
-from .decoders import BiasStart, polar
+from .classical import principal_axes, tile_signed
+from .decoders import BiasStart
 from .part import Hyper, Hypers, Part
 
 
@@ -24,11 +26,13 @@ class InitData:
         x: `[n, d_in]` a data batch.
         generating_matrix: `[d_in, d_hidden]` the matrix that writes x.
         directions: `[n_features, d_in]` the truth, for the ceiling only.
+        axes: of what :attr:`Init.axes_from` names, where they have been computed.
     """
 
     x: Float[Array, "n d_in"]
     generating_matrix: Float[Array, "d_in d_hidden"]
     directions: Float[Array, "n_features d_in"]
+    axes: Axes | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,12 @@ class Init(Part):
     encoder: Literal["transpose", "independent"] = "transpose"
     hypers: ClassVar = (Hyper("enc_scale", default=1.0, low=0.0),)
 
+    @property
+    def axes_from(self) -> Literal["", "x", "generating_matrix"]:
+        """Whose singular vectors it starts from, if from any. They are computed once for each
+        world, outside of any program, see :mod:`toysae.linalg`."""
+        return ""
+
     @abstractmethod
     def decoder_rows(
         self, key: PRNGKeyArray, d_sae: int, data: InitData, h: Hypers
@@ -51,7 +61,13 @@ class Init(Part):
     def directions(
         self, key: PRNGKeyArray, d_sae: int, data: InitData, h: Hypers
     ) -> tuple[Array, Array]:
-        """First decoder rows and encoder rows, `[d_sae, d_in]` each."""
+        """First decoder rows and encoder rows, `[d_sae, d_in]` each.
+
+        Where the init reads axes of the data and `data` has none, they are computed from it: then
+        it must hold values, not a transformation's tracers.
+        """
+        if data.axes is None:
+            data = replace(data, axes=axes_for(self, data.x, data.generating_matrix))
         dec = self.decoder_rows(named_key(key, "decoder"), d_sae, data, h)
         if self.encoder == "transpose":
             return dec, dec * h["enc_scale"]
@@ -98,6 +114,10 @@ class Short(Init):
     init: Init = RandomUnit()
     hypers: ClassVar = (*Init.hypers, Hyper("dec_scale", default=0.1, low=1e-6))
 
+    @property
+    def axes_from(self):
+        return self.init.axes_from
+
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         return h["dec_scale"] * unit_rows(self.init.decoder_rows(key, d_sae, data, h))
 
@@ -113,10 +133,12 @@ class SvdWeights(Init):
 
     hypers: ClassVar = NOISE
 
+    @property
+    def axes_from(self):
+        return "generating_matrix"
+
     def decoder_rows(self, key, d_sae, data, h) -> Array:
-        W = data.generating_matrix
-        U, s, _ = jnp.linalg.svd(W, full_matrices=False)
-        return tile_noised(key, U.T, numerical_rank(s, W.shape), d_sae, h["init_noise"])
+        return tile_noised(key, data.axes, d_sae, h["init_noise"])
 
 
 @dataclass(frozen=True)
@@ -127,9 +149,12 @@ class SvdData(Init):
 
     hypers: ClassVar = NOISE
 
+    @property
+    def axes_from(self):
+        return "x"
+
     def decoder_rows(self, key, d_sae, data, h) -> Array:
-        axes, rank = principal_axes(data.x)
-        return tile_noised(key, axes, rank, d_sae, h["init_noise"])
+        return tile_noised(key, data.axes, d_sae, h["init_noise"])
 
 
 @dataclass(frozen=True)
@@ -141,7 +166,8 @@ class NoisedBasis(Init):
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         d_in = data.x.shape[1]
-        return tile_noised(key, jnp.eye(d_in), jnp.int32(d_in), d_sae, h["init_noise"])
+        axes = Axes(jnp.eye(d_in), jnp.ones(d_in), jnp.int32(d_in))
+        return tile_noised(key, axes, d_sae, h["init_noise"])
 
 
 @dataclass(frozen=True)
@@ -158,17 +184,26 @@ class FromTruth(Init):
         return jnp.concatenate([unit_rows(truth + h["truth_noise"] * noise), rest])
 
 
+def axes_for(init: Init, x: Array | None, generating_matrix: Array | np.ndarray) -> Axes | None:
+    """The axes that an init starts from; None where it starts from none.
+
+    Args:
+        init: says which of the two it reads; the other need not be there.
+        x: `[n, d_in]` data, whose principal axes they are.
+        generating_matrix: `[d_in, d_hidden]`, whose left singular vectors they are.
+    """
+    if init.axes_from == "generating_matrix":
+        return axes_of(generating_matrix.T)
+    return principal_axes(x) if init.axes_from == "x" else None
+
+
 def tile_noised(
-    key: PRNGKeyArray,
-    axes: Float[Array, "r d_in"],
-    rank: Int[Array, ""],
-    d_sae: int,
-    noise: Float[Array, ""],
+    key: PRNGKeyArray, axes: Axes, d_sae: int, noise: Float[Array, ""] | float
 ) -> Float[Array, "d_sae d_in"]:
-    """The first `rank` axes, then their negatives, repeated to `d_sae` unit rows, each with its
-    own noise."""
-    rows = tile_signed(axes, rank, d_sae)
-    return unit_rows(rows + noise * sphere(key, d_sae, axes.shape[1]))
+    """The axes up to their rank, then their negatives, repeated to `d_sae` unit rows, each with
+    its own noise."""
+    rows = tile_signed(axes, d_sae)
+    return unit_rows(rows + noise * sphere(key, *rows.shape))
 
 
 def first_bias(start: BiasStart, x: Float[Array, "n d_in"]) -> Float[Array, " d_in"]:

@@ -1,6 +1,6 @@
 """Initialisations by classical methods on a data batch. Rows are unit length."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -55,9 +55,13 @@ class Ica(Init):
     n_steps: int = 50
     hypers: ClassVar = NOISE
 
+    @property
+    def axes_from(self):
+        return "x"
+
     def decoder_rows(self, key, d_sae, data, h) -> Array:
-        axes, rank = fast_ica(named_key(key, "ica"), data.x, self.n_steps)
-        return tile_noised(key, axes, rank, d_sae, h["init_noise"])
+        rows = fast_ica(named_key(key, "ica"), data.x, data.axes, self.n_steps)
+        return tile_noised(key, replace(data.axes, rows=rows), d_sae, h["init_noise"])
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         return 2 * batch * d_in  # g and its derivative

@@ -1,5 +1,6 @@
 """Grids of worlds and SAEs, compiled group by group, resumable, on disk."""
 
+from ..watch import Stopped
 from . import axes
 from .axes import Points
 from .experiment import Experiment, load_experiment
@@ -7,7 +8,6 @@ from .plan import Plan, plan
 from .results import Results
 from .run import Unfinished, run
 from .status import status
-from .stopping import Stopped
 from .summary import summarise_minima, summarise_runs
 from .train import TrainResult, train
 

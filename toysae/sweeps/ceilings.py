@@ -21,6 +21,7 @@ from ..errors import ToysaeError, require, unknown
 from ..recovery import linear_probes, mcs, random_floor
 from ..training.state import keys_of
 from ..worlds import World
+from .content import FORMAT
 from .oracles import METHODS, Method, Setting, fit_samples
 from .score import Matched, match_dictionary, score_sae
 
@@ -223,7 +224,7 @@ def at_l0(table: pd.DataFrame, l0: float) -> pd.DataFrame:
 
 def _digest(world: World, arguments: tuple) -> str:
     leaves, tree = jax.tree.flatten(world)
-    found = sha256(repr((str(tree), arguments, version("toysae"))).encode())
+    found = sha256(repr((str(tree), arguments, version("toysae"), FORMAT)).encode())
     for leaf in leaves:
         array = np.asarray(leaf)
         found.update(repr((array.shape, array.dtype.str)).encode())

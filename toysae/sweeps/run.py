@@ -19,6 +19,7 @@ from ..recovery.probe import recovery_probe
 from ..sae import SAE
 from ..training import Snapshot, train_group
 from ..training.devices import UNSPLIT, Split
+from ..watch import Request, Stopped, about, doing, stop_requests
 from .checkpoints import Checkpoints, clear_away
 from .experiment import Experiment
 from .lock import locked
@@ -28,7 +29,6 @@ from .provenance import provenance
 from .results import Results, check_directory, discard
 from .scoring import score_group
 from .space import check_space
-from .stopping import Request, Stopped, stop_requests
 from .store import find, finished, save_part, set_broken_aside, stored_parts
 
 
@@ -70,7 +70,8 @@ def run(
     results = Results(path)
     with ExitStack() as held:
         hosts.on_first(lambda: held.enter_context(locked(path)))
-        request = held.enter_context(stop_requests())
+        request = held.enter_context(stop_requests(speaks=hosts.is_first()))
+        doing(f"reading {path}")
         places = hosts.on_first(_prepare, results, fresh, jobs, experiment, quiet)
         parts = [Part(jobs[job], worlds, members) for job, worlds, members in places]
         try:
@@ -158,7 +159,8 @@ class _Run:
     def _fits(self, part: Part, progress: Progress) -> bool:
         """Trains a part; whether the device had the memory for it."""
         try:
-            self._train(part, progress)
+            with about(part.name):
+                self._train(part, progress)
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -184,6 +186,7 @@ class _Run:
             stop = hosts.largest(self.request.number)
             due = hosts.from_first(time.monotonic() - saved >= self.checkpoint_seconds)
             if stop or due:
+                doing(f"saving step {snapshot.step:,}")
                 hosts.on_first(checkpoints.save, hosts.whole(snapshot))
                 saved = time.monotonic()
             self._stop(part, snapshot.step, stop)
@@ -191,6 +194,7 @@ class _Run:
         trained = train_group(
             group, cell.n_steps, recovery_probe, e.curve_points, on_chunk=on_chunk, resume=resume
         )
+        doing("scoring")
         scores, arrays = score_group(group, trained, cell.n_steps, e.n_eval)
         names = {"group": cell.slug, "world": cell.world, "recipe": cell.recipe, "init": cell.init}
         asked = np.tile(part.job.asked[list(part.members)], len(part.worlds))
@@ -198,6 +202,7 @@ class _Run:
         table = pd.concat([pd.DataFrame(names, index=scores.index), scores], axis=1)
         weights = saved_weights(trained.saes) if e.save_params else None
         keys = part.keys.reshape(-1).tolist()
+        doing("writing its results")
         folder = self.path / "groups"
         hosts.on_first(save_part, folder, part.name, keys, table, arrays, weights, provenance())
         hosts.on_first(checkpoints.remove)

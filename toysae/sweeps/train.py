@@ -12,6 +12,7 @@ from ..recovery.probe import recovery_probe
 from ..sae import SAE, SAESpec, make_spec
 from ..training import Trained, train_group
 from ..training.devices import UNSPLIT, Split
+from ..watch import about, doing, watching
 from ..worlds import World
 from .axes import Points, grid
 from .members import fallback, make_group
@@ -112,12 +113,14 @@ def train(
     wanted = grid(**hypers) * (points or Points())
     group = make_group([world], [data_seed], spec, wanted, sae_seeds, batch_size, split)
     a_step = group.n_rows * batch_size
-    with Progress({world.name: n_steps * a_step}, quiet) as progress:
-        trained = train_group(
-            group,
-            n_steps,
-            recovery_probe,
-            curve_points,
-            on_chunk=lambda edge: progress.update(world.name, edge.step * a_step),
-        )
-    return TrainResult(*score_group(group, trained, n_steps, n_eval), trained)
+    with watching("A call of train keeps nothing"), about(f"training on {world.name}"):
+        with Progress({world.name: n_steps * a_step}, quiet) as progress:
+            trained = train_group(
+                group,
+                n_steps,
+                recovery_probe,
+                curve_points,
+                on_chunk=lambda edge: progress.update(world.name, edge.step * a_step),
+            )
+        doing("scoring")
+        return TrainResult(*score_group(group, trained, n_steps, n_eval), trained)

@@ -9,9 +9,10 @@ from flax import struct
 
 from .state import TrainState
 
-CHUNK_SECONDS = 10.0
-"""About the longest that a caller waits for the next edge of a chunk."""
-_FIRST, _GROWTH = 16, 8
+CHUNK_SECONDS = 5.0
+"""About the longest that a caller waits for the next edge of a chunk: well within
+:data:`toysae.watch.GRACE_SECONDS`, so that there is time to save what was trained."""
+_FIRST, _GROWTH = 1, 8
 
 
 @struct.dataclass

@@ -18,9 +18,12 @@ from jaxtyping import Array, Float
 
 from .. import hosts
 from ..keys import named_key
+from ..linalg import Axes
 from ..sae import SAE, Hypers, finished
+from ..sae.inits import axes_for
+from ..watch import doing
 from ..worlds import World
-from .chunks import Pace, Snapshot, placed
+from .chunks import CHUNK_SECONDS, Pace, Snapshot, placed
 from .devices import ROWS, Layout, by_batch, layout_of, over_rows
 from .group import STATE, Group, specs_of, spread_group
 from .resampling import due_steps, resample_member
@@ -44,23 +47,53 @@ Feed = Callable[[int], tuple[Any, int]]
 which on they do not. Always of the same shapes, so that nothing is compiled again."""
 
 
-@partial(jax.jit, static_argnames="layout")
 def start(group: Group, layout: Layout | None = None) -> TrainState:
     """The state before any step. With a layout the group must have been spread in it."""
-    state = over_rows(_start, layout, (specs_of(group),), STATE)(group)
+    axes = axes_of_worlds(group)
+    if layout is not None and axes is not None:
+        axes = layout.spread(axes, P("world"))
+    return start_from(group, axes, layout)
+
+
+def axes_of_worlds(group: Group) -> Axes | None:
+    """What the init reads of each world's data, stacked; computed outside of any program."""
+    init = group.spec.init
+    if not init.axes_from:
+        return None
+
+    def of_world(i: int) -> Axes:
+        world = jax.tree.map(lambda leaf: leaf[i], worlds)
+        x = _init_data(world, seeds[i]).x if init.axes_from == "x" else None
+        return jax.device_get(axes_for(init, x, world.generating_matrix))
+
+    def of_all() -> Axes:
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *map(of_world, range(len(seeds))))
+
+    worlds, seeds = jax.device_get(hosts.whole((group.worlds, group.world_seeds)))
+    return hosts.on_first(of_all)
+
+
+_init_data = jax.jit(init_data)
+
+
+@partial(jax.jit, static_argnames="layout")
+def start_from(group: Group, axes: Axes | None, layout: Layout | None = None) -> TrainState:
+    """:func:`start`, with what :func:`axes_of_worlds` gives."""
+    specs = (specs_of(group), P("world"))
+    state = over_rows(_start, layout, specs, STATE)(group, axes)
     return _pinned(state, group, layout)
 
 
-def _start(group: Group) -> TrainState:
-    def in_world(world, world_seed):
-        data = init_data(world, world_seed)
+def _start(group: Group, axes: Axes | None) -> TrainState:
+    def in_world(world, world_seed, axes):
+        data = replace(init_data(world, world_seed), axes=axes)
 
         def one(h, seed):
             return init_member(group.spec, member_key(world_seed, seed), data, h)
 
         return jax.vmap(one)(group.hypers, group.sae_seeds)
 
-    members = jax.vmap(in_world)(group.worlds, group.world_seeds)
+    members = jax.vmap(in_world)(group.worlds, group.world_seeds, axes)
     firings = jnp.zeros(group.worlds.directions.shape[:2], jnp.int32)
     return TrainState(members, jnp.int32(0), firings, jnp.zeros_like(members.diverged, jnp.float32))
 
@@ -228,6 +261,7 @@ def train_group(
     """
     layout = layout_of(len(group.world_seeds), len(group.sae_seeds), group.split)
     group = spread_group(group, layout)
+    doing("starting")
     state, group = start(group, layout), group.once_started()
     step, points = 0, []
     if resume is not None:
@@ -250,12 +284,17 @@ def train_group(
                 worlds = worlds if layout is None else layout.spread(worlds, P("world"))
                 group, limit = replace(group, worlds=worlds), min(target, until)
             before, step = step, hosts.from_first(pace.next_stop(step, limit))
+            if step > before:
+                doing(f"steps {before:,} to {step:,} of {n_steps:,}", 2 * CHUNK_SECONDS)
+            else:
+                doing("compiling its steps")
             state = advance(state, group, jnp.int32(step), jnp.float32(n_steps), layout)
             jax.block_until_ready(state.step)
             pace.took(step - before)
             if step == target:
                 break
             report()
+        doing("measuring a point of its curves")
         point = {**probe_all(state, group, probe, n_eval, layout), "loss": state.loss}
         point = hosts.whole(point if layout is None else layout.gather(point, ROWS))
         point = jax.device_get(point)
@@ -263,6 +302,7 @@ def train_group(
             point["loss"] = np.full_like(point["loss"], np.nan)
         points.append(point)
         report()
+    doing("taking the trained SAEs")
     curves = {name: np.stack([p[name] for p in points], -1) for name in points[0]}
     saes, diverged, firings = trained(state, group, layout), state.members.diverged, state.firings
     if layout is not None:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from .. import draws
 from ..errors import require
 from ..keys import named_key
+from ..linalg import orthonormal_rows
 
 
 @jax.jit
@@ -37,7 +38,7 @@ def antipodal(key: PRNGKeyArray, n_features: int, d_in: int) -> Float[Array, "n_
     require(n_features % 2 == 0, f"n_features {n_features} must be even for antipodal pairs")
     rows = jax.random.normal(key, (n_features // 2, d_in))
     if n_features // 2 <= d_in:
-        rows = jnp.linalg.qr(rows.T)[0].T
+        rows = orthonormal_rows(rows)
     rows = unit_rows(rows)
     return jnp.stack([rows, -rows], axis=1).reshape(n_features, d_in)
 
@@ -221,7 +222,7 @@ def low_rank(
 
 
 def _orthonormal(key: PRNGKeyArray, n: int, d_in: int) -> Array:
-    return jnp.linalg.qr(jax.random.normal(key, (d_in, n)))[0].T
+    return orthonormal_rows(jax.random.normal(key, (d_in, n)).T)
 
 
 def _planes(key: PRNGKeyArray, n_planes: int, d_in: int) -> tuple[Array, Array]:
@@ -241,7 +242,7 @@ def anisotropic_matrix(
     """A random matrix whose i-th singular value is (i + 1)^-exponent, largest 1."""
     rank = min(d_out, d_hidden)
     left_key, right_key = jax.random.split(key)
-    left = jnp.linalg.qr(jax.random.normal(left_key, (d_out, rank)))[0]
-    right = jnp.linalg.qr(jax.random.normal(right_key, (d_hidden, rank)))[0]
+    left = orthonormal_rows(jax.random.normal(left_key, (d_out, rank)).T)
+    right = orthonormal_rows(jax.random.normal(right_key, (d_hidden, rank)).T)
     spectrum = (jnp.arange(rank) + 1.0) ** -exponent
-    return (left * spectrum) @ right.T
+    return (left.T * spectrum) @ right

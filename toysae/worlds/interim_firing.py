@@ -7,6 +7,7 @@ sparse_coding) and the other reading ("power") differ in Sigma, decay and rescal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -70,9 +71,10 @@ class Power(Firing):
 
 def replication_root(key: PRNGKeyArray, n_features: int) -> Float[Array, "n_features n_features"]:
     """A square root of (U + U^T)/2 - 1.001 lambda_min I, U uniform on [0, 1)."""
-    uniform = jax.random.uniform(key, (n_features, n_features))
-    values, vectors = jnp.linalg.eigh((uniform + uniform.T) / 2)
-    return vectors * jnp.sqrt(jnp.maximum(values - 1.001 * values[0], 0.0))
+    uniform = np.asarray(jax.random.uniform(key, (n_features, n_features)), np.float64)
+    values, vectors = np.linalg.eigh((uniform + uniform.T) / 2)
+    root = vectors * np.sqrt(np.maximum(values - 1.001 * values[0], 0.0))
+    return jnp.asarray(root, jnp.float32)
 
 
 def power_root(key: PRNGKeyArray, n_features: int) -> Float[Array, "n_features n_features"]:

@@ -1,0 +1,45 @@
+"""Every experiment, planned and run at its own seconds-long size, as `toysae run FILE --smoke`."""
+
+from pathlib import Path
+
+import pytest
+
+from toysae.cli import main
+from toysae.sweeps import Experiment, load_experiment
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "lm" / "golden"
+FILES = sorted((ROOT / "experiments").glob("*.py"))
+
+
+@pytest.fixture
+def on_a_tiny_model(tmp_path):
+    """What language model experiments need instead of a download: a model and a text at hand."""
+    text = tmp_path / "text.txt"
+    text.write_text((ROOT / "toysae" / "lm" / "train.py").read_text(encoding="utf-8") * 2)
+    model = str(GOLDEN / "gpt-neox")
+    sizes = ["--text", str(text), "--n-tokens", "2000", "--n-ctx", "32", "--n-steps", "10",
+             "--batch-size", "64", "--n-sequences", "4"]  # fmt: skip
+    return {
+        "lm_inits": ["--model", model, "--layer", "1", *sizes],
+        "lm_smollm": ["--model", model, "--layer", "1", *sizes],
+        "lm_pythia": ["--models", model, "--layers", "1", *sizes],
+    }
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_experiment_runs_at_its_smoke_size(file, on_a_tiny_model, tmp_path, capsys):
+    out, more = tmp_path / "out", on_a_tiny_model.get(file.stem, [])
+    command = ["run", str(file), "--smoke", "--out", str(out), *more]
+    if isinstance(load_experiment(file), Experiment):
+        main([*command, "--dry-run"])
+        printed = capsys.readouterr().out
+        assert "SAEs" in printed and not out.exists(), "a dry run writes nothing"
+    else:
+        with pytest.raises(SystemExit):
+            main([*command, "--dry-run"])
+        assert "--dry-run: not for a study" in capsys.readouterr().err
+    main([*command, "--quiet"])
+    figures = list((out / "figures").rglob("*.png"))
+    assert figures and all(figure.stat().st_size > 5000 for figure in figures)
+    assert list(out.rglob("*.csv"))

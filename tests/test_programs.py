@@ -1,0 +1,109 @@
+"""The compilation cache: whatever is wrong with it is one line, and the numbers are the same."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CHILD = """
+import sys
+from pathlib import Path
+from toysae import programs
+programs.MIN_SECONDS = 0.0
+programs.keep_programs(Path(sys.argv[1]))
+import jax, jax.numpy as jnp
+
+@jax.jit
+def doubled(x):
+    return 2 * x
+
+@jax.jit
+def summed(x):
+    return jnp.sin(x).sum()
+
+print(float(summed(doubled(jnp.ones(3)))))
+print([event for event in hits])
+""".replace(
+    "import jax, jax.numpy as jnp\n",
+    "import jax, jax.numpy as jnp\nhits = []\n"
+    "jax.monitoring.register_event_listener(\n"
+    "    lambda event, **_: hits.append(1) if event.endswith('cache_hits') else None)\n",
+)
+RIGHT = "2.7278923988342285"
+
+
+def begun(folder):
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(folder)], text=True, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def ended(process):
+    """Its result, the number of programs found, and the lines on stderr."""
+    out, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    result, hits = out.splitlines()
+    assert float(result) == pytest.approx(float(RIGHT), abs=1e-6)
+    return hits.count("1"), said.splitlines()
+
+
+def entries(folder):
+    return sorted(folder.glob("*-cache"))
+
+
+@pytest.fixture
+def kept(tmp_path):
+    folder = tmp_path / "programs"
+    assert ended(begun(folder)) == (0, [])
+    assert len(entries(folder)) >= 2
+    return folder
+
+
+def test_a_second_process_compiles_nothing(kept):
+    assert ended(begun(kept)) == (len(entries(kept)), [])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
+def test_damaged_entries_are_dropped_and_made_again(kept, damage):
+    names = [entry.name for entry in entries(kept)]
+    for entry in entries(kept):
+        whole = bytearray(entry.read_bytes())
+        middle = len(whole) // 2
+        if damage == "flipped":
+            whole[middle] ^= 0x10
+        else:
+            whole = whole[: middle if damage == "truncated" else 0]
+        entry.write_bytes(bytes(whole))
+    hits, (line,) = ended(begun(kept))
+    assert hits == 0 and line.startswith("toysae: a kept program is damaged (jit_")
+    assert str(kept) in line
+    assert [entry.name for entry in entries(kept)] == names
+    assert ended(begun(kept)) == (len(names), [])
+
+
+def test_a_full_disk_costs_a_line(small_disk):
+    disk = small_disk(8)
+    _, (line,) = ended(begun(disk / "programs"))
+    assert "could not be kept in" in line and "No space left on device" in line
+    _, said = ended(begun(disk / "programs"))  # what was cut off there is told apart
+    assert len(said) <= 2 and all(each.startswith("toysae: ") for each in said)
+
+
+@pytest.mark.parametrize("place", ["file", "/proc/programs"])
+def test_where_nothing_can_be_written_it_is_said(tmp_path, place):
+    (tmp_path / "file").write_text("not a folder")
+    folder = tmp_path / place / "inside"
+    hits, (line,) = ended(begun(folder))
+    assert hits == 0 and f"programs are not kept in {folder} (" in line
+    assert "JAX_COMPILATION_CACHE_DIR" in line
+
+
+def test_several_processes_share_an_empty_folder(tmp_path):
+    together = [begun(tmp_path / "programs") for _ in range(3)]
+    for process in together:
+        _, said = ended(process)  # one may read what another writes: then it compiles it
+        assert len(said) <= 1 and all("is damaged" in line for line in said)
+    assert ended(begun(tmp_path / "programs"))[0] >= 2

@@ -1,0 +1,113 @@
+"""No program that may run on several CPU devices calls LAPACK: there such calls can wait for ever.
+
+Programs are lowered for two devices and read; that the rest of the package has no such calls
+either is read off its sources, in tests/test_imports.py.
+"""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from toysae import make_world
+from toysae.recovery.probe import recovery_probe
+from toysae.sae import INITS, RECIPES, make_spec
+from toysae.sweeps.members import fallback, make_group
+from toysae.sweeps.scoring import evaluate_all
+from toysae.training import advance, probe_all
+from toysae.training.devices import AXES, Layout, over_rows
+from toysae.training.group import spread_group
+from toysae.training.loop import axes_of_worlds, start_from
+from toysae.training.state import init_data
+from toysae.worlds import WORLDS
+
+D, N = 8, 12
+SMALL = {"d_in": D, "n_features": N, "l0": 2.0}
+CALLS = ("lapack", "blas_", "cusolver", "Eigh", "Qr(", "@Svd")
+
+pytestmark = pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+
+
+def clean(lowered):
+    text = lowered.as_text()
+    assert "stablehlo" in text
+    return [line for line in text.splitlines() if any(call in line for call in CALLS)] == []
+
+
+def layout(n_members=2):
+    """As on a machine of two cores."""
+    return Layout(1, n_members, Mesh(np.array(jax.devices()[:2]).reshape(1, 2, 1, 1), AXES))
+
+
+@cache
+def world():
+    return make_world("sphere", **SMALL)
+
+
+def group(name, init=None):
+    square = "held" in name
+    spec = make_spec(name, D, D if square else N, init)
+    numbers = fallback(name, spec)
+    knob = RECIPES[name].knob()
+    numbers.setdefault(knob, {"k": 2.0, "l0_target": 2.0}.get(knob, 0.1))
+    numbers = {n: v for n, v in numbers.items() if n in {**spec.hypers(), "lr": 0}}
+    return make_group([world()], [0], spec, numbers, [0, 1], 16)
+
+
+def test_the_check_itself_finds_a_call():
+    for call in (jnp.linalg.eigvalsh, jnp.linalg.qr, jnp.linalg.svd, jnp.linalg.cholesky,
+                 lambda a: jnp.linalg.solve(a, a)):  # fmt: skip
+        square = jax.ShapeDtypeStruct((2, 4, 4), jnp.float32)
+        assert not clean(jax.jit(jax.vmap(call)).lower(square)), call
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_starts(init):
+    whole = group("untied", init)
+    spread, axes = spread_group(whole, layout()), axes_of_worlds(whole)
+    assert (axes is None) == (INITS[init].axes_from == "")
+    if axes is not None:
+        axes = layout().spread(axes, P("world"))
+    assert clean(start_from.lower(spread, axes, layout()))
+
+
+def test_steps_starts_probes_and_scorers_of_every_recipe(program):
+    whole = group(program)
+    spread, axes = spread_group(whole, layout()), axes_of_worlds(whole)
+    if axes is not None:
+        axes = layout().spread(axes, P("world"))
+    assert clean(start_from.lower(spread, axes, layout()))
+    state = jax.eval_shape(lambda g, a: start_from(g, a, layout()), spread, axes)
+    stepping = spread.once_started()
+    assert clean(advance.lower(state, stepping, jnp.int32(1), jnp.float32(9), layout()))
+    assert clean(probe_all.lower(state, stepping, recovery_probe, 64, layout()))
+    from toysae.training import trained
+
+    saes = jax.eval_shape(lambda s, g: trained(s, g, layout()), state, stepping)
+    scored = evaluate_all.lower(
+        saes, stepping.spec, spread.worlds, spread.world_seeds, jnp.int32(2), 16, layout()
+    )
+    assert clean(scored)
+
+
+SAMPLED = sorted(set(WORLDS) - {"synth-sae-bench-16k"})
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_samplers(name, small_worlds):
+    """Of a world on each of two devices, drawn as a training step draws."""
+    one = small_worlds(name)
+    both = Layout(2, 1, Mesh(np.array(jax.devices()[:2]).reshape(2, 1, 1, 1), AXES))
+    worlds = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), one)
+
+    def draw(worlds, seeds):
+        return jax.vmap(lambda w, s: (init_data(w, s).x, w.batch(jax.random.key(s), 0, 16).x))(
+            worlds, seeds
+        )
+
+    spread = over_rows(draw, both, (P("world"), P("world")), P("world"))
+    assert clean(jax.jit(spread).lower(worlds, jnp.arange(2)))

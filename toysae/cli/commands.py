@@ -1,0 +1,166 @@
+"""The commands: toysae run | status | list | world | ceilings | score | bench | lm."""
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import tyro
+from rich.table import Table
+
+from .. import hosts
+from ..devices import use_all_cores
+from ..errors import ToysaeError, unknown
+from ..programs import keep_programs
+from .lm import lm
+from .options import check_flags, flags, positional, world_options
+from .run import run_command
+from .scores import ceilings, score
+from .show import OUT, print_frame
+
+USAGE = """usage: toysae COMMAND
+
+  run FILE [--smoke | --full] [--out DIR] [--FIELD VALUE ...]   run it, draw its figures
+  status DIR                                           what of a run is finished
+  list [DIR | RECIPE]                                  experiments, worlds, recipes, inits
+  world NAME [NAME ...] [--FIELD VALUE ...]            what worlds' generators realise
+  ceilings NAME [--FIELD VALUE ...] [--d-sae N]        what perfection and chance would score
+  score PATH --world NAME [--ceilings] [--json]        an SAE of ours or of another library
+  bench [--preset ...] [--against sae-lens] [--out F]  samples/s beside the device and SAELens
+  lm COMMAND                                           SAEs on a language model's activations
+
+toysae COMMAND --help shows the fields."""
+
+
+def execute(args: list[str]) -> None:
+    """Does what the arguments ask for. Bad input is one line on stderr and exit status 2."""
+    try:
+        if not args or args[0] in ("-h", "--help"):
+            OUT.print(USAGE, markup=False, highlight=False)
+            return
+        command, rest = args[0], args[1:]
+        if command not in COMMANDS:
+            raise unknown("command", command, COMMANDS)
+        keep_programs()
+        use_all_cores()
+        if command == "run" and "many_hosts" in flags(rest):  # before jax counts its devices
+            hosts.join()
+        COMMANDS[command](rest)
+    except ToysaeError as error:
+        print(f"toysae: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _status(args: list[str]) -> None:
+    from ..sweeps import status
+
+    path, rest = positional(args, "the directory of a run, e.g. results/recovery")
+    check_flags(rest, "option", [])
+    print_frame(*status(path), constants=False)
+
+
+def _list(args: list[str]) -> None:
+    from ..sae import INITS, RECIPES
+    from ..sweeps import load_experiment
+    from ..worlds import WORLDS
+    from ..worlds.catalogue import FIRINGS
+    from ..worlds.magnitudes import MAGNITUDES
+    from ..worlds.probabilities import TAILS
+
+    if args and args[0] in RECIPES:
+        _print_recipe(args[0])
+        return
+    directory = Path(args[0]) if args else Path("experiments")
+    if not directory.is_dir():
+        raise unknown("recipe or directory of experiments", args[0], RECIPES)
+    table = Table("experiment", "question", "run time", title=f"experiments in {directory}")
+    for file in sorted(directory.glob("*.py")):
+        experiment = load_experiment(file)
+        table.add_row(str(file), experiment.question, experiment.run_time)
+    OUT.print(table)
+    worlds = Table("world", "what it is", title="worlds")
+    for name, row in WORLDS.items():
+        worlds.add_row(name, row.about)
+    OUT.print(worlds)
+    OUT.print(f"[bold]firing[/bold]: {', '.join(FIRINGS)}", highlight=False)
+    OUT.print(f"[bold]probs[/bold]: {', '.join(TAILS)}", highlight=False)
+    OUT.print(f"[bold]magnitude[/bold]: {', '.join(MAGNITUDES)}", highlight=False)
+    recipes = Table("recipe", "what it is", "its number", title="recipes")
+    for name, row in RECIPES.items():
+        recipes.add_row(name, row.about, row.knob())
+    OUT.print(recipes)
+    OUT.print(f"[bold]inits[/bold]: {', '.join(INITS)}", highlight=False)
+
+
+def _print_recipe(name: str) -> None:
+    """All that a row of the table says."""
+    from ..sae import RECIPES
+
+    row = RECIPES[name]
+    table = Table("what", "value", title=f"recipe {name}")
+    table.add_row("is", row.about)
+    for kind, numbers in (("toy", row.toy), ("paper", row.paper)):
+        for number, value in numbers.items():
+            table.add_row(f"{kind}: {number}", f"{value:g}")
+    if row.paper and "l1_coeff" in row.paper:
+        table.add_row("paper: l1 convention", row.convention)
+    if row.notes:
+        table.add_row("notes", row.notes)
+    OUT.print(table)
+
+
+def _world(args: list[str]) -> None:
+    from ..worlds import make_world
+
+    first, rest = positional(args, "a world, e.g. sphere")
+    names = [first]
+    while rest and not rest[0].startswith("-"):
+        names.append(rest.pop(0))
+    n_samples = 131_072 if len(names) == 1 else 65_536
+    own = {"seed": (int, 0), "n_samples": (int, n_samples), "out": (Path | None, None)}
+    chosen, given = world_options(names, own, rest, f"toysae world {' '.join(names)}")
+    seed, n_samples, out = given["seed"], given["n_samples"], given["out"]
+    worlds = [make_world(name, seed, **chosen) for name in names]
+    if len(worlds) == 1:
+        table = Table("what", "realised", title=f"world {first}, seed {seed}")
+        for row in worlds[0].card(n_samples).rows():
+            table.add_row(*row)
+        OUT.print(table)
+    if len(worlds) > 1 or out is not None:
+        _compare(worlds, seed, n_samples, out)
+
+
+def _compare(worlds: list, seed: int, n_samples: int, out: Path | None) -> None:
+    """The panels of several worlds side by side, and their figure."""
+    from ..plotting.panel import panel_figure
+    from ..plotting.style import save
+    from ..worlds.panel import compare_panels, world_panel
+
+    panels = {world.name: world_panel(world, n_samples) for world in worlds}
+    if len(worlds) > 1:
+        table = Table("what", *panels, title=f"worlds side by side, seed {seed}")
+        for row in compare_panels(*panels.values()):
+            table.add_row(*row)
+        OUT.print(table)
+    if out is not None:
+        for file in save(*panel_figure(panels), out, "-".join(panels)):
+            OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
+
+
+def _bench(args: list[str]) -> None:
+    from ..bench.run import BenchOptions, bench
+
+    check_flags(args, "option", [f.name for f in fields(BenchOptions)])
+    for frame in bench(tyro.cli(BenchOptions, args=args, prog="toysae bench")):
+        print_frame(frame, "throughput")
+
+
+COMMANDS = {
+    "run": run_command,
+    "status": _status,
+    "list": _list,
+    "world": _world,
+    "ceilings": ceilings,
+    "score": score,
+    "bench": _bench,
+    "lm": lm,
+}

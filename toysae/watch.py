@@ -1,0 +1,250 @@
+"""Ctrl-C, SIGTERM and silence: a watch beside the main thread, which may be stuck.
+
+Python runs a signal's handler between two of its own instructions, which never come while a
+program compiles, or while a call into the device does not return. So another thread hears the
+signals, gives the main thread :data:`GRACE_SECONDS` to stop by itself, and ends the process after
+that. The same thread says so when nothing has ended for far longer than it should take.
+
+Only the standard library is imported here: it works before jax is there.
+"""
+
+import faulthandler
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE_SECONDS = 9.0
+"""From a signal to the end of the process, at most."""
+
+_SILENCE_SECONDS = 60.0  # before this nothing is called stuck
+_FAR_LONGER = 20  # times what it should have taken
+_IDLE_SECONDS, _IDLE_SHARE = 20.0, 0.02  # so long at so little of one core is a wait, not work
+_TICK = 0.5
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+class Stopped(KeyboardInterrupt):
+    """What was asked to stop, and can go on.
+
+    Attributes:
+        status: what the process should exit with: 128 and the number of the signal.
+    """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.status = 128 + number
+
+
+@dataclass
+class _Activity:
+    what: str
+    usual: float
+    since: float = field(default_factory=time.monotonic)
+
+
+_about: list[str] = []
+_now = _Activity("starting", 10.0)
+
+
+def doing(what: str, usual_seconds: float = 60.0) -> None:
+    """Notes what this process does from now on.
+
+    Args:
+        what: as it follows "while": "compiling", "steps 100 to 200 of 5,000".
+        usual_seconds: about how long it should take.
+    """
+    global _now
+    _now = _Activity(f"{_about[-1]}: {what}" if _about else what, usual_seconds)
+
+
+@contextmanager
+def about(subject: str) -> Iterator[None]:
+    """What is noted in the block is said to be of `subject`."""
+    _about.append(subject)
+    try:
+        yield
+    finally:
+        _about.pop()
+
+
+class Request:
+    """Whether the main thread should stop.
+
+    Attributes:
+        number: of the signal that asked for it; 0 for none.
+    """
+
+    number: int = 0
+
+
+class Watch:
+    """Hears both signals while it is open. One process has one, see :func:`watching`.
+
+    Args:
+        after: what is kept and how to go on, as sentences of their own.
+
+    Attributes:
+        speaks: whether this process says what happens; of many, one does.
+        number: of the first signal; 0 for none.
+        at_once: a signal ends the process right away: nothing is held that could be lost.
+        request: if not None a signal is noted here; else it is raised in the main thread.
+    """
+
+    def __init__(self, after: str):
+        self.after, self.speaks = after, True
+        self.number, self.at_once = 0, False
+        self.request: Request | None = None
+        self._deadline: float | None = None
+        self._ears, self._voice = socket.socketpair()
+        self._voice.setblocking(False)
+        self._taken = [s for s in SIGNALS if signal.getsignal(s) not in (signal.SIG_IGN, None)]
+        self._before = {s: signal.signal(s, self._in_main_thread) for s in self._taken}
+        self._fd_before = signal.set_wakeup_fd(self._voice.fileno(), warn_on_full_buffer=False)
+        self._cpu = [(time.monotonic(), time.process_time())]
+        threading.Thread(target=self._listen, daemon=True, name="toysae watch").start()
+
+    def close(self, disarm: bool = True) -> None:
+        """Gives the signals back. Without `disarm` a process that was asked to stop still ends."""
+        signal.set_wakeup_fd(self._fd_before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if disarm or not self.number:
+            self._voice.close()
+
+    def say(self, line: str) -> None:
+        """A line on stderr that waits for no lock which the main thread may hold."""
+        if self.speaks:
+            cursor = _SHOW_CURSOR if _is_terminal() else ""  # a progress bar may have hidden it
+            with suppress(OSError):
+                os.write(2, f"{cursor}toysae: {line}\n".encode())
+
+    def _in_main_thread(self, number: int, frame: object) -> None:
+        if self.request is None and not self.at_once:
+            raise Stopped(f"stopped. {self.after}", number)
+
+    def _listen(self) -> None:
+        spoken = 0.0
+        with self._ears:
+            while True:
+                ready, _, _ = select.select([self._ears], [], [], _TICK)
+                if ready:
+                    heard = self._ears.recv(1)
+                    if not heard:
+                        return
+                    self._hear(heard[0])
+                elif self._deadline is not None and time.monotonic() > self._deadline:
+                    self._overdue()
+                else:
+                    spoken = self._notice(spoken)
+
+    def _hear(self, number: int) -> None:
+        if number not in self._taken:
+            return
+        if self.number or self.at_once:
+            self._end(number)
+        self.number, self._deadline = number, time.monotonic() + GRACE_SECONDS
+        if self.request is not None:
+            self.request.number = number
+            self.say("stopping at the end of this chunk, within 10 s; once more stops at once")
+
+    def _overdue(self) -> None:
+        self._deadline = None
+        if not _is_interactive():
+            self._end(self.number)
+        self.say(f"stopping does not come back {_while()}: once more ends this whole process")
+
+    def _end(self, number: int) -> None:
+        self.say(f"stopped {_while()}. {self.after}")
+        if faulthandler.is_enabled():
+            faulthandler.dump_traceback(all_threads=True)
+        os._exit(128 + number)
+
+    def _notice(self, spoken: float) -> float:
+        """Says that nothing ends, if so; the time from which on it says it again."""
+        now, cpu, silent = time.monotonic(), time.process_time(), time.monotonic() - _now.since
+        self._cpu = [p for p in self._cpu if now - p[0] <= _IDLE_SECONDS + 2 * _TICK]
+        self._cpu.append((now, cpu))
+        span = now - self._cpu[0][0]
+        idle = span >= _IDLE_SECONDS and cpu - self._cpu[0][1] < _IDLE_SHARE * span
+        if silent < _SILENCE_SECONDS:
+            return 0.0
+        if self.request is None or silent < spoken:
+            return spoken
+        if not idle and silent < _FAR_LONGER * _now.usual:
+            return spoken
+        why = "uses no processor time" if idle else f"should take about {_now.usual:.0f} s"
+        self.say(
+            f"nothing has ended for {silent:.0f} s {_while()}, which {why}: it may be stuck. "
+            f"Ctrl-C ends it within 10 s. {self.after} (JAX_NUM_CPU_DEVICES=1 in the environment "
+            "rules out that devices wait for each other)"
+        )
+        return 2 * silent
+
+
+_open: Watch | None = None
+
+
+@contextmanager
+def watching(after: str, until_exit: bool = False) -> Iterator[Watch | None]:
+    """Hears signals for the block, in the main thread; None in another, which cannot.
+
+    Args:
+        after: what is kept after a stop and how to go on, as sentences of their own.
+        until_exit: the process ends with the block, so that what is stuck then is ended too.
+    """
+    global _open
+    if threading.current_thread() is not threading.main_thread():
+        yield None
+        return
+    if _open is not None:
+        yield _open
+        return
+    _open = watch = Watch(after)
+    try:
+        yield watch
+    finally:
+        _open = None
+        watch.close(disarm=not until_exit)
+
+
+@contextmanager
+def stop_requests(speaks: bool = True) -> Iterator[Request]:
+    """For the block a signal is a request, to be looked at where stopping is cheap.
+
+    Args:
+        speaks: whether this process says what happens; of many, one does.
+    """
+    request = Request()
+    with watching("What was saved is kept: the same call goes on") as watch:
+        if watch is None:
+            yield request
+            return
+        before, watch.request, watch.speaks = watch.request, request, speaks
+        try:
+            yield request
+        finally:
+            watch.request = before
+
+
+def _while() -> str:
+    return f"while {_now.what} (for {time.monotonic() - _now.since:.0f} s)"
+
+
+def _is_interactive() -> bool:
+    """Whether the process holds more than this run: a notebook's kernel, or a prompt."""
+    return hasattr(sys, "ps1") or "ipykernel" in sys.modules
+
+
+def _is_terminal() -> bool:
+    try:
+        return os.isatty(2)
+    except OSError:
+        return False

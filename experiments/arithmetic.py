@@ -24,5 +24,12 @@ experiment = Experiment(
     curve_points=10,
     save_params=False,
     figures=("mmcs_by_ratio",),
-    smoke={"d_in": 8, "ratios": (1, 2), "world_seeds": 2, "n_steps": 300, "n_eval": 2048},
+    smoke={
+        "d_in": 8,
+        "ratios": (2,),
+        "recipes": ("untied",),
+        "world_seeds": 2,
+        "n_steps": 300,
+        "n_eval": 2048,
+    },
 )

@@ -231,7 +231,7 @@ study = Study(
     run_time="about 12 CPU minutes",
     options=Options(),
     smoke={
-        "worlds": ("trees", "independent"), "recipes": ("untied", "tied"), "world_seeds": 2,
+        "worlds": ("trees", "independent"), "recipes": ("untied",), "world_seeds": 2,
         "n_steps": 300, "n_eval": 2048,
     },
     run=run,

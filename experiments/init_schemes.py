@@ -30,6 +30,7 @@ experiment = Experiment(
     figures=("steps_to_threshold", "curves_by_init", "mcs_by_recipe", "scores_by_recipe"),
     smoke={
         "d_in": 16, "worlds": ("sphere",), "ratios": (2,), "recipes": ("untied",), "l1": (0.12,),
+        "inits": ("random", "orthogonal", "svd-data"),
         "world_seeds": 2, "firings_per_feature": 3000, "n_eval": 4096, "curve_points": 12,
     },
 )  # fmt: skip

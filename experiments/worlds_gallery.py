@@ -70,6 +70,6 @@ study = Study(
     "spread over nearly all of them.",
     run_time="about 5 s a world on 2 CPU cores, more for the largest",
     options=Options(),
-    smoke={"n_samples": 2048, "max_features": 64},
+    smoke={"n_samples": 2048, "worlds": ("antipodal", "exclusive-pair")},
     run=run,
 )

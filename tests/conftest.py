@@ -54,7 +54,8 @@ def pytest_configure() -> None:
 
 
 _MOST_MAPS = 0.6  # of those that the system allows
-_MOST_BYTES = 3 * 2**30
+_MORE_BYTES = 3 * 2**30  # than after the last time: not all of it ever comes back
+_after = [0]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -68,9 +69,10 @@ def _forget_programs():
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # another system
         maps, most, resident = 1, 0, 0
-    if maps > most or resident > _MOST_BYTES:
+    if maps > most or resident > _after[0] + _MORE_BYTES:
         jax.clear_caches()
         gc.collect()
+        _after[0] = resident
 
 
 @pytest.fixture
@@ -99,6 +101,16 @@ def small_disk(tmp_path):
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
         pytest.skip("needs a GPU")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves the slow ones out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a product of parameters marked `rotation(n)` every n-th case runs, so that each value of
+    an axis meets another one of the next axis; the whole product is slow."""
+    for item in items:
+        marker = item.get_closest_marker("rotation")
+        if marker and sum(item.callspec.indices.values()) % marker.args[0]:  # pyright: ignore
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

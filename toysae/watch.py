@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 9.0
@@ -106,10 +107,15 @@ class Watch:
         self._ears, self._voice = socket.socketpair()
         self._voice.setblocking(False)
         self._taken = [s for s in SIGNALS if signal.getsignal(s) not in (signal.SIG_IGN, None)]
-        self._before = {s: signal.signal(s, self._in_main_thread) for s in self._taken}
+        self._before = self.take()
         self._fd_before = signal.set_wakeup_fd(self._voice.fileno(), warn_on_full_buffer=False)
         self._cpu = [(time.monotonic(), time.process_time())]
         threading.Thread(target=self._listen, daemon=True, name="toysae watch").start()
+
+    def take(self) -> dict[signal.Signals, Any]:
+        """Takes the signals, again if a library has taken them meanwhile, as jax.distributed does;
+        who had them."""
+        return {s: signal.signal(s, self._in_main_thread) for s in self._taken}
 
     def close(self, disarm: bool = True) -> None:
         """Gives the signals back. Without `disarm` a process that was asked to stop still ends."""
@@ -215,6 +221,12 @@ def watching(after: str, until_exit: bool = False) -> Iterator[Watch | None]:
         watch.close(disarm=not until_exit)
 
 
+def take_again() -> None:
+    """To be called after what may have taken the signals, where this process is watched."""
+    if _open is not None:
+        _open.take()
+
+
 @contextmanager
 def stop_requests(speaks: bool = True) -> Iterator[Request]:
     """For the block a signal is a request, to be looked at where stopping is cheap.
@@ -228,6 +240,7 @@ def stop_requests(speaks: bool = True) -> Iterator[Request]:
             yield request
             return
         before, watch.request, watch.speaks = watch.request, request, speaks
+        watch.take()
         try:
             yield request
         finally:

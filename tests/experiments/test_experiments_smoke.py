@@ -9,7 +9,8 @@ from toysae.sweeps import Experiment, load_experiment
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "lm" / "golden"
-FILES = sorted((ROOT / "experiments").glob("*.py"))
+SAMPLE = "lm_smollm"  # only of the downloaded sample; its parts have tests of their own
+FILES = [f for f in sorted((ROOT / "experiments").glob("*.py")) if f.stem != SAMPLE]
 
 
 @pytest.fixture
@@ -22,7 +23,6 @@ def on_a_tiny_model(tmp_path):
              "--batch-size", "64", "--n-sequences", "4"]  # fmt: skip
     return {
         "lm_inits": ["--model", model, "--layer", "1", *sizes],
-        "lm_smollm": ["--model", model, "--layer", "1", *sizes],
         "lm_pythia": ["--models", model, "--layers", "1", *sizes],
     }
 
@@ -43,3 +43,12 @@ def test_every_experiment_runs_at_its_smoke_size(file, on_a_tiny_model, tmp_path
     figures = list((out / "figures").rglob("*.png"))
     assert figures and all(figure.stat().st_size > 5000 for figure in figures)
     assert list(out.rglob("*.csv"))
+
+
+def test_what_needs_the_sample_says_so_where_it_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(ROOT / "experiments" / f"{SAMPLE}.py"), "--smoke", "--out",
+              str(tmp_path / "out")])  # fmt: skip
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and "toysae lm sample" in line

@@ -375,7 +375,7 @@ def test_checkpoints_are_written_as_often_as_asked(two, out, tmp_path, monkeypat
     site = two / SITE
     t = Training(sizes=(1,), seeds=2, n_steps=60, lr=0.02, batch_size=16, l1=L1, curve_points=2)
     train_site(site, t, tmp_path, quiet=True, checkpoint_seconds=0)
-    assert saved[0] == 0 and saved[-1] == 60 and len(saved) == 3
+    assert saved[:3] == [0, 1, 9] and saved[-1] == 60  # chunks grow eightfold at most
     same_groups(tmp_path, out)
 
 

@@ -113,6 +113,7 @@ def test_draws_and_saves(name, results, tmp_path):
     assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.rotation(5)
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize(
     "case", ["one seed", "all diverged", "one arm diverged", "nan", "two worlds"]

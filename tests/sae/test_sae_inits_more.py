@@ -91,6 +91,7 @@ def test_kaiming_entries_have_variance_two_over_d_in(data):
     assert np.linalg.norm(W, axis=1).mean() == pytest.approx(np.sqrt(2), rel=0.03)
 
 
+@pytest.mark.rotation(2)
 @pytest.mark.parametrize("noise", [0.1, 1.0])
 @pytest.mark.parametrize("part", [NoisedBasis(), SvdData(), SvdWeights(), Ica()], ids=repr)
 def test_the_noise_dial_turns_rows_by_its_arctangent(part, noise):

@@ -111,6 +111,7 @@ def test_normalised_leaves_the_parameters_and_normalises_the_dictionary():
 # Inits
 
 
+@pytest.mark.rotation(3)
 @pytest.mark.parametrize("d_sae", [3, 8, 20])
 @pytest.mark.parametrize("name", INITS)
 def test_inits_have_the_right_shape_and_unit_scale(data, name, d_sae):

@@ -92,6 +92,7 @@ def test_every_recipe_trains(world, program, init):
     trains(world, program, init)
 
 
+@pytest.mark.rotation(3)
 @pytest.mark.parametrize("init", [init for init in INITS if init not in ("random", "truth")])
 @pytest.mark.parametrize("recipe", ["tied", "untied", "fista"])
 def test_every_init_trains(world, recipe, init):

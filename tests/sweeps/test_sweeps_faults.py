@@ -21,6 +21,7 @@ module = importlib.import_module("toysae.sweeps.run")
 # Disk
 
 
+@pytest.mark.rotation(2)
 @pytest.mark.parametrize("ending", [".csv", ".npz", ".safetensors", ".json", "table.csv"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_one_line_and_keeps_what_is_finished(

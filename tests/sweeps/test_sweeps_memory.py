@@ -11,6 +11,7 @@ from toysae.sweeps import memory
 from toysae.sweeps.members import make_group
 from toysae.sweeps.memory import bytes_needed, training_bytes
 from toysae.training import advance, probe_all, start
+from toysae.training.loop import start_from
 
 GIVEN = {"l1_coeff": 0.1, "k": 4, "l0_target": 4, "l0_coeff": 0.03}
 SMALL, LARGE = (64, 256), (256, 1024)
@@ -63,7 +64,7 @@ def test_scoring_may_take_more_than_training():
 
 def test_starting_may_take_more_than_training():
     group = group_of("untied", 16, 512, batch_size=16, init="k-means")
-    starting = allotted(start.lower(group))
+    starting = allotted(start_from.lower(group, None))
     assert 0.75 < bytes_needed(group) / starting < 1.33
 
 

@@ -114,35 +114,36 @@ def begun(code, *args):
     )  # fmt: skip
 
 
-def ended(process, number):
-    """What it says on stderr once it has been sent a signal, and the seconds that it took."""
-    since = time.monotonic()
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    return said, time.monotonic() - since
-
-
-@pytest.mark.parametrize("number", SIGNALS)
 def test_a_stuck_device_call_ends_within_ten_seconds_and_what_was_saved_is_kept(
-    tiny_file, tmp_path, number, reference, assert_same
+    tiny, tiny_file, tmp_path, reference, assert_same
 ):
-    args = ["run", tiny_file, "--out", tmp_path / "out", "--quiet", "--checkpoint-seconds", "0"]
-    process = begun(STUCK, *args)
-    assert any(line == "stuck\n" for line in process.stdout)
-    said, seconds = ended(process, number)
-    assert process.returncode == 128 + number and seconds < 10
-    asked, stopped, *trace = said.splitlines()
-    assert "stopping at the end of this chunk, within 10 s" in asked
-    assert "stopped while sphere-n8-tied" in stopped and ": steps 1 to 9 of 40 (for " in stopped
-    assert f"Go on with: toysae run {tiny_file} --out {tmp_path / 'out'} --quiet" in stopped
-    assert any("loop.py" in line for line in trace), "faulthandler was asked for"
-    assert list((tmp_path / "out" / "checkpoints").glob("*/1.json")), "no checkpoint was kept"
-    run(__import__("toysae").sweeps.load_experiment(tiny_file), tmp_path / "out", quiet=True)
-    assert_same(tmp_path / "out", reference)
+    args = ["run", tiny_file, "--quiet", "--checkpoint-seconds", "0", "--out"]
+    outs = {number: tmp_path / number.name for number in SIGNALS}
+    stuck = {number: begun(STUCK, *args, out) for number, out in outs.items()}
+    for process in stuck.values():
+        assert any(line == "stuck\n" for line in process.stdout)
+    since = time.monotonic()
+    for number, process in stuck.items():
+        process.send_signal(number)
+    for number, process in stuck.items():
+        said, out = process.communicate(timeout=60)[1], outs[number]
+        assert process.returncode == 128 + number and time.monotonic() - since < 10
+        asked, stopped, *trace = said.splitlines()
+        assert "stopping at the end of this chunk, within 10 s" in asked
+        assert "stopped while sphere-n8-tied" in stopped
+        assert ": steps 1 to 9 of 40 (for " in stopped
+        again = f"Go on with: toysae run {tiny_file} --quiet --checkpoint-seconds 0 --out {out}"
+        assert again in stopped
+        assert any("watch.py" in line for line in trace), "faulthandler was asked for"
+        assert list((out / "checkpoints").glob("*/1.json")), "no checkpoint was kept"
+    run(tiny, outs[signal.SIGTERM], quiet=True)
+    assert_same(outs[signal.SIGTERM], reference)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("seconds", [0.15, 0.6, 1.2])
+@pytest.mark.parametrize(
+    ("seconds", "number"),
+    [(0.15, signal.SIGINT), (0.6, signal.SIGTERM), (1.2, signal.SIGINT), (1.8, signal.SIGTERM)],
+)
 def test_the_first_seconds(tmp_path, number, seconds, tiny_file):
     """While jax is being imported, and what needs it; by then nothing is at stake."""
     code = (
@@ -152,8 +153,10 @@ def test_the_first_seconds(tmp_path, number, seconds, tiny_file):
     process = begun(code, "run", tiny_file, "--out", tmp_path / "out", "--quiet")
     assert process.stdout.readline() == "begun\n"
     time.sleep(seconds)
-    said, took = ended(process, number)
-    assert process.returncode == 128 + number and took < 10
+    since = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and time.monotonic() - since < 10
     assert "Traceback" not in said
     assert f"Go on with: toysae run {tiny_file}" in said.splitlines()[-1] or "File" in said
 

@@ -12,6 +12,7 @@ from toysae.sweeps.members import make_group
 from toysae.training import advance, start, train_group
 from toysae.training import chunks as module
 from toysae.training.chunks import Pace, placed
+from toysae.training.loop import start_from
 from toysae.worlds import make_world
 
 N_STEPS = 60
@@ -64,10 +65,10 @@ def test_what_raises_at_an_edge_stops_there():
 def test_going_on_compiles_nothing():
     group, edges = group_of(), []
     training(group, on_chunk=lambda edge: edges.append(jax.device_get(edge)))
-    compiled = advance._cache_size(), start._cache_size()
+    compiled = advance._cache_size(), start_from._cache_size()
     training(group, resume=edges[1])
     training(group_of(l1_coeff=[0.3, 0.4], lr=1e-2), resume=edges[2])
-    assert (advance._cache_size(), start._cache_size()) == compiled
+    assert (advance._cache_size(), start_from._cache_size()) == compiled
 
 
 def test_a_state_is_placed_as_one_that_was_computed():

@@ -10,6 +10,7 @@ from toysae.recovery.probe import recovery_probe
 from toysae.sae import RECIPES, Params, make_spec
 from toysae.sweeps.members import make_group
 from toysae.training import advance, curve_points, start, train_group, trained
+from toysae.training.loop import start_from
 from toysae.training.optimiser import adam, clipped, learning_rate
 from toysae.training.state import keys_of
 from toysae.worlds import make_world
@@ -122,14 +123,14 @@ def test_other_numbers_do_not_recompile(worlds):
         return go(group_of(worlds, [0], h, [0, 1]), n_steps)
 
     two({"l1_coeff": 0.1, "lr": 1e-3}, 5)
-    compiled, started = advance._cache_size(), start._cache_size()
+    compiled, started = advance._cache_size(), start_from._cache_size()
     two({"l1_coeff": 0.3, "lr": 1e-2, "lr_decay": 0.3, "lr_warmup": 0.1, "l1_warmup": 0.2}, 33)
     two({"l1_coeff": 0.0, "lr": 0.0, "beta1": 0.5}, 1)
     group = group_of(worlds, [2], {"lr": 1e-3}, [5, 6])
     state = start(group)
     for until in (1, 7, 20):
         state = advance(state, group.once_started(), jnp.int32(until), jnp.float32(20))
-    assert (advance._cache_size(), start._cache_size()) == (compiled, started)
+    assert (advance._cache_size(), start_from._cache_size()) == (compiled, started)
 
 
 def test_the_state_does_not_grow_with_the_steps(worlds):

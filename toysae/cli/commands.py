@@ -11,6 +11,7 @@ from .. import hosts
 from ..devices import use_all_cores
 from ..errors import ToysaeError, unknown
 from ..programs import keep_programs
+from ..watch import take_again
 from .lm import lm
 from .options import check_flags, flags, positional, world_options
 from .run import run_command
@@ -44,6 +45,7 @@ def execute(args: list[str]) -> None:
         use_all_cores()
         if command == "run" and "many_hosts" in flags(rest):  # before jax counts its devices
             hosts.join()
+            take_again()
         COMMANDS[command](rest)
     except ToysaeError as error:
         print(f"toysae: {error}", file=sys.stderr)

@@ -96,7 +96,7 @@ def middling_histograms(
                 ax.stairs(share, BINS, color=color, linewidth=0.8)
                 ax.axvline(here.loc[level, "floor"], **st.FLOOR, label="random floor")
                 ax.axvline(here.loc[level, "mmcs"], color="black", linewidth=1, label="mmcs")
-                polarised = st.share(here.loc[level, "polarisation"])
+                polarised = st.share(float(here.loc[level, "polarisation"]))
                 ax.set_title(f"{causes[cause]}\nat {level:g}, P = {polarised}", fontsize=7)
                 ax.set(xlim=(0, 1.02), ylim=(0, 1.1 * share.max()), yticks=[])
                 ax.set_xticks([0, 0.5, 0.9], ["0", ".5", ".9"])

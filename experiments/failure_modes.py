@@ -232,7 +232,7 @@ study = Study(
     options=Options(),
     smoke={
         "worlds": ("trees", "independent"), "recipes": ("untied",), "world_seeds": 2,
-        "n_steps": 300, "n_eval": 2048,
+        "n_steps": 100, "n_eval": 1024,
     },
     run=run,
 )  # fmt: skip

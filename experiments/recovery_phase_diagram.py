@@ -37,8 +37,8 @@ experiment = Experiment(
     figures=("phase_diagram",),
     smoke={
         "d_in": 8, "ratios": (1, 2),
-        "axes": axes.zipped(l0=(1, 2), k=(1, 2)) * axes.grid(recipe=("tied", "topk")),
-        "l1": (0.35,), "world_seeds": 2, "n_steps": 300, "n_eval": 2048,
+        "axes": axes.zipped(l0=(2,), k=(2,)) * axes.grid(recipe=("tied", "topk")),
+        "l1": (0.35,), "world_seeds": 2, "n_steps": 100, "n_eval": 1024,
     },
     full={
         "d_in": 64, "ratios": (1, 1.5, 2, 3, 4, 6, 8, 12, 16),

@@ -193,7 +193,7 @@ study = Study(
     options=Options(),
     smoke={
         "rho": (0.0, 0.8), "co_occurrence": (0.0, 1.0), "d_in": 8, "world_seeds": 2,
-        "l1": (0.12, 0.25), "n_steps": 200, "n_eval": 1024,
+        "l1": (0.12, 0.25), "n_steps": 60, "n_eval": 1024,
     },
     run=run,
 )  # fmt: skip

@@ -4,12 +4,15 @@ from toysae import Experiment, axes
 
 
 def points(
-    ratios: tuple[float, ...], firings: tuple[float, ...], l0: tuple[float, ...] = (3, 12)
+    ratios: tuple[float, ...],
+    firings: tuple[float, ...],
+    l0: tuple[float, ...] = (3, 12),
+    sizes: tuple[float, ...] = (1, 2, 4, 8),
 ) -> axes.Points:
     """One size over ratios and firings; and all sizes at the middle ratio, trained longest."""
     longest = {"ratio": ratios[len(ratios) // 2], "firings_per_feature": max(firings)}
     over = axes.grid(ratio=ratios, firings_per_feature=firings, size=1)
-    return axes.grid(l0=l0) * (over + axes.grid(**longest, size=(1, 2, 4, 8)))
+    return axes.grid(l0=l0) * (over + axes.grid(**longest, size=sizes))
 
 
 experiment = Experiment(
@@ -37,8 +40,8 @@ experiment = Experiment(
     save_params=False,
     figures=("undertraining", "survival_by_size"),
     smoke={
-        "d_in": 8, "axes": points((1, 2), (300,), (2,)), "l1": (0.35,), "world_seeds": 2,
-        "n_eval": 2048, "curve_points": 10,
+        "d_in": 8, "axes": points((1, 2), (300,), (2,), (1, 2)), "l1": (0.35,), "world_seeds": 2,
+        "n_eval": 1024, "curve_points": 10,
     },
     full={
         "d_in": 64, "axes": points((1, 2, 4, 8), (1_000, 4_000, 16_000, 64_000, 256_000)),

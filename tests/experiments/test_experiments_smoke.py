@@ -1,4 +1,7 @@
-"""Every experiment, planned and run at its own seconds-long size, as `toysae run FILE --smoke`."""
+"""Every experiment, planned and run at its own seconds-long size, as `toysae run FILE --smoke`.
+
+All but recovery, which is what `make recover` runs in continuous integration.
+"""
 
 from pathlib import Path
 
@@ -39,6 +42,8 @@ def test_every_experiment_runs_at_its_smoke_size(file, on_a_tiny_model, tmp_path
         with pytest.raises(SystemExit):
             main([*command, "--dry-run"])
         assert "--dry-run: not for a study" in capsys.readouterr().err
+    if file.stem == "recovery":
+        return
     main([*command, "--quiet"])
     figures = list((out / "figures").rglob("*.png"))
     assert figures and all(figure.stat().st_size > 5000 for figure in figures)

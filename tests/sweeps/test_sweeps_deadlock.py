@@ -16,15 +16,13 @@ LIMIT = 240  # seconds; it takes less than a fifth of it, or never ends
 ARMS = {
     "inits": ["--recipes", "untied", "--inits", "orthogonal", "svd", "--ratios", "1", "4",
               "--n-steps", "300"],
-    "fista": ["--recipes", "fista", "--inits", "random", "--ratios", "4", "--n-steps", "20"],
-    "data": ["--recipes", "untied", "--inits", "ica", "svd-data", "--ratios", "4",
-             "--n-steps", "20"],
+    "codes and data": ["--recipes", "fista", "--inits", "svd-data", "--ratios", "4",
+                       "--n-steps", "20"],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("arm", "trial"), [*(("inits", i) for i in range(3)), ("fista", 0), ("data", 0)]
-)
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("trial", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2))])
 def test_it_ends(arm, trial, tmp_path):
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": "2", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cold"),

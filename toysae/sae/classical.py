@@ -16,8 +16,8 @@ from ..worlds.dictionaries import unit_rows
 
 def principal_axes(x: Float[Array, "n d_in"]) -> Axes:
     """Orthonormal axes of the centred data, strongest first, see :func:`toysae.linalg.axes_of`."""
-    x = np.asarray(x, np.float64)
-    return axes_of(x - x.mean(0))
+    exact = np.asarray(x, np.float64)
+    return axes_of(exact - exact.mean(0))
 
 
 def tile_signed(axes: Axes, n: int) -> Float[Array, "n d_in"]:

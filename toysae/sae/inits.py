@@ -34,6 +34,12 @@ class InitData:
     directions: Float[Array, "n_features d_in"]
     axes: Axes | None = None
 
+    @property
+    def known_axes(self) -> Axes:
+        """The axes, for inits that read them: :meth:`Init.directions` has seen to it."""
+        assert self.axes is not None
+        return self.axes
+
 
 @dataclass(frozen=True)
 class Init(Part):
@@ -138,7 +144,7 @@ class SvdWeights(Init):
         return "generating_matrix"
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
-        return tile_noised(key, data.axes, d_sae, h["init_noise"])
+        return tile_noised(key, data.known_axes, d_sae, h["init_noise"])
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,7 @@ class SvdData(Init):
         return "x"
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
-        return tile_noised(key, data.axes, d_sae, h["init_noise"])
+        return tile_noised(key, data.known_axes, d_sae, h["init_noise"])
 
 
 @dataclass(frozen=True)
@@ -194,7 +200,7 @@ def axes_for(init: Init, x: Array | None, generating_matrix: Array | np.ndarray)
     """
     if init.axes_from == "generating_matrix":
         return axes_of(generating_matrix.T)
-    return principal_axes(x) if init.axes_from == "x" else None
+    return None if x is None or not init.axes_from else principal_axes(x)
 
 
 def tile_noised(

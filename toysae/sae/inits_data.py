@@ -60,8 +60,9 @@ class Ica(Init):
         return "x"
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
-        rows = fast_ica(named_key(key, "ica"), data.x, data.axes, self.n_steps)
-        return tile_noised(key, replace(data.axes, rows=rows), d_sae, h["init_noise"])
+        axes = data.known_axes
+        rows = fast_ica(named_key(key, "ica"), data.x, axes, self.n_steps)
+        return tile_noised(key, replace(axes, rows=rows), d_sae, h["init_noise"])
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         return 2 * batch * d_in  # g and its derivative

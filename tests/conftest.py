@@ -70,9 +70,11 @@ def _forget_programs():
     except OSError:  # another system
         maps, most, resident = 1, 0, 0
     if maps > most or resident > _after[0] + _MORE_BYTES:
+        gc.unfreeze()
         jax.clear_caches()
         gc.collect()
         _after[0] = resident
+    gc.freeze()  # or each collection goes through all that was ever traced
 
 
 @pytest.fixture

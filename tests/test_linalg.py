@@ -64,7 +64,7 @@ def test_polar_completes_what_a_matrix_lacks(scale):
 def test_the_top_eigenvalue_is_never_below_and_hardly_above(n):
     G = gram(n)
     top = np.linalg.eigvalsh(G)[-1]
-    for scale in (1e-20, 1.0, 1e20):
+    for scale in (1e-30, 1.0, 1e4, 1e34):
         assert 1 <= float(jax.jit(top_eigenvalue)(f32(scale * G))) / (scale * top) < 1 + 2e-5
     # As many equal ones as there can be: the farthest that the norm is from it.
     assert 1 <= float(top_eigenvalue(jnp.eye(n))) < 1 + 2e-5

@@ -63,8 +63,8 @@ def polar(W: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """The nearest matrix with all singular values 1, by Newton-Schulz steps W <- 1.5 W - .5 W W'W.
 
     Orthonormal to about 1e-6 in float32. It is as near as its problem allows: rounding moves it by
-    about 1e-7 times the largest over the smallest singular value. Directions that W has not at all
-    are filled with arbitrary ones, so that rows or columns are orthonormal whatever the rank.
+    about 1e-7 times the largest over the smallest singular value. Directions missing from W are
+    filled with arbitrary ones, so that rows or columns are orthonormal whatever the rank.
     """
     wide = W.shape[0] <= W.shape[1]
     rows = W if wide else W.T
@@ -99,39 +99,38 @@ def top_eigenvalue(gram: Float[Array, "n n"]) -> Float[Array, ""]:
 
     It is ||G^m||_F^(1/m) with m = 2^20, by squaring 20 times, which lies between the eigenvalue and
     sqrt(n)^(1/m) times it: at most 5e-6 above for n up to 10^4. On top comes 1e-5 for rounding,
-    so that it is at most 2e-5 above. 0 for a matrix of zeros.
+    so that it is at most 2e-5 above, at any scale but denormal numbers. 0 for a matrix of zeros.
     """
-    log_top, _ = _squared(gram)
-    return jnp.exp(log_top) * (1 + 1e-5)
+    size, log_top, _ = _squared(gram)
+    return size * (jnp.exp(log_top) * (1 + 1e-5))
 
 
 def top_eigenvector(gram: Float[Array, "n n"]) -> Float[Array, " n"]:
-    """A unit eigenvector of the largest eigenvalue of a positive semidefinite matrix.
+    """A unit eigenvector of the largest eigenvalue of a positive semidefinite matrix (not all 0).
 
     A column of G^m with m = 2^20. Eigenvalues within about 1e-5 of the largest are not told from
     it: the vector is then one of the space that they span together. Its sign is arbitrary.
     """
-    _, power = _squared(gram)
+    *_, power = _squared(gram)
     v = power[:, jnp.argmax(jnp.diagonal(power))]
     return v * jax.lax.rsqrt(jnp.maximum(jnp.sum(v * v), jnp.finfo(v.dtype).tiny))
 
 
-def _squared(gram: Array) -> tuple[Array, Array]:
-    """log ||G^m||_F / m, and G^m scaled to norm 1."""
+def _squared(gram: Array) -> tuple[Array, Array, Array]:
+    """The largest |entry|, log ||G^m||_F / m of the matrix over it, and G^m scaled to norm 1."""
+    size = jnp.abs(gram).max()
 
     def scaled(G: Array) -> tuple[Array, Array]:
-        size = jnp.abs(G).max()  # before squaring, which may overflow
-        size = jnp.where(size > 0, size, 1.0)
-        G = G / size
         norm = jnp.sqrt(jnp.sum(G * G))
-        return jnp.log(size) + jnp.log(norm), G / jnp.where(norm > 0, norm, 1.0)
+        return jnp.log(norm), G / jnp.where(norm > 0, norm, 1.0)
 
     def square(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         log_top, G = carry
         log_norm, G = scaled(_matmul(G, G))
         return log_top + log_norm * jnp.exp2(-(i + 1).astype(G.dtype)), G
 
-    return jax.lax.fori_loop(0, _SQUARINGS, square, scaled(gram))
+    start = scaled(gram / jnp.where(size > 0, size, 1.0))
+    return size, *jax.lax.fori_loop(0, _SQUARINGS, square, start)
 
 
 def solve_positive(A: Float[Array, "n n"], B: Float[Array, "n m"]) -> Float[Array, "n m"]:

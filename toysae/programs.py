@@ -8,6 +8,7 @@ import platform
 import re
 import sys
 import warnings
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,14 @@ def keep_programs(path: Path | None = None) -> None:
             and programs are kept in memory alone.
     """
     if jax.config.values.get("jax_compilation_cache_dir") is None:
-        path = folder() if path is None else path
         try:
+            path = folder() if path is None else path
             path.mkdir(parents=True, exist_ok=True)
             _try_to_write(path)
-        except OSError as error:
-            _say(f"programs are not kept in {path} ({error.strerror}): they are compiled anew by "
-                 "each process. Set JAX_COMPILATION_CACHE_DIR to another folder")  # fmt: skip
+        except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+            where, why = path or "~/.cache/toysae", getattr(error, "strerror", None) or error
+            _say(f"programs are not kept in {where} ({why}): they are compiled anew by each "
+                 "process. Set JAX_COMPILATION_CACHE_DIR to another folder")  # fmt: skip
             return
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
@@ -52,8 +54,10 @@ def keep_programs(path: Path | None = None) -> None:
 
 def _try_to_write(path: Path) -> None:
     probe = path / f".writable-{os.getpid()}"
-    probe.write_bytes(b"1")
-    probe.unlink()
+    try:
+        probe.write_bytes(b"1")
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _machine() -> str:
@@ -96,10 +100,8 @@ def _hear_of_failures() -> None:
 def _drop(where: Path, name: str) -> None:
     """The entries of a program's name: which of them is damaged, jax does not say."""
     for entry in where.glob(f"{name}-*"):
-        try:
+        with suppress(OSError):
             entry.unlink()
-        except OSError:
-            continue
 
 
 def _say(line: str) -> None:

@@ -23,7 +23,8 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 9.0
-"""From a signal to the end of the process, at most."""
+"""From a signal to the end of the process, at most, where there is something to save."""
+_SHORT_GRACE_SECONDS = 4.0  # and where there is nothing
 
 _SILENCE_SECONDS = 60.0  # before this nothing is called stuck
 _FAR_LONGER = 20  # times what it should have taken
@@ -91,6 +92,7 @@ class Watch:
 
     Args:
         after: what is kept and how to go on, as sentences of their own.
+        at_once: see the attribute.
 
     Attributes:
         speaks: whether this process says what happens; of many, one does.
@@ -99,18 +101,18 @@ class Watch:
         request: if not None a signal is noted here; else it is raised in the main thread.
     """
 
-    def __init__(self, after: str):
+    def __init__(self, after: str, at_once: bool = False):
         self.after, self.speaks = after, True
-        self.number, self.at_once = 0, False
+        self.number, self.at_once = 0, at_once
         self.request: Request | None = None
         self._deadline: float | None = None
         self._ears, self._voice = socket.socketpair()
         self._voice.setblocking(False)
         self._taken = [s for s in SIGNALS if signal.getsignal(s) not in (signal.SIG_IGN, None)]
-        self._before = self.take()
         self._fd_before = signal.set_wakeup_fd(self._voice.fileno(), warn_on_full_buffer=False)
         self._cpu = [(time.monotonic(), time.process_time())]
         threading.Thread(target=self._listen, daemon=True, name="toysae watch").start()
+        self._before = self.take()
 
     def take(self) -> dict[signal.Signals, Any]:
         """Takes the signals, again if a library has taken them meanwhile, as jax.distributed does;
@@ -129,12 +131,14 @@ class Watch:
         """A line on stderr that waits for no lock which the main thread may hold."""
         if self.speaks:
             cursor = _SHOW_CURSOR if _is_terminal() else ""  # a progress bar may have hidden it
-            with suppress(OSError):
+            with suppress(OSError):  # nobody may read what stderr is connected to
+                if not select.select([], [2], [], 0.5)[1]:
+                    return
                 os.write(2, f"{cursor}toysae: {line}\n".encode())
 
     def _in_main_thread(self, number: int, frame: object) -> None:
         if self.request is None and not self.at_once:
-            raise Stopped(f"stopped. {self.after}", number)
+            raise Stopped(f"stopped {_while()}. {self.after}", number)
 
     def _listen(self) -> None:
         spoken = 0.0
@@ -154,9 +158,12 @@ class Watch:
     def _hear(self, number: int) -> None:
         if number not in self._taken:
             return
+        if self.number and _is_interactive() and self._deadline is not None:
+            return  # it has not been said yet that this would end the whole process
         if self.number or self.at_once:
             self._end(number)
-        self.number, self._deadline = number, time.monotonic() + GRACE_SECONDS
+        grace = _SHORT_GRACE_SECONDS if self.request is None else GRACE_SECONDS
+        self.number, self._deadline = number, time.monotonic() + grace
         if self.request is not None:
             self.request.number = number
             self.say("stopping at the end of this chunk, within 10 s; once more stops at once")
@@ -175,7 +182,10 @@ class Watch:
 
     def _notice(self, spoken: float) -> float:
         """Says that nothing ends, if so; the time from which on it says it again."""
-        now, cpu, silent = time.monotonic(), time.process_time(), time.monotonic() - _now.since
+        now, cpu = time.monotonic(), time.process_time()
+        if now - self._cpu[-1][0] > 10 * _TICK:  # the whole process was stopped, by Ctrl-Z say
+            _now.since, self._cpu = now, [(now, cpu)]
+        silent = now - _now.since
         self._cpu = [p for p in self._cpu if now - p[0] <= _IDLE_SECONDS + 2 * _TICK]
         self._cpu.append((now, cpu))
         span = now - self._cpu[0][0]
@@ -199,12 +209,13 @@ _open: Watch | None = None
 
 
 @contextmanager
-def watching(after: str, until_exit: bool = False) -> Iterator[Watch | None]:
+def watching(after: str, until_exit: bool = False, at_once: bool = False) -> Iterator[Watch | None]:
     """Hears signals for the block, in the main thread; None in another, which cannot.
 
     Args:
         after: what is kept after a stop and how to go on, as sentences of their own.
         until_exit: the process ends with the block, so that what is stuck then is ended too.
+        at_once: see :class:`Watch`, which says how it is taken back.
     """
     global _open
     if threading.current_thread() is not threading.main_thread():
@@ -213,7 +224,7 @@ def watching(after: str, until_exit: bool = False) -> Iterator[Watch | None]:
     if _open is not None:
         yield _open
         return
-    _open = watch = Watch(after)
+    _open = watch = Watch(after, at_once)
     try:
         yield watch
     finally:

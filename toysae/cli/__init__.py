@@ -1,5 +1,6 @@
-"""The command line: signals are heard before anything large is imported."""
+"""The command line: signals are heard as soon as this file is there, before anything large is."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,15 +13,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     and 128 and its number."""
     args = list(sys.argv[1:] if argv is None else argv)
     again = shlex.join(["toysae", *(arg for arg in args if arg != "--fresh")])
-    with watching(f"What was saved is kept. Go on with: {again}", until_exit=argv is None) as watch:
-        if watch is not None:
-            watch.at_once = True
+    after, alone = f"What was saved is kept. Go on with: {again}", argv is None
+    with watching(after, until_exit=alone, at_once=True) as watch:
         from .commands import execute
 
-        if watch is not None:
-            watch.at_once = False
-        doing(again)
         try:
+            if watch is not None:
+                watch.at_once = False
+            doing("working")
             execute(args)
         except KeyboardInterrupt as stop:
             what, status = str(stop) or "stopped", getattr(stop, "status", 130)
@@ -28,9 +28,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             # Some libraries turn the interrupt into an error of their own.
             if watch is None or not watch.number:
                 raise
-            what, status = f"stopped. {watch.after}", 128 + watch.number
+            what, status = f"stopped. {after}", 128 + watch.number
         else:
             return
         more = "" if again in what else f". Go on with: {again}"
         print(f"toysae: {what}{more}", file=sys.stderr)
+        if (
+            alone
+        ):  # what was sent to a device is still computed: jax must not be taken down under it
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
         raise SystemExit(status)

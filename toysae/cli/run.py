@@ -8,6 +8,7 @@ import tyro
 
 from .. import hosts
 from ..errors import require, unknown
+from ..watch import doing
 from .options import check_flags, flags, positional
 from .show import OUT, print_frame
 
@@ -138,12 +139,14 @@ def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunO
     table = results.table
     if unfinished is not None and table.empty:
         raise unfinished
+    doing("making tables")
     print_frame(summarise_runs(table), f"{name}: best L1 (chosen on the other world seeds), "
                 f"mean ± half-width of the 95 % interval (worlds)")  # fmt: skip
     minima = summarise_minima(table)
     if len(minima):
         print_frame(minima, "features missed: the optimiser's fault or the objective's? Share of "
                     "worlds [95 % interval]")  # fmt: skip
+    doing("drawing figures")
     for file in draw(results, experiment.figures, figures_dir):
         OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
     OUT.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)

@@ -82,6 +82,8 @@ def run(
                     results.save_table()
             raise
         hosts.on_first(results.save_table)
+        if number := hosts.largest(request.number):
+            raise Stopped(f"stopped: every SAE that fits is finished in {path}", number)
         if failed:
             hosts.on_first(results.save_failed, failed)
             raise Unfinished(

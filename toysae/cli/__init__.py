@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             if watch is not None:
                 watch.at_once = False
-            doing("working")
+            doing(f"running 'toysae {args[0]}'" if args else "working")
             execute(args)
         except KeyboardInterrupt as stop:
             what, status = str(stop) or "stopped", getattr(stop, "status", 130)

@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from contextlib import suppress
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def _hear_of_failures() -> None:
 
 def _drop(where: Path, name: str) -> None:
     """The entries of a program's name: which of them is damaged, jax does not say."""
-    for entry in where.glob(f"{name}-*"):
+    for entry in where.glob(f"{escape(name)}-*-cache"):  # as jax names them; others' files stay
         with suppress(OSError):
             entry.unlink()
 

@@ -33,9 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         more = "" if again in what else f". Go on with: {again}"
         print(f"toysae: {what}{more}", file=sys.stderr)
-        if (
-            alone
-        ):  # what was sent to a device is still computed: jax must not be taken down under it
+        if alone:
+            # What was sent to a device is still computed: jax must not be taken down under it.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)

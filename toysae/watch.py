@@ -112,6 +112,8 @@ class Watch:
         self._fd_before = signal.set_wakeup_fd(self._voice.fileno(), warn_on_full_buffer=False)
         self._cpu = [(time.monotonic(), time.process_time())]
         threading.Thread(target=self._listen, daemon=True, name="toysae watch").start()
+        self._swallowed, self._hook_before = 0, sys.unraisablehook
+        sys.unraisablehook = self._unraisable
         self._before = self.take()
 
     def take(self) -> dict[signal.Signals, Any]:
@@ -122,6 +124,7 @@ class Watch:
     def close(self, disarm: bool = True) -> None:
         """Gives the signals back. Without `disarm` a process that was asked to stop still ends."""
         signal.set_wakeup_fd(self._fd_before)
+        sys.unraisablehook = self._hook_before
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if disarm or not self.number:
@@ -140,6 +143,16 @@ class Watch:
         if self.request is None and not self.at_once:
             raise Stopped(f"stopped {_while()}. {self.after}", number)
 
+    def _unraisable(self, what: Any) -> None:
+        """Python drops what is raised in a finaliser or a callback of its collector: a stop that
+        came there is raised once more, elsewhere."""
+        if not isinstance(what.exc_value, Stopped):
+            self._hook_before(what)
+            return
+        self._swallowed += 1
+        main, number = threading.main_thread().ident, what.exc_value.status - 128
+        threading.Timer(0.05, signal.pthread_kill, (main, number)).start()
+
     def _listen(self) -> None:
         spoken = 0.0
         with self._ears:
@@ -157,6 +170,9 @@ class Watch:
 
     def _hear(self, number: int) -> None:
         if number not in self._taken:
+            return
+        if self._swallowed:  # not another signal
+            self._swallowed -= 1
             return
         if self.number and _is_interactive() and self._deadline is not None:
             return  # it has not been said yet that this would end the whole process

@@ -28,8 +28,9 @@ experiment = Experiment(
         "d_in": 8,
         "ratios": (2,),
         "recipes": ("untied",),
+        "l1": (0.2,),
         "world_seeds": 2,
-        "n_steps": 300,
-        "n_eval": 2048,
+        "n_steps": 100,
+        "n_eval": 1024,
     },
 )

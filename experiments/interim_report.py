@@ -23,7 +23,7 @@ experiment = Experiment(
     save_params=False,
     figures=("l1_by_size", "mcs_histograms", "mcs_by_frequency", "learning_curves"),
     smoke={
-        "d_in": 16, "sizes": (0.5, 1.0), "l1": (0.03, 0.3, 3.0), "world_seeds": 2,
+        "d_in": 16, "sizes": (1.0,), "l1": (0.03, 0.3), "world_seeds": 2,
         "l0": 3.0, "n_steps": 100, "n_eval": 1024, "curve_points": 8,
     },
 )  # fmt: skip

@@ -246,7 +246,7 @@ study = Study(
     run_time="about 15 CPU minutes",
     options=Options(),
     smoke={
-        "d_in": 8, "worlds": ("uniform", "zipf"), "sizes": (0.5, 1.0), "l1": (0.03, 0.2, 0.6),
+        "d_in": 8, "worlds": ("uniform",), "sizes": (0.5, 1.0), "l1": (0.03, 0.2, 0.6),
         "world_seeds": 2, "n_steps": 200, "batch_size": 64, "n_eval": 1024, "l0": 1.5,
     },
     run=run,

@@ -230,7 +230,7 @@ study = Study(
     run_time="about 20 CPU minutes",
     options=Options(),
     smoke={
-        "d_in": 8, "world_seeds": 2, "n_steps": 60, "batch_size": 64, "ratios": (2, 4),
+        "d_in": 8, "world_seeds": 2, "n_steps": 60, "batch_size": 64, "ratios": (4,),
         "high_l1": (0.2, 0.8), "low_l1": (0.003,), "exponents": (2.0,), "sizes": (0.5,),
         "l0s": (4,), "points": 4, "l0": 1.5,
     },

@@ -36,7 +36,7 @@ experiment = Experiment(
     save_params=False,
     figures=("phase_diagram",),
     smoke={
-        "d_in": 8, "ratios": (1, 2),
+        "d_in": 8, "ratios": (2,),
         "axes": axes.zipped(l0=(2,), k=(2,)) * axes.grid(recipe=("tied", "topk")),
         "l1": (0.35,), "world_seeds": 2, "n_steps": 100, "n_eval": 1024,
     },

@@ -192,7 +192,8 @@ study = Study(
     run_time="about 8 CPU minutes",
     options=Options(),
     smoke={
-        "rho": (0.0, 0.8), "co_occurrence": (0.0, 1.0), "d_in": 8, "world_seeds": 2,
+        "rho": (0.0, 0.8), "co_occurrence": (0.0,), "d_in": 8, "world_seeds": 2,
+        "arms": ("tied", "similarity", "untied"), "spread": (0.3,),
         "l1": (0.12, 0.25), "n_steps": 60, "n_eval": 1024,
     },
     run=run,

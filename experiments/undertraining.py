@@ -40,7 +40,7 @@ experiment = Experiment(
     save_params=False,
     figures=("undertraining", "survival_by_size"),
     smoke={
-        "d_in": 8, "axes": points((1, 2), (300,), (2,), (1, 2)), "l1": (0.35,), "world_seeds": 2,
+        "d_in": 8, "axes": points((2,), (300,), (2,), (1, 2)), "l1": (0.35,), "world_seeds": 2,
         "n_eval": 1024, "curve_points": 10,
     },
     full={

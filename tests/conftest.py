@@ -1,6 +1,7 @@
 """What every test shares: two devices, shapes checked at run time, a compilation cache, markers."""
 
 import gc
+import itertools
 import os
 import signal
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 
 # Most of the suite's time is compilation, so on a CPU little is optimised; read as jax starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process
+# Only there: a flag that XLA does not know ends the process, and jax may change what it hides.
+KNOWN_JAX = version("jaxlib").startswith("0.10.")
+if KNOWN_JAX:
     os.environ["XLA_FLAGS"] += (
         " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     )
@@ -46,11 +49,30 @@ def pytest_configure() -> None:
     """Programs are kept outside the clone, for the processes that tests start too."""
     from toysae import programs
 
+    gc.set_threshold(100_000, 50, 100)  # tracing makes many objects, and little garbage
+    if KNOWN_JAX:
+        _share_contexts()
+
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs.folder() / "tests")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
         jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
+
+
+def _share_contexts(n: int = 200) -> None:
+    """Lowers so many programs in one MLIR context: jax makes one for each, which takes longer than
+    to lower a small program."""
+    from jax._src.interpreters import mlir
+
+    make, asked, latest = mlir.make_ir_context, itertools.count(), []
+
+    def context():
+        if next(asked) % n == 0:
+            latest[:] = [make()]
+        return latest[0]
+
+    mlir.make_ir_context = context
 
 
 _MOST_MAPS = 0.6  # of those that the system allows

@@ -54,11 +54,21 @@ def entries(folder):
     return sorted(folder.glob("*-cache"))
 
 
-@pytest.fixture
-def kept(tmp_path):
-    folder = tmp_path / "programs"
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("filled") / "programs"
     assert ended(begun(folder)) == (0, [])
     assert len(entries(folder)) >= 2
+    return folder, {entry: entry.read_bytes() for entry in entries(folder)}
+
+
+@pytest.fixture
+def kept(filled):
+    """The very folder, whole again: jax's keys depend on its path."""
+    folder, contents = filled
+    for entry, content in contents.items():
+        entry.write_bytes(content)
+    assert entries(folder) == list(contents)
     return folder
 
 

@@ -6,6 +6,7 @@ three to five times sooner, on other devices no later.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,18 @@ def bits(key: PRNGKeyArray, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     n = math.prod(shape)
     if str(jax.random.key_impl(key)) != "threefry2x32" or not 0 < n < 2**32:
         return jax.random.bits(key, shape, jnp.uint32)
-    words = jax.random.key_data(key)
+    return _words(jax.random.key_data(key), shape)
+
+
+# Jitted here, and not only at the edge: the rounds are then traced once for each shape.
+@partial(jax.jit, static_argnums=1)
+def _words(key: Array, shape: tuple[int, ...]) -> Array:
+    n = math.prod(shape)
     half = -(-n // 2)
 
     def draw(_, first):
         count = first + jax.lax.iota(jnp.uint32, half)
-        a, b = _threefry(words[0], words[1], jnp.zeros_like(count), count)
+        a, b = _threefry(key[0], key[1], jnp.zeros_like(count), count)
         return None, a ^ b
 
     # A loop, in two halves, that XLA cannot merge into the readers of these numbers: to it each

@@ -3,6 +3,7 @@
 All but recovery, which is what `make recover` runs in continuous integration.
 """
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,10 @@ def on_a_tiny_model(tmp_path):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_experiment_runs_at_its_smoke_size(file, on_a_tiny_model, tmp_path, capsys):
+def test_every_experiment_runs_at_its_smoke_size(
+    file, on_a_tiny_model, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(import_module("toysae.sweeps.plan"), "_TRIAL_S", 0.01)
     out, more = tmp_path / "out", on_a_tiny_model.get(file.stem, [])
     command = ["run", str(file), "--smoke", "--out", str(out), *more]
     if isinstance(load_experiment(file), Experiment):

@@ -72,7 +72,7 @@ def stream(directions, W_dec, acts, z, cuts=(), in_order=True, enc_dec=None):
     for i, j in pairwise([0, *cuts, len(z)]):
         seen = add(seen, as_batch(acts[i:j], in_order), jnp.asarray(z[i:j]))
         x = jnp.zeros((j - i, D))
-        totals = add_batch(totals, x, x, jnp.asarray(z[i:j]))
+        totals = jax.jit(add_batch)(totals, x, x, jnp.asarray(z[i:j]))
     freq = summarise(totals)["firing_freq"]
     return measure(matched, seen, freq, np.linalg.norm(np.float64(W_dec), axis=1), enc_dec)
 
@@ -188,10 +188,10 @@ def test_vmap_over_members_equals_one_by_one():
     best_features = jnp.asarray([m.latents["best_feature"] for m in matches], jnp.int32)
     partners = jnp.asarray([m.features["partner"] for m in matches], jnp.int32)
     empty = jax.vmap(empty_detections)(best_latents, best_features, partners)
-    together = jax.vmap(add_detections, (0, None, 0))(empty, batch, zs)
+    together = jax.jit(jax.vmap(add_detections, (0, None, 0)))(empty, batch, zs)
     for i in range(2):
         start = empty_detections(best_latents[i], best_features[i], partners[i])
-        alone = add_detections(start, batch, zs[i])
+        alone = jax.jit(add_detections)(start, batch, zs[i])
         for name, value in vars(alone).items():
             np.testing.assert_allclose(getattr(together, name)[i], value, rtol=1e-5, atol=1e-6,
                                        err_msg=name)  # fmt: skip

@@ -40,8 +40,8 @@ def scores_of(cos, acts, z, x, x_hat):
     matched = match(np.float32(cos))
     indices = jnp.broadcast_to(jnp.arange(acts.shape[1], dtype=jnp.int32), acts.shape)
     batch = Batch(x, indices, acts, acts.shape[1], in_order=True)
-    seen = add_detections(no_detections(matched), batch, z)
-    totals = add_batch(empty_totals(x.shape[1], z.shape[1]), x, x_hat, z)
+    seen = jax.jit(add_detections)(no_detections(matched), batch, z)
+    totals = jax.jit(add_batch)(empty_totals(x.shape[1], z.shape[1]), x, x_hat, z)
     freq = summarise(totals)["firing_freq"]
     records = measure(matched, seen, freq, np.ones(z.shape[1]))
     return saelens_scores(records, totals, add_ratio(empty_ratio(), x, x_hat)), records

@@ -1,5 +1,6 @@
 """Scale-aware recovery against vectors made in float64."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,7 +24,7 @@ def test_scale_error_is_the_distance_of_mean_contributions():
         n = len(acts[part])
         index = jnp.broadcast_to(jnp.arange(3, dtype=jnp.int32), (n, 3))
         batch = Batch(jnp.zeros((n, 4)), index, jnp.asarray(acts[part]), 3, in_order=True)
-        seen = add_detections(seen, batch, jnp.asarray(z[part]))
+        seen = jax.jit(add_detections)(seen, batch, jnp.asarray(z[part]))
     lengths = np.linalg.norm(d, axis=1)
     cos = (f @ (d / lengths[:, None]).T)[np.arange(3), best]
     got = scale_error(seen, cos, lengths)

@@ -51,7 +51,7 @@ def test_it_equals_numpys_with_its_gradient(n, size, of):
     def penalty(W):
         return chunked_coherence(W, jnp.asarray(order, jnp.int32), size, of)
 
-    value, grad = jax.value_and_grad(penalty)(f32(W))
+    value, grad = jax.jit(jax.value_and_grad(penalty))(f32(W))
     assert float(value) == pytest.approx(numpy_penalty(W, order, size, of), rel=1e-5)
     for _ in range(3):
         way = rng.normal(size=W.shape)

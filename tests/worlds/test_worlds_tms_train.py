@@ -36,10 +36,14 @@ def adam_by_hand(spec, seed, density, importance, lr, lr_decay, n_steps, batch_s
     params = init_params(spec, seed_key(seed, "tms-init"))
     W, b = np.asarray(params.W, np.float64), np.asarray(params.b, np.float64)
     first, second = np.zeros(W.size + b.size), np.zeros(W.size + b.size)
+
+    @jax.jit
+    def batch(key):
+        return features_at(spec, draw(spec, key, batch_size), jnp.float32(density))
+
     for step in range(n_steps):
         key = jax.random.fold_in(seed_key(seed, "tms-data"), step)
-        x = features_at(spec, draw(spec, key, batch_size), jnp.float32(density))
-        x = np.asarray(x, np.float64)
+        x = np.asarray(batch(key), np.float64)
         pre = x @ W.T @ W + b
         slope = 2 * importance * (np.maximum(pre, 0) - x) * (pre > 0) / batch_size
         pull = slope.T @ x

@@ -8,6 +8,7 @@ checkpoints/<part>/<step>.json   written last: the checksum of every file in it
 import json
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,8 +77,7 @@ class Checkpoints:
             about = {"points": sorted(snapshot.points), "files": _sums(folder)}
             write_bytes(self._manifest(snapshot.step), json.dumps(about).encode())
         except ToysaeError:
-            for rest in self.folder.glob(f"{snapshot.step}*"):
-                _remove(rest)
+            self._cut_off(snapshot.step)
             raise
         for step in self.steps()[KEPT:]:
             self._drop(step)
@@ -128,6 +128,17 @@ class Checkpoints:
 
     def _manifest(self, step: int) -> Path:
         return self.folder / f"{step}.json"
+
+    def _cut_off(self, step: int) -> None:
+        """Removes what of a snapshot was written when that failed. Other threads of orbax may be
+        writing still: it looks until nothing comes back."""
+        for _ in range(40):
+            own = [rest for rest in self.folder.iterdir() if rest.name.split(".")[0] == str(step)]
+            if not own:
+                return
+            for rest in own:
+                _remove(rest)
+            time.sleep(0.05)
 
     def _drop(self, step: int) -> None:
         self._manifest(step).unlink(missing_ok=True)
@@ -190,6 +201,6 @@ def _sums(folder: Path) -> dict[str, str]:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 # `make recover` and `make test` work from a bare checkout: they make .venv unless a virtual
 # environment is active, install once, and install again only when pyproject.toml has changed.
 PYTHON ?= python3
-PYTEST_ARGS ?= -n auto --dist loadfile
+PYTEST_ARGS ?= -n auto --dist loadfile --no-loadscope-reorder
 RECOVER_ARGS ?=
 VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin

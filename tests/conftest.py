@@ -10,9 +10,7 @@ from pathlib import Path
 
 # Most of the suite's time is compilation, so on a CPU little is optimised; read as jax starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# Only there: a flag that XLA does not know ends the process, and jax may change what it hides.
-KNOWN_JAX = version("jaxlib").startswith("0.10.")
-if KNOWN_JAX:
+if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process
     os.environ["XLA_FLAGS"] += (
         " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     )
@@ -50,9 +48,8 @@ def pytest_configure() -> None:
     from toysae import programs
 
     gc.set_threshold(100_000, 50, 100)  # tracing makes many objects, and little garbage
-    if KNOWN_JAX:
+    if version("jaxlib").startswith("0.10."):  # it reaches into what jax hides
         _share_contexts()
-
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs.folder() / "tests")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"

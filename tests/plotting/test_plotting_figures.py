@@ -104,10 +104,16 @@ def results() -> FakeResults:
     return fake()
 
 
+@pytest.fixture(scope="module")
+def few() -> FakeResults:
+    """With less to draw."""
+    return fake(ratios=(1, 2), seeds=2, l1s=(0.03, 0.1), arms=ARMS[::2])
+
+
 @pytest.mark.parametrize("name", FIGURES)
-def test_draws_and_saves(name, results, tmp_path):
+def test_draws_and_saves(name, few, tmp_path):
     before = dict(matplotlib.rcParams)
-    png, csv = draw(results, [name], tmp_path)
+    png, csv = draw(few, [name], tmp_path)
     assert png.read_bytes().startswith(b"\x89PNG") and len(pd.read_csv(csv))
     assert {p.name for p in tmp_path.iterdir()} == {f"{name}.png", f"{name}.csv"}
     assert dict(matplotlib.rcParams) == before

@@ -30,7 +30,7 @@ from ..sae import SAE, SAESpec
 from ..training import Group, Trained
 from ..training.devices import ROWS, Layout, layout_of, over_rows
 from ..training.state import keys_of, training_loss, training_pass
-from ..worlds import Batch, Drawn, World
+from ..worlds import Batch, Drawn, World, sample
 from ..worlds.dictionaries import nearest_cosines
 
 _ORACLE_SAMPLES = 1024
@@ -249,7 +249,7 @@ def oracle_columns(group: Group) -> pd.DataFrame:
     keys, frames = keys_of(group.world_seeds, "oracle"), []
     for i, seed in enumerate(np.asarray(group.world_seeds)):
         world = jax.tree.map(lambda leaf, i=i: leaf[i], group.worlds)
-        x = world.sample(keys[i], _ORACLE_SAMPLES).x
+        x = sample(world, keys[i], _ORACLE_SAMPLES).x
         x = x if world.bias is None else x - world.bias
         scores = fista_oracle(x, world.target, jnp.asarray(coefficients))
         frames.append(

@@ -198,7 +198,7 @@ def combine(
 
 
 @partial(jax.jit, static_argnames="n")
-def sample(world: World, key: PRNGKeyArray, n: int) -> Batch:
+def sample(world: Drawn, key: PRNGKeyArray, n: int) -> Batch:
     """Compiled :meth:`World.sample`, for use outside other compiled code."""
     return world.sample(key, n)
 

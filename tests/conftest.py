@@ -9,11 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 # Most of the suite's time is compilation, so on a CPU little is optimised; read as jax starts.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process
-    os.environ["XLA_FLAGS"] += (
-        " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    )
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+    if version("jaxlib").startswith("0.10.")  # a flag that XLA does not know ends the process
+    else "--xla_backend_optimization_level=0",
+)
 # As on a machine of two cores, whatever this one has; processes that tests start have them too.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 

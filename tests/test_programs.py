@@ -33,8 +33,8 @@ print([event for event in hits])
 RIGHT = "2.7278923988342285"
 
 
-def begun(folder):
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+def begun(folder, **given):
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"} | given
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, str(folder)], text=True, env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -109,6 +109,13 @@ def test_where_nothing_can_be_written_it_is_said(tmp_path, place):
     hits, (line,) = ended(begun(folder))
     assert hits == 0 and f"programs are not kept in {folder} (" in line
     assert "JAX_COMPILATION_CACHE_DIR" in line
+
+
+@pytest.mark.parametrize("place", ["file", "/proc/programs"])
+def test_where_the_variable_names_no_folder_it_is_said(tmp_path, place):
+    (tmp_path / "file").write_text("not a folder")
+    hits, (line,) = ended(begun(tmp_path, JAX_COMPILATION_CACHE_DIR=str(tmp_path / place)))
+    assert hits == 0 and f"not kept in {tmp_path / place}, which JAX_COMPILATION" in line
 
 
 def test_several_processes_share_an_empty_folder(tmp_path):

@@ -38,7 +38,13 @@ def keep_programs(path: Path | None = None) -> None:
         path: where; :func:`folder` if not given. If nothing can be written there, that is said,
             and programs are kept in memory alone.
     """
-    if jax.config.values.get("jax_compilation_cache_dir") is None:
+    given = jax.config.values.get("jax_compilation_cache_dir")
+    if given is not None and "://" not in given and not _is_folder(Path(given)):
+        _say(f"programs are not kept in {given}, which JAX_COMPILATION_CACHE_DIR names: it is not "
+             "a folder, and none can be made there. Each process compiles them anew")  # fmt: skip
+        jax.config.update("jax_compilation_cache_dir", None)
+        return
+    if given is None:
         try:
             path = folder() if path is None else path
             path.mkdir(parents=True, exist_ok=True)
@@ -51,6 +57,14 @@ def keep_programs(path: Path | None = None) -> None:
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
     _hear_of_failures()
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def _try_to_write(path: Path) -> None:

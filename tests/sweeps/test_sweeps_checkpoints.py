@@ -8,6 +8,7 @@ import pytest
 
 from toysae import ToysaeError
 from toysae.recovery.probe import recovery_probe
+from toysae.sae import INITS
 from toysae.sweeps import run
 from toysae.sweeps.checkpoints import Checkpoints, clear_away
 from toysae.sweeps.parts import jobs_of, parts_of
@@ -48,6 +49,12 @@ def test_what_is_read_is_what_was_written(saved, part, edges):
     same(saved.latest(part.group()), edges[3])
     saved.save(edges[-1])
     same(saved.latest(part.group()), edges[-1])
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_it_is_read_whatever_the_init(saved, part, edges, init):
+    group = part.group()
+    same(saved.latest(replace(group, spec=replace(group.spec, init=INITS[init]))), edges[3])
 
 
 def test_arrays_without_elements_are_read_too(saved, part, edges, monkeypatch):

@@ -106,9 +106,10 @@ class Checkpoints:
         for name in sorted({*found, *about["files"]}):
             if found.get(name) != about["files"].get(name):
                 raise ToysaeError(f"{name} is not as it was written")
-        # Read by shape into NumPy: which devices it was on then does not matter.
+        # Read by shape into NumPy: which devices it was on then does not matter. Nor does the init,
+        # and some compute outside of programs, where nothing may be traced.
         shapes = {
-            "state": jax.eval_shape(start, group),
+            "state": jax.eval_shape(start, group.once_started()),
             "points": {name: jax.ShapeDtypeStruct((1,), np.float32) for name in about["points"]},
         }
         kept = _without_empty(shapes)

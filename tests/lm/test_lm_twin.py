@@ -80,7 +80,7 @@ def source(x):
 )
 def test_statistics_in_closed_form_are_those_of_samples(changes):
     twin = replace(TRUE, **changes)
-    x = drawn(twin, 65_536)
+    x = drawn(twin)
     stats, covariance = centred_panel([x], x.mean(0))
     np.testing.assert_allclose(covariance, np.cov(x.T, bias=True), atol=1e-4)
     closed = predicted(twin, directions_of(twin, 5))

@@ -58,7 +58,7 @@ def test_agrees_with_scikit_learn_and_scores_other_samples():
             assert row["f1"] == pytest.approx(2 * p * r / (p + r))
 
 
-QUANTILES = np.linspace(0.3, 0.99, 35)
+QUANTILES = np.linspace(0.3, 0.99, 100)
 
 
 def test_features_that_are_not_what_is_scored_are_refused():

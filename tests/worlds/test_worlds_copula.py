@@ -24,7 +24,7 @@ from toysae.worlds.magnitudes import Uniform
 from toysae.worlds.plant import forest
 from toysae.worlds.world import combine, dense_acts, sample
 
-N = 20_000
+N = 40_000
 PROBS = np.array([0.5, 0.2, 0.05, 0.3])
 FACTORS = np.array([[0.8, 0.0], [0.6, -0.5], [-0.7, 0.3], [0.0, 0.2]])
 

@@ -18,7 +18,7 @@ from toysae.worlds.forest import DenseForest, Forest, ScaledByParent
 from toysae.worlds.magnitudes import Constant, RectifiedNormal
 from toysae.worlds.plant import forest, regular_forest
 
-N = 20_000
+N = 40_000
 # Ragged: feature 0 has three children, 1 has one, 2 has two; 3 is free.
 PARENTS = np.array([-1, 0, 0, -1, 0, 1, 2, 2])
 Q = np.array([0.6, 0.5, 0.7, 0.2, 0.4, 0.5, 0.6, 0.3])

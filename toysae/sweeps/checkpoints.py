@@ -138,7 +138,7 @@ class Checkpoints:
             if not own:
                 return
             for rest in own:
-                _remove(rest)
+                _remove(rest, ignore_errors=True)
             time.sleep(0.05)
 
     def _drop(self, step: int) -> None:
@@ -200,8 +200,8 @@ def _sums(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): file_sha256(file) for file in files}
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Path, ignore_errors: bool = False) -> None:
     if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors)
     else:
         path.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ from ..devices import use_all_cores
 from ..errors import ToysaeError, unknown
 from ..programs import keep_programs
 from ..watch import take_again
-from .lm import lm
 from .options import check_flags, flags, positional, world_options
 from .run import run_command
 from .scores import ceilings, score
@@ -156,6 +155,12 @@ def _bench(args: list[str]) -> None:
         print_frame(frame, "throughput")
 
 
+def _lm(args: list[str]) -> None:
+    from .lm import lm
+
+    lm(args)
+
+
 COMMANDS = {
     "run": run_command,
     "status": _status,
@@ -164,5 +169,5 @@ COMMANDS = {
     "ceilings": ceilings,
     "score": score,
     "bench": _bench,
-    "lm": lm,
+    "lm": _lm,
 }

@@ -3,48 +3,56 @@
 >>> draw(results, ["mcs_histograms", "mmcs_by_ratio"], "figures")
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from toysae.errors import unknown
-from toysae.plotting.curves import learning_curves
-from toysae.plotting.frequency import mcs_by_frequency
-from toysae.plotting.frontier import frontier
-from toysae.plotting.heatmap import l1_by_size
-from toysae.plotting.histograms import mcs_histograms
-from toysae.plotting.init_curves import curves_by_init
-from toysae.plotting.phase_diagram import phase_diagram
-from toysae.plotting.ratio import mmcs_by_ratio
 from toysae.plotting.rows import Results
-from toysae.plotting.steps import steps_to_threshold
-from toysae.plotting.style import save
-from toysae.plotting.surface import recovery_surface
-from toysae.plotting.survival import survival_by_size
-from toysae.plotting.training import mcs_over_training
-from toysae.plotting.undertraining import undertraining
-from toysae.plotting.zoo import mcs_by_recipe, recovery_by_l0, scores_by_recipe
 
-FIGURES: dict[str, Callable[[Results], tuple[Figure, pd.DataFrame]]] = {
-    "mcs_histograms": mcs_histograms,
-    "mmcs_by_ratio": mmcs_by_ratio,
-    "l1_by_size": l1_by_size,
-    "learning_curves": learning_curves,
-    "mcs_over_training": mcs_over_training,
-    "curves_by_init": curves_by_init,
-    "mcs_by_frequency": mcs_by_frequency,
-    "steps_to_threshold": steps_to_threshold,
-    "scores_by_recipe": scores_by_recipe,
-    "mcs_by_recipe": mcs_by_recipe,
-    "recovery_by_l0": recovery_by_l0,
-    "frontier": frontier,
-    "recovery_surface": recovery_surface,
-    "phase_diagram": phase_diagram,
-    "undertraining": undertraining,
-    "survival_by_size": survival_by_size,
-}
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+class _Figures(Mapping[str, "Callable[[Results], tuple[Figure, pd.DataFrame]]"]):
+    """Functions of the same names as their keys, imported when they are asked for: matplotlib
+    takes .4 s, and a figure's name is checked before there is anything to draw."""
+
+    def __init__(self, modules: dict[str, str]):
+        self._modules = modules
+
+    def __getitem__(self, name: str) -> "Callable[[Results], tuple[Figure, pd.DataFrame]]":
+        return getattr(import_module(f"{__name__}.{self._modules[name]}"), name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+FIGURES = _Figures(
+    {
+        "mcs_histograms": "histograms",
+        "mmcs_by_ratio": "ratio",
+        "l1_by_size": "heatmap",
+        "learning_curves": "curves",
+        "mcs_over_training": "training",
+        "curves_by_init": "init_curves",
+        "mcs_by_frequency": "frequency",
+        "steps_to_threshold": "steps",
+        "scores_by_recipe": "zoo",
+        "mcs_by_recipe": "zoo",
+        "recovery_by_l0": "zoo",
+        "frontier": "frontier",
+        "recovery_surface": "surface",
+        "phase_diagram": "phase_diagram",
+        "undertraining": "undertraining",
+        "survival_by_size": "survival",
+    }
+)
 
 
 def draw(results: Results, names: Iterable[str], out_dir: str | Path) -> list[Path]:
@@ -60,6 +68,8 @@ def draw(results: Results, names: Iterable[str], out_dir: str | Path) -> list[Pa
     for name in names:
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)
+    from toysae.plotting.style import save
+
     written: list[Path] = []
     for name in names:
         fig, frame = FIGURES[name](results)
@@ -67,4 +77,10 @@ def draw(results: Results, names: Iterable[str], out_dir: str | Path) -> list[Pa
     return written
 
 
-__all__ = ["FIGURES", "Results", "draw", "save"]
+def __getattr__(name: str) -> Any:
+    if name == "save":
+        return getattr(import_module(f"{__name__}.style"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["FIGURES", "Results", "draw", "save"]  # pyright: ignore

@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 import scipy
+from scipy import special
 
 from toysae.errors import require, unknown
 from toysae.recovery.intervals import diverged, grouped, require_columns, student_t
@@ -70,7 +71,7 @@ def paired(
         sd = float(kept.std(ddof=1)) if interval.n > 1 else np.nan
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.abs(interval.mean) / np.divide(sd, np.sqrt(interval.n))
-        p_value = float(2 * scipy.stats.t.sf(t, interval.n - 1)) if interval.n > 1 else np.nan
+        p_value = float(2 * special.stdtr(interval.n - 1, -t)) if interval.n > 1 else np.nan
         least = resolvable(sd, interval.n, confidence=confidence)
         rows.append((*names, interval.mean, interval.half_width, interval.n, p_value, least))
     columns = [*by, "mean", "half_width", "n", "p_value", "resolvable"]
@@ -109,7 +110,7 @@ def resolvable(sd: float, n: int, power: float = 0.8, confidence: float = 0.95) 
 
 @lru_cache(maxsize=1024)
 def _noncentrality(n: int, power: float, confidence: float) -> float:
-    critical = scipy.stats.t.ppf((1 + confidence) / 2, n - 1)
+    critical = special.stdtrit(n - 1, (1 + confidence) / 2)
 
     def excess(shift: float) -> float:
         above = scipy.stats.nct.sf(critical, n - 1, shift)

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import scipy
 from numpy.typing import ArrayLike
+from scipy import special  # scipy.stats takes half a second to import
 
 from toysae.errors import require
 
@@ -59,7 +59,7 @@ def student_t(values: ArrayLike, confidence: float = 0.95) -> Interval:
     mean = float(kept.mean()) if n else float("nan")
     if n < 2:
         return Interval(mean, float("nan"), n)
-    quantile = scipy.stats.t.ppf((1 + confidence) / 2, n - 1)
+    quantile = special.stdtrit(n - 1, (1 + confidence) / 2)
     return Interval(mean, float(quantile * kept.std(ddof=1) / np.sqrt(n)), n)
 
 
@@ -82,8 +82,8 @@ def clopper_pearson(successes: float, n: int, confidence: float = 0.95) -> tuple
     if n == 0:
         return float("nan"), float("nan")
     tail = (1 - confidence) / 2
-    low = scipy.stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
-    high = scipy.stats.beta.isf(tail, successes + 1, n - successes) if successes < n else 1.0
+    low = special.betaincinv(successes, n - successes + 1, tail) if successes > 0 else 0.0
+    high = special.betainccinv(successes + 1, n - successes, tail) if successes < n else 1.0
     return float(low), float(high)
 
 

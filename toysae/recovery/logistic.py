@@ -8,10 +8,9 @@ from missed without error; then the size of w means nothing, and `separated` say
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy import special
 
 from ..errors import require
 
@@ -37,7 +36,7 @@ class Logistic:
 
     def probability(self, x: Float[np.ndarray, "n n_terms"]) -> Float[np.ndarray, " n"]:
         """P(found)."""
-        return expit(self.intercept + x @ self.weights)
+        return special.expit(self.intercept + x @ self.weights)
 
 
 def fit_logistic(
@@ -66,7 +65,7 @@ def fit_logistic(
 
     def bent(beta: NDArray) -> NDArray:
         """The curvature of the data alone."""
-        p = expit(design @ beta)
+        p = special.expit(design @ beta)
         return design.T @ (design * (p * (1 - p))[:, None])
 
     def cost(beta: NDArray) -> float:
@@ -74,7 +73,7 @@ def fit_logistic(
 
     beta = np.zeros(design.shape[1])
     for _ in range(_STEPS):
-        slope = design.T @ (expit(design @ beta) - y) + penalty * beta
+        slope = design.T @ (special.expit(design @ beta) - y) + penalty * beta
         step = np.linalg.lstsq(bent(beta) + np.diag(penalty), slope, rcond=1e-14)[0]
         share = 1.0
         while share > 1e-10 and not cost(beta - share * step) < cost(beta):
@@ -122,4 +121,4 @@ def jackknife(
         fit = fit_logistic(x[kept], y[kept])
         fits.append(np.r_[fit.intercept, fit.weights])
     error = np.sqrt((n - 1) * np.var(fits, axis=0))
-    return scipy.stats.t.ppf((1 + confidence) / 2, n - 1) * error
+    return special.stdtrit(n - 1, (1 + confidence) / 2) * error

@@ -6,9 +6,6 @@ MCS lets one latent stand for many features; matching does not. Near-duplicate f
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from toysae.errors import require
 
@@ -37,6 +34,8 @@ def partners(cos: ArrayLike, absolute: bool = False) -> NDArray[np.int64]:
     """
     values = _checked(cos)
     require(not np.isnan(values).any(), "cos has NaN: a diverged SAE matches nothing")
+    from scipy.optimize import linear_sum_assignment  # .15 s
+
     rows, columns = linear_sum_assignment(np.abs(values) if absolute else values, maximize=True)
     found = np.full(len(values), -1)
     found[rows] = columns
@@ -85,5 +84,8 @@ def distinct_matches(cos: ArrayLike, threshold: float) -> int:
     Raises:
         ToysaeError: `cos` is not a non-empty matrix.
     """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
     matched = maximum_bipartite_matching(csr_array(_checked(cos) > threshold), perm_type="column")
     return int(np.sum(matched >= 0))

@@ -100,7 +100,7 @@ def test_what_two_began_one_goes_on_with(file, tmp_path, capsys):
 
     def stop_the_second(processes):
         deadline = time.monotonic() + 240
-        while not list(out.glob("checkpoints/*/[1-9]*.json")) and time.monotonic() < deadline:
+        while not list(out.glob("checkpoints/*/[1-9]*.npz")) and time.monotonic() < deadline:
             time.sleep(0.02)
         processes[1].send_signal(signal.SIGTERM)
 
@@ -118,7 +118,7 @@ def test_what_the_first_refuses_all_refuse(file, tmp_path):
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     for code, _, err in two(file, out):
-        assert code == 2 and "is not empty and holds no results" in err
+        assert code == 2 and "is not empty and not the directory of a run" in err
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_import_toysae_is_light():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    heavy = {"torch", "toysae.lm", "matplotlib", "pandas", "orbax"}
+    heavy = {"torch", "toysae.lm", "matplotlib", "pandas"}
     heavy |= {"tokenizers", "gguf", "huggingface_hub"}
     assert heavy & set(done.stdout.split()) == set()
 
@@ -92,7 +92,7 @@ def test_a_world_and_training_do_not_wait_for_scipy_stats():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert {"scipy.stats", "matplotlib", "orbax"}.isdisjoint(done.stdout.split())
+    assert {"scipy.stats", "matplotlib"}.isdisjoint(done.stdout.split())
 
 
 def test_files_are_short():

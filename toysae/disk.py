@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from safetensors.numpy import save_file
 from .errors import ToysaeError, require
 
 TEMPORARY = ".tmp"
-"""How files end that are being written."""
+"""How the folders end in which files are written."""
 
 
 def cache_dir() -> Path:
@@ -26,7 +27,8 @@ def cache_dir() -> Path:
 
 def write(path: Path, writer: Callable[[Path], Any], need: int | None = None) -> None:
     """Writes through a temporary file that is on the disk before it gets its name, so that `path`
-    is never half written, whatever stops the process or the machine.
+    is never half written, whatever stops the process or the machine. It is in a folder of its own,
+    with whatever temporary files a library makes beside it.
 
     Args:
         path: of the file; its folder exists.
@@ -36,22 +38,25 @@ def write(path: Path, writer: Callable[[Path], Any], need: int | None = None) ->
     Raises:
         ToysaeError: the disk is full, see :func:`disk_is_full`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    room = None
     try:
         with telling_of_a_full_disk(path, need):
-            writer(temporary)
-            _sync(temporary)
+            room = Path(mkdtemp(TEMPORARY, f".{path.name}.", path.parent))
+            writer(temporary := room / path.name)
+            sync(temporary)
             os.replace(temporary, path)
-            _sync(path.parent)
+            sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        if room is not None:
+            shutil.rmtree(room, ignore_errors=True)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """What a killed process left half written: our own files, and those that safetensors names."""
-    for pattern in (f".*{TEMPORARY}", ".tmp??????"):
-        for file in folder.glob(pattern):
-            file.unlink()
+def remove_temporaries(folder: Path, ours: Callable[[str], bool]) -> None:
+    """What a killed process left half written of files whose names are `ours`."""
+    for each in folder.glob(f".*{TEMPORARY}"):
+        name = each.name.removesuffix(TEMPORARY)[1:].rpartition(".")[0]
+        if ours(name) and each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -109,7 +114,7 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes:,.1f} GiB"
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Until now it may exist in memory alone."""
     if os.name != "posix":  # nothing can be opened there in order to be synced
         return

@@ -319,10 +319,18 @@ def test_stopped_between_two_sites_it_goes_on(go, whole, tmp_path, monkeypatch, 
 
 
 def test_what_killed_processes_left_is_cleared_away(go, copy, whole):
+    """In the folder of a file that was being written; what only looks like it is somebody's."""
     for site in SITES:
-        for name in (".00003.safetensors.123.tmp", ".tmpAb3dEf"):  # ours, and safetensors' own
-            (copy / site / name).write_bytes(b"half")
+        room = copy / site / ".00003.safetensors.ab_d3fgh.tmp"
+        room.mkdir()
+        (room / ".tmpAb3dEf").write_bytes(b"half")  # as safetensors names its own
+        (copy / site / ".notes.txt.ab_d3fgh.tmp").mkdir()
+        (copy / site / ".tmpAb3dEf").write_bytes(b"mine")
     go(out=copy)
+    for site in SITES:
+        assert (copy / site / ".tmpAb3dEf").read_bytes() == b"mine"
+        (copy / site / ".tmpAb3dEf").unlink()
+        (copy / site / ".notes.txt.ab_d3fgh.tmp").rmdir()
     assert_same_files(copy, whole)
 
 

@@ -377,7 +377,8 @@ def test_what_a_killed_process_left_is_no_corpus(jsonl, tmp_path, tokenizer):
         part.mkdir()
         for name in there:
             shutil.copy(folder / name, part / name)
-        for name in (".tokens.tmp", ".docs.npy.123.tmp"):
-            (part / name).write_bytes(b"12345")
+        (part / ".tokens.tmp").write_bytes(b"12345")
+        (part / ".docs.npy.abcd1234.tmp").mkdir()
+        (part / ".docs.npy.abcd1234.tmp" / "docs.npy").write_bytes(b"12345")
         assert_is(build_corpus(jsonl, tokenizer, part, 30, layout), wanted)
         assert not list(part.glob(".*"))

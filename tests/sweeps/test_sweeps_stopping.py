@@ -75,10 +75,8 @@ def test_a_stopped_run_in_python_goes_on(tiny, tmp_path, reference, assert_same,
             run(tiny, out, quiet=True)
     assert stop.value.status == 130 and isinstance(stop.value, KeyboardInterrupt)
     (part,) = (out / "checkpoints").iterdir()
-    assert {file.name for file in part.glob("*.json")} == {
-        "part.json",
-        f"{steps[2] // (4 * tiny.batch_size)}.json",
-    }
+    step = steps[2] // (4 * tiny.batch_size)
+    assert {file.name for file in part.iterdir()} == {"part.json", f"{step}.npz"}
     run(tiny, out, quiet=True)
     assert_same(out, reference)
 
@@ -135,7 +133,7 @@ def test_a_stuck_device_call_ends_within_ten_seconds_and_what_was_saved_is_kept(
         again = f"Go on with: toysae run {tiny_file} --quiet --checkpoint-seconds 0 --out {out}"
         assert again in stopped
         assert any("watch.py" in line for line in trace), "faulthandler was asked for"
-        assert list((out / "checkpoints").glob("*/1.json")), "no checkpoint was kept"
+        assert list((out / "checkpoints").glob("*/1.npz")), "no checkpoint was kept"
     run(tiny, outs[signal.SIGTERM], quiet=True)
     assert_same(outs[signal.SIGTERM], reference)
 

@@ -1,6 +1,5 @@
 """What is kept: found again under other settings, and named, moved and made again if damaged."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -9,7 +8,8 @@ import pandas as pd
 import pytest
 
 from toysae import Results, ToysaeError
-from toysae.sweeps import run, summarise_runs
+from toysae.sweeps import plan, run, status, summarise_runs
+from toysae.sweeps.directory import Directory
 from toysae.sweeps.store import stored_parts
 
 ENDINGS = (".csv", ".npz", ".safetensors", ".json")
@@ -90,7 +90,7 @@ def test_what_is_not_asked_for_is_kept_and_named(copy, tiny, reference, assert_s
     assert "8 SAEs in" in line and "(lr was 0.003, now 0.01): kept, left out of the table" in line
     run(tiny, copy, quiet=True)
     assert_same(copy, reference)
-    assert len(stored_parts(copy / "groups")) == 4
+    assert len(stored_parts(Directory.open(copy))) == 4
 
 
 def test_weights_asked_for_later_are_trained_again(tiny, tmp_path, trained_saes, capsys):
@@ -106,7 +106,7 @@ def test_weights_asked_for_later_are_trained_again(tiny, tmp_path, trained_saes,
 
 
 def test_ceilings_of_other_settings_are_not_used(copy, tiny):
-    (copy / "ceilings.csv").write_text("stale\n1\n")
+    Directory.open(copy).write({"ceilings.csv": b"stale\n1\n"})
     run(tiny, copy, quiet=True)
     assert (copy / "ceilings.csv").exists()
     run(replace(tiny, ratios=(1,)), copy, quiet=True)
@@ -154,10 +154,11 @@ def test_a_damaged_part_is_named_moved_and_made_again(
     assert trained_saes == [4]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and file.stem in said[0] and file.name in said[0]
-    assert "is broken" in said[0] and str(copy / "groups" / "broken") in said[0]
-    broken = {each.name for each in (copy / "groups" / "broken").iterdir()}
+    assert "is broken" in said[0] and str(copy / "broken") in said[0]
+    broken = {each.name for each in (copy / "broken").iterdir()}
     removed = not (damage is flip or damage is truncate)
-    assert broken == {f"{file.stem}{end}" for end in ENDINGS if not (removed and end == ending)}
+    kept = [end for end in ENDINGS if not (removed and end == ending)]
+    assert broken == {f"groups-{file.stem}{end}" for end in kept}
     assert_same(copy, reference)
 
 
@@ -165,7 +166,9 @@ def test_a_damaged_part_is_named_moved_and_made_again(
 def test_damage_is_noticed_where_it_is_read(copy, ending):
     flip(part_file(copy, ending))
     read = Results.arrays if ending == ".npz" else Results.weights
-    with pytest.raises(ToysaeError, match=rf"{ending} is damaged or missing: run the exp"):
+    with pytest.raises(
+        ToysaeError, match=rf"{ending} has other bytes than were written: run the exp"
+    ):
         read(Results.load(copy), "sphere-n8-tied-recipe-s8")
 
 
@@ -177,21 +180,14 @@ def test_what_can_be_written_anew_is(copy, tiny, reference, assert_same, trained
     assert_same(copy, reference)
 
 
-def test_half_written_files_of_a_killed_process_are_removed(copy, tiny):
-    left = [copy / ".table.csv.123.tmp", copy / "groups" / ".x.npz.123.tmp"]
-    left += [copy / "groups" / ".tmpAb3dEf"]  # as safetensors names its own
-    for file in left:
-        file.write_text("ha")
-    run(tiny, copy, quiet=True)
-    assert not any(file.exists() for file in left)
-    assert not (copy / "groups" / "broken").exists()
-
-
-def test_a_directory_of_an_older_layout_is_refused(copy, tiny):
-    config = json.loads((copy / "config.json").read_text())
-    del config["layout"]
-    (copy / "config.json").write_text(json.dumps(config))
-    for use in (lambda: run(tiny, copy, quiet=True), lambda: Results.load(copy)):
-        with pytest.raises(ToysaeError, match="written by an older toysae .*--fresh to discard"):
+def test_a_directory_of_an_older_layout_is_refused_by_all(copy, tiny, tiny_file, capsys):
+    for name in ("toysae-run.json", ".toysae-run.json.copy"):
+        (copy / name).unlink()
+    before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
+    for use in (
+        lambda: run(tiny, copy, quiet=True), lambda: run(tiny, copy, fresh=True, quiet=True),
+        lambda: Results.load(copy), lambda: status(copy), lambda: plan(tiny, copy),
+    ):  # fmt: skip
+        with pytest.raises(ToysaeError, match="was written by an older toysae, or its toysae-run"):
             use()
-    assert len(run(tiny, copy, fresh=True, quiet=True).table) == 8
+    assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before

@@ -1,5 +1,7 @@
 """toysae run: an experiment or a study, at the size that is asked for."""
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from .. import hosts
+from ..disk import write
 from ..errors import require, unknown
 from ..watch import doing
 from .options import check_flags, flags, positional
@@ -22,7 +25,8 @@ class RunOptions:
         figures_dir: where figures go; OUT/figures if not given.
         smoke: the experiment's own seconds-long version.
         full: its own large version, for a GPU.
-        fresh: discard what is in OUT and begin again. Without it, of the SAEs in OUT those that
+        fresh: discard what runs have written in OUT and begin again; anything else there is left,
+            and an OUT that is not a run's is refused. Without it, of the SAEs in OUT those that
             are asked for are used, whatever the settings of the run that made them.
         checkpoint_seconds: how often what is in training is saved; 0 for every chunk. Ctrl-C saves
             it too, and stops within about 10 s; the same command goes on, after a kill as well.
@@ -49,6 +53,7 @@ class RunOptions:
 def run_command(args: list[str]) -> None:
     """`toysae run FILE`: an experiment or a study."""
     from ..sweeps import Experiment, load_experiment
+    from ..sweeps.directory import Directory
     from ..sweeps.override import refuse_what_axes_set
 
     path, rest = positional(args, "an experiment file, e.g. experiments/recovery.py")
@@ -83,9 +88,28 @@ def run_command(args: list[str]) -> None:
         refuse_what_axes_set(start, flags(rest))
         _run_experiment(given.asked, name, out, figures_dir, options)
     else:
-        out.mkdir(parents=True, exist_ok=True)
+        _check_room(out, figures_dir, [])
+        Directory.claim(out)
         figures_dir.mkdir(parents=True, exist_ok=True)
         found.run(given.asked, out, figures_dir)
+
+
+def _check_room(out: Path, figures_dir: Path, files: list[Path]) -> None:
+    """Refuses what could not be written in the end, before anything trains."""
+    from ..sweeps.directory import Directory
+    from ..sweeps.mark import check_ours, is_marked
+
+    check_ours(out)
+    if is_marked(out):
+        directory = Directory.open(out)
+        names = map(directory.inside, files)
+        directory.check_free(name for name in names if name is not None)
+    for option, folder in (("--out", out), ("--figures-dir", figures_dir)):
+        there = folder.absolute()
+        while not os.path.lexists(there):
+            there = there.parent
+        good = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+        require(good, f"cannot write to {there}: choose another {option}")
 
 
 def _refuse_for_studies(o: RunOptions) -> None:
@@ -114,11 +138,13 @@ def _sized(found, smoke: bool, full: bool):
 def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
     from ..plotting import FIGURES, draw
     from ..sweeps import Results, Unfinished, plan, run, summarise_minima, summarise_runs
+    from ..sweeps.directory import Directory
     from ..training.devices import Split
 
     for figure in experiment.figures:
         if figure not in FIGURES:
             raise unknown("figure", figure, FIGURES)
+    names = [f"{figure}{end}" for figure in experiment.figures for end in (".png", ".csv")]
     split = Split(o.split_batch, o.split_latent)
     if o.dry_run:
         made = plan(experiment, out, split)
@@ -129,6 +155,8 @@ def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunO
         for line in made.lines:
             OUT.print(line, highlight=False, soft_wrap=True)
         return
+    if hosts.is_first():
+        _check_room(out, figures_dir, [figures_dir / name for name in names])
     unfinished = None
     try:
         results = run(experiment, out, o.fresh, o.quiet, o.checkpoint_seconds, split)
@@ -147,7 +175,17 @@ def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunO
         print_frame(minima, "features missed: the optimiser's fault or the objective's? Share of "
                     "worlds [95 % interval]")  # fmt: skip
     doing("drawing figures")
-    for file in draw(results, experiment.figures, figures_dir):
+    directory = Directory.open(out)
+
+    def put(path: Path, writer: Callable[[Path], Any]) -> None:
+        """Figures inside the run's directory are files of the run."""
+        name = directory.inside(path)
+        if name is None:
+            write(path, writer)
+        else:
+            directory.put({name: writer})
+
+    for file in draw(results, experiment.figures, figures_dir, put):
         OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
     OUT.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)
     if unfinished is not None:

@@ -20,6 +20,7 @@ from .shards import (
     MATRICES,
     Manifest,
     Rows,
+    is_ours,
     read_manifest,
     without_missing,
     write_manifest,
@@ -191,7 +192,7 @@ def write_run(
     folders = [out / m.site for m in fresh]
     manifests = [found(folder, m) for folder, m in zip(folders, fresh, strict=True)]
     for folder in folders:
-        remove_temporaries(folder)
+        remove_temporaries(folder, is_ours)
     left = [replace(m, rows=m.rows - sum(s.rows for s in m.shards)) for m in manifests]
     need = bytes_needed(left)
     if free_bytes(out) < need:

@@ -9,6 +9,7 @@ behind the last one listed.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -26,6 +27,11 @@ from ..errors import ToysaeError, require, unknown
 VERSION = 1
 MANIFEST, MATRICES = "manifest.json", "matrices.npz"
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
+
+
+def is_ours(name: str) -> bool:
+    """Whether a capture writes a file of that name."""
+    return name in (MANIFEST, MATRICES) or bool(re.fullmatch(r"\d{5,}\.safetensors", name))
 
 
 @dataclass(frozen=True)

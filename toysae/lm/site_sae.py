@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,18 @@ def spliced(sae: SiteSAE, **how: Any) -> Spliced:
 def save_site_sae(sae: SiteSAE, folder: str | Path) -> Path:
     """Writes a folder of two files, each whole or not at all."""
     folder = Path(folder)
-    save_sae(sae.sae, folder / _SAE)
-    tensors = {"mean": np.asarray(sae.mean, np.float32), "scale": np.asarray(sae.scale, np.float32)}
-    write_tensors(folder / _SITE, tensors, _ENTRY, sae.about)
+    for name, put in site_sae_writers(sae).items():
+        put(folder / name)
     return folder
+
+
+def site_sae_writers(sae: SiteSAE) -> dict[str, Callable[[Path], Any]]:
+    """By name, what writes each file of such a folder."""
+    tensors = {"mean": np.asarray(sae.mean, np.float32), "scale": np.asarray(sae.scale, np.float32)}
+    return {
+        _SAE: lambda path: save_sae(sae.sae, path),
+        _SITE: lambda path: write_tensors(path, tensors, _ENTRY, sae.about),
+    }
 
 
 def load_site_sae(folder: str | Path, site: str | None = None) -> SiteSAE:

@@ -185,7 +185,8 @@ def build_corpus(
         "the tokenizer has no end token to put between documents: use pack=False, bos=False",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    remove_temporaries(folder)
+    files = {_ABOUT, *(f"{name}.npy" for name in _ARRAYS)}
+    remove_temporaries(folder, files.__contains__)
     sequences = _sequences(documents(source, column), tokenizer, layout)
     kept = _write(sequences, folder, n_tokens, layout)
     if n_tokens is not None and kept < n_tokens:

@@ -3,6 +3,7 @@
 OUT/table.csv                      one row an SAE
 OUT/groups/<recipe>-<init>-.../    the SAEs of one compiled program: table, arrays, saes/<name>
 OUT/checkpoints/                   what is half trained
+OUT/toysae-run.json                which files are its own, see :mod:`toysae.sweeps.directory`
 """
 
 import json
@@ -16,14 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from ..disk import write, write_bytes
 from ..errors import require, unknown
 from ..sae import INITS, SAESpec, make_spec, recipe_row
 from ..sae.files import encode
 from ..sweeps.axes import grid
 from ..sweeps.checkpoints import Checkpoints
 from ..sweeps.content import digest
+from ..sweeps.directory import Directory
 from ..sweeps.lock import locked
+from ..sweeps.mark import check_ours
 from ..sweeps.members import fallback, make_group
 from ..sweeps.progress import Progress, say
 from ..sweeps.provenance import provenance
@@ -31,7 +33,7 @@ from ..training import Group, Snapshot, start, train_group
 from ..training import trained as start_of
 from ..watch import Request, Stopped, about, stop_requests
 from .feed import Feed, Window, Windows
-from .groups import save_group
+from .groups import TABLE, finished_groups, load_table, save_group
 from .normalise import Normalisation, normalisation
 from .scores import curve_probe, score_members
 from .shards import Manifest, read_manifest
@@ -185,19 +187,21 @@ def train_site(
     parts = plan(data, t)
     # What cannot be is refused before anything trains; each group holds a copy of the pool.
     n_rows = {part.name: _group(data, t, part, _window(data, part)).n_rows for part in parts}
+    check_ours(out)
     with locked(out), stop_requests() as request:
+        directory = Directory.claim(out)
+        directory.tidy()
+        done = finished_groups(directory)
         cost = {p.name: t.n_steps * n_rows[p.name] * t.batch_size for p in parts}
-        left = [p for p in parts if not (out / "groups" / p.name / "done.json").exists()]
-        (out / "table.csv").unlink(missing_ok=True)  # of another training, perhaps
-        write_bytes(out / "config.json", json.dumps(_config(data, t), indent=1).encode())
+        left = [p for p in parts if p.name not in done]
+        directory.remove([TABLE])  # of another training, perhaps
+        directory.write({"config.json": json.dumps(_config(data, t), indent=1).encode()})
         with Progress({p.name: cost[p.name] for p in left}, quiet or not left) as progress:
             for part in left:
                 with about(part.name):
-                    _train(data, t, part, out, progress, request, checkpoint_seconds)
-        table = pd.concat(
-            [pd.read_csv(out / "groups" / p.name / "table.csv") for p in parts], ignore_index=True
-        )
-        write(out / "table.csv", lambda path: table.to_csv(path, index=False))
+                    _train(data, t, part, directory, progress, request, checkpoint_seconds)
+        table = pd.concat([load_table(directory, p.name) for p in parts], ignore_index=True)
+        directory.write({TABLE: table.to_csv(index=False).encode()})
     return table
 
 
@@ -283,10 +287,10 @@ def _window(data: SiteData, part: _Part) -> Windows:
 
 
 def _train(
-    data: SiteData, t: Training, part: _Part, out: Path, progress: Progress, request: Request,
-    checkpoint_seconds: float,
+    data: SiteData, t: Training, part: _Part, directory: Directory, progress: Progress,
+    request: Request, checkpoint_seconds: float,
 ) -> None:  # fmt: skip
-    checkpoints = Checkpoints(out / "checkpoints" / part.name)
+    checkpoints = Checkpoints(directory, part.name)
     checkpoints.begin(np.array([[part.key]]), t.n_steps)
     stream = Stream(data.source, data.train, t.data_seed, t.buffer_rows)
     window = _window(data, part)
@@ -304,7 +308,7 @@ def _train(
             saved = time.monotonic()
         if request.number:
             where = f"{part.name} is at step {snapshot.step:,} of {t.n_steps:,}"
-            raise Stopped(f"stopped: {where}; it is kept in {out}", request.number)
+            raise Stopped(f"stopped: {where}; it is kept in {directory.path}", request.number)
 
     try:
         trained = train_group(
@@ -316,8 +320,8 @@ def _train(
     took = time.monotonic() - began
     table, arrays = score_members(group, trained, at_start)
     done = {"key": part.key, "seconds": took, "waited_for_data": feed.waited, **provenance()}
-    folder, about = out / "groups" / part.name, _about(data, t, part)
-    save_group(folder, trained.saes, data.normalisation, about, table, arrays, done)
+    n, about = data.normalisation, _about(data, t, part)
+    save_group(directory, part.name, trained.saes, n, about, table, arrays, done)
     checkpoints.remove()
 
 

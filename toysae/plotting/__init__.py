@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from toysae.plotting.style import Put
+
 
 class _Figures(Mapping[str, "Callable[[Results], tuple[Figure, pd.DataFrame]]"]):
     """Functions of the same names as their keys, imported when they are asked for: matplotlib
@@ -55,8 +57,16 @@ FIGURES = _Figures(
 )
 
 
-def draw(results: Results, names: Iterable[str], out_dir: str | Path) -> list[Path]:
+def draw(
+    results: Results, names: Iterable[str], out_dir: str | Path, put: "Put | None" = None
+) -> list[Path]:
     """Draws the named figures into `out_dir`, each as PNG and CSV.
+
+    Args:
+        results: of a finished sweep.
+        names: of figures in `FIGURES`.
+        out_dir: made if need be.
+        put: writes each file, see :func:`toysae.plotting.style.save`.
 
     Returns:
         The paths written, in order.
@@ -68,12 +78,13 @@ def draw(results: Results, names: Iterable[str], out_dir: str | Path) -> list[Pa
     for name in names:
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)
+    from toysae.disk import write
     from toysae.plotting.style import save
 
     written: list[Path] = []
     for name in names:
         fig, frame = FIGURES[name](results)
-        written += save(fig, frame, out_dir, name)
+        written += save(fig, frame, out_dir, name, put or write)
     return written
 
 

@@ -7,6 +7,7 @@ for ceilings (initialised at the truth, or held there) and "dotted" for the rand
 
 import textwrap
 import zlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from matplotlib.figure import Figure
 from toysae.disk import write
 from toysae.plotting.rows import CEILINGS, Results
 from toysae.recovery.minima import TRUTH
+
+Put = Callable[[Path, Callable[[Path], Any]], Any]
+"""Writes a file: called with its path, and with what writes to the path that it is given."""
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "v", "s", "X", "^", "D", "P", "*", "<", "p")
@@ -184,11 +188,24 @@ def note(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="0.4")
 
 
-def save(fig: Figure, frame: pd.DataFrame, out_dir: str | Path, name: str) -> list[Path]:
-    """Writes `name`.png (160 dpi) and `name`.csv; each appears whole or not at all."""
+def save(
+    fig: Figure, frame: pd.DataFrame, out_dir: str | Path, name: str, put: Put = write
+) -> list[Path]:
+    """Writes `name`.png (160 dpi) and `name`.csv; each appears whole or not at all.
+
+    Args:
+        fig: the figure.
+        frame: the table behind it.
+        out_dir: where both go; made if need be.
+        name: of both.
+        put: called with each path and what writes it.
+
+    Returns:
+        The two paths.
+    """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     with style():
-        write(png := out / f"{name}.png", lambda p: fig.savefig(p, format="png", dpi=160))
-    write(csv := out / f"{name}.csv", lambda p: frame.to_csv(p, index=False, float_format="%.6g"))
+        put(png := out / f"{name}.png", lambda p: fig.savefig(p, format="png", dpi=160))
+    put(csv := out / f"{name}.csv", lambda p: frame.to_csv(p, index=False, float_format="%.6g"))
     return [png, csv]

@@ -24,9 +24,13 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / NAME, "a+")  # noqa: SIM115
+        # Not through a link, behind which anything may lie.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+        file = os.fdopen(os.open(folder / NAME, flags, 0o666), "r+")
     except OSError as error:
-        raise ToysaeError(f"cannot write to {folder} ({error.strerror}): choose another --out") from error  # noqa: E501  # fmt: skip
+        raise ToysaeError(
+            f"cannot write {folder / NAME} ({error.strerror}): choose another --out"
+        ) from error
     with file:
         for trial in range(_TRIES):
             if _lock(file, alone=True):

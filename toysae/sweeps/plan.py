@@ -13,12 +13,14 @@ from ..disk import free_bytes, size
 from ..training import advance, start
 from ..training.devices import UNSPLIT, Split, layout_of
 from ..training.group import Group, spread_group
+from .directory import Directory
 from .experiment import Experiment
 from .flops import step_flops
+from .mark import check_ours
 from .memory import bytes_needed, device_bytes
 from .parts import Part, jobs_of, parts_of
 from .space import disk_bytes
-from .store import find, finished, stored_parts
+from .store import broken_parts, find, finished, stored_parts
 
 _TRIAL_S = 1.0
 
@@ -48,7 +50,7 @@ def plan(e: Experiment, out: str | Path, split: Split = UNSPLIT) -> Plan:
     """
     path, jobs = Path(out), jobs_of(e, split)
     asked = {key for job in jobs for key in job.keys.reshape(-1).tolist()}
-    done = hosts.on_first(lambda: finished(find(stored_parts(path / "groups")), e.save_params))
+    done = hosts.on_first(lambda: _finished(path, e.save_params))
     parts = parts_of(jobs, done)
     groups = [part.group() for part in parts]
     flops = [step_flops(g) * p.job.cell.n_steps for g, p in zip(groups, parts, strict=True)]
@@ -65,6 +67,16 @@ def plan(e: Experiment, out: str | Path, split: Split = UNSPLIT) -> Plan:
         f"{disk} on disk, {size(free_bytes(path))} free",
     ]
     return Plan(pd.DataFrame(rows), lines)
+
+
+def _finished(path: Path, with_weights: bool) -> set[str]:
+    """The keys of what a run would not train again."""
+    check_ours(path)
+    if not path.exists() or not any(path.iterdir()):
+        return set()
+    directory = Directory.open(path)
+    broken = broken_parts(directory)
+    return finished(find(stored_parts(directory, broken)), with_weights)
 
 
 def _row(part: Part, group: Group, flops: int, rate: float) -> dict[str, object]:

@@ -1,5 +1,6 @@
-"""Results on disk: a directory whose every file is written whole or not at all.
+"""Results on disk: a directory whose every file is written whole or not at all, and sealed.
 
+toysae-run.json          which files a run wrote here, see :mod:`toysae.sweeps.directory`
 config.json              the experiment's fields, versions, device
 plan.json                which SAEs that experiment asks for, cell by cell
 table.csv                one row for each of them that is finished
@@ -12,26 +13,28 @@ SAEs that are on disk and that the experiment does not ask for are left alone an
 """
 
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..disk import write, write_bytes
+from ..checked import Fields, parse_json
 from ..errors import ToysaeError, require, unknown
 from .axes import Points
 from .curves import ORACLES, oracle_curves
+from .directory import Directory
 from .experiment import Experiment
-from .lock import NAME as LOCK
+from .lock import locked
 from .provenance import provenance
 from .store import Stored, find, stored_parts
 
-LAYOUT = 2
-"""Of the directory; counted up when an older toysae could not read it, or this one an older."""
+CONFIG, PLAN, FAILED, RESULTS, CEILINGS = NAMES = (
+    "config.json", "plan.json", "failed.json", "table.csv", "ceilings.csv"
+)  # fmt: skip
 _SIZES = ("d_in", "n_steps", "batch_size")  # have columns that say the same
 _SHARED = "curve_steps"  # the one array without a row axis
 
@@ -56,25 +59,28 @@ class Results:
             ToysaeError: there are no results in it, or those of an older toysae.
         """
         found = cls(path)
-        config = found.config
-        require(config is not None, f"{path} holds no results: give a directory of a run")
-        _check_layout(found.path, config or {})
+        require(found.config is not None, f"{path} holds no results: give a directory of a run")
         return found
+
+    @property
+    def directory(self) -> Directory:
+        """Its files, as they are at this moment."""
+        return Directory.open(self.path)
 
     @property
     def config(self) -> dict[str, Any] | None:
         """The configuration of the last run, or None for a new directory."""
-        return self._json("config.json")
+        return self._json(CONFIG)
 
     @property
     def plan(self) -> list[dict[str, Any]]:
         """The cells of the last run: what their rows are called, and the `keys` of them."""
-        return (self._json("plan.json") or {"cells": []})["cells"]
+        return (self._json(PLAN) or {"cells": []})["cells"]
 
     @property
     def failed(self) -> dict[str, str]:
         """By key, why an SAE of the last run could not be trained."""
-        return self._json("failed.json") or {}
+        return self._json(FAILED) or {}
 
     @property
     def groups(self) -> list[str]:
@@ -87,8 +93,16 @@ class Results:
         """One row for each finished SAE, by cell, world and member (these in the order of the
         points that first ask for them, then of the grid, then of seeds). `row` is its place in
         the arrays of its `group`. What the axes set has a column, with "_asked" after a name that
-        a score has; `setting` says all of it but the sparsity, or "-"."""
-        places, plan, frames = self._places(), self.plan, []
+        a score has; `setting` says all of it but the sparsity, or "-".
+
+        Raises:
+            ToysaeError: a file is not as it was written.
+        """
+        return self.table_of(self._places())
+
+    def table_of(self, places: Mapping[str, tuple[Stored, int]]) -> pd.DataFrame:
+        """The rows of :attr:`table` at some places, see :func:`toysae.sweeps.store.find`."""
+        plan, frames = self.plan, []
         varied = any(any(cell.get("settings", ())) for cell in plan)
         for cell in plan:
             at = [i for i, key in enumerate(cell["keys"]) if key in places]
@@ -123,28 +137,29 @@ class Results:
         Raises:
             ToysaeError: there are no results.
         """
-        file = self.path / "ceilings.csv"
-        kept = pd.read_csv(file) if file.exists() else pd.DataFrame({"method": []})
+        kept = self._kept_ceilings()
         missing = [name for name in methods if name not in set(kept["method"])]
         if missing:
             require(self.config is not None, f"{self.path} holds no results")
             made = oracle_curves(experiment_of(self.config or {}), missing)
             both = pd.concat([kept, made] if len(kept) else [made], ignore_index=True)
-            write(file, lambda path: both.to_csv(path, index=False))
-            kept = pd.read_csv(file)
+            text = both.to_csv(index=False).encode()
+            with suppress(ToysaeError), locked(self.path):  # it can be made again
+                self.directory.write({CEILINGS: text})
+            kept = pd.read_csv(BytesIO(text))
         return kept[kept["method"].isin(methods)].reset_index(drop=True)
 
     def save_table(self) -> None:
         """Writes the whole table beside the groups; none if nothing is finished."""
-        table, file = self.table, self.path / "table.csv"
+        table, directory = self.table, self.directory
         if table.empty:
-            file.unlink(missing_ok=True)
+            directory.remove([RESULTS])
         else:
-            write_bytes(file, table.to_csv(index=False).encode())
+            directory.write({RESULTS: table.to_csv(index=False).encode()})
 
     def save_failed(self, failed: dict[str, str]) -> None:
         """Keeps what :attr:`failed` says."""
-        write_bytes(self.path / "failed.json", json.dumps(failed, indent=1).encode())
+        self.directory.write({FAILED: json.dumps(failed, indent=1).encode()})
 
     def open(self, settings: dict[str, Any], prose: dict[str, Any], plan: list[dict]) -> list[str]:
         """Makes this the directory of a run, whatever settings it had before.
@@ -162,27 +177,28 @@ class Results:
             for field in sorted({*settings, *old})
             if old.get(field) != settings.get(field)
         ]
-        if changed:
-            (self.path / "ceilings.csv").unlink(missing_ok=True)
-        (self.path / "failed.json").unlink(missing_ok=True)
-        config = {"layout": LAYOUT, "experiment": settings, **prose, **provenance()}
-        for name, held in (("plan.json", {"cells": plan}), ("config.json", config)):
-            write_bytes(self.path / name, json.dumps(held, indent=1).encode())
+        directory = self.directory
+        directory.remove([FAILED, *[CEILINGS] * bool(changed)])
+        config = {"experiment": settings, **prose, **provenance()}
+        held = {PLAN: {"cells": plan}, CONFIG: config}
+        directory.write({name: json.dumps(what, indent=1).encode() for name, what in held.items()})
         return changed
 
     def _json(self, name: str) -> dict[str, Any] | None:
-        file = self.path / name
-        if not file.exists():
+        directory = self.directory
+        if name not in directory.files:
             return None
-        try:
-            return json.loads(file.read_text())
-        except ValueError as error:
-            raise ToysaeError(
-                f"{file} is not JSON ({error}): run the experiment again, which writes it anew"
-            ) from error
+        return Fields(parse_json(directory.read(name), name), self.path / name).value
+
+    def _kept_ceilings(self) -> pd.DataFrame:
+        directory = self.directory
+        if CEILINGS in directory.files:
+            with suppress(ToysaeError):  # it is made again
+                return pd.read_csv(BytesIO(directory.read(CEILINGS)))
+        return pd.DataFrame({"method": []})
 
     def _places(self) -> dict[str, tuple[Stored, int]]:
-        return find(stored_parts(self.path / "groups"))
+        return find(stored_parts(self.directory))
 
     def _rows(self, group: str) -> list[tuple[Stored, int]]:
         """Where each finished SAE of a cell is, in the order of its rows."""
@@ -217,55 +233,6 @@ def _together(found: list[tuple[Stored, int]]) -> tuple[list[Stored], np.ndarray
 def _stacked(held: list[dict[str, np.ndarray]], rows: np.ndarray) -> dict[str, np.ndarray]:
     names = [name for name in held[0] if name != _SHARED and all(name in each for each in held)]
     return {name: np.concatenate([each[name] for each in held])[rows] for name in names}
-
-
-def check_directory(path: Path, fresh: bool) -> None:
-    """Refuses to write into a directory that is not ours, or to read one of another layout.
-
-    Args:
-        path: it need not exist.
-        fresh: all that is in it is to be discarded.
-
-    Raises:
-        ToysaeError: saying what to do.
-    """
-    if not path.exists():
-        return
-    require(path.is_dir(), f"{path} is a file: choose another --out")
-    strays = [each.name for each in path.iterdir() if not each.name.startswith(".")]
-    if {"config.json", "plan.json"} & set(strays):
-        config = None
-        with suppress(ToysaeError):  # damaged: it is written anew
-            config = Results(path).config
-        if config is not None and not fresh:
-            _check_layout(path, config)
-        return
-    require(
-        not strays,
-        f"{path} is not empty and holds no results: "
-        + ("--fresh will not delete it" if fresh else "choose another --out"),
-    )
-
-
-def discard(path: Path) -> None:
-    """Removes all results, config.json last: until then the directory is known as ours."""
-    last = ("plan.json", "config.json")
-    rest = [each for each in path.iterdir() if each.name not in (LOCK, *last)]
-    for each in [*rest, *(path / name for name in last)]:
-        if each.is_dir():
-            shutil.rmtree(each)
-        else:
-            each.unlink(missing_ok=True)
-
-
-def _check_layout(path: Path, config: dict[str, Any]) -> None:
-    has = config.get("layout", 1)
-    which = "an older" if has < LAYOUT else "a newer"
-    require(
-        has == LAYOUT,
-        f"{path} was written by {which} toysae (layout {has}, this one has {LAYOUT}): choose "
-        "another --out, or --fresh to discard it",
-    )
 
 
 def experiment_of(config: dict[str, Any]) -> Experiment:

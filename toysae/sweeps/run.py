@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from .. import hosts
-from ..disk import remove_temporaries
 from ..errors import ToysaeError
 from ..recovery.probe import recovery_probe
 from ..sae import SAE
@@ -21,15 +20,17 @@ from ..training import Snapshot, train_group
 from ..training.devices import UNSPLIT, Split
 from ..watch import Request, Stopped, about, doing, stop_requests
 from .checkpoints import Checkpoints, clear_away
+from .directory import BROKEN, Directory
 from .experiment import Experiment
 from .lock import locked
+from .mark import check_ours
 from .parts import Job, Part, jobs_of, parts_of
 from .progress import Progress, say
 from .provenance import provenance
-from .results import Results, check_directory, discard
+from .results import NAMES, Results
 from .scoring import score_group
 from .space import check_space
-from .store import find, finished, save_part, set_broken_aside, stored_parts
+from .store import files_of, find, finished, save_part, set_broken_aside, stored_parts
 
 
 class Unfinished(ToysaeError):
@@ -51,7 +52,7 @@ def run(
         experiment: what to run.
         out: the results directory; of the SAEs in it those that the experiment asks for are used,
             the others are kept.
-        fresh: discard what is there and begin again.
+        fresh: discard what runs have written there and begin again; anything else is left.
         quiet: no progress bar, and only lines about what went wrong.
         checkpoint_seconds: how often a part's training is saved while it lasts; 0 for every chunk.
         split: of each SAE among several devices; changes no result but by the order of sums.
@@ -66,7 +67,7 @@ def run(
         Stopped: by Ctrl-C or SIGTERM, at the end of a chunk; the same call goes on.
     """
     jobs, path = jobs_of(experiment, split), Path(out)
-    hosts.on_first(check_directory, path, fresh)
+    hosts.on_first(check_ours, path)
     results = Results(path)
     with ExitStack() as held:
         hosts.on_first(lambda: held.enter_context(locked(path)))
@@ -100,16 +101,21 @@ def _prepare(
     """Makes the directory that of this experiment. What is left to train: of each part the job's
     place, its worlds and its members."""
     path, asked = results.path, {key for job in jobs for key in job.keys.reshape(-1).tolist()}
-    check_directory(path, fresh)
+    directory = Directory.claim(path)
+    directory.tidy()
     if fresh:
-        discard(path)
-    remove_temporaries(path)
-    for line in set_broken_aside(path / "groups"):
+        _discard(directory)
+    for line in set_broken_aside(directory):
         say(line)
-    places = find(stored_parts(path / "groups"))
+    for name in directory.names():
+        if wrong := directory.wrong(name):
+            for place in directory.set_aside([name]):
+                say(f"{path / name} {wrong}: moved to {place}")
+    places = find(stored_parts(directory))
     done = finished(places, e.save_params)
-    begun = clear_away(path / "checkpoints", done)
+    begun = clear_away(directory, done)
     parts = parts_of(jobs, done, begun)
+    directory.check_free([*NAMES, *(name for part in parts for name in files_of(part.name))])
     check_space(path, parts, e.curve_points, e.save_params)
     prose = {"question": e.question, "expected": e.expected}
     changed = results.open(e.settings(), prose, [job.rows() for job in jobs])
@@ -124,6 +130,17 @@ def _prepare(
         say(f"{len(asked & done)} of {len(asked)} SAEs are finished in {path}")
     results.save_table()
     return [(jobs.index(part.job), part.worlds, part.members) for part in parts]
+
+
+def _discard(directory: Directory) -> None:
+    """Removes all that runs have written, and names the rest."""
+    moved = directory.remove(list(directory.files))
+    if moved:
+        say(f"{len(moved)} files had other bytes than were written: moved to {moved[0].parent}")
+    left = [name for name in directory.strangers() if name != BROKEN]
+    if left:
+        few = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+        say(f"{directory.path} also holds what no run of toysae wrote, which is left: {few}")
 
 
 @dataclass(frozen=True)
@@ -149,7 +166,7 @@ class _Run:
                 halves = part.halves() or ()
                 progress.replace(part.name, {half.name: half.cost for half in halves})
                 left.extendleft(reversed(halves))
-                hosts.on_first(Checkpoints(self.path / "checkpoints" / part.name).remove)
+                hosts.on_first(self._forget, part)
                 if halves:
                     say(f"{part.name} does not fit the device: its {part.keys.size} SAEs go on in "
                         "halves")  # fmt: skip
@@ -176,9 +193,9 @@ class _Run:
 
     def _train(self, part: Part, progress: Progress) -> None:
         e, cell, group = self.experiment, part.job.cell, part.group()
-        checkpoints = Checkpoints(self.path / "checkpoints" / part.name)
-        hosts.on_first(checkpoints.begin, part.keys, cell.n_steps)
-        resume, saved = hosts.on_first(checkpoints.latest, group), time.monotonic()
+        hosts.on_first(lambda: self._checkpoints(part).begin(part.keys, cell.n_steps))
+        resume = hosts.on_first(lambda: self._checkpoints(part).latest(group))
+        saved = time.monotonic()
         if resume is not None:
             say(f"{part.name} goes on at step {resume.step:,} of {cell.n_steps:,}")
 
@@ -189,7 +206,8 @@ class _Run:
             due = hosts.from_first(time.monotonic() - saved >= self.checkpoint_seconds)
             if stop or due:
                 doing(f"saving step {snapshot.step:,}")
-                hosts.on_first(checkpoints.save, hosts.whole(snapshot))
+                whole = hosts.whole(snapshot)
+                hosts.on_first(lambda: self._checkpoints(part).save(whole))
                 saved = time.monotonic()
             self._stop(part, snapshot.step, stop)
 
@@ -205,9 +223,19 @@ class _Run:
         weights = saved_weights(trained.saes) if e.save_params else None
         keys = part.keys.reshape(-1).tolist()
         doing("writing its results")
-        folder = self.path / "groups"
-        hosts.on_first(save_part, folder, part.name, keys, table, arrays, weights, provenance())
-        hosts.on_first(checkpoints.remove)
+        hosts.on_first(
+            lambda: save_part(
+                Directory.open(self.path), part.name, keys, table, arrays, weights, provenance()
+            )
+        )
+        hosts.on_first(self._forget, part)
+
+    def _forget(self, part: Part) -> None:
+        self._checkpoints(part).remove()
+
+    def _checkpoints(self, part: Part) -> Checkpoints:
+        """The part's, in the process that writes."""
+        return Checkpoints(Directory.open(self.path), part.name)
 
     def _stop(self, part: Part, step: int, number: int) -> None:
         """Does, if a signal of that number has asked for it."""

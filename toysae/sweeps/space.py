@@ -13,7 +13,7 @@ from .parts import Part
 _ROW = 2_000  # of an SAE in its part's table and in the whole one
 _FEATURE = 24  # of an SAE's arrays, for each feature
 _FILES = 2**14  # what a file system adds to the few files of a part
-_CHECKPOINT = 2**16  # and to the many of a checkpoint
+_CHECKPOINT = 2**14  # and to a checkpoint
 _POINT = 4 * (len(EDGES) + 12)  # of an SAE's curves, for each of their points
 
 

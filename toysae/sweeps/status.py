@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from .checkpoints import all_checkpoints
+from .directory import Directory
 from .lock import holder
 from .results import Results
+from .store import broken_parts, find, stored_parts
 
 
 def status(path: str | Path) -> tuple[pd.DataFrame, str]:
@@ -19,13 +21,17 @@ def status(path: str | Path) -> tuple[pd.DataFrame, str]:
     Returns:
         A table, one row a cell: SAEs `asked` for; `done`, of which `diverged`; `begun`, at which
         of how many steps the last checkpoint is; `failed`, not fitting the device; and
-        `missing`, all others. And a line on the whole.
+        `missing`, all others. And a line on the whole, which names what is damaged: SAEs whose
+        files are not as they were written are missing, and a run trains them again.
 
     Raises:
-        ToysaeError: no results there.
+        ToysaeError: no results there, or what they should be is damaged.
     """
     results = Results.load(path)
-    table, failed, at = results.table, results.failed, _half_trained(results.path)
+    directory, failed = results.directory, results.failed
+    broken = broken_parts(directory)
+    whole = find(stored_parts(directory, broken))
+    table, at = results.table_of(whole), _half_trained(directory)
     done = table["group"].value_counts() if len(table) else {}
     diverged = table.groupby("group")["diverged"].sum() if len(table) else {}
     rows = []
@@ -48,13 +54,15 @@ def status(path: str | Path) -> tuple[pd.DataFrame, str]:
     who = holder(results.path)
     doing = f"run by {who}" if who else "not running"
     n_asked = sum(row["asked"] for row in rows)
-    return pd.DataFrame(rows), f"{path}: {doing}, {len(table)} of {n_asked} SAEs finished"
+    line = f"{path}: {doing}, {len(table)} of {n_asked} SAEs finished"
+    damaged = "".join(f"; {name} is broken ({wrong})" for name, (wrong, _) in broken.items())
+    return pd.DataFrame(rows), line + damaged
 
 
-def _half_trained(path: Path) -> dict[str, str]:
+def _half_trained(directory: Directory) -> dict[str, str]:
     """By key, how far an SAE is, e.g. "1,200/5,000"."""
     found = {}
-    for each in all_checkpoints(path / "checkpoints"):
+    for each in all_checkpoints(directory):
         about = each.about()
         if about is not None:
             step = max(each.steps(), default=0)

@@ -3,17 +3,15 @@
 groups/<part>.csv            one row for each SAE
 groups/<part>.npz            arrays by row: MCS of every feature, curves, firings
 groups/<part>.safetensors    weights by row, if kept
-groups/<part>.json           written last: keys of the rows, checksums, provenance
-groups/broken/               what was damaged, moved aside
+groups/<part>.json           keys of the rows, provenance
+broken/                      what was damaged, moved aside
 """
 
-import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,10 +19,12 @@ import pandas as pd
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from ..disk import file_sha256, remove_temporaries, write_bytes
+from ..checked import Fields, parse_json
 from ..errors import ToysaeError, require
 from .content import FORMAT
+from .directory import BROKEN, Directory
 
+FOLDER = "groups"
 TABLE, ARRAYS, WEIGHTS, MANIFEST = ".csv", ".npz", ".safetensors", ".json"
 
 
@@ -33,23 +33,22 @@ class Stored:
     """A finished part.
 
     Attributes:
-        folder: where its files are.
+        directory: of the run.
         name: of the part.
         keys: of its rows.
-        files: size and checksum of each, by ending.
+        has_weights: whether they were kept.
     """
 
-    folder: Path
+    directory: Directory
     name: str
     keys: tuple[str, ...]
-    files: Mapping[str, Mapping[str, Any]]
+    has_weights: bool
 
     @property
-    def has_weights(self) -> bool:
-        return WEIGHTS in self.files
-
-    def path(self, ending: str) -> Path:
-        return self.folder / f"{self.name}{ending}"
+    def files(self) -> list[str]:
+        """Their names in the directory."""
+        endings = [TABLE, ARRAYS, *[WEIGHTS] * self.has_weights, MANIFEST]
+        return [_file(self.name, ending) for ending in endings]
 
     def table(self) -> pd.DataFrame:
         """One row for each key."""
@@ -66,29 +65,15 @@ class Stored:
 
     def damage(self) -> str:
         """What is wrong with its files; "" if they are as written."""
-        for ending, seal in self.files.items():
-            path = self.path(ending)
-            if not path.is_file():
-                return f"{path.name} is missing"
-            has = path.stat().st_size
-            if has != seal["bytes"]:
-                return f"{path.name} has {has} bytes of {seal['bytes']}"
-            if file_sha256(path) != seal["sha256"]:
-                return f"{path.name} has other bytes than were written"
-        return ""
+        wrong = ((name, self.directory.wrong(name)) for name in self.files)
+        return next((f"{PurePosixPath(name).name} {what}" for name, what in wrong if what), "")
 
     def _read(self, ending: str) -> bytes:
-        path = self.path(ending)
-        data = path.read_bytes() if path.is_file() else b""
-        require(
-            _sha256(data) == self.files[ending]["sha256"],
-            f"{path} is damaged or missing: run the experiment again, which makes it anew",
-        )
-        return data
+        return self.directory.read(_file(self.name, ending))
 
 
 def save_part(
-    folder: Path,
+    directory: Directory,
     name: str,
     keys: Iterable[str],
     table: pd.DataFrame,
@@ -96,36 +81,48 @@ def save_part(
     weights: dict[str, np.ndarray] | None,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Writes a finished part; its manifest comes last.
+    """Writes a finished part, the whole of it or nothing.
 
     Raises:
         ToysaeError: the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     held = BytesIO()
     np.savez(held, allow_pickle=False, **arrays)
     files = {ARRAYS: held.getvalue(), TABLE: table.to_csv(index=False).encode()}
     if weights is not None:
         files[WEIGHTS] = save_tensors(weights)
+    manifest = {"format": FORMAT, "keys": list(keys), **provenance}
+    files[MANIFEST] = json.dumps(manifest, indent=1).encode()
     try:
-        for ending, data in files.items():
-            write_bytes(folder / f"{name}{ending}", data)
-        seals = {
-            ending: {"bytes": len(data), "sha256": _sha256(data)} for ending, data in files.items()
-        }
-        manifest = {"format": FORMAT, "keys": list(keys), "files": seals, **provenance}
-        write_bytes(folder / f"{name}{MANIFEST}", json.dumps(manifest, indent=1).encode())
+        directory.write({_file(name, ending): data for ending, data in files.items()})
     except ToysaeError:
-        if not (folder / f"{name}{MANIFEST}").exists():
-            for ending in files:
-                (folder / f"{name}{ending}").unlink(missing_ok=True)
+        directory.remove([n for n in (_file(name, e) for e in files) if n in directory.files])
         raise
 
 
-def stored_parts(folder: Path) -> list[Stored]:
-    """Every finished part whose manifest can be read, by name."""
-    found = (_stored(file) for file in sorted(folder.glob(f"*{MANIFEST}")))
-    return [part for part in found if part is not None]
+def files_of(part: str) -> list[str]:
+    """The names that a part's files have, if all are kept."""
+    return [_file(part, ending) for ending in (TABLE, ARRAYS, WEIGHTS, MANIFEST)]
+
+
+def stored_parts(directory: Directory, broken: Collection[str] = ()) -> list[Stored]:
+    """Every finished part, by name.
+
+    Args:
+        directory: of the run.
+        broken: names of parts that are left out, see :func:`broken_parts`.
+
+    Raises:
+        ToysaeError: a manifest is not as it was written.
+    """
+    names = directory.names(FOLDER)
+    found = []
+    for file in names:
+        if file.endswith(MANIFEST) and PurePosixPath(file).stem not in broken:
+            part = _stored(directory, file)
+            if set(part.files) <= set(names):
+                found.append(part)
+    return found
 
 
 def find(parts: Iterable[Stored]) -> dict[str, tuple[Stored, int]]:
@@ -141,33 +138,41 @@ def finished(places: Mapping[str, tuple[Stored, int]], with_weights: bool) -> se
     return {key for key, (part, _) in places.items() if part.has_weights or not with_weights}
 
 
-def set_broken_aside(folder: Path) -> Iterator[str]:
-    """Moves what is no whole part into `broken`, and says of each what was wrong with it."""
-    remove_temporaries(folder)
-    whole = {part.name: part.damage() for part in stored_parts(folder)}
-    for name in sorted({file.stem for file in folder.glob("*.*") if file.is_file()}):
-        wrong = whole.get(name, f"{name}{MANIFEST} is missing or damaged")
+def broken_parts(directory: Directory) -> dict[str, tuple[str, list[str]]]:
+    """By name, what is no whole part: what is wrong with it, and its files."""
+    together: dict[str, list[str]] = {}
+    for name in directory.files:
+        if str(PurePosixPath(name).parent) == FOLDER:
+            together.setdefault(PurePosixPath(name).stem, []).append(name)
+    found = {}
+    for part, names in together.items():
+        try:
+            wrong = _stored(directory, _file(part, MANIFEST)).damage()
+        except ToysaeError:
+            manifest = _file(part, MANIFEST)
+            wrong = f"{part}{MANIFEST} {directory.wrong(manifest) or 'is not a manifest'}"
         if wrong:
-            (folder / "broken").mkdir(exist_ok=True)
-            for file in folder.glob(f"{name}.*"):
-                os.replace(file, folder / "broken" / file.name)
-            yield f"{folder / name} is broken ({wrong}): moved to {folder / 'broken'}"
+            found[part] = (wrong, names)
+    return found
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def set_broken_aside(directory: Directory) -> Iterator[str]:
+    """Moves what is no whole part aside, and says of each what was wrong with it. What a run did
+    not come to write to its end is removed."""
+    for part, (wrong, names) in broken_parts(directory).items():
+        moved = directory.set_aside(names)
+        if moved:
+            path = directory.path
+            yield f"{path / FOLDER / part} is broken ({wrong}): moved to {path / BROKEN}"
 
 
-def _stored(manifest: Path) -> Stored | None:
-    try:
-        held = json.loads(manifest.read_bytes())
-        files = {
-            ending: {"bytes": int(seal["bytes"]), "sha256": str(seal["sha256"])}
-            for ending, seal in held["files"].items()
-        }
-        keys = tuple(map(str, held["keys"]))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-    if not {TABLE, ARRAYS} <= set(files) <= {TABLE, ARRAYS, WEIGHTS}:
-        return None
-    return Stored(manifest.parent, manifest.stem, keys, files)
+def _file(part: str, ending: str) -> str:
+    return f"{FOLDER}/{part}{ending}"
+
+
+def _stored(directory: Directory, manifest: str) -> Stored:
+    held = Fields(parse_json(directory.read(manifest), manifest), manifest)
+    part = PurePosixPath(manifest).stem
+    keys = held.items("keys")
+    require(all(isinstance(key, str) for key in keys), f"{manifest} has no list of keys")
+    return Stored(directory, part, tuple(keys), _file(part, WEIGHTS) in directory.files)

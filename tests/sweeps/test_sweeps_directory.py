@@ -1,0 +1,309 @@
+"""A run's directory: what it lists is sealed, and nothing else is touched."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from toysae import Results, ToysaeError
+from toysae.cli import main
+from toysae.sweeps import plan, run, status
+from toysae.sweeps.directory import Directory
+from toysae.sweeps.mark import COPY, LAYOUT, MARK, _sealed
+
+
+def state(path):
+    """Everything below a path: links by their target, files by their bytes and time."""
+    found = {}
+    for each in sorted(path.rglob("*")):
+        if each.is_symlink():
+            found[each] = os.readlink(each)
+        elif each.is_file():
+            found[each] = (each.read_bytes(), each.stat().st_mtime_ns)
+        else:
+            found[each] = None
+    return found
+
+
+@pytest.fixture
+def copy(reference, tmp_path):
+    return shutil.copytree(reference, tmp_path / "out")
+
+
+# What is not a run's
+
+
+def model_folder(path):
+    (path / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
+    (path / "notes").mkdir()
+    (path / "notes" / "thesis.tex").write_text("years of work")
+
+
+def broken_config(path):
+    (path / "config.json").write_text("no JSON")
+    (path / "checkpoints").mkdir()
+    (path / "checkpoints" / "epoch-1.pt").write_text("weights")
+
+
+def lone_plan(path):
+    (path / "plan.json").write_text("{}")
+    (path / "groups").mkdir()
+    (path / "groups" / "a.csv").write_text("a")
+
+
+def git(path):
+    (path / ".git").mkdir()
+    (path / ".git" / "HEAD").write_text("ref")
+
+
+def temporaries(path):
+    (path / ".tmpAb3dEf").write_text("mine")
+    (path / ".x.1.tmp").write_text("mine")
+
+
+FOREIGN = [model_folder, broken_config, lone_plan, git, temporaries]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("make", FOREIGN, ids=[make.__name__ for make in FOREIGN])
+def test_somebodys_folder_is_refused_and_not_touched(
+    tiny, tiny_file, tmp_path, capsys, make, fresh
+):
+    path = tmp_path / "theirs"
+    path.mkdir()
+    make(path)
+    before = state(path)
+    with pytest.raises(ToysaeError, match="not the directory of a run|older toysae"):
+        run(tiny, path, fresh=fresh, quiet=True)
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(tiny_file), "--out", str(path), *["--fresh"] * fresh])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and "choose another --out; nothing in it was touched" in line
+    for read in (lambda: plan(tiny, path), lambda: status(path), lambda: Results.load(path)):
+        with pytest.raises(ToysaeError):
+            read()
+    assert state(path) == before
+
+
+def test_what_a_user_puts_into_a_run_stays(copy, tiny, reference, assert_same, capsys):
+    theirs = [
+        "notes.md", "groups/notes.md", "groups/sphere.csv", "figures/mine.png", ".hidden/x",
+        "checkpoints/epoch-1.pt", "groups/.tmpAb3dEf", ".table.csv.12.tmp", "broken/x",
+    ]  # fmt: skip
+    for name in theirs:
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text(name)
+    run(tiny, copy, quiet=True)
+    run(tiny, copy, fresh=True, quiet=True)
+    assert all((copy / name).read_text() == name for name in theirs)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "also holds what no run of toysae wrote, which is left: " in line
+    assert_same(copy, reference)
+
+
+def test_fresh_removes_all_that_was_written_and_nothing_else(copy, tiny):
+    directory = Directory.open(copy)
+    assert set(directory.names()) == {"config.json", "plan.json", "table.csv"}
+    assert len(directory.names("groups")) == 8
+    directory.remove(list(directory.files))
+    assert {each.name for each in copy.iterdir()} == {MARK, COPY, ".lock"}
+
+
+def test_a_file_that_somebody_changed_is_set_aside_not_removed(copy, tiny, capsys):
+    (copy / "table.csv").write_text("sorted in a spreadsheet")
+    run(tiny, copy, fresh=True, quiet=True)
+    assert (copy / "broken" / "table.csv").read_text() == "sorted in a spreadsheet"
+    assert "1 files had other bytes than were written: moved to" in capsys.readouterr().err
+    (copy / "table.csv").write_text("again")
+    run(tiny, copy, quiet=True)
+    assert (copy / "broken" / "1-table.csv").read_text() == "again"
+
+
+@pytest.mark.parametrize("name", ["groups", "checkpoints", "table.csv", ".lock", "broken"])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_links_are_not_followed(tiny, tmp_path, name, fresh, copy):
+    """Files and folders of a run that somebody made links of."""
+    target = tmp_path / "elsewhere"
+    if name in ("table.csv", ".lock"):
+        target.write_text("precious")
+    else:
+        target.mkdir()
+        (target / "precious").write_text("precious")
+    if (copy / name).is_dir():
+        shutil.rmtree(copy / name)
+    else:
+        (copy / name).unlink(missing_ok=True)
+    (copy / name).symlink_to(target)
+    before = state(tmp_path) if target.is_dir() else target.read_text()
+    try:
+        run(tiny, copy, fresh=fresh, quiet=True, checkpoint_seconds=0)
+    except ToysaeError as error:
+        assert str(copy / name) in str(error)
+    if target.is_dir():
+        assert {n: v for n, v in state(target).items()} == {
+            n: v for n, v in before.items() if target in n.parents
+        }
+    else:
+        assert target.read_text() == before
+    assert (copy / name).is_symlink()
+
+
+def test_a_name_that_is_taken_is_refused(tiny, tmp_path, trained_saes):
+    out = tmp_path / "out"
+    Directory.claim(out)
+    (out / "table.csv").write_text("mine")
+    with pytest.raises(ToysaeError, match=r"table.csv was not written by toysae.*move it away"):
+        run(tiny, out, quiet=True)
+    assert (out / "table.csv").read_text() == "mine" and trained_saes == []
+
+
+def test_figures_are_files_of_the_run(tiny_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["run", str(tiny_file), "--out", str(out), "--quiet", "--figures", "mmcs_by_ratio"]
+    main(command)
+    names = {f"figures/mmcs_by_ratio.{end}" for end in ("png", "csv")}
+    assert names < set(Directory.open(out).files)
+    (out / "figures" / "mine.png").write_text("mine")
+    (out / "figures" / "mmcs_by_ratio.png").write_text("edited")
+    main(command)
+    assert (out / "broken" / "figures-mmcs_by_ratio.png").read_text() == "edited"
+    main([*command[:-1], "learning_curves", "--fresh"])
+    assert {each.name for each in (out / "figures").iterdir()} == {
+        "mine.png", "learning_curves.png", "learning_curves.csv"
+    }  # fmt: skip
+    (out / "figures" / "mmcs_by_ratio.csv").write_text("mine")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*command, "--n-steps", "41"])
+    assert "mmcs_by_ratio.csv was not written by toysae" in capsys.readouterr().err
+    assert len(Results.load(out).table) == 8
+
+
+def test_a_study_does_not_write_into_somebodys_folder(tmp_path, capsys):
+    file = tmp_path / "asks.py"
+    file.write_text(
+        "from toysae.study import Study\nfrom dataclasses import dataclass\n"
+        "@dataclass(frozen=True)\nclass Options:\n    n: int = 1\n"
+        "def run(options, out, figures_dir): (out / 'table.csv').write_text('theirs')\n"
+        "study = Study('Why?', run, Options())\n"
+    )
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "table.csv").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(file), "--out", str(theirs)])
+    assert stop.value.code == 2 and "nothing in it was touched" in capsys.readouterr().err
+    assert {each.name: each.read_text() for each in theirs.iterdir()} == {"table.csv": "mine"}
+    for _ in range(2):
+        main(["run", str(file), "--out", str(tmp_path / "own")])
+    assert (tmp_path / "own" / "table.csv").read_text() == "theirs"
+
+
+# The mark
+
+
+def damaged(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "flip":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(bytes(data))
+    elif how == "cut":
+        path.write_bytes(bytes(data[: len(data) // 2]))
+    elif how == "remove":
+        path.unlink()
+    else:
+        path.write_text(how)
+
+
+SHAPES = ["7", '"x"', "[]", "{}", '{"layout": "3"}', '{"layout": 3, "layout": 3}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("name", [MARK, COPY])
+@pytest.mark.parametrize("how", ["flip", "cut", "remove", *SHAPES])
+def test_one_copy_of_the_mark_is_enough(copy, tiny, reference, trained_saes, name, how):
+    damaged(copy / name, how)
+    table = Results.load(copy).table
+    assert table.equals(Results.load(reference).table)
+    assert len(run(tiny, copy, quiet=True).table) == 8 and trained_saes == []
+    assert (copy / MARK).read_bytes() == (copy / COPY).read_bytes()
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", *SHAPES])
+def test_without_either_everything_is_refused_in_one_line(copy, tiny, how):
+    for name in (MARK, COPY):
+        damaged(copy / name, how)
+    before = state(copy)
+    for use in (
+        lambda: Results.load(copy), lambda: status(copy), lambda: plan(tiny, copy),
+        lambda: run(tiny, copy, quiet=True), lambda: run(tiny, copy, fresh=True, quiet=True),
+    ):  # fmt: skip
+        with pytest.raises(ToysaeError, match="cannot be read") as error:
+            use()
+        assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+    assert state(copy) == before
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", ""])
+def test_a_mark_that_names_what_is_outside_is_refused(tmp_path, name):
+    body = {"toysae": "the files of a run", "layout": LAYOUT, "files": {name: None}}
+    for mark in (MARK, COPY):
+        (tmp_path / mark).write_text(json.dumps({**body, "seal": _sealed(body)}))
+    with pytest.raises(ToysaeError, match="which is not a name of a file inside"):
+        Directory.open(tmp_path)
+
+
+def test_another_layout_is_refused(tmp_path):
+    for layout, which in ((LAYOUT - 1, "an older"), (LAYOUT + 1, "a newer")):
+        body = {"layout": layout, "files": {}}
+        for mark in (MARK, COPY):
+            (tmp_path / mark).write_text(json.dumps({**body, "seal": _sealed(body)}))
+        with pytest.raises(ToysaeError, match=f"written by {which} toysae"):
+            Directory.open(tmp_path)
+
+
+# Every byte
+
+
+def test_whatever_byte_is_damaged_the_table_is_the_same_or_refused(copy):
+    """A sample of every file; the whole of it is slow."""
+    wanted = Results.load(copy).table
+    for file in sorted(each for each in copy.rglob("*") if each.is_file()):
+        whole = file.read_bytes()
+        places = sorted({0, len(whole) // 3, len(whole) - 1}) if whole else []
+        hits = [whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :] for i in places]
+        hits += [whole[:i] for i in places]
+        for data in hits:
+            file.write_bytes(data)
+            _same_or_refused(copy, wanted)
+        file.unlink()
+        _same_or_refused(copy, wanted)
+        file.write_bytes(whole)
+    assert Results.load(copy).table.equals(wanted)
+
+
+@pytest.mark.slow
+def test_whatever_byte_is_damaged_of_all(copy):
+    wanted, n = Results.load(copy).table, 0
+    for file in sorted(each for each in copy.rglob("*") if each.is_file()):
+        whole = file.read_bytes()
+        for i in range(len(whole)):
+            for data in (whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :], whole[:i]):
+                file.write_bytes(data)
+                _same_or_refused(copy, wanted)
+                n += 1
+        file.unlink()
+        _same_or_refused(copy, wanted)
+        file.write_bytes(whole)
+        n += 1
+    print(f"{n:,} damages")
+    assert Results.load(copy).table.equals(wanted)
+
+
+def _same_or_refused(path, wanted):
+    try:
+        table = Results.load(path).table
+    except ToysaeError as error:
+        assert "\n" not in str(error)
+    else:
+        assert table.equals(wanted)

@@ -1,0 +1,266 @@
+"""One door for every value that comes from outside: arguments, command lines, other people's files.
+
+A value passes if it is of the kind and in the range that is asked for. The error names it and says
+what to write. JSON is read strictly: no name twice, no NaN, no infinity, no endless nesting.
+"""
+
+import json
+import math
+import os
+import reprlib
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import ToysaeError, require, unknown
+
+MOST_JSON = 2**26
+"""Bytes of a JSON file that is read: no configuration is nearly as large."""
+
+_MISSING = object()
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+
+
+def shown(value: object) -> str:
+    """A value for a message, shortened."""
+    return _SHORT.repr(value)
+
+
+def integer(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
+    """A whole number as a Python int; NumPy's integers are taken, bools and floats are not.
+
+    Raises:
+        ToysaeError: another kind of value, or outside [low, high].
+    """
+    value = _scalar(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        almost = isinstance(value, float) and value.is_integer()
+        hint = f": write {int(value)}" if almost else ""
+        raise ToysaeError(f"{name} {shown(value)} is not a whole number{hint or _range(low, high)}")
+    _within(name, value, low, high)
+    return value
+
+
+def number(
+    name: str, value: Any, low: float | None = None, high: float | None = None,
+    *, above: float | None = None, below: float | None = None,
+) -> float:  # fmt: skip
+    """A finite number as a Python float; integers are taken, bools are not.
+
+    Args:
+        name: what it is called where the user wrote it.
+        value: of it.
+        low: the smallest allowed value.
+        high: the largest allowed value.
+        above: the value must be larger than this.
+        below: the value must be smaller than this.
+
+    Raises:
+        ToysaeError: another kind of value, not finite, or outside its range.
+    """
+    value = _scalar(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ToysaeError(f"{name} {shown(value)} is not a number")
+    try:
+        found = float(value)
+    except OverflowError:
+        found = math.inf
+    require(math.isfinite(found), f"{name} {shown(value)} is not finite: give a finite number")
+    _within(name, found, low, high)
+    require(above is None or found > above, f"{name} {found:g} must be larger than {above}")
+    require(below is None or found < below, f"{name} {found:g} must be smaller than {below}")
+    return found
+
+
+def text(name: str, value: Any, choices: Iterable[str] | None = None) -> str:
+    """A string, one of `choices` if there are any.
+
+    Raises:
+        ToysaeError: another kind of value, or none of them.
+    """
+    require(isinstance(value, str), f"{name} {shown(value)} is not a text")
+    if choices is not None and value not in (known := list(choices)):
+        raise unknown(name, value, known)
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, and nothing that is merely like them.
+
+    Raises:
+        ToysaeError: another value.
+    """
+    if isinstance(value, np.bool_):
+        return bool(value)
+    require(isinstance(value, bool), f"{name} {shown(value)} is neither true nor false")
+    return value
+
+
+class Fields:
+    """A JSON object, whose fields are asked for by name and kind; each error says in which file.
+
+    Args:
+        value: what should be an object.
+        where: what it is called in messages: a path, with the name of a field behind it.
+
+    Raises:
+        ToysaeError: `value` is not an object.
+    """
+
+    def __init__(self, value: Any, where: str | Path):
+        require(isinstance(value, dict), f"{where} is not a JSON object but {shown(value)}")
+        self.where, self.value, self._asked = str(where), value, set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.value
+
+    def any(self, name: str, default: Any = _MISSING) -> Any:
+        """The value of a field, of whatever kind."""
+        self._asked.add(name)
+        if name in self.value:
+            return self.value[name]
+        require(default is not _MISSING, f"{self.where} has no field {name!r}")
+        return default
+
+    def integer(
+        self, name: str, default: Any = _MISSING, low: int | None = None, high: int | None = None
+    ) -> Any:
+        """A whole number, or the default as it is."""
+        value = self.any(name, default)
+        return value if name not in self.value else integer(self._said(name), value, low, high)
+
+    def number(self, name: str, default: Any = _MISSING, **within: float | None) -> Any:
+        """A finite number, or the default as it is; ranges as in :func:`number`."""
+        value = self.any(name, default)
+        return value if name not in self.value else number(self._said(name), value, **within)
+
+    def text(self, name: str, default: Any = _MISSING, choices: Iterable[str] | None = None) -> Any:
+        """A string, or the default as it is."""
+        value = self.any(name, default)
+        return value if name not in self.value else text(self._said(name), value, choices)
+
+    def flag(self, name: str, default: Any = _MISSING) -> Any:
+        """True or False, or the default as it is."""
+        value = self.any(name, default)
+        return value if name not in self.value else flag(self._said(name), value)
+
+    def items(self, name: str, default: Any = _MISSING) -> Any:
+        """A list, or the default as it is."""
+        value = self.any(name, default)
+        if name in self.value:
+            require(isinstance(value, list), f"{self._said(name)} {shown(value)} is not a list")
+        return value
+
+    def object(self, name: str, default: Any = _MISSING) -> "Fields":
+        """An object inside this one."""
+        return Fields(self.any(name, default), self._said(name))
+
+    def unread(self) -> list[str]:
+        """The names of the fields that nobody asked for."""
+        return sorted(set(self.value) - self._asked)
+
+    def _said(self, name: str) -> str:
+        return f"{self.where}: {name}"
+
+
+def read_regular(path: Path, most: int = MOST_JSON, kind: str = "file") -> bytes:
+    """The bytes of a regular file: a pipe or a device could be without end.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+        kind: what it is called in messages.
+
+    Raises:
+        ToysaeError: there is none, it is something else, larger than `most`, or cannot be read.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            about = os.fstat(file.fileno())
+            require(stat.S_ISREG(about.st_mode), f"{path} is not a regular file")
+            require(
+                about.st_size <= most,
+                f"{path} has {about.st_size:,} bytes, and a {kind} has at most {most:,}",
+            )
+            data = file.read(most + 1)
+    except FileNotFoundError as error:
+        raise ToysaeError(f"there is no {kind} {path}") from error
+    except OSError as error:
+        raise ToysaeError(f"cannot read {path} ({error.strerror})") from error
+    require(len(data) <= most, f"{path} grows while it is read")
+    return data
+
+
+def parse_json(data: bytes | str, where: str | Path) -> Any:
+    """What a JSON text holds, if there is one way only to read it.
+
+    Args:
+        data: the text.
+        where: what it is called in messages.
+
+    Raises:
+        ToysaeError: not JSON; a name twice in an object; NaN or an infinite number; nested without
+            end.
+    """
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        return json.loads(
+            text, object_pairs_hook=_once, parse_constant=_not_a_number, parse_float=_finite
+        )
+    except ToysaeError as error:
+        raise ToysaeError(f"{where} {error}") from None
+    except RecursionError:
+        raise ToysaeError(f"{where} is nested too deep to be read") from None
+    except ValueError as error:
+        raise ToysaeError(f"{where} is not JSON ({error})") from None
+
+
+def read_json(path: Path, kind: str = "file") -> Any:
+    """:func:`parse_json` of :func:`read_regular`."""
+    return parse_json(read_regular(path, MOST_JSON, kind), path)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ToysaeError(f"has {shown(twice)} twice: which one is meant?")
+    return found
+
+
+def _not_a_number(constant: str) -> None:
+    raise ToysaeError(f"holds {constant}, which is not a number of JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ToysaeError(f"holds {shown(digits)}, which is too large for a number")
+    return value
+
+
+def _scalar(value: Any) -> Any:
+    """NumPy's scalars and arrays of no dimension as Python's."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    return value
+
+
+def _within(name: str, value: float, low: float | None, high: float | None) -> None:
+    good = (low is None or value >= low) and (high is None or value <= high)
+    require(good, f"{name} {value:,} is out of range{_range(low, high)}" if not good else "")
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return ""
+    if high is None:
+        return f": write at least {low:,}"
+    if low is None:
+        return f": write at most {high:,}"
+    return f": write {low:,} to {high:,}"

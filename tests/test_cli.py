@@ -1,6 +1,9 @@
 """The command line: every bad input is one line that names the value and the remedy."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -311,3 +314,60 @@ def test_an_experiment_has_a_full_size_and_axes_of_its_own(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["run", str(tmp_path / "asks.py"), "--out", str(out)])
     assert "unknown axis 'kk'" in capsys.readouterr().err
+
+
+# The first hour
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "world", "score", "ceilings", "status", "list", "bench"]
+)
+def test_every_command_has_help_without_a_name(command, capsys):
+    try:
+        main([command, "--help"])
+    except SystemExit as stop:
+        assert stop.code in (0, None)
+    assert "usage: toysae" in capsys.readouterr().out
+
+
+def test_list_works_anywhere_and_runs_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["list"])
+    said = capsys.readouterr().out
+    assert "There is no folder experiments here" in said and "sphere" in said
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.py").write_text(
+        "raise SystemExit('ran')\nexperiment = Experiment(question='Why [b]?', run_time='1 s')\n"
+    )
+    (tmp_path / "mine" / "b.py").write_text("this is no Python")
+    main(["list", "mine"])
+    assert "Why [b]?" in capsys.readouterr().out
+
+
+def test_a_name_instead_of_a_file_gets_the_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    assert "did you mean 'experiments/recovery.py'" in refused_in(capsys, "run", "recovery")
+    monkeypatch.chdir(tmp_path)
+    assert "give the path of one, e.g. experiments/recovery.py" in refused_in(capsys, "run", "x")
+
+
+def refused_in(capsys, *args):
+    with pytest.raises(SystemExit) as stop:
+        main(list(args))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    return line
+
+
+def test_what_is_left_over_is_named(tmp_path, capsys):
+    assert "leave out junk" in refused_in(capsys, "status", str(tmp_path), "junk")
+    assert "leave out junk" in refused_in(capsys, "list", "untied", "junk")
+
+
+def test_python_m_toysae_and_a_platform_that_is_not_there():
+    command = [sys.executable, "-m", "toysae", "world", "sphere"]
+    done = subprocess.run(
+        command, env={**os.environ, "JAX_PLATFORMS": "rocm"}, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "JAX_PLATFORMS=rocm cannot be had here" in done.stderr

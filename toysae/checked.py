@@ -9,9 +9,9 @@ import math
 import os
 import reprlib
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from .errors import ToysaeError, require, unknown
 MOST_JSON = 2**26
 """Bytes of a JSON file that is read: no configuration is nearly as large."""
 
+T = TypeVar("T")
 _MISSING = object()
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
@@ -86,6 +87,30 @@ def text(name: str, value: Any, choices: Iterable[str] | None = None) -> str:
     if choices is not None and value not in (known := list(choices)):
         raise unknown(name, value, known)
     return value
+
+
+def seed(name: str, value: Any) -> int:
+    """A seed: a whole number of 31 bits, so that no two seeds stand for the same key.
+
+    Raises:
+        ToysaeError: another kind of value, or out of range.
+    """
+    return integer(name, value, 0, 2**31 - 1)
+
+
+def several(name: str, values: Any, check: Callable[[str, Any], T]) -> tuple[T, ...]:
+    """One value or several, each of which passes a check. A text is one value, not its letters.
+
+    Raises:
+        ToysaeError: none, one that does not pass, or one that is there twice.
+    """
+    one = isinstance(values, str) or not isinstance(values, Iterable)
+    one = one or getattr(values, "ndim", 1) == 0
+    found = tuple(check(name, value) for value in ([values] if one else values))
+    require(found, f"{name} is empty: give at least one value")
+    twice = [value for i, value in enumerate(found) if value in found[:i]]
+    require(not twice, f"{name} has {shown(twice[:1])} twice: leave one out")
+    return found
 
 
 def flag(name: str, value: Any) -> bool:
@@ -179,9 +204,10 @@ def read_regular(path: Path, most: int = MOST_JSON, kind: str = "file") -> bytes
         ToysaeError: there is none, it is something else, larger than `most`, or cannot be read.
     """
     try:
+        about = os.stat(path)
+        require(stat.S_ISREG(about.st_mode), f"{path} is not a regular file")
+        # Without waiting, should it have become a pipe meanwhile.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            about = os.fstat(file.fileno())
-            require(stat.S_ISREG(about.st_mode), f"{path} is not a regular file")
             require(
                 about.st_size <= most,
                 f"{path} has {about.st_size:,} bytes, and a {kind} has at most {most:,}",
@@ -195,12 +221,13 @@ def read_regular(path: Path, most: int = MOST_JSON, kind: str = "file") -> bytes
     return data
 
 
-def parse_json(data: bytes | str, where: str | Path) -> Any:
+def parse_json(data: bytes | str, where: str | Path, finite: bool = True) -> Any:
     """What a JSON text holds, if there is one way only to read it.
 
     Args:
         data: the text.
         where: what it is called in messages.
+        finite: without it Python's NaN and Infinity are read too.
 
     Raises:
         ToysaeError: not JSON; a name twice in an object; NaN or an infinite number; nested without
@@ -208,9 +235,8 @@ def parse_json(data: bytes | str, where: str | Path) -> Any:
     """
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
-        return json.loads(
-            text, object_pairs_hook=_once, parse_constant=_not_a_number, parse_float=_finite
-        )
+        numbers = {"parse_constant": _not_a_number, "parse_float": _finite} if finite else {}
+        return json.loads(text, object_pairs_hook=_once, **numbers)
     except ToysaeError as error:
         raise ToysaeError(f"{where} {error}") from None
     except RecursionError:

@@ -2,6 +2,8 @@
 
 import os
 
+from .errors import ToysaeError
+
 
 def use_all_cores() -> None:
     """Makes each core of a CPU a device of its own, so that an ensemble's SAEs train side by side.
@@ -19,6 +21,26 @@ def use_all_cores() -> None:
         jax.config.update("jax_num_cpu_devices", _cores())
     except RuntimeError:  # devices have been counted
         return
+
+
+def check_platform() -> None:
+    """Refuses what ``JAX_PLATFORMS`` asks for and this machine has not, before it is needed.
+
+    Raises:
+        ToysaeError: naming it.
+    """
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    if not asked:
+        return
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:  # jax raises several kinds, an AssertionError among them
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ToysaeError(
+            f"JAX_PLATFORMS={asked} cannot be had here ({reason}): unset it, or install jax for it"
+        ) from error
 
 
 def _cores() -> int:

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EDQUOT, ENOSPC
+from errno import EACCES, EDQUOT, EEXIST, EISDIR, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -36,11 +36,11 @@ def write(path: Path, writer: Callable[[Path], Any], need: int | None = None) ->
         need: its size in bytes, where known, to be told if the disk is full.
 
     Raises:
-        ToysaeError: the disk is full, see :func:`disk_is_full`.
+        ToysaeError: the disk is full, see :func:`disk_is_full`; nothing can be written there.
     """
     room = None
     try:
-        with telling_of_a_full_disk(path, need):
+        with telling_of_a_full_disk(path, need), telling_of_no_access(path):
             room = Path(mkdtemp(TEMPORARY, f".{path.name}.", path.parent))
             writer(temporary := room / path.name)
             sync(temporary)
@@ -81,6 +81,22 @@ def telling_of_a_full_disk(path: Path, need: int | None = None) -> Iterator[None
         ):
             raise disk_is_full(path, need) from error
         raise
+
+
+@contextmanager
+def telling_of_no_access(path: Path) -> Iterator[None]:
+    """Whoever is refused in the block.
+
+    Raises:
+        ToysaeError: no folder of that path, a file in its place, or no permission.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (EACCES, EPERM, EROFS, ENOENT, ENOTDIR, EISDIR, EEXIST):
+            raise
+        why = f"{path} ({error.strerror})"
+        raise ToysaeError(f"cannot write {why}: choose another place") from error
 
 
 def disk_is_full(path: Path, need: int | None = None) -> ToysaeError:
@@ -128,7 +144,8 @@ def sync(path: Path) -> None:
 def write_tensors(path: Path, tensors: dict[str, np.ndarray], entry: str, text: str) -> None:
     """One safetensors file with `text` as its only metadata, under the name `entry`; its folder
     is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with telling_of_no_access(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write(path, lambda temporary: save_file(tensors, temporary, {entry: text}))
 
 

@@ -67,7 +67,7 @@ def copied(folder, tmp_path, **config):
         ({"transcode": True}, "a transcoder predicts another site"),
         ({"skip_connection": True}, "skip_connection adds to x_hat"),
         ({"activation": "groupmax"}, "activation 'groupmax' has no counterpart"),
-        ({"k": 99}, "k 99 is outside 1..d_sae = 12"),
+        ({"k": 99}, "k 99 is out of range: write 1 to 12"),
     ],
 )
 def test_sparse_coders_that_are_no_sae_here_are_refused(tmp_path, config, message):
@@ -87,9 +87,9 @@ def test_a_missing_tensor_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("trainer", "message"),
     [
-        ({"dict_class": "AutoEncoderTopp"}, "unknown dict_class 'AutoEncoderTopp': did you mean"),
-        ({"dict_class": "GatedAutoEncoder"}, "tensor b_gate is missing"),
-        ({}, "config.json is damaged"),
+        ({"dict_class": "AutoEncoderTopp"}, "dict_class 'AutoEncoderTopp': did you mean"),
+        ({"dict_class": "GatedAutoEncoder"}, "has no meaning in a GatedAutoEncoder"),
+        ({}, "trainer has no field 'dict_class'"),
     ],
 )
 def test_bad_dictionary_learning_configs_are_refused(tmp_path, trainer, message):

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from toysae import ToysaeError
 from toysae.interop import from_saelens, to_saelens
+from toysae.interop.linear import build
 from toysae.sae import SAE, InitData, finished, init_params, init_stats, make_spec
 from toysae.sae.activations import BatchTopK, TopK
 from toysae.sae.decoders import Normalised, UnitNorm
@@ -162,8 +163,8 @@ def changed(tmp_path, tensors=None, **config):
         ({"normalize_activations": "layer_norm"}, "'layer_norm' divides each input by its own"),
         ({"normalize_activations": "covariance_whitening"}, "whitens it"),
         ({"d_in": 7}, "cfg.json says d_in 7, W_dec has 6"),
-        ({"k": 13}, "k 13 is outside 1..d_sae = 12"),
-        ({"k": None}, "is damaged"),
+        ({"k": 13}, "k 13 is out of range: write 1 to 12"),
+        ({"k": None}, "k None is not a whole number"),
         ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor is set"),
     ],
 )
@@ -221,3 +222,89 @@ def test_saelens_itself_computes_the_same(case, tmp_path):
     z = theirs.encode(x)
     np.testing.assert_allclose(z.detach().numpy(), f.z, atol=1e-5)
     np.testing.assert_allclose(theirs.decode(z).detach().numpy(), f.x_hat, atol=1e-5)
+
+
+# Nothing is read past
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"activation_fn_str": "tanh-relu"}, "activation_fn 'tanh-relu' has no counterpart"),
+        ({"architecture": "transcoder"}, "a transcoder predicts another site"),
+        ({"architecture": "skip_transcoder"}, "a skip_transcoder predicts another site"),
+        ({"architecture": "standart"}, "did you mean 'standard'"),
+        ({"k": -1}, "k -1 is out of range"), ({"k": 2.5}, "k 2.5 is not a whole"),
+        ({"k": "3"}, "k '3' is not a whole"), ({"k": True}, "k True is not a whole"),
+        ({"k": 10**9}, "out of range"), ({"apply_b_dec_to_input": "no"}, "neither true nor false"),
+        ({"d_sae": None}, "d_sae None is not a whole"), ({"reshape_activations": "x"}, "unknown"),
+        ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor is set"),
+        ({"gate_temperature": 2.0}, "has gate_temperature, of which it is not known"),
+        ({"activation_fn_kwargs": {"k": 3, "postact": "exp"}}, "postact, which is not read past"),
+    ],
+)  # fmt: skip
+def test_fields_of_other_meaning_are_refused(tmp_path, changes, said):
+    folder = tmp_path / "sae"
+    sae = baseline_sae(activation=TopK(), k=2)
+    to_saelens(sae, folder)
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(ToysaeError, match=said):
+        from_saelens(folder)
+
+
+def baseline_sae(**parts):
+    rng = np.random.default_rng(0)
+    tensors = {"W_enc": rng.normal(size=(4, 6)), "W_dec": rng.normal(size=(6, 4)),
+               "b_enc": np.zeros(6), "b_dec": np.zeros(4)}  # fmt: skip
+    return build(tensors, pre_bias=True, **parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("scaling_factor", np.full(6, 2.0), "tensor scaling_factor is not 1"),
+        ("b_skip", np.ones(4), "tensor b_skip has no meaning"),
+        ("b_dec", np.full(4, np.inf), "b_dec holds values that are not finite"),
+    ],
+)
+def test_tensors_of_other_meaning_are_refused(tmp_path, name, value, said):
+    folder = to_saelens(baseline_sae(), tmp_path / "sae")
+    tensors = load_file(folder / "sae_weights.safetensors")
+    save_file({**tensors, name: value.astype(np.float32)}, folder / "sae_weights.safetensors")
+    with pytest.raises(ToysaeError, match=said):
+        from_saelens(folder)
+    save_file({**tensors, "scaling_factor": np.ones(6, np.float32)},
+              folder / "sae_weights.safetensors")  # fmt: skip
+    from_saelens(folder)
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka_batchtopk"])
+def test_a_batch_sae_with_its_threshold_is_a_jumprelu(tmp_path, architecture):
+    folder = to_saelens(baseline_sae(), tmp_path / "sae")
+    config = json.loads((folder / "cfg.json").read_text())
+    more = {"architecture": architecture, "k": 2.5, "topk_threshold_lr": 0.01}
+    (folder / "cfg.json").write_text(json.dumps({**config, **more}))
+    with pytest.raises(ToysaeError, match="a training checkpoint without a threshold"):
+        from_saelens(folder)
+    tensors = load_file(folder / "sae_weights.safetensors")
+    save_file(
+        {**tensors, "topk_threshold": np.array(0.3, np.float32)}, folder / "sae_weights.safetensors"
+    )
+    x = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
+    pre_acts = (x - tensors["b_dec"]) @ tensors["W_enc"] + tensors["b_enc"]
+    wanted = np.where(pre_acts > 0.3, pre_acts, 0)
+    np.testing.assert_allclose(from_saelens(folder).encode(jnp.asarray(x)), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "NaN", "1e999", '"2"', "true", "null", "[2]"])
+def test_scales_that_are_none_are_refused(tmp_path, value):
+    folder = to_saelens(baseline_sae(), tmp_path / "sae")
+    config = json.loads((folder / "cfg.json").read_text())
+    more = {"normalize_activations": "expected_average_only_in"}
+    (folder / "cfg.json").write_text(json.dumps({**config, **more}))
+    (folder / "activation_scaler.json").write_text(f'{{"scaling_factor": {value}}}')
+    with pytest.raises(ToysaeError, match="scaling_factor|holds"):
+        from_saelens(folder)
+    with pytest.raises(ToysaeError, match="input_scale"):
+        from_saelens(folder, input_scale=0)

@@ -544,7 +544,7 @@ def test_manifests_that_are_damaged_newer_or_missing_are_refused(copy, go):
     for data in bad:
         file.write_bytes(data)
         for read in (read_manifest, Shards, lambda folder: go(out=folder.parent)):
-            with pytest.raises(ToysaeError, match=f"{file} is damaged"):
+            with pytest.raises(ToysaeError, match=f"{file} is (damaged|not)"):
                 read(copy / POST)
     for version in (2, None, "1"):
         file.write_text(json.dumps({**raw, "version": version}))

@@ -112,7 +112,7 @@ class Programs:
         self.has_apt = True
 
     def run(self, command, **options):
-        is_pip = command[:4] == [sys.executable, "-m", "pip", "download"]
+        is_pip = command[:5] == [sys.executable, "-P", "-m", "pip", "download"]
         name = "pip" if is_pip else command[0]
         self.started.append(name)
         out = {"pip": self.pip, "apt-get": self.apt, "dpkg-deb": self.dpkg}[name](command, options)

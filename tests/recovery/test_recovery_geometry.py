@@ -131,12 +131,29 @@ def test_hedging_equals_numpy():
     value, feature = hedging(*(jnp.asarray(a, jnp.float32) for a in (f, dec, enc)),
                              jnp.asarray(best, jnp.int32))  # fmt: skip
     for j, g in enumerate(best):
+        reads_and_writes = np.minimum(f @ dec[j], f @ enc[j])
+        g = reads_and_writes.argmax() if reads_and_writes.max() > 0 else g
         both = np.zeros(7)
         for h in set(range(7)) - {g}:
             e = [row @ f[h] - (row @ f[g]) * (f[g] @ f[h]) for row in (dec[j], enc[j])]
             both[h] = min(map(abs, e)) if e[0] * e[1] > 0 else 0
         np.testing.assert_allclose(value[j], both.max(), atol=1e-5)
         assert both.max() < 1e-4 or feature[j] == both.argmax()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 1.1, 3.0])
+def test_pure_absorption_is_not_hedging(share):
+    """The child's latent writes the parent too, more of it than of the child in the end, and does
+    not read it; the parent's latent reads the parent where the child is off."""
+    f = jnp.eye(4)[:2]
+    dec = jnp.stack([f[0], f[1] + share * f[0]])
+    enc = jnp.stack([f[0] - share * f[1], f[1]])
+    best = jnp.int32([0, 0 if share > 1 else 1])  # of the decoder rows
+    value, _ = hedging(f, dec, enc, best)
+    np.testing.assert_allclose(value, 0, atol=1e-6)
+    mixed = jnp.stack([f[0] + 0.5 * f[1], f[1]])
+    value, feature = hedging(f, mixed, mixed, jnp.int32([0, 1]))
+    assert value[0] > 0.4 and feature[0] == 1
 
 
 def test_features_per_latent_counts_parts():

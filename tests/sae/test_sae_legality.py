@@ -44,7 +44,7 @@ from toysae.sae.activations import Activation, BatchTopK, ReLU, Threshold, TopK
 from toysae.sae.decoders import Free, Orthonormal, UnitNorm
 from toysae.sae.encoders import FISTA, Encoder, Gated, Tied, Untied
 from toysae.sae.inits import Orthogonal, RandomUnit, SvdData
-from toysae.sae.penalties import L1, GatedAux, L1DecoderNorm, Penalty, Sum
+from toysae.sae.penalties import L1, CodesL1, GatedAux, L1DecoderNorm, Penalty, Sum
 from toysae.training.optimiser import HYPERS
 from toysae.training.state import init_member, member_step
 
@@ -55,8 +55,8 @@ DATA = InitData(jnp.asarray(X), jnp.eye(D), jnp.eye(D))
 ENCODERS = [Untied(), Tied(), TiedGain(), Gated(), MLP(), LISTA(), FISTA(3), MatchingPursuit(3),
             OMP(3), OMP(3, positive=False)]  # fmt: skip
 ACTIVATIONS = [ReLU(), TopK(), AbsTopK(), BatchTopK(), JumpReLU(), FrequencyTopK(), AnnealedTopK()]
-PENALTIES = [L1(), L1DecoderNorm(), Lp(), AnnealedLp(), L0Step(), Tanh(), PreAct(), AuxK(),
-             GhostGradients(), EncDecSimilarity(), DecoderCoherence(), ChunkedCoherence(2),
+PENALTIES = [L1(), CodesL1(), L1DecoderNorm(), Lp(), AnnealedLp(), L0Step(), Tanh(), PreAct(),
+             AuxK(), GhostGradients(), EncDecSimilarity(), DecoderCoherence(), ChunkedCoherence(2),
              FrequencyAware(L1()), ToL0(L1()), GatedAux(), Sum()]  # fmt: skip
 INITS = [RandomUnit(), Orthogonal(), DataSamples(), SvdData()]
 

@@ -14,6 +14,7 @@ from toysae import Results, ToysaeError
 from toysae.cli import main
 from toysae.disk import size, write_bytes
 from toysae.sweeps import Unfinished, run, status
+from toysae.worlds import make_world, save_world
 
 module = importlib.import_module("toysae.sweeps.run")
 
@@ -96,9 +97,15 @@ def test_sizes_are_for_people():
     ]  # fmt: skip
 
 
-def test_other_errors_of_the_disk_pass(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        write_bytes(tmp_path / "nowhere" / "file", b"x")
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for place in ("nowhere/file", "file/inside"):
+        with pytest.raises(ToysaeError, match=f"cannot write .*{place} .*choose another place"):
+            write_bytes(tmp_path / place, b"x")
+    with pytest.raises(ToysaeError, match="cannot write .*a.safetensors"):
+        save_world(
+            make_world("sphere", d_in=4, n_features=4, l0=1.0), tmp_path / "file/a.safetensors"
+        )
 
 
 # Memory

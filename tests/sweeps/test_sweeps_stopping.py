@@ -148,7 +148,8 @@ def test_the_first_seconds(tmp_path, number, seconds, tiny_file):
         "import sys\nfrom toysae.cli import main\nprint('begun', flush=True)\n"
         "sys.argv = ['toysae', *sys.argv[1:]]\nmain()"
     )
-    process = begun(code, "run", tiny_file, "--out", tmp_path / "out", "--quiet")
+    long = ["--n-steps", "1000000"]
+    process = begun(code, "run", tiny_file, "--out", tmp_path / "out", "--quiet", *long)
     assert process.stdout.readline() == "begun\n"
     time.sleep(seconds)
     since = time.monotonic()

@@ -90,7 +90,7 @@ def test_a_spec_may_be_given_instead_of_a_name(world, result):
         ("untied", {"l1_coeff": 0.1, "n_steps": 0}, "n_steps 0"),
         ("untied", {"l1_coeff": 0.1, "n_eval": 0}, "n_eval 0"),
         ("untied", {"l1_coeff": 0.1, "batch_size": 0}, "batch_size 0"),
-        ("untied", {"l1_coeff": 0.1, "sae_seeds": ()}, "no SAE seeds"),
+        ("untied", {"l1_coeff": 0.1, "sae_seeds": ()}, "sae_seeds is empty"),
         ("untied", {"l1_coeff": 0.1, "d_sae": 0}, "d_sae 0"),
         ("untied", {"l1_coeff": 0.1, "init": "svdd"}, "unknown init 'svdd'"),
         ("unties", {"l1_coeff": 0.1}, "unknown recipe 'unties'"),

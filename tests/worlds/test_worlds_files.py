@@ -23,6 +23,8 @@ from toysae.worlds.plant import forest
 
 SMALL = {"d_in": 12, "n_features": 24, "l0": 3.0}
 
+HEADER = "its header (has no field|is not JSON|is damaged)"
+
 
 def same_bits(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
@@ -173,11 +175,11 @@ def _fields(header):
 DAMAGE = {
     "newer": (lambda a, h: h.update(version=VERSION + 1),
               f"format version {VERSION + 1}, this toysae reads up to {VERSION}: upgrade"),
-    "no version": (lambda a, h: h.pop("version"), "header is damaged"),
-    "odd version": (lambda a, h: h.update(version="one"), "format version 'one'"),
-    "no world": (lambda a, h: h.pop("world"), "header is damaged"),
-    "not a tree": (lambda a, h: h.update(world=[1]), "header is damaged"),
-    "no node": (lambda a, h: h.update(world=3), "header is damaged"),
+    "no version": (lambda a, h: h.pop("version"), HEADER),
+    "odd version": (lambda a, h: h.update(version="one"), "version 'one' is not a whole number"),
+    "no world": (lambda a, h: h.pop("world"), HEADER),
+    "not a tree": (lambda a, h: h.update(world=[1]), HEADER),
+    "no node": (lambda a, h: h.update(world=3), HEADER),
     "component": (lambda a, h: _fields(h)["magnitude"].update(component="Unifrom"),
                   "unknown component 'Unifrom': did you mean 'Uniform'?"),
     "builtin": (lambda a, h: _fields(h)["magnitude"].update(component="os.system"),
@@ -262,5 +264,5 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(ToysaeError, match="is not a world file: write one with save_world"):
         load_world(tmp_path / "weights")
     save_file({"a": np.zeros(2)}, tmp_path / "note", {"toysae_world": "{"})
-    with pytest.raises(ToysaeError, match="header is damaged"):
+    with pytest.raises(ToysaeError, match=HEADER):
         load_world(tmp_path / "note")

@@ -29,7 +29,7 @@ class Child:
     """
 
     def __init__(self, module: str | Sequence[str], env: Mapping[str, str] | None = None):
-        command = [sys.executable, "-m", module] if isinstance(module, str) else list(module)
+        command = [sys.executable, "-P", "-m", module] if isinstance(module, str) else list(module)
         self.name = command[-1]
         self._begun = time.perf_counter()
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in __exit__)

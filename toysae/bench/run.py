@@ -121,5 +121,5 @@ def import_seconds(code: str) -> float:
     """How long an import takes in a new process, in seconds."""
     timed = f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
     return float(
-        subprocess.run([sys.executable, "-c", timed], capture_output=True, check=True).stdout
+        subprocess.run([sys.executable, "-P", "-c", timed], capture_output=True, check=True).stdout
     )

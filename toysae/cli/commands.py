@@ -5,11 +5,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import tyro
+from rich.markup import escape
 from rich.table import Table
 
 from .. import hosts
-from ..devices import use_all_cores
-from ..errors import ToysaeError, unknown
+from ..devices import check_platform, use_all_cores
+from ..errors import ToysaeError, require, unknown
 from ..programs import keep_programs
 from ..watch import take_again
 from .options import check_flags, flags, positional, world_options
@@ -45,6 +46,7 @@ def execute(args: list[str]) -> None:
         if command == "run" and "many_hosts" in flags(rest):  # before jax counts its devices
             hosts.join()
             take_again()
+        check_platform()
         COMMANDS[command](rest)
     except ToysaeError as error:
         print(f"toysae: {error}", file=sys.stderr)
@@ -56,28 +58,41 @@ def _status(args: list[str]) -> None:
 
     path, rest = positional(args, "the directory of a run, e.g. results/recovery")
     check_flags(rest, "option", [])
+    if not path:
+        OUT.print("usage: toysae status DIR", markup=False)
+        return
+    require(not rest, f"status takes one directory: leave out {' '.join(rest)}")
     print_frame(*status(path), constants=False)
 
 
 def _list(args: list[str]) -> None:
     from ..sae import INITS, RECIPES
-    from ..sweeps import load_experiment
+    from ..sweeps.experiment import describe
     from ..worlds import WORLDS
     from ..worlds.catalogue import FIRINGS
     from ..worlds.magnitudes import MAGNITUDES
     from ..worlds.probabilities import TAILS
 
+    check_flags(args, "option", [])
+    if args and args[0] in ("-h", "--help"):
+        OUT.print("usage: toysae list [DIR | RECIPE]", markup=False)
+        return
+    require(len(args) <= 1, f"list takes one name: leave out {' '.join(args[1:])}")
     if args and args[0] in RECIPES:
         _print_recipe(args[0])
         return
-    directory = Path(args[0]) if args else Path("experiments")
-    if not directory.is_dir():
+    directory = Path(args[0] if args else "experiments")
+    if args and not directory.is_dir():
         raise unknown("recipe or directory of experiments", args[0], RECIPES)
-    table = Table("experiment", "question", "run time", title=f"experiments in {directory}")
-    for file in sorted(directory.glob("*.py")):
-        experiment = load_experiment(file)
-        table.add_row(str(file), experiment.question, experiment.run_time)
-    OUT.print(table)
+    if directory.is_dir():
+        table = Table("experiment", "question", "run time", title=f"experiments in {directory}")
+        for file in sorted(directory.glob("*.py")):
+            about = describe(file)
+            if about is not None:
+                table.add_row(*map(escape, (str(file), *about)))
+        OUT.print(table)
+    else:
+        OUT.print("There is no folder experiments here: give one, or go to a checkout of toysae.")
     worlds = Table("world", "what it is", title="worlds")
     for name, row in WORLDS.items():
         worlds.add_row(name, row.about)
@@ -113,6 +128,9 @@ def _world(args: list[str]) -> None:
     from ..worlds import make_world
 
     first, rest = positional(args, "a world, e.g. sphere")
+    if not first:
+        _world_help()
+        return
     names = [first]
     while rest and not rest[0].startswith("-"):
         names.append(rest.pop(0))
@@ -128,6 +146,19 @@ def _world(args: list[str]) -> None:
         OUT.print(table)
     if len(worlds) > 1 or out is not None:
         _compare(worlds, seed, n_samples, out)
+
+
+def _world_help() -> None:
+    """What can be asked of a world, before one is named."""
+    from ..worlds import WORLDS
+
+    usage = (
+        "usage: toysae world NAME [NAME ...] [--seed N] [--n-samples N] [--out DIR] [--FIELD VALUE "
+        "...]\n\ntoysae world NAME --help shows the world's fields. Worlds:"
+    )
+    OUT.print(usage, markup=False, highlight=False)
+    for name, row in WORLDS.items():
+        OUT.print(f"  {name}: {row.about}", markup=False, highlight=False)
 
 
 def _compare(worlds: list, seed: int, n_samples: int, out: Path | None) -> None:

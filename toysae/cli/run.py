@@ -57,7 +57,8 @@ def run_command(args: list[str]) -> None:
     from ..sweeps.override import refuse_what_axes_set
 
     path, rest = positional(args, "an experiment file, e.g. experiments/recovery.py")
-    found = load_experiment(path)
+    # Without a file --help shows the fields that any experiment has.
+    found = load_experiment(path) if path else Experiment("Any question")
     settable = found if isinstance(found, Experiment) else found.options
     names = [f.name for f in fields(RunOptions)] + [
         f.name for f in fields(settable) if f.name not in ("smoke", "full", "axes")
@@ -75,7 +76,7 @@ def run_command(args: list[str]) -> None:
             ("asked", Annotated[type(start), tyro.conf.OmitArgPrefixes], field(default=start)),
         ],
     )
-    given: Any = tyro.cli(both, args=rest, prog=f"toysae run {path}")
+    given: Any = tyro.cli(both, args=rest, prog=f"toysae run {path or 'FILE'}")
     options: RunOptions = given.options
     name = Path(path).stem + "-smoke" * options.smoke + "-full" * options.full
     out = options.out or Path("results") / name
@@ -155,8 +156,7 @@ def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunO
         for line in made.lines:
             OUT.print(line, highlight=False, soft_wrap=True)
         return
-    if hosts.is_first():
-        _check_room(out, figures_dir, [figures_dir / name for name in names])
+    hosts.on_first(_check_room, out, figures_dir, [figures_dir / name for name in names])
     unfinished = None
     try:
         results = run(experiment, out, o.fresh, o.quiet, o.checkpoint_seconds, split)

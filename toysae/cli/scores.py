@@ -17,6 +17,15 @@ from ..errors import require, unknown
 from .options import positional, world_options
 from .show import OUT
 
+_CEILINGS_USAGE = """usage: toysae ceilings NAME [--seed N] [--n-samples N] [--d-sae N] [--out DIR]
+                       [--no-cache] [--FIELD VALUE ...]
+
+toysae ceilings NAME --help shows the world's fields."""
+_SCORE_USAGE = """usage: toysae score PATH --world NAME [--seed N] [--n-samples N] [--ceilings]
+                    [--json] [--scores NAME ...] [--FIELD VALUE ...]
+
+PATH: an SAE file of toysae, or a folder of SAELens, dictionary_learning or sparsify.
+toysae score PATH --world NAME --help shows the world's fields."""
 _TITLES = {
     "d_sae": "d_sae", "mmcs": "mmcs", "mcs_above_0.9": ">.9", "mcc": "mcc", "l0": "l0",
     "ev": "EV", "f1": "F1", "auroc": "AUROC",
@@ -38,6 +47,9 @@ def ceilings(args: list[str]) -> None:
     from ..worlds import make_world
 
     name, rest = positional(args, "a world, e.g. sphere")
+    if not name:
+        OUT.print(_CEILINGS_USAGE, markup=False, highlight=False)
+        return
     own = {"seed": (int, 0), "n_samples": (int, 65_536), "d_sae": (int | None, None),
            "out": (Path | None, None), "cache": (bool, True)}  # fmt: skip
     chosen, given = world_options([name], own, rest, f"toysae ceilings {name}")
@@ -96,6 +108,9 @@ def score(args: list[str]) -> None:
     from ..worlds import make_world
 
     path, rest = positional(args, "an SAE file or folder")
+    if not path:
+        OUT.print(_SCORE_USAGE, markup=False, highlight=False)
+        return
     rest = [part for arg in rest for part in (arg.split("=", 1) if "--world=" in arg else [arg])]
     require("--world" in rest[:-1], "name the world to score on: --world NAME")
     place = rest.index("--world")

@@ -1,14 +1,14 @@
 """Folders of the `dictionary_learning` library, in: `ae.pt` and `config.json`."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..errors import ToysaeError, require, unknown
+from ..checked import Fields
+from ..errors import ToysaeError, require
 from ..sae import SAE
 from ..sae.encoders import Gated
-from .linear import Tensors, build, jump_relu, topk
+from .linear import GATED, Tensors, build, jump_relu, topk
 from .saelens import read_config
 from .torch_file import read_torch_file
 
@@ -23,6 +23,8 @@ CLASSES = (
     "AutoEncoder", "AutoEncoderNew", "AutoEncoderTopK", "BatchTopKSAE", "GatedAutoEncoder",
     "JumpReluAutoEncoder", "MatryoshkaBatchTopKSAE",
 )  # fmt: skip
+THRESHOLDED = ("AutoEncoderTopK", "BatchTopKSAE", "JumpReluAutoEncoder", "MatryoshkaBatchTopKSAE")
+_HARMLESS = {"group_sizes", "group_weights", "active_groups"}  # of training alone
 
 
 def from_dictionary_learning(folder: str | Path) -> SAE:
@@ -41,31 +43,39 @@ def from_dictionary_learning(folder: str | Path) -> SAE:
     folder = Path(folder)
     config, saved = read_config(folder / CONFIG), read_torch_file(folder / WEIGHTS)
     try:
-        trainer = config["trainer"]
-        return _decode(trainer["dict_class"], trainer, saved)
+        trainer = Fields(config, CONFIG).object("trainer")
+        return _decode(trainer.text("dict_class", choices=CLASSES), trainer, saved)
     except ToysaeError as error:
         raise ToysaeError(f"{folder}: {error}") from error
-    except (KeyError, TypeError) as error:
-        raise ToysaeError(f"{folder / CONFIG} is damaged ({error!r})") from error
 
 
-def _decode(kind: str, trainer: dict[str, Any], saved: Tensors) -> SAE:
-    if kind not in CLASSES:
-        raise unknown("dict_class", str(kind), CLASSES)
+def _decode(kind: str, trainer: Fields, saved: Tensors) -> SAE:
     tensors = {_NAMES.get(name, name): array for name, array in saved.items()}
     for ours, theirs in (("W_enc", "encoder.weight"), ("W_dec", "decoder.weight")):
         if theirs in tensors:  # torch's Linear holds [out, in]
             tensors[ours] = tensors.pop(theirs).T
+    read = {"W_enc", "W_dec", "b_dec", *(GATED if kind == "GatedAutoEncoder" else ("b_enc",))}
+    read |= {"k"} if "TopK" in kind else set()
+    read |= {"threshold"} if kind in THRESHOLDED else set()
+    past = sorted(set(tensors) - read - _HARMLESS)
+    require(not past, f"tensor {', '.join(past)} has no meaning in a {kind}: it is not read past")
+    sae = _built(kind, trainer, tensors)
+    for name, size in (("activation_dim", sae.spec.d_in), ("dict_size", sae.spec.d_sae)):
+        said = trainer.integer(name, size)
+        require(said == size, f"{CONFIG} says {name} {said}, the tensors {size}")
+    return sae
+
+
+def _built(kind: str, trainer: Fields, tensors: Tensors) -> SAE:
     if kind == "GatedAutoEncoder":
         return build(tensors, pre_bias=True, encoder=Gated())
     if kind == "AutoEncoderTopK":
-        k = tensors["k"].item() if "k" in tensors else trainer["k"]
-        return topk(tensors, k, pre_bias=True)
+        return topk(tensors, tensors["k"] if "k" in tensors else trainer.any("k"), pre_bias=True)
     if kind in ("AutoEncoder", "AutoEncoderNew"):
         return build(tensors, pre_bias=kind == "AutoEncoder")
     require("threshold" in tensors, "tensor threshold is missing")
     threshold = np.asarray(tensors["threshold"], np.float32)
     learned = kind == "JumpReluAutoEncoder"
-    require(learned or bool(threshold >= 0), f"its threshold {threshold} was never set: train "
-            "past threshold_start_step")  # fmt: skip
+    require(learned or (threshold.ndim == 0 and bool(threshold >= 0)), f"its threshold {threshold} "
+            "was never set: train past threshold_start_step")  # fmt: skip
     return jump_relu(tensors, threshold, pre_bias=not learned)

@@ -1,9 +1,12 @@
 """SAEs of other libraries as ours: one encoder product, one decoder product."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..checked import integer
 from ..errors import require
 from ..sae import SAE, SAESpec
 from ..sae.activations import Activation, ReLU, Threshold, TopK
@@ -13,6 +16,8 @@ from ..sae.part import Weights
 from ..sae.penalties import GatedAux, Sum
 
 Tensors = dict[str, np.ndarray]
+GATED = ("b_gate", "b_mag", "r_mag")
+"""The tensors of a gated encoder beside its matrix."""
 
 
 def build(
@@ -39,7 +44,7 @@ def build(
         ToysaeError: a tensor that is missing or does not fit `W_dec`.
     """
     encoder = encoder or Untied()
-    own = ["W_enc", *(("b_gate", "b_mag", "r_mag") if isinstance(encoder, Gated) else ("b_enc",))]
+    own = ["W_enc", *(GATED if isinstance(encoder, Gated) else ("b_enc",))]
     for name in (*own, "W_dec", "b_dec"):
         require(name in tensors, f"tensor {name} is missing: it has {', '.join(sorted(tensors))}")
     require(tensors["W_dec"].ndim == 2, f"W_dec has shape {list(tensors['W_dec'].shape)}: a "
@@ -51,6 +56,8 @@ def build(
         shape = shapes.get(name, (d_sae,))
         require(tensors[name].shape == shape, f"{name} has shape {list(tensors[name].shape)}, "
                 f"W_dec's {[d_sae, d_in]} asks for {list(shape)}")  # fmt: skip
+        finite = np.isfinite(tensors[name]).all()
+        require(finite, f"{name} holds values that are not finite: save the SAE again")
         arrays[name] = jnp.asarray(tensors[name], jnp.float32)
     spec = SAESpec(
         d_in,
@@ -65,15 +72,14 @@ def build(
     return SAE(weights, {**(run or {}), "progress": jnp.float32(1)}, hypers, spec)
 
 
-def topk(tensors: Tensors, k: float, *, pre_bias: bool) -> SAE:
+def topk(tensors: Tensors, k: Any, *, pre_bias: bool) -> SAE:
     """:func:`build` with the k largest of each sample.
 
     Raises:
         ToysaeError: a k outside 1..d_sae.
     """
-    sae = build(tensors, pre_bias=pre_bias, activation=TopK(), k=k)
-    require(1 <= k <= sae.spec.d_sae, f"k {k} is outside 1..d_sae = {sae.spec.d_sae}")
-    return sae
+    k = integer("k", k, 1, len(tensors.get("W_dec", ())) or None)
+    return build(tensors, pre_bias=pre_bias, activation=TopK(), k=k)
 
 
 def jump_relu(tensors: Tensors, threshold: Float[np.ndarray, "*d_sae"], *, pre_bias: bool) -> SAE:
@@ -82,6 +88,7 @@ def jump_relu(tensors: Tensors, threshold: Float[np.ndarray, "*d_sae"], *, pre_b
     The other libraries keep z > threshold, :class:`Threshold` z >= it: the next float makes the
     two the same for every z.
     """
+    require(np.isfinite(threshold).all(), "threshold holds values that are not finite")
     above = np.nextafter(np.maximum(threshold, 0).astype(np.float32), np.float32(np.inf))
     run = {"threshold": jnp.stack([jnp.asarray(above), jnp.ones(above.shape)], -1)}
     d_sae = tensors["W_dec"].shape[0] if "W_dec" in tensors else 0

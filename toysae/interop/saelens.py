@@ -11,15 +11,35 @@ from safetensors import SafetensorError
 from safetensors.flax import load_file
 from safetensors.numpy import save_file
 
+from ..checked import Fields, number, read_json, shown, text
 from ..disk import write
 from ..errors import ToysaeError, require, unknown
 from ..sae import SAE
 from ..sae.activations import AbsTopK, ReLU, Threshold, TopK
 from ..sae.encoders import Gated, Tied, TiedGain, Untied
 from ..sae.jumprelu import JumpReLU
-from .linear import Tensors, build, constant_threshold, jump_relu, topk
+from .linear import GATED, Tensors, build, constant_threshold, jump_relu
 
 WEIGHTS, CONFIG, SCALER = "sae_weights.safetensors", "cfg.json", "activation_scaler.json"
+ARCHITECTURES = (
+    "standard", "topk", "abstopk", "jumprelu", "gated", "batchtopk", "matryoshka_batchtopk"
+)  # fmt: skip
+HARMLESS = frozenset({
+    "metadata", "dtype", "device", "normalize_activations", "k", "model_name",
+    "model_class_name", "model_from_pretrained_kwargs", "hook_name", "hook_layer",
+    "hook_head_index", "hook_point", "hook_point_layer", "hook_point_head_index", "prepend_bos",
+    "seqpos_slice", "context_size", "exclude_special_tokens", "dataset_path",
+    "dataset_trust_remote_code", "streaming", "is_dataset_tokenized", "neuronpedia_id",
+    "sae_lens_version", "sae_lens_training_version", "from_pretrained_path",
+    "decoder_init_norm", "l1_coefficient", "lp_norm", "l1_warm_up_steps", "l0_coefficient",
+    "l0_warm_up_steps", "pre_act_loss_coefficient", "jumprelu_init_threshold",
+    "jumprelu_bandwidth", "jumprelu_tanh_scale", "jumprelu_sparsity_loss_mode",
+    "aux_loss_coefficient", "topk_threshold_lr", "use_sparse_activations", "matryoshka_widths",
+    "noise_sigma", "mse_loss_normalization", "decoder_heuristic_init",
+    "init_encoder_as_decoder_transpose", "normalize_sae_decoder",
+})  # fmt: skip
+"""Fields of `cfg.json` that say where an SAE comes from, or how it was trained. Of a trained one
+they change nothing."""
 FORMAT = "6.54.12"
 """The SAELens release whose on-disk format is written."""
 
@@ -134,53 +154,108 @@ def from_saelens(folder: str | Path, input_scale: float | None = None) -> SAE:
         return decoded(config, tensors, _input_scale(config, folder, input_scale))
     except ToysaeError as error:
         raise ToysaeError(f"{folder}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ToysaeError(f"{folder / CONFIG} is damaged ({error!r})") from error
 
 
 def decoded(config: dict[str, Any], tensors: Tensors, scale: float = 1.0) -> SAE:
     """The SAE that such a description is of; its inputs were multiplied by `scale` in training.
 
     Raises:
-        ToysaeError: an architecture that cannot be expressed, tensors missing or misshapen.
+        ToysaeError: an architecture that cannot be expressed, tensors missing or misshapen, and
+            whatever would be read past: a field or a tensor whose meaning is not known.
     """
-    architecture = config.get("architecture", "standard")
-    # Before version 6 the k of a "standard" SAE stood among its activation's arguments.
-    if config.get("activation_fn_str", config.get("activation_fn")) == "topk":
-        architecture, config = "topk", {**config, **config["activation_fn_kwargs"]}
-    require(not config.get("finetuning_scaling_factor"), "finetuning_scaling_factor is set: fold "
-            "it into the weights with the SAELens that wrote it")  # fmt: skip
-    pre_bias = config.get("apply_b_dec_to_input", True)
+    c, tensors = Fields(config, CONFIG), dict(tensors)
+    architecture, kwargs = _architecture(c)
+    _check_scaling(c, tensors)
+    c.text("reshape_activations", "none", ("none", "hook_z"))  # heads side by side: the same x
+    pre_bias = c.flag("apply_b_dec_to_input", True)
     if scale != 1.0:
         for name, factor in (("W_enc", scale), ("W_dec", 1 / scale), ("b_dec", 1 / scale)):
-            tensors[name] = tensors[name] * np.float32(factor)
-    if config.get("rescale_acts_by_decoder_norm") and "W_dec" in tensors:
+            if name in tensors:
+                tensors[name] = tensors[name] * np.float32(factor)
+    if c.flag("rescale_acts_by_decoder_norm", False) and {"W_dec", "W_enc", "b_enc"} <= {*tensors}:
         norms = np.linalg.norm(tensors["W_dec"], axis=1)
+        require((norms > 0).all(), "W_dec has a row of zeros, by whose norm codes are divided")
         tensors |= {"W_enc": tensors["W_enc"] * norms, "b_enc": tensors["b_enc"] * norms}
         tensors["W_dec"] = tensors["W_dec"] / norms[:, None]
+    read = {"W_enc", "W_dec", "b_dec", *(GATED if architecture == "gated" else ("b_enc",))}
     if architecture == "standard":
         sae = build(tensors, pre_bias=pre_bias)
-    elif architecture == "topk":
-        sae = topk(tensors, config["k"], pre_bias=pre_bias)
-    elif architecture == "abstopk":
-        sae = build(tensors, pre_bias=pre_bias, activation=AbsTopK(), k=config["k"])
-    elif architecture == "jumprelu":
-        if "log_threshold" in tensors:
-            tensors["threshold"] = np.exp(tensors["log_threshold"])
-        require("threshold" in tensors, "tensor threshold is missing")
-        sae = jump_relu(tensors, tensors["threshold"], pre_bias=pre_bias)
+    elif architecture in ("topk", "abstopk"):
+        activation = TopK() if architecture == "topk" else AbsTopK()
+        k = kwargs.integer("k", low=1, high=len(tensors.get("W_dec", ())) or None)
+        sae = build(tensors, pre_bias=pre_bias, activation=activation, k=k)
     elif architecture == "gated":
         sae = build(tensors, pre_bias=pre_bias, encoder=Gated())
-    elif architecture in ("batchtopk", "matryoshka_batchtopk"):
-        raise ToysaeError(f"architecture {architecture!r} is a training checkpoint without a "
-                          "threshold: write it with SAELens' save_inference_model")  # fmt: skip
     else:
-        known = ("standard", "topk", "abstopk", "jumprelu", "gated")
-        raise unknown("architecture", str(architecture), known)
+        name, threshold = _threshold(architecture, tensors)
+        read.add(name)
+        sae = jump_relu(tensors, threshold, pre_bias=pre_bias)
+    past = sorted(set(tensors) - read)
+    require(not past, f"tensor {', '.join(past)} has no meaning in a {architecture} SAE: it is not "
+            "read past")  # fmt: skip
     for size in ("d_in", "d_sae"):
-        require(getattr(sae.spec, size) == config[size], f"cfg.json says {size} {config[size]}, "
-                f"W_dec has {getattr(sae.spec, size)}")  # fmt: skip
+        said, has = c.integer(size), getattr(sae.spec, size)
+        require(has == said, f"cfg.json says {size} {said}, W_dec has {has}")
+    unknown_fields = [name for name in c.unread() if name not in HARMLESS]
+    require(
+        not unknown_fields,
+        f"{CONFIG} has {', '.join(unknown_fields)}, of which it is not known what it changes: take "
+        "it out if it changes nothing of a trained SAE",
+    )
     return sae
+
+
+def _architecture(c: Fields) -> tuple[str, Fields]:
+    """What it is, and the fields in which its k stands."""
+    architecture = c.any("architecture", None) or "standard"
+    text(f"{CONFIG}: architecture", architecture)
+    require(
+        "transcoder" not in architecture,
+        f"a {architecture} predicts another site than it reads, which no SAE here does",
+    )
+    if architecture not in ARCHITECTURES:
+        raise unknown("architecture", architecture, ARCHITECTURES)
+    # Before version 6 an activation was named, and a "standard" SAE's k stood among its arguments.
+    kind = c.any("activation_fn_str", None) or c.any("activation_fn", None) or "relu"
+    arguments = Fields(c.any("activation_fn_kwargs", None) or {}, f"{CONFIG}: activation_fn_kwargs")
+    if architecture == "standard" and kind == "topk":
+        k = arguments.any("k")
+        past = arguments.unread()
+        require(not past, f"activation_fn_kwargs has {', '.join(past)}, which is not read past")
+        return "topk", Fields({"k": k}, arguments.where)
+    fits = {"topk": ("topk", "relu"), "abstopk": ("topk", "relu")}.get(architecture, ("relu",))
+    require(kind in fits, f"activation_fn {shown(kind)} has no counterpart here, only 'relu' and "
+            "'topk'")  # fmt: skip
+    past = [name for name in arguments.value if name != "k"]
+    require(not past, f"activation_fn_kwargs has {', '.join(past)}, which is not read past")
+    return architecture, arguments if "k" in arguments and "k" not in c else c
+
+
+def _check_scaling(c: Fields, tensors: Tensors) -> None:
+    """Refuses codes that are multiplied by what no weight of ours holds."""
+    factor = tensors.pop("scaling_factor", np.float32(1))
+    used = c.any("finetuning_scaling_factor", None) not in (None, False)
+    require(
+        not used and bool((factor == 1).all()),
+        "finetuning_scaling_factor is set, or tensor scaling_factor is not 1: fold it into the "
+        "weights with the SAELens that wrote it",
+    )
+
+
+def _threshold(architecture: str, tensors: Tensors) -> tuple[str, np.ndarray]:
+    """The tensor that holds a JumpReLU's threshold, and that."""
+    if architecture != "jumprelu":
+        require(
+            "topk_threshold" in tensors,
+            f"architecture {architecture!r} is a training checkpoint without a threshold: write it "
+            "with SAELens' save_inference_model",
+        )
+        return "topk_threshold", tensors["topk_threshold"]
+    if "log_threshold" in tensors:
+        require("threshold" not in tensors, "it has both threshold and log_threshold")
+        return "log_threshold", np.exp(tensors["log_threshold"])
+    require("threshold" in tensors, "tensor threshold is missing")
+    return "threshold", tensors["threshold"]
 
 
 def _input_scale(config: dict[str, Any], folder: Path, given: float | None) -> float:
@@ -190,14 +265,14 @@ def _input_scale(config: dict[str, Any], folder: Path, given: float | None) -> f
     if kind == "none":
         require(given is None, "input_scale is given, but normalize_activations is 'none'")
         return 1.0
-    require(kind == "expected_average_only_in", f"normalize_activations {kind!r} divides each "
+    require(kind == "expected_average_only_in", f"normalize_activations {shown(kind)} divides each "
             "input by its own norm or whitens it: an SAE cannot hold it; fold it with SAELens, or "
             "give inputs so normalised")  # fmt: skip
-    if given is None and (folder / SCALER).exists():
-        given = read_config(folder / SCALER).get("scaling_factor")
-    require(given is not None, "inputs were scaled in training, and the folder does not say by "
-            "how much: give input_scale=")  # fmt: skip
-    return float(given)  # pyright: ignore[reportArgumentType]
+    if given is not None:
+        return number("input_scale", given, above=0)
+    require((folder / SCALER).exists(), "inputs were scaled in training, and the folder does not "
+            "say by how much: give input_scale=")  # fmt: skip
+    return Fields(read_config(folder / SCALER), SCALER).number("scaling_factor", above=0)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -206,13 +281,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ToysaeError: no such file, or no JSON object in it.
     """
-    require(path.is_file(), f"there is no {path}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ToysaeError(f"{path} is not JSON ({error})") from error
-    require(isinstance(config, dict), f"{path} is no JSON object")
-    return config
+    return Fields(read_json(path), path).value
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -226,6 +295,8 @@ def read_tensors(path: Path) -> Tensors:
         return {name: np.asarray(array, np.float32) for name, array in load_file(path).items()}
     except SafetensorError as error:
         raise ToysaeError(f"{path} is truncated or not a safetensors file ({error})") from error
+    except OSError as error:
+        raise ToysaeError(f"cannot read {path} ({error.strerror})") from error
 
 
 def _numpy(arrays: dict[str, Any], *names: str) -> Tensors:

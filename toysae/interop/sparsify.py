@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from ..checked import Fields
 from ..errors import ToysaeError, require
 from ..sae import SAE
 from .linear import topk
 from .saelens import read_config, read_tensors
 
 WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
+HARMLESS = frozenset(("expansion_factor", "normalize_decoder", "multi_topk"))
+"""Fields of `cfg.json` that change nothing of a trained SAE."""
 
 
 def from_sparsify(folder: str | Path) -> SAE:
@@ -20,18 +23,27 @@ def from_sparsify(folder: str | Path) -> SAE:
     folder = Path(folder)
     config, tensors = read_config(folder / CONFIG), read_tensors(folder / WEIGHTS)
     try:
-        require(not config.get("transcode"), "a transcoder predicts another site than it reads, "
+        c = Fields(config, CONFIG)
+        require(not c.flag("transcode", False), "a transcoder predicts another site than it reads, "
                 "which no SAE here does")  # fmt: skip
         for skip in ("skip_connection", "embed_skip", "gram_lookup"):
-            require(not config.get(skip), f"{skip} adds to x_hat what no latent stands for, which "
-                    "no SAE here does")  # fmt: skip
-        kind = config.get("activation", "topk")
+            require(not c.flag(skip, False), f"{skip} adds to x_hat what no latent stands for, "
+                    "which no SAE here does")  # fmt: skip
+        kind = c.text("activation", "topk")
         require(kind == "topk", f"activation {kind!r} has no counterpart here, only 'topk'")
-        require(not config.get("signed"), "signed codes are not read, only non-negative ones")
+        require(not c.flag("signed", False), "signed codes are not read, only non-negative ones")
         for ours, theirs in (("W_enc", "encoder.weight"), ("b_enc", "encoder.bias")):
             require(theirs in tensors, f"tensor {theirs} is missing")
             tensors[ours] = tensors.pop(theirs).T
-        require("k" in config, f"{CONFIG} has no k")
-        return topk(tensors, config["k"], pre_bias=True)
+        past = sorted(set(tensors) - {"W_enc", "b_enc", "W_dec", "b_dec"})
+        require(not past, f"tensor {', '.join(past)} has no meaning here: it is not read past")
+        sae = topk(tensors, c.any("k"), pre_bias=True)
+        for name, size in (("d_in", sae.spec.d_in), ("num_latents", sae.spec.d_sae)):
+            said = c.integer(name, 0)  # 0 stands for what the expansion factor gives
+            require(said in (0, size), f"{CONFIG} says {name} {said}, W_dec has {size}")
+        past = [name for name in c.unread() if name not in HARMLESS]
+        require(not past, f"{CONFIG} has {', '.join(past)}, of which it is not known what it "
+                "changes: take it out if it changes nothing of a trained SAE")  # fmt: skip
+        return sae
     except ToysaeError as error:
         raise ToysaeError(f"{folder}: {error}") from error

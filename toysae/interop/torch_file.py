@@ -7,7 +7,9 @@ which would call anything else stops with an error.
 """
 
 import io
+import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ..checked import integer, shown
 from ..errors import ToysaeError, require
 
 _DTYPES: dict[str, Any] = {
@@ -24,6 +27,10 @@ _DTYPES: dict[str, Any] = {
     "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }  # fmt: skip
+
+
+_MOST_PICKLE = 2**24  # bytes of a description; a state dict's has some hundred a tensor
+_COPIES = 4  # tensors that share a storage are copied each
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
@@ -42,7 +49,10 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
             order = f"{root}byteorder"
             little = order not in archive.namelist() or archive.read(order) == b"little"
             require(little, f"{path} is big-endian: save it again on a common machine")
-            state = _Unpickler(archive.read(found[0]), archive, root).load()
+            _check_sizes(archive)
+            data = archive.read(found[0])
+            _check_memo(data)
+            state = _Unpickler(data, archive, root).load()
     except zipfile.BadZipFile as error:
         raise ToysaeError(
             f"{path} is truncated or not in torch's zip format: load it with torch and save it "
@@ -57,18 +67,37 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     return dict(state)
 
 
+def _check_sizes(archive: zipfile.ZipFile) -> None:
+    """torch stores without compressing: what claims to unfold into more is not one of its files."""
+    for entry in archive.infolist():
+        plain = entry.compress_type == zipfile.ZIP_STORED and entry.file_size == entry.compress_size
+        require(plain, f"its {entry.filename} is compressed, which torch never does")
+        require(
+            entry.file_size <= _MOST_PICKLE or not entry.filename.endswith("data.pkl"),
+            f"its description has {entry.file_size:,} bytes, {_MOST_PICKLE:,} are many",
+        )
+
+
+def _check_memo(data: bytes) -> None:
+    """The unpickler makes room for the largest place that a pickle names, however few it has."""
+    for i, (operation, value, _) in enumerate(pickletools.genops(data)):
+        if "PUT" in operation.name and isinstance(value, int):
+            require(0 <= value <= i, f"it names place {value:,} in a memo of at most {i:,}")
+
+
 class _Unpickler(pickle.Unpickler):
     """Knows OrderedDict, torch's storages and its two rebuilding functions."""
 
     def __init__(self, data: bytes, archive: zipfile.ZipFile, root: str):
         super().__init__(io.BytesIO(data))
         self._archive, self._root = archive, root
+        self._left = _COPIES * sum(entry.file_size for entry in archive.infolist())
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch._utils" and name == "_rebuild_tensor_v2":
-            return _rebuild_tensor
+            return self._rebuilt
         if module == "torch._utils" and name == "_rebuild_parameter":
             return lambda tensor, *_: tensor
         if module == "torch" and name in _DTYPES:
@@ -78,19 +107,27 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> np.ndarray:
         kind, dtype, key, _, n = pid
         require(kind == "storage", f"it refers to a {kind!r}, not a storage")
-        require(str(key).isalnum(), f"storage key {key!r} is not plain")
+        require(str(key).isalnum(), f"storage key {shown(key)} is not plain")
         data = self._archive.read(f"{self._root}data/{key}")
+        integer("the length of a storage", n, 0, len(data) // np.dtype(dtype).itemsize)
         return np.frombuffer(data, np.dtype(dtype), count=n)
 
+    def _rebuilt(self, storage: Any, offset: int, shape: Any, stride: Any, *_: Any) -> np.ndarray:
+        tensor = _view(storage, offset, shape, stride)
+        self._left -= tensor.nbytes
+        require(self._left >= 0, "its tensors are together much larger than the file")
+        return np.array(tensor, order="C", copy=True)
 
-def _rebuild_tensor(storage: Any, offset: int, shape: Any, stride: Any, *_: Any) -> np.ndarray:
-    """A copy of the tensor that views a storage; refuses one that would reach beyond it."""
+
+def _view(storage: Any, offset: int, shape: Any, stride: Any) -> np.ndarray:
+    """The tensor that views a storage; refuses one that would reach beyond it."""
     require(isinstance(storage, np.ndarray), "a tensor without a storage")
     numbers = (offset, *shape, *stride)
     require(len(shape) == len(stride) and all(isinstance(n, int) and n >= 0 for n in numbers),
             f"a tensor of shape {shape} and stride {stride}")  # fmt: skip
     last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
     require(0 in shape or last < storage.size, "a tensor that reaches beyond its storage")
+    size = math.prod(shape)
+    require(size <= storage.size, f"a tensor of {size:,} elements on {storage.size:,} in its file")
     strides = [s * storage.itemsize for s in stride]
-    view = np.lib.stride_tricks.as_strided(storage[offset:], shape, strides)
-    return np.array(view, order="C", copy=True)
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, strides)

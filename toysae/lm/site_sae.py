@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
+from ..checked import Fields, parse_json, read_json, text
 from ..disk import read_tensors, write_tensors
 from ..errors import ToysaeError, require
 from ..interop.saelens import decoded, described, from_saelens, to_saelens
@@ -42,7 +43,7 @@ class SiteSAE:
     @property
     def info(self) -> dict[str, Any]:
         """`about`, read."""
-        return json.loads(self.about)
+        return Fields(parse_json(self.about, "what the SAE says of itself"), "the SAE").value
 
     @property
     def site(self) -> str:
@@ -149,11 +150,13 @@ def load_site_sae(folder: str | Path, site: str | None = None) -> SiteSAE:
 
 def _foreign(folder: Path, site: str | None) -> SiteSAE:
     sae = from_saelens(folder)
-    metadata = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
-    metadata = {**metadata, **(metadata.get("metadata") or {})}
-    site = site or metadata.get("hook_name")
+    config = folder / "cfg.json"
+    metadata = Fields(read_json(config), config).value
+    metadata = Fields({**metadata, **(metadata.get("metadata") or {})}, config)
+    site = site or metadata.any("hook_name", None)
     require(site, f"{folder} does not say which site it is of: name it with --site")
-    about = {"site": site, "model": metadata.get("model_name"), "first": 1}
+    text(f"{config}: hook_name", site)
+    about = {"site": site, "model": metadata.any("model_name", None), "first": 1}
     return SiteSAE(sae, jnp.zeros(sae.spec.d_in), jnp.float32(1), json.dumps(about))
 
 

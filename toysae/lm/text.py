@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from ..checked import Fields, read_json
 from ..disk import (
     TEMPORARY,
     file_sha256,
@@ -216,7 +217,7 @@ def load_corpus(folder: Path) -> Corpus:
         ToysaeError: none there, or files that are damaged.
     """
     try:
-        about = json.loads((folder / _ABOUT).read_bytes())
+        about = Fields(read_json(folder / _ABOUT), folder / _ABOUT).value
         for name in _ARRAYS:
             whole = file_sha256(folder / f"{name}.npy") == about["sums"][name]
             require(whole, f"{name}.npy is not as it was written")

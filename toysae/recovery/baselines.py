@@ -31,7 +31,7 @@ from toysae.sae.classical import (
 from toysae.sae.decoders import Free
 from toysae.sae.encoders import FISTA
 from toysae.sae.part import Weights
-from toysae.sae.penalties import Sum
+from toysae.sae.penalties import CodesL1
 from toysae.worlds.dictionaries import sphere, unit_rows
 
 
@@ -64,7 +64,7 @@ class Dictionary:
             decoder=Free("none" if self.bias is None else "pre"),
             encoder=FISTA(n_iterations),
             activation=ReLU(),
-            penalty=Sum(),
+            penalty=CodesL1(),
         )
         run = {"progress": jnp.float32(1)}
         weights = Weights(self.rows, self.bias, {})

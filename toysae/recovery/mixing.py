@@ -1,8 +1,9 @@
 """What else is in a latent: hedging, composition, splitting, merging.
 
-- **Excess** of latent j on feature h, g being its best feature: cos(d_j, f_h) - cos(d_j, f_g)
+- **Excess** of latent j on feature h, g being its own feature: cos(d_j, f_h) - cos(d_j, f_g)
   cos(f_g, f_h), what it has of h beyond what being g explains. In orthogonal worlds that is the
-  cosine itself.
+  cosine itself. Its own is the feature that it reads and writes most, argmax_g min(cos(e_j, f_g),
+  cos(d_j, f_g)): what a latent writes most may be the parent that it has absorbed.
 - **Hedging** (Feature Hedging, arXiv 2505.11756): a correlated feature is mixed into *both* the
   encoder and the decoder, with the same sign; absorption mixes it into the decoder of one latent
   and out of the encoder of the other. Per latent the largest over h of min(|excess of decoder|,
@@ -43,7 +44,7 @@ def hedging(
         directions: true features.
         W_dec: decoder rows.
         enc_rows: encoder directions, from :func:`toysae.recovery.geometry.encoder_rows`.
-        best_feature: of each latent; its own share counts as none.
+        best_feature: of each latent; its own, where there is none that it reads and writes.
 
     Returns:
         Values in [0, 1], and the feature, which means nothing where the value is 0.
@@ -51,7 +52,9 @@ def hedging(
     features = unit_rows(directions)
 
     def of_latent(latent: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        dec, enc, own = latent
+        dec, enc, best = latent
+        reads_and_writes = jnp.minimum(features @ dec, features @ enc)
+        own = jnp.where(reads_and_writes.max() > 0, reads_and_writes.argmax(), best)
         with_own = features @ features[own]
 
         def excess(row: Array) -> Array:

@@ -51,6 +51,13 @@ def check_k(d_sae: int, k: float) -> str | None:
     return None if k <= d_sae else f"k {k:g} is more than d_sae = {d_sae}: give a smaller k"
 
 
+def check_whole_k(d_sae: int, k: float) -> str | None:
+    """:func:`check_k` where so many are kept of every sample, and a part of one cannot be."""
+    if k == int(k):
+        return check_k(d_sae, k)
+    return f"k {k:g} of each sample cannot be kept: give {int(k)} or {int(k) + 1}"
+
+
 @dataclass(frozen=True)
 class TopK(Activation):
     """ReLU, then only the k largest of each sample (Gao et al. 2024). k may differ by member."""
@@ -62,7 +69,7 @@ class TopK(Activation):
         return jnp.where(z >= kth_largest(z, h["k"]), z, 0.0)
 
     def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return check_k(d_sae, h["k"])
+        return check_whole_k(d_sae, h["k"])
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class AbsTopK(Activation):
         return jnp.where(size >= kth_largest(size, h["k"]), pre_acts, 0.0)
 
     def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return check_k(d_sae, h["k"])
+        return check_whole_k(d_sae, h["k"])
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,8 @@ class Gated(Encoder):
 @dataclass(frozen=True)
 class FISTA(Encoder):
     """Non-negative FISTA codes of x in W_dec for ||x - zD||^2 + l1_coeff ||z||_1 (Beck and
-    Teboulle 2009). Nothing is learned in the encoder; the codes carry no gradient."""
+    Teboulle 2009). Nothing is learned in the encoder; the codes carry no gradient. With
+    penalty=CodesL1() the loss is what they minimise."""
 
     n_iterations: int = 30
     hypers: ClassVar = (Hyper("l1_coeff", low=0.0),)

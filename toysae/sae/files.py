@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checked import Fields, parse_json
 from ..disk import read_tensors, subclasses, write_tensors
 from ..errors import ToysaeError, require, unknown
 from .forward import SAE
@@ -62,12 +63,12 @@ def load_sae(path: str | Path) -> SAE:
     path = Path(path)
     tensors, text = read_tensors(path, _ENTRY, "SAE")
     try:
-        header = json.loads(text)
-        version = header["version"]
-        require(isinstance(version, int) and 1 <= version <= VERSION, f"format version "
-                f"{version!r}, this toysae reads 1..{VERSION}: upgrade toysae")  # fmt: skip
-        _check_tensors(tensors, header["tensors"])
-        spec = _decode(header["spec"])
+        header = Fields(parse_json(text, "its header"), "its header")
+        version = header.integer("version", low=1)
+        require(version <= VERSION, f"format version {version}, this toysae reads 1..{VERSION}: "
+                "upgrade toysae")  # fmt: skip
+        _check_tensors(tensors, header.object("tensors").value)
+        spec = _decode(header.any("spec"))
         require(isinstance(spec, SAESpec), "its header holds no SAESpec: save it again")
         sae = _unflatten(tensors, spec)
         _check_fit(sae)

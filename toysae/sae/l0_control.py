@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .part import Forward, Hyper, Hypers, RunningStat, Stats, parts_of
-from .penalties import Penalty, Sum
+from .penalties import CodesL1, Penalty, Sum
 from .running import Controlled
 
 COEFFICIENTS = ("l1_coeff", "l0_coeff")  # of the penalties that can be driven to an L0
@@ -70,5 +70,7 @@ def controlled(penalty: Penalty) -> Penalty | None:
     if isinstance(penalty, Sum):
         steered = tuple(controlled(part) or part for part in penalty.parts)
         return Sum(steered) if steered != penalty.parts else None
+    if isinstance(penalty, CodesL1):  # the encoder reads the number too, and is not driven
+        return None
     reads = {hyper.name for part in parts_of(penalty) for hyper in part.hypers}
     return ToL0(penalty) if reads & set(COEFFICIENTS) else None

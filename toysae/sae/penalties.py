@@ -93,6 +93,17 @@ class L1(LatentPenalty):
 
 
 @dataclass(frozen=True)
+class CodesL1(Penalty):
+    """l1_coeff * sum |z| of codes that an encoder found by minimising just that, as FISTA does: so
+    that the loss is what is minimised. It trains nothing, such codes carry no gradient."""
+
+    hypers: ClassVar = (Hyper("l1_coeff", low=0.0),)
+
+    def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
+        return h["l1_coeff"] * mean_over_samples(jnp.abs(f.z)).sum()
+
+
+@dataclass(frozen=True)
 class L1DecoderNorm(LatentPenalty):
     """l1_coeff * sum |z_i| ||W_dec_i|| (Anthropic, April 2024 update)."""
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..errors import require
-from .activations import check_k
+from .activations import check_whole_k
 from .encoders import Encoder, Shift
 from .part import Encoding, Hyper, Hypers, Weights
 
@@ -240,7 +240,7 @@ class OMP(_Pursuit):
         return {} if self.positive else {"signed": remedy}
 
     def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return check_k(d_sae, h["k"]) or super().check(d_sae, h)
+        return check_whole_k(d_sae, h["k"]) or super().check(d_sae, h)
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
         D, x = jax.lax.stop_gradient((w.W_dec, x if shift is None else x - shift))

@@ -16,7 +16,7 @@ from .jumprelu import JumpReLU
 from .l0_control import ToL0
 from .l0_penalties import L0Step
 from .named_inits import INITS
-from .penalties import L1, GatedAux, Sum
+from .penalties import L1, CodesL1, GatedAux, Sum
 from .published import PUBLISHED
 from .pursuit import OMP
 from .recipe import (
@@ -105,7 +105,9 @@ RECIPES: dict[str, Recipe] = {
     ),
     "fista": Recipe(
         "no encoder: non-negative FISTA codes (Beck and Teboulle 2009)",
-        lambda d, s: {"decoder": UnitNorm("none"), "encoder": FISTA(), "penalty": Sum()}, L1_TOY,
+        lambda d, s: {
+            "decoder": UnitNorm("none"), "encoder": FISTA(), "penalty": CodesL1()
+        }, L1_TOY,
     ),
     "omp": Recipe(
         "no encoder: k steps of non-negative Orthogonal Matching Pursuit",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 
+from ..checked import integer
 from ..disk import subclasses
 from ..errors import ToysaeError, require, unknown
 from .activations import Activation, ReLU
@@ -42,10 +43,7 @@ class SAESpec:
 
     def __post_init__(self) -> None:
         for size in ("d_in", "d_sae"):
-            value = getattr(self, size)
-            require(
-                isinstance(value, int) and value >= 1, f"{size} {value} must be a positive integer"
-            )
+            object.__setattr__(self, size, integer(size, getattr(self, size), 1))
         for axis in AXES:
             part = getattr(self, axis)
             if not isinstance(part, AXES[axis]):

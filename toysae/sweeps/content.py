@@ -16,7 +16,7 @@ from ..worlds import world_fields
 from .cells import Cell
 from .experiment import Experiment
 
-FORMAT = 2
+FORMAT = 3
 """Counted up by hand when the same settings come to give other numbers, or other columns."""
 
 

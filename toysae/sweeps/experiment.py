@@ -1,5 +1,6 @@
 """An experiment is data: one question, one object, every field open to the command line."""
 
+import ast
 import runpy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from ..checked import read_regular
 from ..errors import ToysaeError, require, unknown
 from ..study import Study
 from .axes import Points
@@ -132,6 +134,31 @@ class Experiment:
         return settings | {"axes": list(self.axes)}
 
 
+def describe(path: Path) -> tuple[str, str] | None:
+    """The question and the run time that a file's experiment or study states, read without running
+    it; None where it defines neither. What is not written out is "(see the file)"."""
+    try:
+        tree = ast.parse(read_regular(path, kind="experiment file"))
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    for node in tree.body:
+        targets = [t.id for t in node.targets if isinstance(t, ast.Name)] if isinstance(
+            node, ast.Assign
+        ) else []  # fmt: skip
+        if {"experiment", "study"} & set(targets) and isinstance(node.value, ast.Call):  # pyright: ignore
+            call: ast.Call = node.value  # pyright: ignore
+            said: dict[str, Any] = {k.arg: k.value for k in call.keywords if k.arg}
+            said |= {"question": call.args[0]} if call.args else {}
+            question = _constant(said.get("question"), "(see the file)")
+            return question, _constant(said.get("run_time"), "")
+    return None
+
+
+def _constant(node: Any, otherwise: str) -> str:
+    found = node.value if isinstance(node, ast.Constant) else None
+    return found if isinstance(found, str) else otherwise
+
+
 def load_experiment(path: str | Path) -> Experiment | Study:
     """The object named `experiment` (or `study`) in a Python file.
 
@@ -140,7 +167,13 @@ def load_experiment(path: str | Path) -> Experiment | Study:
     """
     path = Path(path)
     if not path.is_file():
-        beside = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        folders = dict.fromkeys((path.parent, Path("experiments")))
+        beside = [str(p) for folder in folders for p in folder.glob("*.py") if p.is_file()]
+        if not beside:
+            raise ToysaeError(
+                f"there is no experiment file {path}: give the path of one, e.g. "
+                "experiments/recovery.py in a checkout of toysae"
+            )
         raise unknown("experiment file", str(path), beside)
     try:
         module = runpy.run_path(str(path))

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ToysaeError, require
+from .. import checked
+from ..errors import require
 from ..sae import SAESpec, recipe_row, resolve_hypers
 from ..training import Group
 from ..training.devices import UNSPLIT, Split, layout_of
@@ -34,14 +35,11 @@ def member_grid(
         ToysaeError: an empty list, or a number that is unknown, missing or out of bounds.
     """
     points = given if isinstance(given, Points) else grid(**given)
-    require(len(sae_seeds) > 0, "no SAE seeds: give at least one")
+    sae_seeds = checked.several("sae_seeds", sae_seeds, checked.seed)
     read = declared(spec, points.names)
     rows = []
     for point in points:
-        try:
-            values = {name: float(v) for name, v in point.items()}
-        except ValueError as error:
-            raise ToysaeError(f"hyperparameters {point} must be numbers") from error
+        values = {name: checked.number(name, value) for name, value in point.items()}
         row = resolve_hypers(read, values)
         spec.check_hypers(row)
         rows.extend(row for _ in sae_seeds)
@@ -99,7 +97,8 @@ def group_of(
     split: Split = UNSPLIT,
 ) -> Group:
     """:func:`make_group` of what may be too large for the device, to be trained in blocks."""
-    require(batch_size >= 1, f"batch_size {batch_size} must be at least 1")
+    batch_size = checked.integer("batch_size", batch_size, 1)
+    world_seeds = checked.several("data seeds", world_seeds, checked.seed)
     worlds = worlds if isinstance(worlds, Drawn) else stack(list(worlds))
     n_worlds = worlds.directions.shape[0]
     require(

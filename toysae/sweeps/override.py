@@ -44,7 +44,9 @@ def at_point(e: Experiment, point: Mapping[str, Value]) -> tuple[Experiment, dic
             is_name = isinstance(given, str)
             what = "a name" if name in _NAMES else "a number"
             require(is_name == (name in _NAMES), f"axis {name} {given!r}: give {what}")
-            value = round(given) if name in _WHOLE and not isinstance(given, str) else given
+            whole = name in _WHOLE and not isinstance(given, str)
+            require(not whole or given == int(given), f"axis {name} {given!r}: give a whole number")
+            value = int(given) if whole else given
             changes[field] = (value,) if name in PLURAL or name in GRIDS else value
         else:
             numbers[name] = given

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from .. import checked
 from ..errors import require
 from ..recovery.probe import recovery_probe
 from ..sae import SAE, SAESpec, make_spec
@@ -95,8 +96,20 @@ def train(
     Raises:
         ToysaeError: bad input, before anything trains.
     """
-    require(n_steps >= 1, f"n_steps {n_steps} must be at least 1")
-    require(n_eval >= 1, f"n_eval {n_eval} must be at least 1")
+    require(
+        isinstance(world, World),
+        f"{checked.shown(world)} is not a world: give make_world('sphere'), say",
+    )
+    n_steps = checked.integer("n_steps", n_steps, 1)
+    n_eval = checked.integer("n_eval", n_eval, 1)
+    batch_size = checked.integer("batch_size", batch_size, 1)
+    curve_points = checked.integer("curve_points", curve_points, 1)
+    data_seed = checked.seed("data_seed", data_seed)
+    require(
+        isinstance(recipe, str | SAESpec),
+        f"{checked.shown(recipe)} is not a recipe's name or an SAESpec: give one at a time, or "
+        "several to an Experiment",
+    )
     if isinstance(recipe, SAESpec):
         own = d_sae is None and init is None and arithmetic == "float32"
         require(own, "d_sae, init and arithmetic belong into the spec given")

@@ -94,6 +94,7 @@ def resample_member(
         ),
         restarted(spec.stats(), member.run, latents),
         member.diverged,
+        member.scale,
     )
 
 

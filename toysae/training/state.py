@@ -27,17 +27,26 @@ from ..worlds import Drawn
 from .optimiser import adam, clipped, learning_rate
 
 INIT_SAMPLES = 4096
-_DIVERGED = 1e6  # loss over mean ||x||^2 beyond which a member counts as diverged
+_DIVERGED = 1e6  # times the largest mean ||x||^2 of a batch: a loss from which it has diverged
 
 
 @struct.dataclass
 class Member:
-    """One SAE in training."""
+    """One SAE in training.
+
+    Attributes:
+        params: what is trained.
+        opt: Adam's moments.
+        run: running statistics that its parts read.
+        diverged: whether it stands still from now on.
+        scale: the largest mean ||x||^2 of a batch so far, by which its loss is judged.
+    """
 
     params: Params
     opt: optax.OptState
     run: Stats
     diverged: Bool[Array, "*lead"]
+    scale: Float[Array, "*lead"]
 
 
 @struct.dataclass
@@ -67,7 +76,7 @@ def init_member(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> 
     """A member before any step. Its key comes from its seeds, never from its place."""
     params = init_params(spec, key, data, h)
     opt = adam(h).init(params)  # pyright: ignore[reportArgumentType]  (any pytree will do)
-    return Member(params, opt, init_stats(spec), jnp.zeros((), bool))
+    return Member(params, opt, init_stats(spec), jnp.zeros((), bool), jnp.float32(0))
 
 
 def member_key(world_seed: Int[Array, ""], sae_seed: Int[Array, ""]) -> PRNGKeyArray:
@@ -112,15 +121,17 @@ def member_step(
     (loss, stats), grad = jax.value_and_grad(member_loss, argnums=1, has_aux=True)(
         spec, member.params, run, h, key, x
     )
-    bound = _DIVERGED * (jnp.mean(jnp.sum(x * x, -1)) + 1e-12)
-    diverged = member.diverged | ~(loss < bound)
+    # Not this batch's alone: one without any firing would make every loss look large.
+    scale = jnp.maximum(member.scale, jnp.mean(jnp.sum(x * x, -1)).astype(jnp.float32))
+    too_large = (scale > 0) & (loss >= _DIVERGED * scale)
+    diverged = member.diverged | too_large | ~jnp.isfinite(loss)
     grad = grad.replace(W_dec=spec.decoder.project(member.params.W_dec, grad.W_dec))
     grad = jax.tree.map(lambda g: jnp.where(diverged, 0.0, g), clipped(grad, h))
     direction, opt = adam(h).update(grad, member.opt)
     lr = jnp.where(diverged, 0.0, learning_rate(h, progress))
     params = jax.tree.map(lambda p, u: p - lr * u, member.params, direction)
     params = params.replace(W_dec=spec.decoder.retract(params.W_dec))
-    return Member(params, opt, stats, diverged), loss
+    return Member(params, opt, stats, diverged, scale), loss
 
 
 def keys_of(world_seeds: Int[Array, " n_worlds"], label: str) -> Key[Array, " n_worlds"]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checked import Fields, parse_json
 from ..disk import read_tensors, subclasses, write_tensors
 from ..errors import ToysaeError, require, unknown
 from .firing import FiringPart
@@ -117,12 +118,10 @@ def _join(place: str, name: str | int) -> str:
 
 def _header(text: str, path: Path) -> Any:
     try:
-        header = json.loads(text)
-        version, tree = header["version"], header["world"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ToysaeError(f"{path}: its header is damaged ({error!r}): save it again") from error
-    require(isinstance(version, int) and version >= 1, f"{path}: format version {version!r} is "
-            "not a positive integer: save it again")  # fmt: skip
+        header = Fields(parse_json(text, "its header", finite=False), "its header")
+        version, tree = header.integer("version", low=1), header.any("world")
+    except ToysaeError as error:
+        raise ToysaeError(f"{path}: {error}: save it again") from error
     require(version <= VERSION, f"{path} has format version {version}, this toysae reads up to "
             f"{VERSION}: upgrade toysae")  # fmt: skip
     return tree

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+from scipy import special
 
 from .. import draws
 from ..errors import require, unknown
 from ..keys import named_key
 from .firing import Active
 
-Number = float | Float[Array, "*n_features"]
+Number = float | Float[Array, "..."]
 
 
 class Magnitude:
@@ -165,9 +166,32 @@ def magnitude(name: str, n_features: int, spread: float = 0.25) -> Magnitude:
         spread: sd of the laws that have one, at least 0.
 
     Raises:
-        ToysaeError: no law of that name, or a negative spread.
+        ToysaeError: no law of that name, a negative spread, or one at which more than 1 % of
+            coefficients are 0.
     """
     if name not in MAGNITUDES:
         raise unknown("magnitude", name, MAGNITUDES)
     require(spread >= 0, f"magnitude_spread {spread} must be at least 0")
-    return MAGNITUDES[name](n_features, spread)
+    law = MAGNITUDES[name](n_features, spread)
+    silent = silent_share(law)
+    require(
+        silent <= _MOST_SILENT,
+        f"magnitude {name!r} with magnitude_spread {spread:g} is 0 in {silent:.1%} of firings, so "
+        "that fewer features would be active than l0 says: use a smaller spread, or "
+        "'folded-normal', which is never 0",
+    )
+    return law
+
+
+def silent_share(law: Magnitude) -> float:
+    """In which share of its firings a feature has the coefficient 0, averaged over features."""
+    if isinstance(law, RectifiedNormal):
+        mean, sd = np.asarray(law.mean, np.float64), np.asarray(law.sd, np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(sd > 0, special.ndtr(-mean / sd), mean <= 0)
+        return float(share.mean())
+    return 0.0
+
+
+_MOST_SILENT = 0.01
+"""Of firings, that L0 is asked for and not had."""

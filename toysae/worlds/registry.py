@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from .. import checked
 from ..errors import require, unknown
 from ..keys import seed_key
 from .catalogue import PLAIN, WorldRow
@@ -48,7 +49,8 @@ def make_world(name: str, seed: int = 0, **fields) -> World:
     values = {f: _typed(f, kinds[f][0], v) for f, v in (known | fields).items()}
     for field in {"d_in", "n_features"} & set(known):
         require(values[field] >= 1, f"{field} {values[field]} must be a positive integer")
-    return replace(WORLDS[name].build(seed_key(seed, "world"), **values), name=name)
+    key = seed_key(checked.seed("seed", seed), "world")
+    return replace(WORLDS[name].build(key, **values), name=name)
 
 
 _WANTED = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a name"}

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from toysae import ToysaeError
+from toysae.checked import Fields
 from toysae.lm.edits import Ablate, Add, Pin, Replace
 from toysae.lm.models import Rotary, forward, load_model, load_tokenizer, traced_forward
 from toysae.lm.models.families import FAMILIES
@@ -182,13 +183,13 @@ def test_sites_that_do_not_exist_are_refused(text, words):
 
 
 def test_older_names_of_the_rotary_settings_mean_the_same():
-    read = FAMILIES["llama"][0]
+    read = lambda h: FAMILIES["llama"][0](Fields(h, "config.json"))  # noqa: E731
     config = json.loads((GOLDEN / "llama3" / "config.json").read_text())
     rope = config.pop("rope_parameters")
     theta = rope.pop("rope_theta")
     old = {**config, "rope_theta": theta, "rope_scaling": {"type": rope.pop("rope_type"), **rope}}
     assert read(old) == load_model(GOLDEN / "llama3").config
-    read = FAMILIES["gpt_neox"][0]
+    read = lambda h: FAMILIES["gpt_neox"][0](Fields(h, "config.json"))  # noqa: E731
     config = json.loads((GOLDEN / "gpt-neox" / "config.json").read_text())
     rope = config.pop("rope_parameters")
     share = rope["partial_rotary_factor"]
@@ -204,7 +205,7 @@ def test_llama3s_long_wavelengths_are_stretched_and_short_ones_kept():
 
 
 def test_a_window_shortens_the_context():
-    read = FAMILIES["mistral"][0]
+    read = lambda h: FAMILIES["mistral"][0](Fields(h, "config.json"))  # noqa: E731
     config = json.loads((GOLDEN / "llama" / "config.json").read_text())
     assert read({**config, "sliding_window": 32}).n_ctx == 32
     assert read({**config, "sliding_window": 32, "use_sliding_window": False}).n_ctx == 64

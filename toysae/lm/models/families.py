@@ -11,7 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ...errors import ToysaeError, require, unknown
+from ...checked import Fields
+from ...errors import ToysaeError, require
 from .config import Act, LMConfig, Rotary
 from .forward import LM, Weights
 
@@ -39,18 +40,18 @@ def build(
         ToysaeError: a family, an activation or a rotary scaling that is not known, tensors that
             are missing or do not fit the config.
     """
-    kind = str(config.get("model_type"))
-    if kind not in FAMILIES:
-        raise unknown("model_type", kind, FAMILIES)
-    read, weigh = FAMILIES[kind]
-    try:
-        c = read(config)
-    except KeyError as error:
-        raise ToysaeError(f"{name}: config.json has no {error}") from error
+    h = Fields(config, f"{name}: config.json")
+    read, weigh, tied = FAMILIES[h.text("model_type", choices=FAMILIES)]
+    c, used = read(h), set()
+    tied = h.flag("tie_word_embeddings", tied)
+    past = [field for field in h.unread() if field not in HARMLESS]
+    require(not past, f"{name}: config.json has {', '.join(past)}, of which it is not known what "
+            "it changes: take it out if the model is the same without it")  # fmt: skip
 
     def get(tensor: str) -> np.ndarray:
         for known in (tensor, f"transformer.{tensor}", f"model.{tensor}"):
             if known in tensors:
+                used.add(known)
                 return tensors[known]
         raise ToysaeError(f"{name}: the weights lack tensor {tensor}")
 
@@ -68,23 +69,29 @@ def build(
                 f"layer 0 {list(stacked.shape[1:])}",
             )
             stacked[layer] = array
+    require("W_U" in weights or tied, f"{name}: tie_word_embeddings is false and the weights lack "
+            "the output matrix")  # fmt: skip
+    past = sorted(t for t in set(tensors) - used if not t.endswith(HARMLESS_TENSORS))
+    require(not past, f"{name}: {len(past)} tensors have no place in a {c.family}, the first of "
+            f"them {past[:1]}: they are not read past")  # fmt: skip
     weights["blocks"] = _nested(blocks)
     model = LM(_cast(weights, dtype), c, name)
     _check(model)
     return model
 
 
-def _neox_config(h: Mapping[str, Any]) -> LMConfig:
-    d_head = h["hidden_size"] // h["num_attention_heads"]
-    rope = {"rope_theta": h.get("rotary_emb_base", 10_000), **_rope(h)}
-    share = rope.get("partial_rotary_factor", h.get("rotary_pct", 0.25))
+def _neox_config(h: Fields) -> LMConfig:
+    d, n_heads = _size(h, "hidden_size"), _size(h, "num_attention_heads")
+    rope = _rope(h, {"rope_theta": h.any("rotary_emb_base", 10_000)})
+    share = rope.number("partial_rotary_factor", h.number("rotary_pct", 0.25, low=0, high=1))
+    h.flag("attention_bias", True)  # the tensors say it
     return LMConfig(
-        family="gpt-neox", n_layers=h["num_hidden_layers"], d_model=h["hidden_size"],
-        n_heads=h["num_attention_heads"], n_kv_heads=h["num_attention_heads"], d_head=d_head,
-        d_mlp=h["intermediate_size"], n_vocab=h["vocab_size"], n_ctx=h["max_position_embeddings"],
-        act=_act(h.get("hidden_act", "gelu")), norm="layer",
-        norm_eps=h.get("layer_norm_eps", 1e-5), parallel=h.get("use_parallel_residual", True),
-        rotary=_rotary(rope, int(share * d_head)),
+        family="gpt-neox", n_layers=_size(h, "num_hidden_layers"), d_model=d,
+        n_heads=n_heads, n_kv_heads=n_heads, d_head=_per_head(d, n_heads),
+        d_mlp=_size(h, "intermediate_size"), n_vocab=_size(h, "vocab_size"),
+        n_ctx=_size(h, "max_position_embeddings"), act=_act(h, "hidden_act", "gelu"), norm="layer",
+        norm_eps=_eps(h, "layer_norm_eps", 1e-5), parallel=h.flag("use_parallel_residual", True),
+        rotary=_rotary(rope, int(share * _per_head(d, n_heads))),
     )  # fmt: skip
 
 
@@ -119,16 +126,23 @@ def _neox_weights(c: LMConfig, get: Get, has: Callable[[str], bool]):
     return top, layer
 
 
-def _gpt2_config(h: Mapping[str, Any]) -> LMConfig:
-    d = h["n_embd"]
-    for option in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"):
-        require(not h.get(option), f"{option} is set in config.json: not known here")
+def _gpt2_config(h: Fields) -> LMConfig:
+    d, n_heads = _size(h, "n_embd"), _size(h, "n_head")
+    for option in (
+        "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"
+    ):  # fmt: skip
+        require(not h.flag(option, False), f"{h.where}: {option} is set: not known here")
+    require(h.flag("scale_attn_weights", True), f"{h.where}: scale_attn_weights is false: not "
+            "known here")  # fmt: skip
+    n_inner = h.any("n_inner", None)
+    h.any("n_ctx", None)
     return LMConfig(
-        family="gpt2", n_layers=h["n_layer"], d_model=d, n_heads=h["n_head"],
-        n_kv_heads=h["n_head"], d_head=d // h["n_head"], d_mlp=h.get("n_inner") or 4 * d,
-        n_vocab=h["vocab_size"], n_ctx=h.get("n_positions", h.get("n_ctx", 1024)),
-        act=_act(h.get("activation_function", "gelu_new")), norm="layer",
-        norm_eps=h.get("layer_norm_epsilon", 1e-5),
+        family="gpt2", n_layers=_size(h, "n_layer"), d_model=d, n_heads=n_heads,
+        n_kv_heads=n_heads, d_head=_per_head(d, n_heads),
+        d_mlp=4 * d if n_inner is None else _size(h, "n_inner"), n_vocab=_size(h, "vocab_size"),
+        n_ctx=_size(h, "n_positions" if "n_positions" in h else "n_ctx"),
+        act=_act(h, "activation_function", "gelu_new"), norm="layer",
+        norm_eps=_eps(h, "layer_norm_epsilon", 1e-5),
     )  # fmt: skip
 
 
@@ -151,17 +165,24 @@ def _gpt2_weights(c: LMConfig, get: Get, has: Callable[[str], bool]):
     return top, layer
 
 
-def _llama_config(h: Mapping[str, Any]) -> LMConfig:
-    d_head = h.get("head_dim") or h["hidden_size"] // h["num_attention_heads"]
-    window, n_ctx = h.get("sliding_window"), h["max_position_embeddings"]
-    if window and h.get("use_sliding_window", True):
-        n_ctx = min(n_ctx, window)  # within the window attention is what it is without one
+def _llama_config(h: Fields) -> LMConfig:
+    d, n_heads = _size(h, "hidden_size"), _size(h, "num_attention_heads")
+    d_head = _per_head(d, n_heads) if h.any("head_dim", None) is None else _size(h, "head_dim")
+    n_ctx = _size(h, "max_position_embeddings")
+    for name in ("layer_types", "max_window_layers"):  # which layers have a window
+        h.any(name, None)
+    slides, window = h.flag("use_sliding_window", True), h.any("sliding_window", None)
+    if slides and window is not None:
+        # Within the window attention is what it is without one.
+        n_ctx = min(n_ctx, _size(h, "sliding_window"))
+    require(not h.flag("mlp_bias", False), f"{h.where}: mlp_bias is set: not known here")
+    h.flag("attention_bias", False)  # the tensors say it
+    kv = h.any("num_key_value_heads", None)
     return LMConfig(
-        family="llama", n_layers=h["num_hidden_layers"], d_model=h["hidden_size"],
-        n_heads=h["num_attention_heads"], d_head=d_head,
-        n_kv_heads=h.get("num_key_value_heads") or h["num_attention_heads"],
-        d_mlp=h["intermediate_size"], n_vocab=h["vocab_size"], n_ctx=n_ctx,
-        act=_act(h.get("hidden_act", "silu")), norm="rms", norm_eps=h.get("rms_norm_eps", 1e-6),
+        family="llama", n_layers=_size(h, "num_hidden_layers"), d_model=d, n_heads=n_heads,
+        d_head=d_head, n_kv_heads=n_heads if kv is None else _size(h, "num_key_value_heads"),
+        d_mlp=_size(h, "intermediate_size"), n_vocab=_size(h, "vocab_size"), n_ctx=n_ctx,
+        act=_act(h, "hidden_act", "silu"), norm="rms", norm_eps=_eps(h, "rms_norm_eps", 1e-6),
         gated=True, rotary=_rotary(_rope(h), d_head),
     )  # fmt: skip
 
@@ -191,41 +212,87 @@ def _llama_weights(c: LMConfig, get: Get, has: Callable[[str], bool]):
     return top, layer
 
 
-FAMILIES: dict[str, tuple[Callable, Callable]] = {
-    "gpt_neox": (_neox_config, _neox_weights),
-    "gpt2": (_gpt2_config, _gpt2_weights),
-    "llama": (_llama_config, _llama_weights),
-    "mistral": (_llama_config, _llama_weights),
-    "qwen2": (_llama_config, _llama_weights),
+FAMILIES: dict[str, tuple[Callable, Callable, bool]] = {
+    "gpt_neox": (_neox_config, _neox_weights, False),
+    "gpt2": (_gpt2_config, _gpt2_weights, True),
+    "llama": (_llama_config, _llama_weights, False),
+    "mistral": (_llama_config, _llama_weights, False),
+    "qwen2": (_llama_config, _llama_weights, False),
 }
-"""By `model_type` of config.json. Mistral and Qwen 2 are Llama's, with a sliding window and with
-biases."""
+"""By `model_type` of config.json: how its config and its weights are read, and whether input and
+output embeddings are the same where it does not say. Mistral and Qwen 2 are Llama's, with a sliding
+window and with biases."""
+
+HARMLESS = frozenset({
+    "_name_or_path", "architectures", "model_type", "torch_dtype", "dtype",
+    "transformers_version", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id",
+    "unk_token_id", "sep_token_id", "initializer_range", "attention_dropout", "hidden_dropout",
+    "classifier_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "summary_activation",
+    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+    "task_specific_params", "layer_norm_eps", "pretraining_tp", "rope_interleaved",
+    "is_llama_config", "output_attentions", "output_hidden_states", "return_dict",
+    "return_dict_in_generate", "torchscript", "chunk_size_feed_forward",
+    "gradient_checkpointing", "use_bfloat16", "pruned_heads", "id2label", "label2id",
+    "problem_type", "finetuning_task", "tokenizer_class", "prefix", "num_labels", "is_decoder",
+    "is_encoder_decoder", "cross_attention_hidden_size", "tie_encoder_decoder", "auto_map",
+    "quantization_config",
+})  # fmt: skip
+"""Fields of config.json that change nothing of what a model computes outside of training. The
+weights of a quantised model, if they are not plain numbers, do not have the shapes they should."""
+
+HARMLESS_TENSORS = (
+    ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias",
+    "rotary_emb.inv_freq",
+)  # fmt: skip
+"""Ends of the names of tensors that older versions of transformers kept: masks and wavelengths."""
 
 
-def _act(name: str) -> Act:
-    if name not in _ACTS:
-        raise unknown("hidden_act", name, _ACTS)
-    return _ACTS[name]
+def _size(h: Fields, name: str) -> int:
+    return h.integer(name, low=1, high=2**31)
 
 
-def _rope(h: Mapping[str, Any]) -> dict[str, Any]:
+def _eps(h: Fields, name: str, default: float) -> float:
+    return h.number(name, default, above=0, high=1)
+
+
+def _per_head(d: int, n_heads: int) -> int:
+    require(d % n_heads == 0, f"{d} dimensions do not divide among {n_heads} heads")
+    return d // n_heads
+
+
+def _act(h: Fields, name: str, default: str) -> Act:
+    return _ACTS[h.text(name, default, _ACTS)]
+
+
+def _rope(h: Fields, default: Mapping[str, Any] | None = None) -> Fields:
     """The rotary settings, wherever this version of transformers wrote them."""
-    old = {"rope_theta": h["rope_theta"]} if "rope_theta" in h else {}
-    return {**old, **(h.get("rope_scaling") or {}), **(h.get("rope_parameters") or {})}
+    old = {"rope_theta": h.any("rope_theta")} if "rope_theta" in h else {}
+    found = {**(default or {}), **old}
+    for name in ("rope_scaling", "rope_parameters"):
+        if h.any(name, None) is not None:
+            found |= h.object(name).value
+    return Fields(found, f"{h.where}: rope_parameters")
 
 
-def _rotary(rope: Mapping[str, Any], dims: int) -> Rotary:
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    base, factor = float(rope.get("rope_theta", 10_000)), float(rope.get("factor", 1))
+def _rotary(rope: Fields, dims: int) -> Rotary:
+    older = rope.any("type", None) or "default"
+    kind = rope.text("rope_type", older, ("default", "linear", "llama3"))
+    base = rope.number("rope_theta", 10_000.0, above=0)
+    require(dims >= 2, f"{rope.where}: {dims} dimensions of a head are rotated")
     if kind == "default":
-        return Rotary(dims, base)
-    if kind == "linear":
-        return Rotary(dims, base, factor)
+        found = Rotary(dims, base)
+    else:
+        factor = rope.number("factor", above=0)
+        found = Rotary(dims, base, factor)
     if kind == "llama3":
-        low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
-        n_ctx = int(rope["original_max_position_embeddings"])
-        return Rotary(dims, base, factor, "llama3", low, high, n_ctx)
-    raise unknown("rope_type", str(kind), ("default", "linear", "llama3"))
+        low = rope.number("low_freq_factor", above=0)
+        high = rope.number("high_freq_factor", above=low)
+        n_ctx = rope.integer("original_max_position_embeddings", low=1)
+        found = Rotary(dims, base, factor, "llama3", low, high, n_ctx)
+    past = [n for n in rope.unread() if n not in ("partial_rotary_factor", "factor")]
+    require(not past, f"{rope.where} has {', '.join(past)}, of which it is not known what it "
+            "changes")  # fmt: skip
+    return found
 
 
 def _norm(get: Get, name: str) -> Weights:

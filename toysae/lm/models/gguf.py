@@ -55,6 +55,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "max_position_embeddings": int(_field(reader, "llama.context_length")),
         "rms_norm_eps": float(_field(reader, "llama.attention.layer_norm_rms_epsilon")),
         "rope_theta": float(_field(reader, "llama.rope.freq_base", 10_000.0)),
+        "tie_word_embeddings": "lm_head.weight" not in tensors,
     }
     scaling = str(_field(reader, "llama.rope.scaling.type", "none"))
     scaled = scaling != "none" or "rope_freqs.weight" in tensors

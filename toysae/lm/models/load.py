@@ -1,6 +1,5 @@
 """A model and its tokenizer from a folder, a GGUF file or the Hugging Face hub."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.flax import load_file
 
+from ...checked import Fields, read_json
 from ...errors import ToysaeError, require
 from .families import build
 from .forward import LM
@@ -83,10 +83,7 @@ def local(source: str | Path) -> Path:
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     require(file.is_file(), f"{folder} holds no config.json: give a model's folder or GGUF file")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ToysaeError(f"{file} is not JSON ({error})") from error
+    return Fields(read_json(file), file).value
 
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ def rank(name: str) -> int:
     part = name.split(".")[1] if "." in name else ""
     if part in FOLDERS:
         return FOLDERS.index(part)
-    is_helper = part not in ("cli", "bench") and (PACKAGE / f"{part}.py").exists()
+    is_helper = part not in ("cli", "bench", "__main__") and (PACKAGE / f"{part}.py").exists()
     return HELPERS if part and is_helper else TOP
 
 

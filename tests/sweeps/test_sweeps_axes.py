@@ -158,7 +158,7 @@ def test_numbers_of_some_recipes_go_to_those_that_read_them():
         (grid(l1_coeff=0.1), "write l1"),
         (grid(lr="fast"), "axis lr 'fast': give a number"),
         (grid(recipe=3), "axis recipe 3: give a name"),
-        (grid(ratio=0), "ratios 0 must be more than 0"),
+        (grid(ratio=0), "ratios 0 must be larger than 0"),
         (grid(world="spere"), "did you mean 'sphere'"),
         (grid(n_steps=3, firings_per_feature=4), "n_steps and firings_per_feature"),
         (grid(beta1=2.0), "beta1 2 is outside"),

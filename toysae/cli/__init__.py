@@ -1,9 +1,11 @@
 """The command line: signals are heard as soon as this file is there, before anything large is."""
 
+import errno
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from ..watch import doing, watching
 
@@ -13,6 +15,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     and 128 and its number."""
     args = list(sys.argv[1:] if argv is None else argv)
     again = shlex.join(["toysae", *(arg for arg in args if arg != "--fresh")])
+    for stream in (sys.stdout, sys.stderr):  # a locale without our letters is no reason to end
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     after, alone = f"What was saved is kept. Go on with: {again}", argv is None
     with watching(after, until_exit=alone, at_once=True) as watch:
         from .commands import execute
@@ -24,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             execute(args)
         except KeyboardInterrupt as stop:
             what, status = str(stop) or "stopped", getattr(stop, "status", 130)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            what, status = f"cannot write: {error.strerror}. {after}", 2
         except Exception:
             # Some libraries turn the interrupt into an error of their own.
             if watch is None or not watch.number:

@@ -5,10 +5,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import tyro
-from rich.markup import escape
 from rich.table import Table
 
 from .. import hosts
+from ..bits import in_32_bits
 from ..devices import check_platform, use_all_cores
 from ..errors import ToysaeError, require, unknown
 from ..programs import keep_programs
@@ -16,7 +16,7 @@ from ..watch import take_again
 from .options import check_flags, flags, positional, world_options
 from .run import run_command
 from .scores import ceilings, score
-from .show import OUT, print_frame
+from .show import OUT, print_frame, print_names
 
 USAGE = """usage: toysae COMMAND
 
@@ -32,11 +32,12 @@ USAGE = """usage: toysae COMMAND
 toysae COMMAND --help shows the fields."""
 
 
+@in_32_bits
 def execute(args: list[str]) -> None:
     """Does what the arguments ask for. Bad input is one line on stderr and exit status 2."""
     try:
         if not args or args[0] in ("-h", "--help"):
-            OUT.print(USAGE, markup=False, highlight=False)
+            OUT.print(USAGE, highlight=False)
             return
         command, rest = args[0], args[1:]
         if command not in COMMANDS:
@@ -59,7 +60,7 @@ def _status(args: list[str]) -> None:
     path, rest = positional(args, "the directory of a run, e.g. results/recovery")
     check_flags(rest, "option", [])
     if not path:
-        OUT.print("usage: toysae status DIR", markup=False)
+        OUT.print("usage: toysae status DIR")
         return
     require(not rest, f"status takes one directory: leave out {' '.join(rest)}")
     print_frame(*status(path), constants=False)
@@ -75,7 +76,7 @@ def _list(args: list[str]) -> None:
 
     check_flags(args, "option", [])
     if args and args[0] in ("-h", "--help"):
-        OUT.print("usage: toysae list [DIR | RECIPE]", markup=False)
+        OUT.print("usage: toysae list [DIR | RECIPE]")
         return
     require(len(args) <= 1, f"list takes one name: leave out {' '.join(args[1:])}")
     if args and args[0] in RECIPES:
@@ -89,7 +90,7 @@ def _list(args: list[str]) -> None:
         for file in sorted(directory.glob("*.py")):
             about = describe(file)
             if about is not None:
-                table.add_row(*map(escape, (str(file), *about)))
+                table.add_row(str(file), *about)
         OUT.print(table)
     else:
         OUT.print("There is no folder experiments here: give one, or go to a checkout of toysae.")
@@ -97,14 +98,13 @@ def _list(args: list[str]) -> None:
     for name, row in WORLDS.items():
         worlds.add_row(name, row.about)
     OUT.print(worlds)
-    OUT.print(f"[bold]firing[/bold]: {', '.join(FIRINGS)}", highlight=False)
-    OUT.print(f"[bold]probs[/bold]: {', '.join(TAILS)}", highlight=False)
-    OUT.print(f"[bold]magnitude[/bold]: {', '.join(MAGNITUDES)}", highlight=False)
+    for what, names in (("firing", FIRINGS), ("probs", TAILS), ("magnitude", MAGNITUDES)):
+        print_names(what, names)
     recipes = Table("recipe", "what it is", "its number", title="recipes")
     for name, row in RECIPES.items():
         recipes.add_row(name, row.about, row.knob())
     OUT.print(recipes)
-    OUT.print(f"[bold]inits[/bold]: {', '.join(INITS)}", highlight=False)
+    print_names("inits", INITS)
 
 
 def _print_recipe(name: str) -> None:
@@ -156,9 +156,9 @@ def _world_help() -> None:
         "usage: toysae world NAME [NAME ...] [--seed N] [--n-samples N] [--out DIR] [--FIELD VALUE "
         "...]\n\ntoysae world NAME --help shows the world's fields. Worlds:"
     )
-    OUT.print(usage, markup=False, highlight=False)
+    OUT.print(usage, highlight=False)
     for name, row in WORLDS.items():
-        OUT.print(f"  {name}: {row.about}", markup=False, highlight=False)
+        OUT.print(f"  {name}: {row.about}", highlight=False)
 
 
 def _compare(worlds: list, seed: int, n_samples: int, out: Path | None) -> None:

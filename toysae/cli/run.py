@@ -13,7 +13,7 @@ from ..disk import write
 from ..errors import require, unknown
 from ..watch import doing
 from .options import check_flags, flags, positional
-from .show import OUT, print_frame
+from .show import OUT, print_frame, print_heading
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def run_command(args: list[str]) -> None:
     if not isinstance(found, Experiment):
         _refuse_for_studies(options)
     if hosts.is_first():
-        OUT.print(f"[bold]{found.question}[/bold]", highlight=False)
+        print_heading(found.question)
     if isinstance(found, Experiment):
         refuse_what_axes_set(start, flags(rest))
         _run_experiment(given.asked, name, out, figures_dir, options)

@@ -15,7 +15,7 @@ from rich.table import Table
 from ..disk import write
 from ..errors import require, unknown
 from .options import positional, world_options
-from .show import OUT
+from .show import OUT, print_heading
 
 _CEILINGS_USAGE = """usage: toysae ceilings NAME [--seed N] [--n-samples N] [--d-sae N] [--out DIR]
                        [--no-cache] [--FIELD VALUE ...]
@@ -48,7 +48,7 @@ def ceilings(args: list[str]) -> None:
 
     name, rest = positional(args, "a world, e.g. sphere")
     if not name:
-        OUT.print(_CEILINGS_USAGE, markup=False, highlight=False)
+        OUT.print(_CEILINGS_USAGE, highlight=False)
         return
     own = {"seed": (int, 0), "n_samples": (int, 65_536), "d_sae": (int | None, None),
            "out": (Path | None, None), "cache": (bool, True)}  # fmt: skip
@@ -109,7 +109,7 @@ def score(args: list[str]) -> None:
 
     path, rest = positional(args, "an SAE file or folder")
     if not path:
-        OUT.print(_SCORE_USAGE, markup=False, highlight=False)
+        OUT.print(_SCORE_USAGE, highlight=False)
         return
     rest = [part for arg in rest for part in (arg.split("=", 1) if "--world=" in arg else [arg])]
     require("--world" in rest[:-1], "name the world to score on: --world NAME")
@@ -130,7 +130,7 @@ def score(args: list[str]) -> None:
         more = {} if beside is None else {"ceilings": json.loads(beside.to_json(orient="records"))}
         print(json.dumps({**json.loads(scored.to_json()), **more}, indent=1))
         return
-    OUT.print(f"[bold]{path} on world {name}, seed {seed}[/bold]", highlight=False)
+    print_heading(f"{path} on world {name}, seed {seed}")
     OUT.print(_in_columns(row[list(given["scores"])] if given["scores"] else row))
     if beside is not None:
         _print_beside(row, beside)

@@ -1,15 +1,38 @@
 """Tables on the terminal, or piped from it."""
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import pandas as pd
 import rich.progress as bars
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-OUT = Console()
+
+class _Out(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads on, as after ``| head``: what is left to do is done all the same."""
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+OUT = _Out(markup=False)
+"""Prints what it is given: brackets in a path or a question are no markup."""
 PIPED = 160  # columns where there is no terminal
+
+
+def print_heading(text: str) -> None:
+    """A line of its own, in bold."""
+    OUT.print(text, style="bold", highlight=False, soft_wrap=True)
+
+
+def print_names(what: str, names: Iterable[str]) -> None:
+    """What there is of a kind."""
+    OUT.print(Text.assemble((what, "bold"), ": ", ", ".join(names)), highlight=False)
 
 
 def print_frame(frame: pd.DataFrame, title: str, constants: bool = True) -> None:
@@ -27,9 +50,9 @@ def print_frame(frame: pd.DataFrame, title: str, constants: bool = True) -> None
         for row in shown.itertuples(index=False)
     ]
     columns = list(zip(map(str, shown.columns), *cells, strict=True))
-    console = Console()
+    console = _Out(markup=False)
     if not console.is_terminal:
-        console = Console(width=PIPED)
+        console = _Out(width=PIPED, markup=False)
     whole, broken = ([max(map(cut, column)) for column in columns] for cut in (len, _broken))
     for widths, gap in ((whole, 2), (whole, 1), (broken, 1)):
         if sum(widths) + gap * (len(columns) + 1) <= console.width:
@@ -55,7 +78,8 @@ class TokenBar:
 
     def __init__(self, total: int, quiet: bool):
         self._bar = bars.Progress(
-            bars.BarColumn(), bars.TaskProgressColumn(), bars.TextColumn("{task.description}"),
+            bars.BarColumn(), bars.TaskProgressColumn(),
+            bars.TextColumn("{task.description}", markup=False),
             bars.TextColumn("{task.fields[rate]}"), bars.TextColumn("left"),
             bars.TimeRemainingColumn(), console=Console(stderr=True), disable=quiet,
         )  # fmt: skip

@@ -20,6 +20,10 @@ _READERS: dict[str, tuple[str, Callable[[Path], SAE]]] = {
 """The file that tells a library's folder, the library, and its reader."""
 
 
+OF_A_SITE = "site.safetensors"
+"""Lies beside an SAE that ``toysae lm train`` wrote."""
+
+
 def load_any(path: str | Path) -> SAE:
     """Reads an SAE file of :func:`toysae.sae.files.save_sae`, or a folder of another library.
 
@@ -29,6 +33,13 @@ def load_any(path: str | Path) -> SAE:
     """
     path = Path(path)
     require(path.exists(), f"there is no {path}: give an SAE file or folder")
+    folder = path.parent if path.is_file() else path
+    require(
+        not (folder / OF_A_SITE).is_file(),
+        f"{path} is an SAE on a language model's activations, whose mean and scale are in "
+        f"{OF_A_SITE}: load its folder with toysae.lm's load_site_sae, or fold them into a folder "
+        "that can be read here with `toysae lm export`",
+    )
     if path.is_file():
         return load_sae(path)
     found = [name for name in _READERS if (path / name).is_file()]

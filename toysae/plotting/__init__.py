@@ -58,13 +58,13 @@ FIGURES = _Figures(
 
 
 def draw(
-    results: Results, names: Iterable[str], out_dir: str | Path, put: "Put | None" = None
+    results: Results, names: str | Iterable[str], out_dir: str | Path, put: "Put | None" = None
 ) -> list[Path]:
     """Draws the named figures into `out_dir`, each as PNG and CSV.
 
     Args:
         results: of a finished sweep.
-        names: of figures in `FIGURES`.
+        names: of figures in `FIGURES`, one or several.
         out_dir: made if need be.
         put: writes each file, see :func:`toysae.plotting.style.save`.
 
@@ -74,7 +74,7 @@ def draw(
     Raises:
         ToysaeError: a name is not in `FIGURES`; nothing is drawn then.
     """
-    names = list(names)
+    names = [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from ..checked import integer
 from ..errors import require
 from ..keys import named_key
 from .encoders import PRE_ACTS, Encoder, Shift, affine
@@ -36,10 +37,8 @@ class MLP(Encoder):
 
     def __post_init__(self) -> None:
         require(self.width_factor > 0, f"MLP width_factor {self.width_factor} must be above 0")
-        require(
-            self.n_hidden >= 1,
-            f"MLP n_hidden {self.n_hidden} must be at least 1: without, use encoder=Untied()",
-        )
+        require(self.n_hidden != 0, "MLP n_hidden 0: without a hidden layer, use encoder=Untied()")
+        integer("MLP n_hidden", self.n_hidden, 1, 100)
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         d_sae, d_in = enc_rows.shape
@@ -87,7 +86,7 @@ class LISTA(Encoder):
     hypers: ClassVar = (Hyper("lista_l1", default=0.1, low=0.0),)
 
     def __post_init__(self) -> None:
-        require(self.n_steps >= 1, f"LISTA n_steps {self.n_steps} must be at least 1")
+        integer("LISTA n_steps", self.n_steps, 1, 1_000)
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         d_sae = enc_rows.shape[0]

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..checked import integer
 from .fista import fista, quick_lipschitz
 from .part import Encoding, Hyper, Hypers, Part, Weights
 
@@ -142,6 +143,9 @@ class FISTA(Encoder):
 
     n_iterations: int = 30
     hypers: ClassVar = (Hyper("l1_coeff", low=0.0),)
+
+    def __post_init__(self) -> None:
+        integer("FISTA n_iterations", self.n_iterations, 1, 100_000)
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {}

@@ -67,8 +67,15 @@ class SAE:
     hypers: Hypers
     spec: SAESpec = struct.field(pytree_node=False)
 
+    def __repr__(self) -> str:
+        s = self.spec
+        names = (type(getattr(s, axis)).__name__ for axis in ("decoder", "encoder", "activation"))
+        return f"SAE(d_in {s.d_in}, d_sae {s.d_sae}, {', '.join(names)})"
+
     def __call__(self, x: Float[Array, "*batch d_in"]) -> Forward:
-        """The whole pass."""
+        """The whole pass, in 32 bits."""
+        if x.dtype == jnp.float64:
+            x = x.astype(jnp.float32)
         return forward(self.spec, self.weights, self.run, self.hypers, x)
 
     def encode(self, x: Float[Array, "*batch d_in"]) -> Float[Array, "*batch d_sae"]:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ..errors import require
+from ..checked import integer
 from .activations import check_whole_k
 from .encoders import Encoder, Shift
 from .part import Encoding, Hyper, Hypers, Weights
@@ -193,8 +193,7 @@ class _Pursuit(Encoder):
     hypers: ClassVar = (Hyper("k", low=1),)
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        require(self.n_steps >= 1, f"{name} n_steps {self.n_steps} must be at least 1")
+        integer(f"{type(self).__name__} n_steps", self.n_steps, 1, 10_000)
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {}

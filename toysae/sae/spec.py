@@ -46,7 +46,7 @@ class SAESpec:
             object.__setattr__(self, size, integer(size, getattr(self, size), 1))
         for axis in AXES:
             part = getattr(self, axis)
-            if not isinstance(part, AXES[axis]):
+            if not isinstance(part, AXES[axis]) or not _is_final(type(part)):
                 raise _no_part(axis, part)
         if self.arithmetic not in ARITHMETICS:
             raise unknown("arithmetic", str(self.arithmetic), ARITHMETICS)

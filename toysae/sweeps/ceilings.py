@@ -16,8 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from ..bits import in_32_bits
+from ..checked import integer
 from ..disk import cache_dir, write
 from ..errors import ToysaeError, require, unknown
+from ..machine import check_bytes
 from ..recovery import linear_probes, mcs, random_floor
 from ..training.state import keys_of
 from ..worlds import World
@@ -37,6 +40,7 @@ COLUMNS = ("method", "kind", "number", "value", "d_sae", "n_eval", *SCORES)
 _TEXT = ("method", "kind", "number")
 
 
+@in_32_bits
 def ceilings(
     world: World,
     d_sae: int | None = None,
@@ -83,7 +87,9 @@ def ceilings(
             "worlds: give one")  # fmt: skip
     d_sae = world.target.shape[0] if d_sae is None else d_sae
     for name, number in (("d_sae", d_sae), ("n_samples", n_samples), ("n_steps", n_steps)):
-        require(number >= 1, f"{name} {number} must be at least 1")
+        integer(name, number, 1)
+    needed = 16 * d_sae * (world.d_in + world.n_features)
+    check_bytes(f"a dictionary of {d_sae:,} latents", needed, "give a smaller d_sae")
     l1 = None if l1 is None else tuple(float(value) for value in l1)
     require(l1 is None or (l1 and min(l1) >= 0), f"l1 {l1} must be numbers of at least 0")
     asked = tuple(methods) if methods is not None else None

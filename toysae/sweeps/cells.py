@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from ..checked import integer, number
 from ..errors import require, unknown
 from ..recovery.minima import AT_TRUTH, TRUTH
 from ..sae import INITS, KNOBS, SAESpec, make_spec, recipe_row
@@ -115,13 +116,15 @@ def cells(e: Experiment, worlds: Worlds | None = None) -> list[Cell]:
 def _check(e: Experiment) -> None:
     for name in ("worlds", "ratios", "recipes", "inits", "sizes"):
         require(len(getattr(e, name)) > 0, f"{name} is empty: give at least one value")
-    for name in ("d_in", "world_seeds", "sae_seeds", "batch_size", "n_eval", "curve_points"):
-        require(getattr(e, name) >= 1, f"{name} {getattr(e, name)} must be at least 1")
+    for name in ("d_in", "world_seeds", "sae_seeds", "batch_size", "n_eval"):
+        integer(name, getattr(e, name), 1)
+    integer("curve_points", e.curve_points, 1, 100_000)
     for name in ("ratios", "sizes"):
         for value in getattr(e, name):
-            require(value > 0, f"{name} {value:g} must be more than 0")
-    require(e.firings_per_feature > 0, f"firings_per_feature {e.firings_per_feature} must be > 0")
-    require(e.n_steps is None or e.n_steps >= 1, f"n_steps {e.n_steps} must be at least 1")
+            number(name, value, above=0)
+    number("firings_per_feature", e.firings_per_feature, above=0)
+    if e.n_steps is not None:
+        integer("n_steps", e.n_steps, 1)
     if e.l1_convention not in CONVENTIONS:
         raise unknown("L1 convention", e.l1_convention, CONVENTIONS)
     for world in e.worlds:

@@ -2,7 +2,7 @@
 
 import ast
 import runpy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,8 @@ _PROSE = ("question", "expected", "run_time", "figures", "smoke", "full", "save_
 @dataclass(frozen=True)
 class Experiment:
     """A sweep over worlds x ratios x recipes x inits x sizes, each with a grid and seeds.
+
+    Where a tuple is asked for, one value will do.
 
     Attributes:
         question: what it asks, in a sentence.
@@ -114,6 +116,13 @@ class Experiment:
     axes: Annotated[Points, tyro.conf.Suppress] = field(default_factory=Points)
     smoke: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     full: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for field_ in fields(self):
+            value = getattr(self, field_.name)
+            if isinstance(field_.default, tuple) and not isinstance(value, tuple):
+                one = isinstance(value, str) or not isinstance(value, Iterable)
+                object.__setattr__(self, field_.name, (value,) if one else tuple(value))
 
     def smoked(self) -> "Experiment":
         """The same experiment in seconds."""

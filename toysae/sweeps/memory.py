@@ -5,11 +5,11 @@ set of the phases that follow one another: start, steps and resampling, scores.
 """
 
 import math
-import os
 
 import jax
 
 from ..errors import require
+from ..machine import host_bytes
 from ..training import Group, TrainState, start
 from ..training.devices import layout_of
 from ..training.loop import PROBE_SAMPLES
@@ -87,8 +87,9 @@ def bytes_of(tree: object) -> int:
 
 
 def device_bytes() -> int:
-    """What a device has, as jax may use it; of a CPU, all of the machine's."""
+    """What a device has, as jax may use it; of a CPU, what is left to this process, see
+    :func:`toysae.machine.host_bytes`."""
     stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return host_bytes()

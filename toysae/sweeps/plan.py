@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pandas as pd
 
 from .. import hosts
+from ..bits import in_32_bits
 from ..disk import free_bytes, size
 from ..training import advance, start
 from ..training.devices import UNSPLIT, Split, layout_of
@@ -39,6 +40,7 @@ class Plan:
     lines: list[str]
 
 
+@in_32_bits
 def plan(e: Experiment, out: str | Path, split: Split = UNSPLIT) -> Plan:
     """Counts what a run would train, and times about a second of its dearest part.
 

@@ -27,7 +27,7 @@ class Progress:
         self._cost = dict(cost)
         self._done: dict[str, int] = {}
         self._bar = bars.Progress(
-            bars.TextColumn("{task.fields[group]}"),
+            bars.TextColumn("{task.fields[group]}", markup=False),
             bars.BarColumn(),
             bars.TaskProgressColumn(),
             bars.TextColumn("{task.fields[rate]}"),

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pandas as pd
 
-from .. import hosts
+from .. import checked, hosts
+from ..bits import in_32_bits
 from ..errors import ToysaeError
 from ..recovery.probe import recovery_probe
 from ..sae import SAE
@@ -37,6 +38,7 @@ class Unfinished(ToysaeError):
     """Some SAEs could not be trained; the others are on disk."""
 
 
+@in_32_bits
 def run(
     experiment: Experiment,
     out: str | Path,
@@ -66,6 +68,7 @@ def run(
         Unfinished: SAEs that did not fit the device even alone; all others are finished.
         Stopped: by Ctrl-C or SIGTERM, at the end of a chunk; the same call goes on.
     """
+    checked.number("checkpoint_seconds", checkpoint_seconds, low=0)
     jobs, path = jobs_of(experiment, split), Path(out)
     hosts.on_first(check_ours, path)
     results = Results(path)

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..bits import in_32_bits
+from ..checked import integer
 from ..errors import require
 from ..recovery import (
     Detections,
@@ -104,6 +106,7 @@ def match_dictionary(
     return Matched(cos, records, truth_scores(records, cos))
 
 
+@in_32_bits
 def score_sae(
     sae: SAE,
     world: World,
@@ -133,7 +136,13 @@ def score_sae(
         ToysaeError: an ensemble, an SAE of another d_in than the world's, no samples, or
             parameters that are not finite.
     """
-    require(n_samples >= 1, f"n_samples {n_samples} must be at least 1")
+    integer("n_samples", n_samples, 1)
+    if n_samples % _BATCH:
+        warnings.warn(
+            f"scored on {-(-n_samples // _BATCH) * _BATCH:,} samples, not {n_samples:,}: they come "
+            f"in batches of {_BATCH:,}",
+            stacklevel=2,
+        )
     require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: score one SAE at a "
             "time, e.g. result.sae(0)")  # fmt: skip
     d_in, d_sae = sae.spec.d_in, sae.spec.d_sae

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .. import checked
+from ..bits import in_32_bits
 from ..errors import require
 from ..recovery.probe import recovery_probe
 from ..sae import SAE, SAESpec, make_spec
@@ -19,6 +20,13 @@ from .axes import Points, grid
 from .members import fallback, make_group
 from .progress import Progress
 from .scoring import score_group
+
+_MEANT = {
+    "batch": "batch_size", "device": "nothing: jax chooses", "epochs": "n_steps", "l1": "l1_coeff",
+    "learning_rate": "lr", "n_latents": "d_sae", "seed": "sae_seeds or data_seed",
+    "seeds": "sae_seeds", "sparsity": "l1_coeff or k", "steps": "n_steps",
+}  # fmt: skip
+"""What other libraries call an argument -> what it is called here."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,10 @@ class TrainResult:
     arrays: dict[str, np.ndarray]
     trained: Trained
 
+    def __repr__(self) -> str:
+        world = self.table["world"].iloc[0] if "world" in self.table else "a world"
+        return f"TrainResult({len(self.table)} SAEs on {world}: table, arrays, sae(row))"
+
     def sae(self, row: int) -> SAE:
         """One trained SAE, ready to call.
 
@@ -46,6 +58,7 @@ class TrainResult:
         return jax.tree.map(lambda leaf: leaf[0, row], self.trained.saes)
 
 
+@in_32_bits
 def train(
     world: World,
     recipe: str | SAESpec = "untied",
@@ -100,6 +113,9 @@ def train(
         isinstance(world, World),
         f"{checked.shown(world)} is not a world: give make_world('sphere'), say",
     )
+    for name in hypers:
+        hint = _MEANT.get(name)
+        require(hint is None, f"unknown argument {name!r}: write {hint}")
     n_steps = checked.integer("n_steps", n_steps, 1)
     n_eval = checked.integer("n_eval", n_eval, 1)
     batch_size = checked.integer("batch_size", batch_size, 1)

@@ -18,7 +18,9 @@ from ..checked import Fields, parse_json
 from ..disk import read_tensors, subclasses, write_tensors
 from ..errors import ToysaeError, require, unknown
 from .firing import FiringPart
+from .independent import Bernoulli
 from .magnitudes import Magnitude
+from .probabilities import checked_probabilities
 from .world import World
 
 VERSION = 1
@@ -190,6 +192,12 @@ def _check(world: World, path: Path) -> None:
         for name, (has, needs) in found.items():
             require(has == needs, f"{name} {list(has)} does not fit directions "
                     f"[{n_features}, {d_in}]")  # fmt: skip
+        for name in ("rows", "directions", "generating_matrix", "bias"):
+            array = getattr(world, name)
+            finite = array is None or np.isfinite(np.asarray(array)).all()
+            require(finite, f"{name} holds values that are not finite")
+        if isinstance(world.firing, Bernoulli):
+            checked_probabilities(np.asarray(world.firing.probs))
         jax.eval_shape(lambda key: world.sample(key, 2), jax.random.key(0))
     except Exception as error:
         reason = str(error).split("\n")[0]

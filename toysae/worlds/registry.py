@@ -8,8 +8,10 @@ from typing import Any, get_args
 import numpy as np
 
 from .. import checked
+from ..bits import in_32_bits
 from ..errors import require, unknown
 from ..keys import seed_key
+from ..machine import check_bytes
 from .catalogue import PLAIN, WorldRow
 from .presets import PRESETS
 from .tms.worlds import TMS_WORLDS
@@ -29,6 +31,7 @@ def world_fields(name: str) -> dict[str, Any]:
     return {field: default for field, (_, default) in WORLDS[name].fields.items()}
 
 
+@in_32_bits
 def make_world(name: str, seed: int = 0, **fields) -> World:
     """Builds a named world.
 
@@ -49,6 +52,12 @@ def make_world(name: str, seed: int = 0, **fields) -> World:
     values = {f: _typed(f, kinds[f][0], v) for f, v in (known | fields).items()}
     for field in {"d_in", "n_features"} & set(known):
         require(values[field] >= 1, f"{field} {values[field]} must be a positive integer")
+    if {"d_in", "n_features"} <= set(known):
+        check_bytes(
+            f"world {name!r} of d_in {values['d_in']:,} and {values['n_features']:,} features",
+            16 * values["d_in"] * values["n_features"],
+            "give a smaller d_in or fewer features",
+        )
     key = seed_key(checked.seed("seed", seed), "world")
     return replace(WORLDS[name].build(key, **values), name=name)
 

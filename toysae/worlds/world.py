@@ -10,6 +10,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .. import draws
+from ..bits import in_32_bits
 from ..errors import require
 from ..keys import named_key
 from .firing import DENSE_FEATURES, Firing
@@ -119,6 +120,11 @@ class World:
     name: str = struct.field(pytree_node=False, default="")
     truth: Float[Array, "n d_in"] | None = None
 
+    def __repr__(self) -> str:
+        sizes = "x".join(map(str, jnp.shape(self.directions)))
+        parts = f"{type(self.firing).__name__}, {type(self.magnitude).__name__}"
+        return f"World({self.name!r}, directions {sizes}, {parts})"
+
     @property
     def target(self) -> Float[Array, "*lead n d_in"]:
         """What SAEs are scored against: `truth`, or else `directions`."""
@@ -197,6 +203,7 @@ def combine(
     return jax.lax.scan(add, start, (blocks(indices), blocks(values)))[0]
 
 
+@in_32_bits
 @partial(jax.jit, static_argnames="n")
 def sample(world: Drawn, key: PRNGKeyArray, n: int) -> Batch:
     """Compiled :meth:`World.sample`, for use outside other compiled code."""

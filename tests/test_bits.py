@@ -1,0 +1,37 @@
+"""With jax in 64-bit mode everything is computed as without it."""
+
+import os
+import subprocess
+import sys
+
+CODE = """
+import jax, jax.numpy as jnp, numpy as np
+import toysae
+from toysae.interop.linear import topk
+world = toysae.make_world("sphere", 0, d_in=8, n_features=12, l0=2.0)
+for recipe, numbers in (("untied", {"l1_coeff": 0.1}), ("topk", {"k": 2}), ("jumprelu", {"l0_coeff": 0.03}),
+                        ("batchtopk", {"k": 2}), ("gated", {"l1_coeff": 0.1})):
+    r = toysae.train(world, recipe, n_steps=30, batch_size=32, n_eval=512, curve_points=2,
+                     quiet=True, **numbers)
+    print(recipe, *(float(r.table[n].iloc[0]).hex() for n in ("mmcs", "l0")))
+rng = np.random.default_rng(0)
+tensors = {"W_enc": rng.normal(size=(8, 6)), "W_dec": rng.normal(size=(6, 8)),
+           "b_enc": np.zeros(6), "b_dec": np.zeros(8)}
+sae = topk(tensors, 4, pre_bias=True)
+x = jnp.asarray(rng.normal(size=(5, 8)))
+z = sae.encode(x)
+print(x.dtype == (jnp.float64 if jax.config.jax_enable_x64 else jnp.float32), z.dtype)
+print(np.asarray((z != 0).sum(-1)).tolist(), np.asarray(z).round(4).tolist())
+from toysae.interop import score
+print(float(score(sae, world, 1024).table["mmcs"].iloc[0]).hex())
+"""
+
+
+def test_the_same_bits_in_64_bit_mode():
+    def said(flag):
+        env = {**os.environ, "JAX_ENABLE_X64": flag, "JAX_NUM_CPU_DEVICES": "1"}
+        done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert said("0") == said("1")

@@ -103,3 +103,13 @@ def test_bad_tables_are_refused():
         best_coefficient(_table().replace({"l1": {0.1: np.nan}}), ["recipe"])
     with pytest.raises(ToysaeError, match="by has"):
         best_coefficient(_table(), ["l1"])
+
+
+def test_a_coefficient_that_mostly_diverges_is_not_chosen():
+    """One world of five survives at .2, and is the best of all."""
+    rows = [
+        {"l1": l1, "world_seed": seed, "mmcs": 0.99 if l1 == 0.2 else 0.9, "l0": 3.0,
+         "true_l0": 3.0, "diverged": l1 == 0.2 and seed > 0}
+        for l1 in (0.1, 0.2) for seed in range(5)
+    ]  # fmt: skip
+    assert set(best_coefficient(pd.DataFrame(rows), [])["l1"]) == {0.1}

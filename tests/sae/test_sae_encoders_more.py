@@ -416,7 +416,7 @@ def train(spec, h, keys, rows, x):
 @pytest.mark.parametrize("case", CASES)
 def test_they_train_with_a_number_for_each_member_in_one_program(case):
     axes, name, numbers = CASES[case]
-    spec = make_spec("tied", 16, 32, **axes)
+    spec = make_spec("untied" if "encoder" in axes else "tied", 16, 32, **axes)
     rng = np.random.default_rng(0)
     acts = rng.random((64, 32)) * (rng.random((64, 32)) < 0.06)
     x = f32(acts @ unit(rng.normal(size=(32, 16))))

@@ -16,6 +16,12 @@ from scipy import special
 from toysae.errors import require, unknown
 from toysae.recovery.intervals import diverged, grouped, require_columns, student_t
 
+_SETTINGS = (
+    "l1", "l1_coeff", "k", "l0_coeff", "l0_target", "setting", "world", "ratio", "d_in",
+    "n_features", "d_sae", "n_steps", "batch_size", "lr", "recipe", "init",
+)  # fmt: skip
+"""Columns over which nothing is averaged unseen."""
+
 
 def paired(
     table: pd.DataFrame,
@@ -49,7 +55,8 @@ def paired(
 
     Raises:
         ToysaeError: a column is missing; `arm` has no such arm (it names those there are); `a` is
-            `b`; or `by` names the arm, a seed, `value` or an output column.
+            `b`; a setting that is not in `by` (a coefficient, a size, ...) varies within an arm of
+            a world; or `by` names the arm, a seed, `value` or an output column.
     """
     by = list(by)
     require_columns(table, [*by, arm, value, "world_seed"])
@@ -60,6 +67,15 @@ def paired(
         if name not in set(table[arm]):
             raise unknown(arm, str(name), map(str, table[arm].unique()))
     require(a != b, f"{arm} {a!r} is compared with itself: give another")
+    chosen = table.loc[table[arm].isin([a, b])]
+    for name in _SETTINGS:
+        if name in table and name not in (*by, arm, value):
+            cells = chosen.groupby([*by, arm, "world_seed"], dropna=False)[name]
+            require(
+                cells.nunique(dropna=False).max() == 1,
+                f"{name} varies within an arm of a world, so that its values would be averaged: "
+                f"choose among them first (best_coefficient), or add {name!r} to by",
+            )
     values = table[value].astype(float).mask(diverged(table))
     frame = table.assign(**{value: values}).loc[table[arm].isin([a, b])]
     each = frame.groupby([*by, "world_seed", arm], dropna=False)[value].mean().unstack(arm)

@@ -28,7 +28,8 @@ def best_coefficient(
     `score` (higher is better) over the other world seeds is chosen, among those whose mean `l0`
     there is within a factor `l0_factor` of their mean `true_l0`; if none is, the one nearest in
     log ratio. Members of a world are averaged before worlds are. Only coefficients that were
-    run at s are candidates. Ties go to the smaller coefficient. Diverged rows and NaN scores
+    run at s are candidates; one that diverged in half of those worlds or more is none where another
+    is left. Ties go to the smaller coefficient. Diverged rows and NaN scores
     have no say in the choice, but a chosen row may itself have diverged: it is returned, and
     :func:`toysae.recovery.over_seeds` drops it.
 
@@ -73,6 +74,7 @@ def best_coefficient(
             self_selected = others.empty
             if self_selected:
                 others = candidates[candidates["world_seed"] == seed]
+            others = _mostly_alive(others, group, coefficient)
             if others.empty:  # nothing survived: report the failure, do not drop the seed
                 choice, near = min(runs), False
             else:
@@ -87,6 +89,16 @@ def best_coefficient(
         l0_matched=np.asarray(matched, dtype=bool)[order],
         selected_on_self=np.asarray(on_self, dtype=bool)[order],
     )
+
+
+def _mostly_alive(alive: Any, group: Any, coefficient: str) -> Any:
+    """The rows of coefficients that survived in more than half of the worlds that have a say, or
+    all rows where there is none such."""
+    worlds = group["world_seed"].isin(alive["world_seed"].unique())
+    ran = group[worlds].groupby(coefficient)["world_seed"].nunique()
+    lived = alive.groupby(coefficient)["world_seed"].nunique()
+    good = lived.index[2 * lived > ran.reindex(lived.index)]
+    return alive[alive[coefficient].isin(good)] if len(good) else alive
 
 
 def _choose(rows: Any, coefficient: str, score: str, l0_factor: float) -> tuple[object, bool]:

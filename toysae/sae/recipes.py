@@ -3,12 +3,12 @@ in :mod:`toysae.sae.published`."""
 
 from dataclasses import replace
 
-from ..errors import unknown
+from ..errors import require, unknown
 from .activations import AbsTopK, BatchTopK, TopK
 from .amortised import LISTA, MLP
 from .auxk import AuxK
 from .decoders import Decoder, Orthonormal, TightFrame, UnitNorm
-from .encoders import FISTA, Gated, Tied, TiedGain
+from .encoders import FISTA, Encoder, Gated, Tied, TiedGain
 from .frequency import FrequencyAware
 from .geometry_penalties import EncDecSimilarity
 from .inits import Orthogonal, SvdWeights
@@ -33,7 +33,7 @@ from .recipe import (
     penalised,
 )
 from .resampling import ResampleDead
-from .spec import SAESpec
+from .spec import AXES, SAESpec
 
 _FRAME = "no random dictionary is a tight frame, so it is held to an orthonormal one"
 
@@ -156,7 +156,18 @@ def make_spec(recipe: str, d_in: int, d_sae: int, init: str | None = None, **axe
     Raises:
         ToysaeError: an unknown name, or parts that exclude each other.
     """
-    parts = {**recipe_row(recipe).parts(d_in, d_sae), **axes}
+    own = recipe_row(recipe).parts(d_in, d_sae)
+    for name in axes:
+        if name not in (*AXES, "resample", "arithmetic"):
+            raise unknown("axis", name, [*AXES, "resample", "arithmetic"])
+    if "encoder" in own and isinstance(axes.get("encoder"), Encoder):
+        named, given = type(own["encoder"]).__name__, type(axes["encoder"]).__name__
+        require(
+            named == given,
+            f"recipe {recipe!r} is an SAE with a {named} encoder, and encoder={given}() would "
+            "replace it: start from 'untied', say",
+        )
+    parts = {**own, **axes}
     if init is not None:
         if init not in INITS:
             raise unknown("init", init, INITS)

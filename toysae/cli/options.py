@@ -34,8 +34,11 @@ def world_options(
     check_flags(args, f"field of {worlds}", [*shared, *own])
     options = make_dataclass(
         "Options",
-        # None: each world keeps its own default.
-        [(field, kind | None, None) for field, kind in shared.items()]
+        # Of several worlds each keeps its own default, for which None stands.
+        [
+            (field, kind | None, WORLDS[names[0]].fields[field][1] if len(names) == 1 else None)
+            for field, kind in shared.items()
+        ]
         + [(name, kind, default) for name, (kind, default) in own.items()],
         frozen=True,
     )

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toysae.errors import unknown
+from toysae.errors import require, unknown
 from toysae.plotting.rows import Results
 
 if TYPE_CHECKING:
@@ -72,12 +72,18 @@ def draw(
         The paths written, in order.
 
     Raises:
-        ToysaeError: a name is not in `FIGURES`; nothing is drawn then.
+        ToysaeError: a name is not in `FIGURES`, or there are no results; nothing is drawn then.
     """
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)
+    require(
+        isinstance(results, Results),
+        f"draw takes the results of a run, and this is a {type(results).__name__}: make it with an "
+        "Experiment and run",
+    )
+    require(len(results.table) > 0, f"nothing is finished in {results.name}: nothing to draw")
     from toysae.disk import write
     from toysae.plotting.style import save
 

@@ -9,7 +9,9 @@ import math
 import os
 import reprlib
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +24,7 @@ MOST_JSON = 2**26
 
 T = TypeVar("T")
 _MISSING = object()
+_MOST_VALUES = 100_000
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
@@ -106,11 +109,24 @@ def several(name: str, values: Any, check: Callable[[str, Any], T]) -> tuple[T, 
     """
     one = isinstance(values, str) or not isinstance(values, Iterable)
     one = one or getattr(values, "ndim", 1) == 0
-    found = tuple(check(name, value) for value in ([values] if one else values))
+    listed = [values] if one else list(islice(values, _MOST_VALUES + 1))
+    require(len(listed) <= _MOST_VALUES, f"{name} has more than {_MOST_VALUES:,} values")
+    found = tuple(check(name, value) for value in listed)
     require(found, f"{name} is empty: give at least one value")
-    twice = [value for i, value in enumerate(found) if value in found[:i]]
+    twice = [value for value, n in Counter(found).items() if n > 1]
     require(not twice, f"{name} has {shown(twice[:1])} twice: leave one out")
     return found
+
+
+def path(name: str, value: Any) -> Path:
+    """A path, which a text may be.
+
+    Raises:
+        ToysaeError: another kind of value, or none.
+    """
+    good = isinstance(value, str | os.PathLike) and str(value) not in ("", ".")
+    require(good, f"{name} {shown(value)} is not a path")
+    return Path(value)
 
 
 def flag(name: str, value: Any) -> bool:

@@ -5,7 +5,19 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EACCES, EDQUOT, EEXIST, EISDIR, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
+from errno import (
+    EACCES,
+    EDQUOT,
+    EEXIST,
+    EISDIR,
+    ELOOP,
+    ENAMETOOLONG,
+    ENOENT,
+    ENOSPC,
+    ENOTDIR,
+    EPERM,
+    EROFS,
+)
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -93,7 +105,17 @@ def telling_of_no_access(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (EACCES, EPERM, EROFS, ENOENT, ENOTDIR, EISDIR, EEXIST):
+        if error.errno not in (
+            EACCES,
+            EPERM,
+            EROFS,
+            ENOENT,
+            ENOTDIR,
+            EISDIR,
+            EEXIST,
+            ENAMETOOLONG,
+            ELOOP,
+        ):
             raise
         why = f"{path} ({error.strerror})"
         raise ToysaeError(f"cannot write {why}: choose another place") from error

@@ -8,12 +8,14 @@ class ToysaeError(ValueError):
     """Bad input. The command line prints it as one line and exits with status 2."""
 
 
-def unknown(kind: str, given: str, known: Iterable[str]) -> ToysaeError:
+def unknown(kind: str, given: object, known: Iterable[str]) -> ToysaeError:
     """The error for a name that is not in a table, with the nearest one that is."""
     known = sorted(known)
-    near = get_close_matches(given, known, n=1, cutoff=0.4)
+    near = get_close_matches(given, known, n=1, cutoff=0.4) if isinstance(given, str) else []
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return ToysaeError(f"unknown {kind} {given!r}: {hint}known: {', '.join(known)}")
+    shown = repr(given)
+    shown = shown if len(shown) < 120 else f"{shown[:100]}..."
+    return ToysaeError(f"unknown {kind} {shown}: {hint}known: {', '.join(known)}")
 
 
 def require(condition: object, message: str) -> None:

@@ -240,7 +240,10 @@ def test_saelens_itself_computes_the_same(case, tmp_path):
         ({"d_sae": None}, "d_sae None is not a whole"), ({"reshape_activations": "x"}, "unknown"),
         ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor is set"),
         ({"gate_temperature": 2.0}, "has gate_temperature, of which it is not known"),
-        ({"activation_fn_kwargs": {"k": 3, "postact": "exp"}}, "postact, which is not read past"),
+        ({"activation_fn_kwargs": {"k": 2, "postact": "exp"}}, "postact, which is not read past"),
+        ({"activation_fn_kwargs": {"k": 5}}, "k is 2 and 5 in activation_fn_kwargs: which one"),
+        ({"activation_fn_str": "relu", "activation_fn": "topk"}, "which one is meant"),
+        ({"architecture": "standard", "rescale_acts_by_decoder_norm": True}, "no meaning in a st"),
     ],
 )  # fmt: skip
 def test_fields_of_other_meaning_are_refused(tmp_path, changes, said):
@@ -277,6 +280,21 @@ def test_tensors_of_other_meaning_are_refused(tmp_path, name, value, said):
     save_file({**tensors, "scaling_factor": np.ones(6, np.float32)},
               folder / "sae_weights.safetensors")  # fmt: skip
     from_saelens(folder)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8, np.bool_])
+def test_weights_are_floating_point_numbers(tmp_path, kind):
+    folder = to_saelens(baseline_sae(), tmp_path / "sae")
+    tensors = load_file(folder / "sae_weights.safetensors")
+    for wide in (np.float64, np.float16):
+        save_file({**tensors, "b_dec": np.ones(4, wide)}, folder / "sae_weights.safetensors")
+        assert from_saelens(folder).weights.b_dec.tolist() == [1.0] * 4
+    save_file({**tensors, "b_dec": np.ones(4, kind)}, folder / "sae_weights.safetensors")
+    with pytest.raises(ToysaeError, match="tensor b_dec is of type .*: weights are numbers"):
+        from_saelens(folder)
+    save_file({**tensors, "b_dec": np.full(4, 1e300)}, folder / "sae_weights.safetensors")
+    with pytest.raises(ToysaeError, match="b_dec holds values that are not finite"):
+        from_saelens(folder)
 
 
 @pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka_batchtopk"])

@@ -90,6 +90,7 @@ def test_what_a_user_puts_into_a_run_stays(copy, tiny, reference, assert_same, c
     theirs = [
         "notes.md", "groups/notes.md", "groups/sphere.csv", "figures/mine.png", ".hidden/x",
         "checkpoints/epoch-1.pt", "groups/.tmpAb3dEf", ".table.csv.12.tmp", "broken/x",
+        "figures/.mmcs_by_ratio.png.toysae-tmp",
     ]  # fmt: skip
     for name in theirs:
         (copy / name).parent.mkdir(exist_ok=True)
@@ -147,6 +148,26 @@ def test_links_are_not_followed(tiny, tmp_path, name, fresh, copy):
     else:
         assert target.read_text() == before
     assert (copy / name).is_symlink()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("name", ["groups", "one file", "table.csv"])
+def test_what_was_replaced_by_a_link_can_be_put_back(copy, tiny, trained_saes, name, fresh):
+    """Nothing is disowned: the mark still lists it, and the run goes on with it."""
+    path = next(copy.glob("groups/*.npz")) if name == "one file" else copy / name
+    aside = copy.parent / "aside"
+    path.rename(aside)
+    path.symlink_to(aside)
+    before = state(copy)
+    for _ in range(2):
+        with pytest.raises(ToysaeError, match="put the run's own back"):
+            run(tiny, copy, fresh=fresh, quiet=True)
+    assert {n: v for n, v in state(copy).items() if n.name not in (MARK, COPY, ".lock")} == {
+        n: v for n, v in before.items() if n.name not in (MARK, COPY, ".lock")
+    }
+    path.unlink()
+    aside.rename(path)
+    assert len(run(tiny, copy, quiet=True).table) == 8 and trained_saes == []
 
 
 def test_a_name_that_is_taken_is_refused(tiny, tmp_path, trained_saes):

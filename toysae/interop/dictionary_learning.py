@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import checked
 from ..checked import Fields
 from ..errors import ToysaeError, require
 from ..sae import SAE
@@ -40,7 +41,7 @@ def from_dictionary_learning(folder: str | Path) -> SAE:
         ToysaeError: files missing or damaged, a class that is not in :data:`CLASSES`, a batch
             SAE that was saved before it had a threshold, tensors missing or misshapen.
     """
-    folder = Path(folder)
+    folder = checked.path("folder", folder)
     config, saved = read_config(folder / CONFIG), read_torch_file(folder / WEIGHTS)
     try:
         trainer = Fields(config, CONFIG).object("trainer")

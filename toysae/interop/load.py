@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from .. import checked
 from ..errors import ToysaeError, require
 from ..sae import SAE
 from ..sae.files import load_sae
@@ -31,7 +32,7 @@ def load_any(path: str | Path) -> SAE:
         ToysaeError: nothing there, a folder of no known library or of several, or what its
             reader refuses.
     """
-    path = Path(path)
+    path = checked.path("path", path)
     require(path.exists(), f"there is no {path}: give an SAE file or folder")
     folder = path.parent if path.is_file() else path
     require(

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.flax import load_file
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save_file
 
-from ..checked import Fields, number, read_json, shown, text
-from ..disk import write
+from .. import checked
+from ..checked import Fields, number, read_json, read_regular, shown, text
+from ..disk import telling_of_no_access, write
 from ..errors import ToysaeError, require, unknown
+from ..machine import host_bytes
 from ..sae import SAE
 from ..sae.activations import AbsTopK, ReLU, Threshold, TopK
 from ..sae.encoders import Gated, Tied, TiedGain, Untied
@@ -42,6 +44,11 @@ HARMLESS = frozenset({
 they change nothing."""
 FORMAT = "6.54.12"
 """The SAELens release whose on-disk format is written."""
+
+FLOATS: dict[str, Any] = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+}  # fmt: skip
+"""Types of weights, by safetensors' names."""
 
 # What our encoders are in SAELens' names: everything is folded into W_enc and biases.
 _ENCODERS: dict[type, Callable[[SAE], Tensors]] = {
@@ -86,8 +93,9 @@ def to_saelens(
     config, tensors = described(sae)
     names = {"model_name": model_name, "hook_name": hook_name, **metadata}
     config["metadata"] |= names
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = checked.path("folder", folder)
+    with telling_of_no_access(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write(folder / WEIGHTS, lambda path: save_file(tensors, path))
     write(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=1)))
     return folder
@@ -148,7 +156,7 @@ def from_saelens(folder: str | Path, input_scale: float | None = None) -> SAE:
         ToysaeError: files missing or damaged, an architecture or a normalisation of the inputs
             that cannot be expressed, tensors that are missing or misshapen.
     """
-    folder = Path(folder)
+    folder = checked.path("folder", folder)
     config, tensors = read_config(folder / CONFIG), read_tensors(folder / WEIGHTS)
     try:
         return decoded(config, tensors, _input_scale(config, folder, input_scale))
@@ -172,7 +180,12 @@ def decoded(config: dict[str, Any], tensors: Tensors, scale: float = 1.0) -> SAE
         for name, factor in (("W_enc", scale), ("W_dec", 1 / scale), ("b_dec", 1 / scale)):
             if name in tensors:
                 tensors[name] = tensors[name] * np.float32(factor)
-    if c.flag("rescale_acts_by_decoder_norm", False) and {"W_dec", "W_enc", "b_enc"} <= {*tensors}:
+    if c.flag("rescale_acts_by_decoder_norm", False):
+        require(
+            architecture in ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk"),
+            f"rescale_acts_by_decoder_norm has no meaning in a {architecture} SAE",
+        )
+        build(tensors, pre_bias=pre_bias)  # refuses shapes that do not fit
         norms = np.linalg.norm(tensors["W_dec"], axis=1)
         require((norms > 0).all(), "W_dec has a row of zeros, by whose norm codes are divided")
         tensors |= {"W_enc": tensors["W_enc"] * norms, "b_enc": tensors["b_enc"] * norms}
@@ -216,8 +229,15 @@ def _architecture(c: Fields) -> tuple[str, Fields]:
     if architecture not in ARCHITECTURES:
         raise unknown("architecture", architecture, ARCHITECTURES)
     # Before version 6 an activation was named, and a "standard" SAE's k stood among its arguments.
-    kind = c.any("activation_fn_str", None) or c.any("activation_fn", None) or "relu"
+    named = [c.any(name, None) for name in ("activation_fn_str", "activation_fn")]
+    named = [text(f"{CONFIG}: activation_fn", kind) for kind in named if kind is not None]
+    require(len(set(named)) <= 1, f"activation_fn_str and activation_fn are {' and '.join(named)}: "
+            "which one is meant?")  # fmt: skip
+    kind = named[0] if named else "relu"
     arguments = Fields(c.any("activation_fn_kwargs", None) or {}, f"{CONFIG}: activation_fn_kwargs")
+    twice = "k" in arguments and "k" in c and arguments.any("k") != c.value["k"]
+    require(not twice, f"k is {shown(c.value.get('k'))} and {shown(arguments.value.get('k'))} in "
+            "activation_fn_kwargs: which one is meant?")  # fmt: skip
     if architecture == "standard" and kind == "topk":
         k = arguments.any("k")
         past = arguments.unread()
@@ -290,13 +310,20 @@ def read_tensors(path: Path) -> Tensors:
     Raises:
         ToysaeError: no such file, or not a safetensors file.
     """
-    require(path.is_file(), f"there is no {path}")
+    data = read_regular(path, host_bytes() // 3, "file of tensors")
     try:
-        return {name: np.asarray(array, np.float32) for name, array in load_file(path).items()}
+        found = dict(deserialize(data))
     except SafetensorError as error:
         raise ToysaeError(f"{path} is truncated or not a safetensors file ({error})") from error
-    except OSError as error:
-        raise ToysaeError(f"cannot read {path} ({error.strerror})") from error
+    tensors = {}
+    for name, held in found.items():
+        kind = held["dtype"]
+        require(kind in FLOATS, f"{path}: tensor {name} is of type {kind}: weights are numbers of "
+                f"type {', '.join(FLOATS)}")  # fmt: skip
+        array = np.frombuffer(held["data"], FLOATS[kind]).reshape(held["shape"])
+        with np.errstate(over="ignore"):
+            tensors[name] = array.astype(np.float32)
+    return tensors
 
 
 def _numpy(arrays: dict[str, Any], *names: str) -> Tensors:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from .. import checked
 from ..checked import Fields
 from ..errors import ToysaeError, require
 from ..sae import SAE
@@ -20,7 +21,7 @@ def from_sparsify(folder: str | Path) -> SAE:
         ToysaeError: files missing or damaged, a transcoder, a skip connection or another
             activation than TopK, tensors missing or misshapen.
     """
-    folder = Path(folder)
+    folder = checked.path("folder", folder)
     config, tensors = read_config(folder / CONFIG), read_tensors(folder / WEIGHTS)
     try:
         c = Fields(config, CONFIG)

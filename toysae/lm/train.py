@@ -190,6 +190,7 @@ def train_site(
     check_ours(out)
     with locked(out), stop_requests() as request:
         directory = Directory.claim(out)
+        directory.check_reachable()
         directory.tidy()
         done = finished_groups(directory)
         cost = {p.name: t.n_steps * n_rows[p.name] * t.batch_size for p in parts}

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from toysae.disk import write
+from toysae.disk import telling_of_no_access, write
 from toysae.plotting.rows import CEILINGS, Results
 from toysae.recovery.minima import TRUTH
 
@@ -204,7 +204,8 @@ def save(
         The two paths.
     """
     out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
+    with telling_of_no_access(out):
+        out.mkdir(parents=True, exist_ok=True)
     with style():
         put(png := out / f"{name}.png", lambda p: fig.savefig(p, format="png", dpi=160))
     put(csv := out / f"{name}.csv", lambda p: frame.to_csv(p, index=False, float_format="%.6g"))

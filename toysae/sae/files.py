@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import checked
 from ..checked import Fields, parse_json
 from ..disk import read_tensors, subclasses, write_tensors
 from ..errors import ToysaeError, require, unknown
@@ -41,9 +42,10 @@ def save_sae(sae: SAE, path: str | Path) -> Path:
     Raises:
         ToysaeError: an ensemble, or a part with a field that is no plain value.
     """
+    require(isinstance(sae, SAE), f"{checked.shown(sae)} is not an SAE")
     require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: save one SAE at a "
             "time, e.g. result.sae(0)")  # fmt: skip
-    path, tensors = Path(path), dict(_flatten(sae))
+    path, tensors = checked.path("path", path), dict(_flatten(sae))
     header = {
         "version": VERSION,
         "spec": encode(sae.spec, "spec"),
@@ -60,7 +62,7 @@ def load_sae(path: str | Path) -> SAE:
         ToysaeError: no such file, not an SAE file, truncated, written by a newer toysae, an
             unknown part or field, or tensors that are missing, extra or misshapen.
     """
-    path = Path(path)
+    path = checked.path("path", path)
     tensors, text = read_tensors(path, _ENTRY, "SAE")
     try:
         header = Fields(parse_json(text, "its header"), "its header")

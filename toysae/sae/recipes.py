@@ -138,7 +138,7 @@ def recipe_row(recipe: str) -> Recipe:
     Raises:
         ToysaeError: no recipe of that name, with the nearest.
     """
-    if recipe not in RECIPES:
+    if not isinstance(recipe, str) or recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES)
     return RECIPES[recipe]
 
@@ -169,7 +169,7 @@ def make_spec(recipe: str, d_in: int, d_sae: int, init: str | None = None, **axe
         )
     parts = {**own, **axes}
     if init is not None:
-        if init not in INITS:
+        if not isinstance(init, str) or init not in INITS:
             raise unknown("init", init, INITS)
         parts["init"] = INITS[init]
     return replace(SAESpec(d_in, d_sae), **parts)

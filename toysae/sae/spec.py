@@ -43,7 +43,7 @@ class SAESpec:
 
     def __post_init__(self) -> None:
         for size in ("d_in", "d_sae"):
-            object.__setattr__(self, size, integer(size, getattr(self, size), 1))
+            object.__setattr__(self, size, integer(size, getattr(self, size), 1, 2**48))
         for axis in AXES:
             part = getattr(self, axis)
             if not isinstance(part, AXES[axis]) or not _is_final(type(part)):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from ..checked import integer, number
+from ..checked import integer, number, text
 from ..errors import require, unknown
 from ..recovery.minima import AT_TRUTH, TRUTH
 from ..sae import INITS, KNOBS, SAESpec, make_spec, recipe_row
@@ -116,15 +116,23 @@ def cells(e: Experiment, worlds: Worlds | None = None) -> list[Cell]:
 def _check(e: Experiment) -> None:
     for name in ("worlds", "ratios", "recipes", "inits", "sizes"):
         require(len(getattr(e, name)) > 0, f"{name} is empty: give at least one value")
-    for name in ("d_in", "world_seeds", "sae_seeds", "batch_size", "n_eval"):
-        integer(name, getattr(e, name), 1)
+    for name in ("d_in", "batch_size", "n_eval"):
+        integer(name, getattr(e, name), 1, 2**31 - 1)
+    for name in ("world_seeds", "sae_seeds"):
+        integer(name, getattr(e, name), 1, 10_000)
+    for name in ("worlds", "recipes", "inits", "probs", "firing", "magnitude", "l1_convention"):
+        given = getattr(e, name)
+        for value in (given,) if isinstance(given, str) else given:
+            text(name, value)
+    for name in ("l0", "lr", "lr_warmup", "lr_decay", "l1_warmup"):
+        number(name, getattr(e, name))
     integer("curve_points", e.curve_points, 1, 100_000)
     for name in ("ratios", "sizes"):
         for value in getattr(e, name):
-            number(name, value, above=0)
+            number(name, value, above=0, high=1e12)
     number("firings_per_feature", e.firings_per_feature, above=0)
     if e.n_steps is not None:
-        integer("n_steps", e.n_steps, 1)
+        integer("n_steps", e.n_steps, 1, 2**31 - 1)
     if e.l1_convention not in CONVENTIONS:
         raise unknown("L1 convention", e.l1_convention, CONVENTIONS)
     for world in e.worlds:

@@ -109,7 +109,7 @@ class Directory:
             writers: by name, what writes the file whose path it is given.
             sizes: in bytes, where known, to be told if the disk is full.
         """
-        self.refresh()
+        self.tidy(writers)
         self.check_free(writers)
         self.set_aside(n for n in writers if self.files.get(n) is not None and self.wrong(n))
         before = dict(self.files)
@@ -118,7 +118,6 @@ class Directory:
             self._write_mark()
             for name, writer in writers.items():
                 path, temporary = self.path / name, self._temporary(name)
-                temporary.unlink(missing_ok=True)  # of a run that was killed
                 with telling_of_a_full_disk(path, (sizes or {}).get(name)):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     writer(temporary)
@@ -145,6 +144,19 @@ class Directory:
         except ValueError:
             return None
 
+    def check_reachable(self, names: Iterable[str] | None = None) -> None:
+        """Refuses to go on where somebody put a link, a folder or a pipe in the place of a listed
+        file, or of a folder of such: nothing is changed, so that it can be put back.
+
+        Raises:
+            ToysaeError: naming the first.
+        """
+        for name in self.files if names is None else names:
+            through, path = self._through_a_link(name), self.path / name
+            require(not through, f"{through} is a link or not a folder: put the run's own back")
+            good = is_regular(path) or not os.path.lexists(path)
+            require(good, f"{path} is a link or not a file: put the run's own back, or remove it")
+
     def check_free(self, names: Iterable[str]) -> None:
         """Refuses to write where something is that no run wrote.
 
@@ -156,7 +168,8 @@ class Directory:
             through = self._through_a_link(name)
             require(not through, f"{through} is a link or not a folder: move it away")
             for each in (path, temporary):
-                ours = listed and is_regular(each)
+                # What is written anew has no seal; only then is its temporary file ours.
+                ours = listed and is_regular(each) and (each == path or self.files[name] is None)
                 require(
                     ours or not os.path.lexists(each),
                     f"{each} was not written by toysae, and a file of that name is to be: move it "
@@ -212,11 +225,11 @@ class Directory:
         """
         self.refresh()
         names = [name for name in names if name in self.files]
+        self.check_reachable(names)
         moved = self.set_aside(n for n in names if self.files[n] is not None and self.wrong(n))
         for name in names:
-            for path in (self.path / name, self._temporary(name)):
-                if name in self.files and not self._through_a_link(name) and is_regular(path):
-                    path.unlink()
+            if name in self.files:
+                (self.path / name).unlink(missing_ok=True)
             self.files.pop(name, None)
             self._remove_empty(name)
         self._write_mark()
@@ -231,9 +244,10 @@ class Directory:
         """
         names, moved = list(names), []
         self.refresh()
+        self.check_reachable(n for n in names if n in self.files)
         for name in names:
             path = self.path / name
-            if name in self.files and not self._through_a_link(name) and is_regular(path):
+            if name in self.files and is_regular(path):
                 if self.files[name] is None:
                     path.unlink()
                 else:
@@ -244,14 +258,15 @@ class Directory:
         self._write_mark()
         return moved
 
-    def tidy(self) -> None:
-        """Removes what a killed process left half written."""
+    def tidy(self, names: Iterable[str] | None = None) -> None:
+        """Removes what a killed process left half written, of these names or of all."""
         self.refresh()
-        cut_off = [name for name, seal in self.files.items() if seal is None]
-        for name in self.files:
-            temporary = self._temporary(name)
-            if not self._through_a_link(name) and is_regular(temporary):
-                temporary.unlink()
+        cut_off = [n for n, seal in self.files.items() if seal is None]
+        cut_off = cut_off if names is None else [n for n in cut_off if n in set(names)]
+        self.check_reachable(cut_off)
+        for name in cut_off:
+            if is_regular(self._temporary(name)):
+                self._temporary(name).unlink()
         if cut_off:
             self.remove(cut_off)
 

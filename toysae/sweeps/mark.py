@@ -5,12 +5,13 @@ import json
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..checked import Fields, parse_json, read_regular, shown
-from ..disk import sync, telling_of_a_full_disk
+from ..disk import sync, telling_of_a_full_disk, telling_of_no_access
 from ..errors import ToysaeError, require
 
 MARK, COPY = "toysae-run.json", ".toysae-run.json.copy"
@@ -142,7 +143,7 @@ def _put(path: Path, data: bytes) -> None:
     """Writes a copy of the mark, whose two names are ours in any directory that has one."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with telling_of_a_full_disk(path, len(data)):
+        with telling_of_a_full_disk(path, len(data)), telling_of_no_access(path):
             temporary.unlink(missing_ok=True)
             file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             with os.fdopen(file, "wb") as held:
@@ -152,7 +153,8 @@ def _put(path: Path, data: bytes) -> None:
             os.replace(temporary, path)
             sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def is_regular(path: Path) -> bool:

@@ -15,6 +15,8 @@ from ..worlds import Drawn, stack
 from .axes import Points, grid
 from .memory import check_memory
 
+_MOST_MEMBERS = 100_000
+
 Grid = Mapping[str, float | Sequence[float]]
 
 
@@ -37,6 +39,9 @@ def member_grid(
     points = given if isinstance(given, Points) else grid(**given)
     sae_seeds = checked.several("sae_seeds", sae_seeds, checked.seed)
     read = declared(spec, points.names)
+    n_members = len(points) * len(sae_seeds)
+    require(n_members <= _MOST_MEMBERS, f"{n_members:,} SAEs of one recipe on one world: at most "
+            f"{_MOST_MEMBERS:,} train together")  # fmt: skip
     rows = []
     for point in points:
         values = {name: checked.number(name, value) for name, value in point.items()}

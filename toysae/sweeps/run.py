@@ -105,6 +105,7 @@ def _prepare(
     place, its worlds and its members."""
     path, asked = results.path, {key for job in jobs for key in job.keys.reshape(-1).tolist()}
     directory = Directory.claim(path)
+    directory.check_reachable()
     directory.tidy()
     if fresh:
         _discard(directory)

@@ -54,7 +54,7 @@ class TrainResult:
             ToysaeError: no such row.
         """
         n = len(self.table)
-        require(0 <= row < n, f"row {row} is outside 0..{n - 1}")
+        row = checked.integer("row", row, 0, n - 1)
         return jax.tree.map(lambda leaf: leaf[0, row], self.trained.saes)
 
 
@@ -116,10 +116,10 @@ def train(
     for name in hypers:
         hint = _MEANT.get(name)
         require(hint is None, f"unknown argument {name!r}: write {hint}")
-    n_steps = checked.integer("n_steps", n_steps, 1)
-    n_eval = checked.integer("n_eval", n_eval, 1)
+    n_steps = checked.integer("n_steps", n_steps, 1, 2**31 - 1)
+    n_eval = checked.integer("n_eval", n_eval, 1, 2**31 - 1)
     batch_size = checked.integer("batch_size", batch_size, 1)
-    curve_points = checked.integer("curve_points", curve_points, 1)
+    curve_points = checked.integer("curve_points", curve_points, 1, 100_000)
     data_seed = checked.seed("data_seed", data_seed)
     require(
         isinstance(recipe, str | SAESpec),

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import checked
 from ..checked import Fields, parse_json
 from ..disk import read_tensors, subclasses, write_tensors
 from ..errors import ToysaeError, require, unknown
@@ -43,7 +44,7 @@ def save_world(world: World, path: str | Path) -> Path:
             nor a component.
     """
     require(world.directions.ndim == 2, "a stack of worlds has no file: save each on its own")
-    path, arrays = Path(path), {}
+    path, arrays = checked.path("path", path), {}
     tree = _encode(world, "", arrays, {})
     text = json.dumps({"version": VERSION, "world": tree}, separators=(",", ":"))
     write_tensors(path, arrays, _ENTRY, text)
@@ -57,7 +58,7 @@ def load_world(path: str | Path) -> World:
         ToysaeError: no such file, not a world file, truncated, written by a newer toysae, an
             unknown component or field, or arrays that are missing, extra or misshapen.
     """
-    path = Path(path)
+    path = checked.path("path", path)
     arrays, text = read_tensors(path, _ENTRY, "world")
     tree = _header(text, path)
     try:

@@ -26,7 +26,7 @@ def world_fields(name: str) -> dict[str, Any]:
     Raises:
         ToysaeError: no world of that name.
     """
-    if name not in WORLDS:
+    if not isinstance(name, str) or name not in WORLDS:
         raise unknown("world", name, WORLDS)
     return {field: default for field, (_, default) in WORLDS[name].fields.items()}
 

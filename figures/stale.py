@@ -27,6 +27,10 @@ CHANGES = {
         "singular vectors and eigenvectors are computed in another way",
         "init_schemes interim_report lm_inits lm_smollm recovery sae_zoo worlds_gallery",
     ),
+    "FORMAT = 3": (
+        "hedging, FISTA's loss and what counts as diverged are measured in another way",
+        "failure_modes fista_vs_sae",
+    ),
 }
 """What made the same settings give other numbers, oldest first; a new one is a row here.
 

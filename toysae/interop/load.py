@@ -1,5 +1,6 @@
 """Any SAE on disk, whoever wrote it."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from .. import checked
 from ..errors import ToysaeError, require
 from ..sae import SAE
 from ..sae.files import load_sae
-from ..sweeps.score import Scored, score_sae
+from ..sweeps.score import BATCH, Scored, score_sae
 from ..worlds import World
 from . import dictionary_learning, saelens, sparsify
 
@@ -60,6 +61,12 @@ def score(
     Raises:
         ToysaeError: what :func:`load_any` refuses, or an SAE of another d_in than the world's.
     """
+    if isinstance(n_samples, int) and n_samples % BATCH:
+        whole = -(-n_samples // BATCH) * BATCH
+        warnings.warn(
+            f"scored on {whole:,} samples, not {n_samples:,}: they come in batches of {BATCH:,}",
+            stacklevel=2,
+        )
     if isinstance(path_or_sae, SAE):
         return score_sae(path_or_sae, world, n_samples, seed)
     scored = score_sae(load_any(path_or_sae), world, n_samples, seed)

@@ -39,7 +39,7 @@ from ..worlds import World
 from .failure_modes import Looks, empty_looks, failure_modes, look
 from .scoring import over_samples, truth_scores
 
-_BATCH = 1024
+BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -137,12 +137,6 @@ def score_sae(
             parameters that are not finite.
     """
     integer("n_samples", n_samples, 1)
-    if n_samples % _BATCH:
-        warnings.warn(
-            f"scored on {-(-n_samples // _BATCH) * _BATCH:,} samples, not {n_samples:,}: they come "
-            f"in batches of {_BATCH:,}",
-            stacklevel=2,
-        )
     require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: score one SAE at a "
             "time, e.g. result.sae(0)")  # fmt: skip
     d_in, d_sae = sae.spec.d_in, sae.spec.d_sae
@@ -157,10 +151,10 @@ def score_sae(
     n_features = len(matched.cos)
     # With a truth of its own, what fires is not what is scored against.
     pairs = no_detections(matched.records) if world.truth is None else None
-    key, n_batches = keys_of(jnp.array([seed], jnp.int32), "evaluation")[0], -(-n_samples // _BATCH)
+    key, n_batches = keys_of(jnp.array([seed], jnp.int32), "evaluation")[0], -(-n_samples // BATCH)
     start = pairs, empty_looks(sae, world, matched.records) if modes else None
     (totals, ratio, seen, looks), true_l0 = _evaluate(
-        sae, world, key, *start, jnp.int32(n_batches), _BATCH
+        sae, world, key, *start, jnp.int32(n_batches), BATCH
     )
     scores = jax.device_get(summarise(totals))
     encoder = None
@@ -171,9 +165,9 @@ def score_sae(
     family, wrong = pd.DataFrame(), {}
     if looks is not None:
         records, family, wrong = failure_modes(
-            sae, world, records, seen, looks, key, jnp.int32(n_batches), _BATCH
+            sae, world, records, seen, looks, key, jnp.int32(n_batches), BATCH
         )
-    _warn_of_the_tail(records.features["freq"], n_batches * _BATCH)
+    _warn_of_the_tail(records.features["freq"], n_batches * BATCH)
     table = pd.DataFrame(
         {
             "world": world.name,
@@ -183,7 +177,7 @@ def score_sae(
             "d_sae": d_sae,
             "encoder": type(sae.spec.encoder).__name__,
             "activation": type(sae.spec.activation).__name__,
-            "n_eval": n_batches * _BATCH,
+            "n_eval": n_batches * BATCH,
             "eval_seed": seed,
             **matched.scores,
             **{name: np.asarray(value).item() for name, value in scores.items()},

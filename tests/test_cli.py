@@ -371,3 +371,8 @@ def test_python_m_toysae_and_a_platform_that_is_not_there():
     )
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
     assert "JAX_PLATFORMS=rocm cannot be had here" in done.stderr
+
+
+def test_an_empty_name_is_none(capsys):
+    assert "name an experiment file" in refused_in(capsys, "run", "")
+    assert "name a world" in refused_in(capsys, "world", "")

@@ -15,7 +15,7 @@ T = TypeVar("T")
 def positional(args: list[str], what: str) -> tuple[str, list[str]]:
     if args and args[0] in ("-h", "--help"):
         return "", args  # the options show themselves
-    require(bool(args) and not args[0].startswith("-"), f"name {what}")
+    require(bool(args) and args[0] and not args[0].startswith("-"), f"name {what}")
     return args[0], args[1:]
 
 

@@ -18,7 +18,8 @@ import pandas as pd
 
 from ..errors import require
 from ..sae import SAE
-from ..sweeps.directory import Directory
+from ..sweeps.directory import BROKEN, Directory
+from ..sweeps.progress import say
 from .normalise import Normalisation
 from .site_sae import SiteSAE, site_sae_writers
 
@@ -73,8 +74,9 @@ def finished_groups(directory: Directory) -> set[str]:
     for group, names in together.items():
         if f"{FOLDER}/{group}/{DONE}" in names and not any(map(directory.wrong, names)):
             whole.add(group)
-        else:
-            directory.set_aside(names)
+        elif directory.set_aside(names):
+            path = directory.path
+            say(f"{path / FOLDER / group} is broken: moved to {path / BROKEN}, and trained again")
     return whole
 
 

@@ -71,6 +71,9 @@ def build(
             stacked[layer] = array
     require("W_U" in weights or tied, f"{name}: tie_word_embeddings is false and the weights lack "
             "the output matrix")  # fmt: skip
+    same = not tied or "W_U" not in weights or np.array_equal(weights["W_U"].T, weights["W_E"])
+    require(same, f"{name}: tie_word_embeddings is true, and the output matrix is not the input's: "
+            "which one is meant?")  # fmt: skip
     past = sorted(t for t in set(tensors) - used if not t.endswith(HARMLESS_TENSORS))
     require(not past, f"{name}: {len(past)} tensors have no place in a {c.family}, the first of "
             f"them {past[:1]}: they are not read past")  # fmt: skip
@@ -175,7 +178,8 @@ def _llama_config(h: Fields) -> LMConfig:
     if slides and window is not None:
         # Within the window attention is what it is without one.
         n_ctx = min(n_ctx, _size(h, "sliding_window"))
-    require(not h.flag("mlp_bias", False), f"{h.where}: mlp_bias is set: not known here")
+    for option in ("mlp_bias", "rope_interleaved"):
+        require(not h.flag(option, False), f"{h.where}: {option} is set: not known here")
     h.flag("attention_bias", False)  # the tensors say it
     kv = h.any("num_key_value_heads", None)
     return LMConfig(
@@ -229,16 +233,14 @@ HARMLESS = frozenset({
     "unk_token_id", "sep_token_id", "initializer_range", "attention_dropout", "hidden_dropout",
     "classifier_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "summary_activation",
     "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
-    "task_specific_params", "layer_norm_eps", "pretraining_tp", "rope_interleaved",
+    "task_specific_params", "layer_norm_eps", "pretraining_tp",
     "is_llama_config", "output_attentions", "output_hidden_states", "return_dict",
     "return_dict_in_generate", "torchscript", "chunk_size_feed_forward",
     "gradient_checkpointing", "use_bfloat16", "pruned_heads", "id2label", "label2id",
     "problem_type", "finetuning_task", "tokenizer_class", "prefix", "num_labels", "is_decoder",
     "is_encoder_decoder", "cross_attention_hidden_size", "tie_encoder_decoder", "auto_map",
-    "quantization_config",
 })  # fmt: skip
-"""Fields of config.json that change nothing of what a model computes outside of training. The
-weights of a quantised model, if they are not plain numbers, do not have the shapes they should."""
+"""Fields of config.json that change nothing of what a model computes outside of training."""
 
 HARMLESS_TENSORS = (
     ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias",

@@ -15,8 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from .errors import ToysaeError, require, unknown
 
 MOST_JSON = 2**26
@@ -135,8 +133,7 @@ def flag(name: str, value: Any) -> bool:
     Raises:
         ToysaeError: another value.
     """
-    if isinstance(value, np.bool_):
-        return bool(value)
+    value = _scalar(value)
     require(isinstance(value, bool), f"{name} {shown(value)} is neither true nor false")
     return value
 
@@ -287,10 +284,8 @@ def _finite(digits: str) -> float:
 
 
 def _scalar(value: Any) -> Any:
-    """NumPy's scalars and arrays of no dimension as Python's."""
-    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
-        return value.item()
-    return value
+    """NumPy's and jax's scalars, and arrays of no dimension, as Python's."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
 def _within(name: str, value: float, low: float | None, high: float | None) -> None:

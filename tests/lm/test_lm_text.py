@@ -353,8 +353,11 @@ def test_a_data_set_of_the_hub_is_streamed_and_its_errors_are_one_line(monkeypat
 
 def test_without_an_end_token_only_padded_documents_go(jsonl, tmp_path, tokenizer):
     bare = Tokenizer(tokenizer.inner, None)
-    for layout in (Layout(8), Layout(8, pack=False, bos=True)):
-        with pytest.raises(ToysaeError, match="no end token .*pack=False, bos=False"):
+    for layout, words in (
+        (Layout(8), "no end token .*pack=False"),
+        (Layout(8, pack=False, bos=True), "no token that begins a text: use bos=False"),
+    ):
+        with pytest.raises(ToysaeError, match=words):
             build_corpus(jsonl, bare, tmp_path / "c", None, layout)
     layout = Layout(8, pack=False)
     corpus = build_corpus(jsonl, bare, tmp_path / "c", None, layout)

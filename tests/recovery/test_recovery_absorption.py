@@ -218,7 +218,9 @@ def test_signs_need_directions_inputs_and_a_pair():
     ("name", "fields", "parents"),
     [
         ("absorption", {"n_free": 1}, [-1, 0, -1]),
-        ("absorption-co-occurrence", {}, [-1, -1, -1, -1]),
+        ("absorption-co-occurrence", {}, [-1, 0, -1, -1]),
+        ("absorption-co-occurrence", {"co_occurrence": 0.8}, [-1, -1, -1, -1]),
+        ("absorption-independent", {}, [-1, -1, -1, -1]),
         ("balanced-matryoshka", {}, [-1, 0, 0, 0]),
         ("matryoshka-tree", {}, [-1, 0, 0, 0, -1, 4, 4, 4, -1, 8, 8, 8] + [-1] * 8),
     ],

@@ -65,3 +65,9 @@ def test_features_that_are_not_what_is_scored_are_refused():
     world = make_world("orthogonal", 0, d_in=4, n_features=3, l0=1.0)
     with pytest.raises(ToysaeError, match="other directions than fire"):
         linear_probes(world.replace(truth=world.directions[:2]), FIT, SCORE, 1024, 1024)
+
+
+def test_a_large_bias_costs_no_digits():
+    near, far = (make_world("sphere", 0, d_in=5, n_features=9, l0=2.0, bias=b) for b in (0.0, 1e3))
+    scores = [linear_probes(w, FIT, SCORE, 4096, 2048)["coefficient"]["r2"] for w in (near, far)]
+    np.testing.assert_allclose(scores[1], scores[0], atol=5e-3)

@@ -11,7 +11,10 @@ import pytest
 from toysae import make_world, train
 from toysae.errors import ToysaeError
 from toysae.sae import RECIPES, make_spec
+from toysae.sae.activations import TopK
 from toysae.sae.arithmetic import product
+from toysae.sae.encoders import affine
+from toysae.sae.part import Weights
 from toysae.sweeps.members import make_group
 from toysae.training import advance, start, trained
 
@@ -93,3 +96,22 @@ def test_recovery_does_not_suffer(recipe):
             rows.append(table.mmcs.mean())
         found[arithmetic] = np.mean(rows)
     assert abs(found["bfloat16"] - found["float32"]) < 0.02
+
+
+def test_a_bias_that_is_taken_out_costs_no_digits():
+    """TopK of x + 20 less 20 is that of x: k 2 stays 2, and the gradients are float32's."""
+    x = jnp.float32(RNG.normal(size=(64, 8)))
+    params = {"W": jnp.float32(RNG.normal(size=(8, 16))) / 8**0.5, "b": jnp.full(8, 20.0)}
+
+    def codes(params, x, arithmetic):
+        w = Weights(params["W"].T, params["b"], {}, {}, arithmetic)
+        return affine(w, x, params["b"], params["W"])
+
+    far = codes(params, x + 20, "bfloat16")
+    near = codes({**params, "b": jnp.zeros(8)}, x, "bfloat16")
+    np.testing.assert_allclose(far, near, atol=2e-2)
+    assert (np.asarray(TopK().apply(far, {}, {}, {"k": jnp.float32(2)}) != 0).sum(1) == 2).all()
+    loss = [jax.grad(lambda p, a=a: jnp.sin(codes(p, x + 20, a)).sum())(params)
+            for a in ("float32", "bfloat16")]  # fmt: skip
+    for name in params:
+        np.testing.assert_allclose(loss[1][name], loss[0][name], atol=0.15, rtol=0.05)

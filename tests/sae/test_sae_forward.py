@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toysae.sae import SAE, Weights, forward, make_spec
-from toysae.sae.activations import BatchTopK, Threshold, kth_largest
+from toysae.sae.activations import AbsTopK, BatchTopK, Threshold, TopK, kth_largest, largest
 from toysae.sae.encoders import FISTA, Gated, Tied, Untied
 from toysae.sae.fista import exact_lipschitz, fista, quick_lipschitz
 from toysae.sae.penalties import L1, GatedAux, L1DecoderNorm
@@ -242,3 +242,30 @@ def test_kth_largest_by_hand(z, k, kept):
     threshold = float(kth_largest(jnp.asarray(z), float(k))[0])
     assert threshold > 0
     np.testing.assert_array_equal(z[z >= threshold], np.array(kept, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("z", "k", "kept"),
+    [
+        ([3, 2, 2, 1], 2, [0, 1]),  # of equal ones the first
+        ([2, 2, 2, 2], 3, [0, 1, 2]),
+        ([1, 2, 2, 2], 2, [1, 2]),
+        ([0, 0, 5, 0], 2, [2]),  # zeros never
+        ([0, 0, 0, 0], 1, []),
+        ([4, 3, 3, 1], 1.5, [0, 1]),
+    ],
+)
+def test_just_k_are_kept_even_of_equal_ones(z, k, kept):
+    found = np.asarray(jax.jit(largest)(jnp.array([z, [9, 8, 7, 6]], jnp.float32), float(k)))
+    assert np.flatnonzero(found[0]).tolist() == kept
+    assert found[1].sum() == int(np.ceil(k))  # a row without equals beside it
+
+
+def test_activations_keep_just_k_of_equal_ones():
+    z = jnp.ones((3, 8)).at[:, 0].set(-2.0)
+    h = {"k": jnp.float32(2)}
+    assert (np.asarray(TopK().apply(z, {}, {}, h) != 0).sum(1) == 2).all()
+    assert (np.asarray(AbsTopK().apply(z, {}, {}, h) != 0).sum(1) == 2).all()
+    assert int((BatchTopK().apply(z, {}, {}, h) != 0).sum()) == 6
+    each = jax.vmap(lambda k: TopK().apply(z, {}, {}, {"k": k}))(jnp.array([1.0, 3.0]))
+    assert (np.asarray(each != 0).sum(-1) == [[1] * 3, [3] * 3]).all()

@@ -83,6 +83,21 @@ def auxk(p):
     return 0.25 * ((ERROR - z @ p["W_dec"]) ** 2).sum(1).mean()
 
 
+def raw_auxk(k_aux):
+    """SAELens 6.54: the k_aux largest pre-activations of the dead, whatever their sign; scaled by
+    n_dead / k_aux where these are fewer."""
+
+    def cost(p):
+        pre, _, _ = np_pass(p)
+        k = min(k_aux, DEAD.sum())
+        order = np.where(DEAD, pre, -np.inf)
+        z = np.where(order >= np.sort(order, 1)[:, -k][:, None], pre, 0)
+        share = min(DEAD.sum() / k_aux, 1)
+        return 0.25 * share * ((ERROR - z @ p["W_dec"]) ** 2).sum(1).mean()
+
+    return cost
+
+
 def _ghost(p):
     return np.where(DEAD, np.exp(np_pass(p)[0]), 0) @ p["W_dec"]
 
@@ -130,6 +145,12 @@ CASES = {
                                      * norms(p["W_dec"])).sum(1).mean()),
     "auxk": Case(AuxK(), {"aux_coeff": 0.25, "aux_fraction": 1 / 3, "dead_window": 500.0}, auxk,
                  {"steps_since_fired": AGES}),
+    "raw auxk, one": Case(
+        AuxK(raw=True), {"aux_coeff": 0.25, "aux_fraction": 1.9 / D, "dead_window": 500.0},
+        raw_auxk(1), {"steps_since_fired": AGES}),
+    "raw auxk, too few dead": Case(
+        AuxK(raw=True), {"aux_coeff": 0.25, "aux_fraction": 0.5, "dead_window": 500.0},
+        raw_auxk(3), {"steps_since_fired": AGES}),
     "ghost": Case(GhostGradients(), {"dead_window": 500.0},
                   lambda p: SIZE * ((ERROR - HALF[:, None] * _ghost(p)) ** 2).sum(1).mean(),
                   {"steps_since_fired": AGES}),

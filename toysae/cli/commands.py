@@ -4,7 +4,6 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-import tyro
 from rich.table import Table
 
 from .. import hosts
@@ -13,7 +12,7 @@ from ..devices import check_platform, use_all_cores
 from ..errors import ToysaeError, require, unknown
 from ..programs import keep_programs
 from ..watch import take_again
-from .options import check_flags, flags, positional, world_options
+from .options import check_flags, flags, parsed, positional, world_options
 from .run import run_command
 from .scores import ceilings, score
 from .show import OUT, print_frame, print_names
@@ -183,7 +182,7 @@ def _bench(args: list[str]) -> None:
     from ..bench.run import BenchOptions, bench
 
     check_flags(args, "option", [f.name for f in fields(BenchOptions)])
-    for frame in bench(tyro.cli(BenchOptions, args=args, prog="toysae bench")):
+    for frame in bench(parsed(BenchOptions, args, "toysae bench")):
         print_frame(frame, "throughput")
 
 

@@ -12,7 +12,7 @@ from ..errors import unknown
 from .lm_card import card, twin
 from .lm_effects import downstream, neurons, patch, steer
 from .lm_eval import eval_saes, page
-from .options import check_flags, count, positional, read_options
+from .options import check_flags, count, parsed, positional, read_options
 from .show import OUT, TokenBar, print_frame
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class CaptureOptions:
         column: that holds the text, of a .jsonl file or a data set.
         n_ctx: tokens of a sequence.
         pack: documents one after the other, cut every n_ctx tokens; or each padded.
-        bos: the end token at the start of each sequence.
+        bos: the token that begins a text (GPT-2's and Pythia's: the end token) at the start of
+            each sequence.
         first: positions before this one are not kept: 0 is an attention sink.
         dtype: on disk: bfloat16, float16 or float32.
         centre_residual: take each activation's mean over dimensions out, as TransformerLens does.
@@ -174,7 +175,7 @@ def _train(args: list[str]) -> None:
 
     known = [f.name for f in (*fields(TrainOptions), *fields(Training))]
     check_flags(rest, "option", known)
-    o = tyro.cli(Options, args=rest, prog="toysae lm train")
+    o = parsed(Options, rest, "toysae lm train")
     site = find_site(folder, o.site)
     out = o.out or site.parent / "saes" / site.name
     table = train_site(

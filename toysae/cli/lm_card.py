@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..errors import require
 from .options import positional, read_options
-from .show import OUT, print_frame
+from .show import OUT, LookBar, print_frame
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ def twin(args: list[str]) -> None:
                 "nothing, give --recipes with nothing behind it")  # fmt: skip
         numbers[recipe] = {knob: given, "lr": 1e-3, "lr_decay": 0.2}
     site = find_site(folder, o.site)
-    fitted = make_twin(open_site(site), o.n_rows, o.ratios, o.directions)
+    with LookBar(o.quiet) as tell:
+        fitted = make_twin(open_site(site), o.n_rows, o.ratios, o.directions, on_look=tell)
     print_frame(pd.DataFrame([fitted.twin.numbers()]), f"the twin of {site.name}", constants=False)
     print_frame(fitted.table, "what it was fitted to", constants=False)
     if fitted.unmatched:

@@ -18,6 +18,7 @@ class EvalOptions(Where):
         ranks: of the PCA baselines.
         rows: of OUT's table.csv; all if not given.
         out: a CSV file.
+        quiet: no progress bar.
     """
 
     n_sequences: int = 64
@@ -25,6 +26,7 @@ class EvalOptions(Where):
     ranks: tuple[int, ...] = (16, 64, 256)
     rows: tuple[int, ...] = ()
     out: Path | None = None
+    quiet: bool = False
 
 
 def eval_saes(args: list[str]) -> None:
@@ -33,9 +35,11 @@ def eval_saes(args: list[str]) -> None:
 
     path, rest = positional(args, SAES)
     o = read_options(EvalOptions, rest, "toysae lm eval")
-    table = splice_saes(
-        Path(path), o.capture, o.site, o.model, o.n_sequences, o.batch_size, o.ranks, o.rows
-    )
+    with TokenBar(1, o.quiet) as tell:
+        table = splice_saes(
+            Path(path), o.capture, o.site, o.model, o.n_sequences, o.batch_size, o.ranks, o.rows,
+            lambda n, total: tell(n, f"{n:,} of {total:,} tokens", total),
+        )  # fmt: skip
     print_frame(table, "cross-entropy with the activations replaced")
     if o.out is not None:
         write(o.out, lambda file: table.to_csv(file, index=False))

@@ -1,9 +1,11 @@
 """What the commands share: positional arguments, and options that are a world's fields."""
 
 import re
+from contextlib import redirect_stderr
 from dataclasses import fields, make_dataclass
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from io import StringIO
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -24,11 +26,9 @@ def world_options(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields given of those that all these worlds have, and the command's own options, which
     are (type, default) by name."""
-    from ..worlds import WORLDS, world_fields
+    from ..worlds.registry import about_field, kinds_of
 
-    for name in names:
-        world_fields(name)  # unknown names are refused before anything is drawn
-    first, *others = (WORLDS[name].fields for name in names)
+    first, *others = map(kinds_of, names)
     shared = {f: kind for f, (kind, _) in first.items() if all(f in other for other in others)}
     worlds = f"world{'s' * (len(names) > 1)} {' and '.join(map(repr, names))}"
     check_flags(args, f"field of {worlds}", [*shared, *own])
@@ -36,24 +36,32 @@ def world_options(
         "Options",
         # Of several worlds each keeps its own default, for which None stands.
         [
-            (field, kind | None, WORLDS[names[0]].fields[field][1] if len(names) == 1 else None)
+            (
+                field,
+                Annotated[kind | None, tyro.conf.arg(help=about_field(field))],
+                first[field][1] if len(names) == 1 else None,
+            )
             for field, kind in shared.items()
         ]
         + [(name, kind, default) for name, (kind, default) in own.items()],
         frozen=True,
     )
-    given = vars(tyro.cli(options, args=args, prog=prog))
+    given = vars(parsed(options, args, prog))
     rest = {name: given.pop(name) for name in own}
     return {field: value for field, value in given.items() if value is not None}, rest
 
 
 def check_flags(args: list[str], kind: str, known: list[str]) -> None:
-    """tyro knows unknown options too, but answers with a page; this is one line."""
+    """tyro knows unknown options too, but does not say which one may be meant; and of an option
+    that is there twice it takes the last."""
     for name, arg in flags(args).items():
         if name != "help" and name not in known and name.removeprefix("no_") not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean --{near[0].replace('_', '-')}? " if near else ""
             raise ToysaeError(f"unknown {kind} {arg!r}: {hint}--help lists them")
+    names = [arg.split("=")[0] for arg in args if arg.startswith("--")]
+    for name in names:
+        require(names.count(name) == 1, f"{name} is there {names.count(name)} times: give it once")
 
 
 def flags(args: list[str]) -> dict[str, str]:
@@ -64,9 +72,38 @@ def flags(args: list[str]) -> dict[str, str]:
 def read_options(kind: type[T], args: list[str], prog: str, default: T | None = None) -> T:
     """The fields of a dataclass, from arguments."""
     check_flags(args, "option", [f.name for f in fields(kind)])  # pyright: ignore[reportArgumentType]
-    if default is None:
-        return tyro.cli(kind, args=args, prog=prog)
-    return tyro.cli(kind, args=args, prog=prog, default=default)
+    return parsed(kind, args, prog, **({} if default is None else {"default": default}))
+
+
+def parsed(kind: type[T], args: list[str], prog: str, **default: Any) -> T:
+    """What tyro reads from arguments; where it answers with a page, this is one line.
+
+    Raises:
+        ToysaeError: a value that is not of its option's kind, is missing, or belongs to none.
+    """
+    page = StringIO()
+    try:
+        with redirect_stderr(page):
+            return tyro.cli(kind, args=args, prog=prog, **default)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ToysaeError(_in_a_line(page.getvalue(), args, prog)) from None
+
+
+def _in_a_line(page: str, args: list[str], prog: str) -> str:
+    lines = [line.strip("│╭╮╰╯ ") for line in page.splitlines()]
+    rules = [i for i, line in enumerate(lines) if line.startswith("─")]
+    said = " ".join(" ".join(lines[rules[0] + 1 : rules[1]]).split()) if len(rules) > 1 else page
+    option = re.match(r"Error parsing (--[\w.-]+)", said)
+    if option is None:
+        strange = said.removeprefix("Unrecognized options: ")
+        return said if strange == said else f"{strange}: not an option of {prog}, leave it out"
+    takes = next((x for x in lines[rules[1] :] if x.startswith(option[1])), option[1])
+    places = [i for i, arg in enumerate(args) if arg.split("=")[0] == option[1]] or [0]
+    given = args[places[-1] :]
+    n = next((i for i, arg in enumerate(given[1:], 1) if arg.startswith("--")), len(given))
+    return f"{' '.join(given[:n])} cannot be read: write {takes}"
 
 
 def count(text: str) -> int | None:

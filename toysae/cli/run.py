@@ -12,7 +12,7 @@ from .. import hosts
 from ..disk import write
 from ..errors import require, unknown
 from ..watch import doing
-from .options import check_flags, flags, positional
+from .options import check_flags, flags, parsed, positional
 from .show import OUT, print_frame, print_heading
 
 
@@ -76,7 +76,7 @@ def run_command(args: list[str]) -> None:
             ("asked", Annotated[type(start), tyro.conf.OmitArgPrefixes], field(default=start)),
         ],
     )
-    given: Any = tyro.cli(both, args=rest, prog=f"toysae run {path or 'FILE'}")
+    given: Any = parsed(both, rest, f"toysae run {path or 'FILE'}")
     options: RunOptions = given.options
     name = Path(path).stem + "-smoke" * options.smoke + "-full" * options.full
     out = options.out or Path("results") / name

@@ -96,3 +96,22 @@ class TokenBar:
         speed = self._bar.tasks[0].speed
         rate = f"{speed:,.0f} tokens/s" if speed else ""
         self._bar.update(self._task, completed=done, total=total, description=text, rate=rate)
+
+
+class LookBar:
+    """What a search of unknown length is at, and for how long."""
+
+    def __init__(self, quiet: bool):
+        self._bar = bars.Progress(
+            bars.SpinnerColumn(), bars.TimeElapsedColumn(),
+            bars.TextColumn("{task.description}", markup=False),
+            console=Console(stderr=True), disable=quiet, transient=True,
+        )  # fmt: skip
+        self._task = self._bar.add_task("looking at the activations", total=None)
+
+    def __enter__(self) -> Callable[[str], None]:
+        self._bar.__enter__()
+        return lambda about: self._bar.update(self._task, description=about)
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(*error)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """SAEs of other libraries: SAELens in and out, dictionary_learning and sparsify in."""
 
+from ..door import guard
 from .dictionary_learning import from_dictionary_learning
 from .load import load_any, score
 from .saelens import from_saelens, to_saelens
@@ -8,3 +9,12 @@ from .sparsify import from_sparsify
 __all__ = [
     "from_dictionary_learning", "from_saelens", "from_sparsify", "load_any", "score", "to_saelens",
 ]  # fmt: skip
+
+guard(
+    globals(),
+    but=(
+        "load_any",
+        "score",
+        "from_saelens",
+    ),
+)

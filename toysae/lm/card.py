@@ -1,6 +1,6 @@
 """A layer's card: the panel of a world's card on real activations, side by side with worlds'."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,7 @@ def make_twin(
     directions: Sequence[str] = DIRECTIONS,
     correlate: bool = True,
     seed: int = 0,
+    on_look: Callable[[str], object] = lambda about: None,
 ) -> FittedTwin:
     """Fits a world to a source's activations (:func:`toysae.lm.twin_fit.fit_twin`), massive ones as
     a feature of their own, and holds what it realises against all of them."""
@@ -149,7 +150,7 @@ def make_twin(
     massive, others = split_massive(lambda: pieces(source, some))
     mean = mean_of(among(pieces(source, some), others))
     stats, covariance = centred_panel(among(pieces(source, some), others), mean)
-    twin = fit_twin(stats, mean, covariance, ratios, directions, correlate, seed)
+    twin = fit_twin(stats, mean, covariance, ratios, directions, correlate, seed, on_look)
     twin = replace(twin, massive=massive)
     whole = stats
     if massive is not None:

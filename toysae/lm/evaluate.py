@@ -117,7 +117,7 @@ def check_belongs(name: str, sae: SiteSAE, manifest: Manifest) -> None:
 def splice_saes(
     path: Path, capture: Path | None = None, site: str | None = None, model: str | LM | None = None,
     n_sequences: int = 64, batch_size: int = 8, ranks: Sequence[int] = (16, 64, 256),
-    rows: Sequence[int] = (),
+    rows: Sequence[int] = (), on_batch: Callable[[int, int], object] = lambda done, total: None,
 ) -> pd.DataFrame:  # fmt: skip
     """:func:`toysae.lm.splice.splice_table` of SAEs on disk, on text held out from their training.
 
@@ -128,8 +128,9 @@ def splice_saes(
     b = open_bench(path, capture, site, model, rows)
     x = sample_rows(b)
     return splice_table(
-        b.model, b.corpus, b.held_out[:n_sequences], b.saes, x, batch_size=batch_size, ranks=ranks
-    )
+        b.model, b.corpus, b.held_out[:n_sequences], b.saes, x, batch_size=batch_size, ranks=ranks,
+        on_batch=on_batch,
+    )  # fmt: skip
 
 
 def sample_rows(b: Bench) -> Float[np.ndarray, "n d"]:

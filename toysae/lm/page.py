@@ -16,6 +16,7 @@ from .latents import Effects, Facts
 from .models.tokenizer import Tokenizer
 
 _HALF = "\ufffd"  # what a decoder writes for a part of a character
+_NOTHING = "·"  # a token that only continues a character
 _JOINER = "\u200d"  # between the parts of an emoji
 _SHOWN = {"\n": "↵", "\r": "␍", "\t": "⇥"}
 _WIDTH, _HEIGHT = 360, 72
@@ -48,14 +49,18 @@ def render(
 
 def pieces(tokenizer: Tokenizer, ids: Sequence[int] | Int[np.ndarray, " n"]) -> list[str]:
     """What each token adds to the text before it. A token alone may decode to something else: many
-    tokenizers drop the space before it, and a character may be spread over several tokens."""
-    out, before, so_far = [], "", []
-    for token in ids:
-        so_far.append(int(token))
-        text = tokenizer.decode(so_far)
-        known = before if text.startswith(before) else before.rstrip(_HALF)
-        out.append((text[len(known) :] if text.startswith(known) else text) or _HALF)
-        before = text
+    tokenizers drop the space before it, and a character may be spread over several tokens: it
+    stands with the first of these, and the others may add nothing."""
+    text, first_of = "", []  # of each character, its first token
+    for i in range(len(ids)):
+        before, text = text, tokenizer.decode(list(map(int, ids[: i + 1])))
+        unlike = (i for i, (a, b) in enumerate(zip(before, text, strict=False)) if a != b)
+        same = next(unlike, min(len(before), len(text)))
+        first_of = first_of[: same + 1][: len(text)]  # what becomes whole stood there in part
+        first_of += [i] * (len(text) - len(first_of))
+    out = [""] * len(ids)
+    for i, letter in zip(first_of, text, strict=True):
+        out[i] += letter
     return out
 
 
@@ -71,7 +76,7 @@ def _can_be_seen(c: str) -> bool:
 def _alone(tokenizer: Tokenizer, token: int) -> str:
     """A token as it stands behind others, its leading space made visible."""
     start = tokenizer.encode(["a"])[0]
-    text = pieces(tokenizer, [*start, token])[-1]
+    text = pieces(tokenizer, [*start, token])[-1] or _HALF
     return shown("␣" * (len(text) - len(text.lstrip(" "))) + text.lstrip(" "))
 
 
@@ -86,8 +91,8 @@ def _entry(facts: Facts, contexts: Contexts, tokenizer: Tokenizer) -> str:
 
 def _token_of(example: Example, tokenizer: Tokenizer) -> str:
     own = example.pos - example.start
-    text = pieces(tokenizer, example.tokens[: own + 1])[-1]
-    return shown(text.strip(" ") or text.replace(" ", "␣"))
+    text = pieces(tokenizer, example.tokens)[own]
+    return shown(text.strip(" ") or text.replace(" ", "␣") or _NOTHING)
 
 
 def _section(facts: Facts, contexts: Contexts, tokenizer: Tokenizer) -> str:
@@ -220,6 +225,7 @@ svg { width: ${width}px; max-width: 100%; font-size: 10px; fill: currentColor;
 .z { flex: 0 0 3.2rem; text-align: right; font-variant-numeric: tabular-nums; }
 .text { font: 13px/1.6 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
 .text [style] { background: rgba(var(--lit), var(--a)); }
+.text :empty::before { content: "·"; }
 .it { display: inline-block; outline: 1.5px solid var(--ink); border-radius: 2px; }
 .none { margin: 0; font-size: .85rem; }
 </style>

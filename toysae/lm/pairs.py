@@ -78,14 +78,15 @@ def ioi_pairs(
         n: pairs; which of the two names comes first is drawn too.
         seed: of what is drawn.
         names: to draw from; those that are not one token behind a space are left out.
-        bos: the end token stands at the start.
+        bos: the token that begins a text stands at the start.
 
     Raises:
-        ToysaeError: no pair asked for, fewer than two names that are single tokens, or no end token
-            where one is wanted.
+        ToysaeError: no pair asked for, fewer than two names that are single tokens, or no token
+            that begins a text where one is wanted.
     """
     require(n >= 1, f"n {n} must be at least 1")
-    require(not bos or tokenizer.end is not None, "the tokenizer has no end token: use bos=False")
+    begin = tokenizer.begin if bos else None
+    require(not bos or begin is not None, "no token of the tokenizer begins a text: use bos=False")
     ids = _single_tokens(tokenizer, names)
     require(
         len(ids) >= 2,
@@ -101,7 +102,7 @@ def ioi_pairs(
         said = {"A": pair[0], "B": pair[1], "place": place, "object": thing}
         texts += [template.format(S=giver, **said), template.format(S=answer, **said)]
         answers.append((ids[answer], ids[giver]))
-    start = [tokenizer.end] if bos and tokenizer.end is not None else []
+    start = [] if begin is None else [begin]
     rows = [start + row for row in tokenizer.encode(texts)]
     lengths = np.array([len(row) for row in rows])
     apart = [i for i in range(n) if lengths[2 * i] != lengths[2 * i + 1]]

@@ -5,7 +5,7 @@ ablation hardly hurts it is a ratio of noise. So the difference in cross-entropy
 of the predictions and the baselines stand beside it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import jax
@@ -84,6 +84,7 @@ def splice_table(
     *,
     batch_size: int = 8,
     ranks: Sequence[int] = PCA_RANKS,
+    on_batch: Callable[[int, int], object] = lambda done, total: None,
 ) -> pd.DataFrame:
     """Cross-entropy with each SAE in place of one site's activations, and with each baseline.
 
@@ -95,6 +96,7 @@ def splice_table(
         rows: activations of that site, for the baselines.
         batch_size: sequences at once.
         ranks: of the PCA baselines.
+        on_batch: called with the tokens done, of each arm, and in all.
 
     Returns:
         One row an arm, "clean" first: `ce` in nats a token; `delta_ce`, what it is above the clean
@@ -121,6 +123,8 @@ def splice_table(
     about = jnp.asarray(np.asarray(rows, np.float64).mean(0), jnp.float32)
     sums: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", *arms)}
     counts, around = [], np.zeros(len(about) + 1)
+    total = int(np.asarray(corpus.lengths)[sequences].sum()) * len(sums)
+    done = 0
     for start in range(0, len(sequences), size):
         some = sequences[start : start + size]
         real = len(some)
@@ -131,9 +135,12 @@ def splice_table(
         clean, ce, x, before, moments = _clean(model, tokens, jnp.asarray(used), about, sites[0])
         sums["clean"].append(np.asarray(ce)[:real])
         around += np.asarray(moments, np.float64)
+        tokens_here = int(np.asarray(corpus.lengths)[some[:real]].sum())
         for name, edit in arms.items():
+            on_batch(done := done + tokens_here, total)
             found = _with_edit(model, tokens, jnp.asarray(used), clean, x, before, edit)
             sums[name].append(np.asarray(found)[:real])
+        on_batch(done := done + tokens_here, total)
     n = np.concatenate(counts)
     power = around[-1] - (around[:-1] ** 2).sum() / n.sum()
     return _table({name: np.concatenate(parts) for name, parts in sums.items()}, n, power)

@@ -41,7 +41,8 @@ class Layout:
         n_ctx: tokens of a sequence.
         pack: documents one after the other with the end token between them, cut every `n_ctx`
             tokens; or else each document on its own, its last sequence padded.
-        bos: the end token stands at the start of each sequence, as most SAE libraries do it.
+        bos: the token that begins a text (GPT-2's and Pythia's: the end token) stands at the start
+            of each sequence, as most SAE libraries do it.
         first: positions before this one are not kept: 0 is most models' attention sink, with a
             norm two orders larger.
     """
@@ -171,19 +172,27 @@ def build_corpus(
         "text": str(source), "tokenizer": tokenizer.sha256, "n_tokens": n_tokens,
         "layout": asdict(layout), **_identity(Path(source), column),
     }  # fmt: skip
+    if layout.bos:
+        about["begin"] = tokenizer.begin
     if (folder / _ABOUT).exists():
         found = load_corpus(folder)
-        changed = [name for name, value in about.items() if found.about.get(name, value) != value]
+        # Corpora were once begun with the end token.
+        known = {**about, "begin": tokenizer.end, **found.about}
+        changed = [name for name, value in about.items() if known[name] != value]
         require(
             not changed,
             f"{folder} holds another corpus: {', '.join(changed)} differ, e.g. "
-            f"{changed[:1] and found.about.get(changed[0])!r}; give another folder",
+            f"{changed[:1] and known[changed[0]]!r}; give another folder",
         )
         return found
     end = tokenizer.end
     require(
-        end is not None or not (layout.pack or layout.bos),
-        "the tokenizer has no end token to put between documents: use pack=False, bos=False",
+        end is not None or not layout.pack,
+        "the tokenizer has no end token to put between documents: use pack=False",
+    )
+    require(
+        tokenizer.begin is not None or not layout.bos,
+        "the tokenizer has no token that begins a text: use bos=False",
     )
     folder.mkdir(parents=True, exist_ok=True)
     files = {_ABOUT, *(f"{name}.npy" for name in _ARRAYS)}
@@ -257,7 +266,7 @@ def _sequences(
     tokens, docs, last = [], [], None
 
     def cut(n: int) -> tuple[np.ndarray, np.ndarray]:
-        head = [tokenizer.end] * layout.bos
+        head = [tokenizer.begin] * layout.bos
         out = np.array(head + tokens[:n], np.int32), np.array(docs[:1] * layout.bos + docs[:n])
         del tokens[:n], docs[:n]
         return out

@@ -1,6 +1,7 @@
 """Fits a twin to a layer: a search over its parameters, a second or less for each look."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,7 @@ def fit_twin(
     directions: Sequence[str] = DIRECTIONS,
     correlate: bool = True,
     seed: int = 0,
+    on_look: Callable[[str], object] = lambda about: None,
 ) -> Twin:
     """The world whose statistics are nearest a layer's.
 
@@ -37,6 +39,7 @@ def fit_twin(
         directions: to try.
         correlate: also try features that share something.
         seed: of the directions.
+        on_look: called with what is looked at, before each look.
 
     Raises:
         ToysaeError: an unknown kind of directions, no ratio, or one below 1 / d_in.
@@ -51,7 +54,10 @@ def fit_twin(
     best: Twin | None = None
     for kind in directions:  # a later kind must be plainly better: it has more to it
         root = _root(covariance) if kind == "layer" else np.eye(stats.d_in)
-        fits = [_fit(stats, mean, wanted, kind, ratio, root, correlate, seed) for ratio in ratios]
+        fits = [
+            _fit(stats, mean, wanted, kind, ratio, root, correlate, seed, on_look)
+            for ratio in ratios
+        ]
         found = min(fits, key=lambda t: t.misfit)
         if best is None or found.misfit < _BETTER * best.misfit:
             best = found
@@ -64,7 +70,7 @@ def fit_twin(
 
 def _fit(
     stats: PanelStats, mean: np.ndarray, wanted: Mapping[str, float], kind: str, ratio: float,
-    root: np.ndarray, correlate: bool, seed: int,
+    root: np.ndarray, correlate: bool, seed: int, on_look: Callable[[str], object],
 ) -> Twin:  # fmt: skip
     """Independent features; or such that share something, if that is plainly better."""
     d, total = stats.d_in, float((stats.sd**2).sum())
@@ -87,7 +93,10 @@ def _fit(
         bias = mean - (p * m1 * scale) @ f.rows
         return replace(t, scale=scale, noise_sd=noise, bias=bias)
 
+    looks = itertools.count(1)
+
     def misfit(theta: np.ndarray) -> float:
+        on_look(f"{kind} directions, ratio {ratio:g}: look {next(looks)}")
         if np.abs(theta).max() > 12:
             return 1e3
         return misfit_of(distance(predicted(twin(theta), f), wanted))

@@ -105,7 +105,7 @@ def canvas(n_rows: int, n_columns: int, panel: tuple[float, float], extra: float
 def finish(fig: Figure, results: Results, title: str, remarks: str = "") -> Figure:
     """Adds the title, one legend for all panels, and the footnote with any `remarks`."""
     inches = fig.get_size_inches()[0]
-    title = _wrap(f"{results.name}: {title}", inches * 14)
+    title = _wrap(title[:1].upper() + title[1:], inches * 14)
     footnote(fig, caption(results) + (f"; {remarks}" if remarks else ""))
     return legend(fig, title)
 

@@ -7,6 +7,7 @@ the truth's own loss, selection of the coefficient, and steps to a threshold. Si
 primary; see :mod:`.mcs`.
 """
 
+from toysae.door import guard
 from toysae.recovery.baselines import Dictionary, make_baseline
 from toysae.recovery.comparison import paired, resolvable, seed_spread
 from toysae.recovery.detections import Detections, add_detections, aurocs, empty_detections
@@ -100,3 +101,5 @@ __all__ = [
     "survival",
     "verdicts",
 ]
+
+guard(globals())

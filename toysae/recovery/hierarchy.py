@@ -1,8 +1,9 @@
 """Which features fire only with another: the pairs in which absorption and hedging happen.
 
 Read off a sample. Firings in trees say themselves who the parent is; elsewhere feature p is the
-parent of c if p was on whenever c was, and too often for chance: all n_c firings of c would have p
-on with probability P(p)^n_c, which must be below 1e-9 after counting all pairs.
+parent of c if it is the more frequent one and was on whenever c was, or twice as frequent and on in
+nine of ten firings of c; and too often for chance. By chance p would be on so often among the n_c
+firings of c with a binomial probability, which must be below 1e-9 after counting all pairs.
 """
 
 from functools import partial
@@ -12,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 from numpy.typing import NDArray
+from scipy import special
 
 from ..errors import require
 from ..keys import seed_key
 from ..worlds import World
 
 _CHANCE = 1e-9
+_MOSTLY = 0.9
 _MOST = 4096  # features of a world without trees: co-occurrence is a square matrix of them
 
 
@@ -46,10 +49,10 @@ def parents_of(world: World, n_samples: int = 16_384, seed: int = 0) -> NDArray[
     together = np.asarray(_together(world, key, n_samples), np.int64)
     count = together.diagonal()
     share = count / n_samples
-    with np.errstate(divide="ignore", invalid="ignore"):
-        chance = count[None, :] * np.log(share)[:, None]  # of p with c, all by chance
-    implied = (together == count[None, :]) & (share[:, None] > share[None, :])
-    implied &= chance < np.log(_CHANCE / n**2)
+    parent, child = count[:, None], count[None, :]
+    implied = (together == child) & (parent > child)
+    implied |= (together >= _MOSTLY * child) & (parent >= 2 * child)
+    implied &= special.bdtrc(together - 1, child, share[:, None]) < _CHANCE / n**2
     rarity = np.where(implied, share[:, None], np.inf)
     return np.where(implied.any(0), rarity.argmin(0), -1)
 

@@ -5,7 +5,7 @@ score, above a threshold tuned for F1, detects the feature. Fitted and tuned on 
 those scored.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,23 +45,39 @@ def linear_probes(
     """
     require(world.truth is None, f"world {world.name!r} is scored against other directions than "
             "fire in it: no probe can be fitted to coefficients that are not known")  # fmt: skip
-    weights, intercepts = _fit(world, fit_key, n_fit)
+    # The readouts read x less its mean in one batch, or float32 would lose the variance of a
+    # small x at a large bias.
+    centre = jnp.mean(next(batches(world, fit_key, 1)).x, 0)
+    weights, intercepts = _fit(world, fit_key, n_fit, centre)
     scores = {}
     for i, target in enumerate(TARGETS):
         w, b = jnp.asarray(weights[i], jnp.float32), jnp.asarray(intercepts[i], jnp.float32)
+        probe = _Probe(w, b, centre)
         counts = empty_counts(world.n_features)
         for batch in batches(world, fit_key, n_fit):
-            counts = _count(counts, batch, w, b)
+            counts = _count(counts, batch, probe)
         threshold = jnp.asarray(best_thresholds(counts), jnp.float32)
-        scores[target] = _score(world, score_key, n_score, w, b, threshold, target)
+        scores[target] = _score(world, score_key, n_score, probe, threshold, target)
     return scores
 
 
-def _fit(world: World, key: PRNGKeyArray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights `[2, d_in, n_features]` and intercepts `[2, n_features]`, in float64."""
+class _Probe(NamedTuple):
+    """A linear readout of every feature."""
+
+    w: Array
+    b: Array
+    centre: Array
+
+    def __call__(self, x: Array) -> Array:
+        return _matmul(x - self.centre, self.w) + self.b
+
+
+def _fit(world: World, key: PRNGKeyArray, n: int, centre: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Weights `[2, d_in, n_features]` and intercepts `[2, n_features]`, in float64, of inputs less
+    `centre`."""
     sums = None
     for batch in batches(world, key, n):
-        new = [np.asarray(part, np.float64) for part in _moments(batch)]
+        new = [np.asarray(part, np.float64) for part in _moments(batch, centre)]
         sums = new if sums is None else [a + b for a, b in zip(sums, new, strict=True)]
     assert sums is not None
     n_seen, x, xx, y, xy = sums
@@ -79,19 +95,19 @@ def _targets(batch: Batch) -> tuple[Array, Array]:
 
 
 @jax.jit
-def _moments(batch: Batch) -> tuple[Array, ...]:
-    x, y = batch.x, jnp.stack(_targets(batch))
+def _moments(batch: Batch, centre: Array) -> tuple[Array, ...]:
+    x, y = batch.x - centre, jnp.stack(_targets(batch))
     return jnp.float32(len(x)), x.sum(0), _matmul(x.T, x), y.sum(1), _matmul(x.T, y)
 
 
 @jax.jit
-def _count(counts: Array, batch: Batch, w: Array, b: Array) -> Array:
-    return add_scores(counts, _matmul(batch.x, w) + b, batch.feature_acts != 0)
+def _count(counts: Array, batch: Batch, probe: _Probe) -> Array:
+    return add_scores(counts, probe(batch.x), batch.feature_acts != 0)
 
 
 @jax.jit
-def _tally(counts: Array, batch: Batch, w: Array, b: Array, threshold: Array, target: Array):
-    score, (acts, on) = _matmul(batch.x, w) + b, _targets(batch)
+def _tally(counts: Array, batch: Batch, probe: _Probe, threshold: Array, target: Array):
+    score, (acts, on) = probe(batch.x), _targets(batch)
     y, on, called = jnp.where(target == 0, acts, on), on != 0, score > threshold
     tallies = [c.sum(0, dtype=jnp.int32) for c in (called & on, called, on)]
     moments = [m.sum(0) for m in (y, y**2, (y - score) ** 2)]
@@ -99,12 +115,12 @@ def _tally(counts: Array, batch: Batch, w: Array, b: Array, threshold: Array, ta
 
 
 def _score(
-    world: World, key: PRNGKeyArray, n: int, w: Array, b: Array, threshold: Array, target: str
+    world: World, key: PRNGKeyArray, n: int, probe: _Probe, threshold: Array, target: str
 ) -> pd.DataFrame:
     counts, sums, seen = empty_counts(world.n_features), None, 0
     place = jnp.int32(TARGETS.index(target))
     for batch in batches(world, key, n):
-        counts, new = _tally(counts, batch, w, b, threshold, place)
+        counts, new = _tally(counts, batch, probe, threshold, place)
         new = [np.asarray(part, np.float64) for part in new]
         sums = new if sums is None else [p + q for p, q in zip(sums, new, strict=True)]
         seen += len(batch.x)

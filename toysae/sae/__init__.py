@@ -1,5 +1,6 @@
 """SAEs as data: decoder x encoder x activation x penalty x objective x init."""
 
+from ..door import guard
 from .activations import AbsTopK, BatchTopK, ReLU, Threshold, TopK
 from .amortised import LISTA, MLP
 from .auxk import AuxK, GhostGradients
@@ -53,3 +54,5 @@ __all__ = [
     "Weights", "decoder_rows", "finished", "forward", "init_params", "init_stats", "load_sae",
     "make_spec", "recipe_row", "resolve", "resolve_hypers", "save_sae",
 ]  # fmt: skip
+
+guard(globals(), but=("make_spec",))

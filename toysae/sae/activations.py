@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .part import Forward, Hyper, Hypers, Part, RunningStat, Stats
 
@@ -66,7 +66,7 @@ class TopK(Activation):
 
     def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         z = jax.nn.relu(pre_acts)
-        return jnp.where(z >= kth_largest(z, h["k"]), z, 0.0)
+        return jnp.where(largest(z, h["k"]), z, 0.0)
 
     def check(self, d_sae: int, h: dict[str, float]) -> str | None:
         return check_whole_k(d_sae, h["k"])
@@ -81,8 +81,7 @@ class AbsTopK(Activation):
     hypers: ClassVar = (Hyper("k", low=1),)
 
     def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
-        size = jnp.abs(pre_acts)
-        return jnp.where(size >= kth_largest(size, h["k"]), pre_acts, 0.0)
+        return jnp.where(largest(jnp.abs(pre_acts), h["k"]), pre_acts, 0.0)
 
     def check(self, d_sae: int, h: dict[str, float]) -> str | None:
         return check_whole_k(d_sae, h["k"])
@@ -116,7 +115,8 @@ class BatchTopK(Activation):
         z = jax.nn.relu(pre_acts)
         flat = z.reshape(-1)
         n_samples = flat.shape[0] // z.shape[-1]
-        return jnp.where(z >= kth_largest(flat, jnp.maximum(h["k"] * n_samples, 1.0)), z, 0.0)
+        kept = largest(flat, jnp.maximum(h["k"] * n_samples, 1.0))
+        return jnp.where(kept.reshape(z.shape), z, 0.0)
 
     def at_inference(self) -> "Activation":
         return Threshold()
@@ -135,6 +135,30 @@ class Threshold(Activation):
         mean, weight = run["threshold"][..., 0], run["threshold"][..., 1]
         z = jax.nn.relu(pre_acts)
         return jnp.where(z >= mean / jnp.maximum(weight, 1e-12), z, 0.0)
+
+
+def largest(z: Float[Array, "*batch n"], k: Array | float) -> Bool[Array, "*batch n"]:
+    """Which of some non-negative floats are the k largest along the last axis, `k` traced.
+
+    Of equal ones the first, so that just ceil(k) are chosen, or all that are positive if these
+    are fewer.
+    """
+    z = jax.lax.stop_gradient(z)
+    k = jnp.ceil(k)
+    # As bits, since a CPU takes the smallest positive float for 0.
+    bits, least = z.view(jnp.int32), kth_largest(z, k).view(jnp.int32)
+    place = jax.lax.broadcasted_iota(jnp.int32, z.shape, z.ndim - 1)
+
+    def first_of_equals(_):
+        room = k - (bits > least).sum(-1, keepdims=True)
+        fits = (bits == least) & (jnp.cumsum(bits == least, axis=-1) <= room)
+        return jnp.where(fits, place, -1).max(-1, keepdims=True), jnp.bool_(False)
+
+    # At most one round, and none without equals. (A cond would compute it always, under vmap.)
+    too_many = ((bits >= least).sum(-1) > k).any()
+    everywhere = jnp.full_like(least, z.shape[-1])
+    last, _ = jax.lax.while_loop(lambda c: c[1], first_of_equals, (everywhere, too_many))
+    return (bits > least) | ((bits == least) & (place <= last))
 
 
 def kth_largest(z: Float[Array, "*batch n"], k: Array | float) -> Float[Array, "*batch 1"]:

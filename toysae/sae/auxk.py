@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .activations import kth_largest
+from .activations import largest
 from .part import Forward, Hyper, Hypers, Stats
 from .penalties import NEEDS_PRE_ACTS, Penalty
 from .running import StepsSinceFired
@@ -24,8 +24,13 @@ class AuxK(Penalty):
     each sample. Dead: no firing in the last `dead_window` batches. k_aux = aux_fraction * d_in
     (the paper: near d_in / 2; aux_coeff 1/32). The error e is a target without a gradient. Costs
     nothing while no latent is dead.
+
+    Attributes:
+        raw: as SAELens 6.54 does it: pre-activations are taken as they are, negative ones too;
+            k_aux is rounded down; and the cost is scaled by n_dead / k_aux where fewer are dead.
     """
 
+    raw: bool = False
     hypers: ClassVar = (
         Hyper("aux_coeff", default=1 / 32, low=0.0),
         Hyper("aux_fraction", default=0.5, low=0.0),
@@ -37,11 +42,17 @@ class AuxK(Penalty):
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         dead = run["steps_since_fired"] >= h["dead_window"]
         left_over = jax.lax.stop_gradient(f.x - f.x_hat)
-        z = jnp.where(dead, jax.nn.relu(f.pre_acts), 0.0)
         k_aux = jnp.maximum(h["aux_fraction"] * f.x.shape[-1], 1.0)
-        z = jnp.where(z >= kth_largest(z, k_aux), z, 0.0)
+        z = jnp.where(dead, f.pre_acts if self.raw else jax.nn.relu(f.pre_acts), 0.0)
+        share, order = 1.0, z
+        if self.raw:
+            k_aux = jnp.floor(k_aux)
+            share = jnp.minimum(dead.sum() / k_aux, 1.0)
+            # A shift that all latents share keeps their order, and makes them candidates.
+            order = jnp.where(dead, z - z.min(-1, keepdims=True) + 1, 0.0)
+        z = jnp.where(largest(order, k_aux), z, 0.0)
         error = jnp.sum((left_over - f.w.product(z, f.w.W_dec)) ** 2, -1).mean()
-        return jnp.where(dead.any(), h["aux_coeff"] * error, 0.0)
+        return jnp.where(dead.any(), share * h["aux_coeff"] * error, 0.0)
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         return batch * (d_sae + d_in)

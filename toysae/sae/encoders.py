@@ -32,9 +32,15 @@ def affine(
     """(x - shift) W + bias, with the shift folded into the bias.
 
     The gradient of the shift is then a vector times W^T instead of a sixth product of the size
-    of the whole batch, and all members of an ensemble multiply the same x.
+    of the whole batch, and all members of an ensemble multiply the same x. Where factors are
+    rounded the shift is taken out first, or what is left of x would be rounded as coarsely as x.
     """
-    return w.product(x, W) + (bias if shift is None else bias - shift @ W)
+    if shift is None:
+        return w.product(x, W) + bias
+    if w.arithmetic != "float32":
+        known = jax.lax.stop_gradient(shift)
+        x, shift = x - known, shift - known  # the gradient is that of what is folded
+    return w.product(x, W) + (bias - shift @ W)
 
 
 @dataclass(frozen=True)

@@ -153,8 +153,11 @@ def _decode(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     name, nodes, known = node["part"], node["fields"], parts_by_name()
-    if name not in known:
-        raise unknown("part", str(name), known)
+    require(
+        name in known,
+        f"it has a part {name!r} that is not loaded: define that class first, or import the module "
+        "it is in; known: " + ", ".join(sorted(known)),
+    )
     names = [field.name for field in dataclasses.fields(known[name])]
     for given in nodes:
         if given not in names:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .activations import Act, Activation, TopK, kth_largest
+from .activations import Act, Activation, TopK, largest
 from .part import Forward, Hyper, Hypers, Stats
 from .penalties import LatentPenalty
 from .running import RelativeFrequency
@@ -63,9 +63,9 @@ class FrequencyTopK(Activation):
     ) -> Array:
         z = jax.nn.relu(pre_acts)
         cost = h["freq_coeff"] * rarity(run, h)  # less ln d_in, which does not change the order
-        # kth_largest takes no negative numbers: a shift that all latents share keeps the order.
+        # largest takes no negative numbers: a shift that all latents share keeps the order.
         score = jnp.where(z > 0, z - cost + cost.max(), 0.0)
-        return jnp.where(score >= kth_largest(score, h["k"]), z, 0.0)
+        return jnp.where(largest(score, h["k"]), z, 0.0)
 
     def check(self, d_sae: int, h: dict[str, float]) -> str | None:
         return TopK().check(d_sae, h)

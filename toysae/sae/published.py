@@ -148,12 +148,12 @@ PUBLISHED: dict[str, Recipe] = {
         {"l0_target": 25.0, "l1_coeff": 2.0, "l1_warmup": 1 / 3, **_BENCH}, notes=_BENCH_NOTE,
     ),
     "synthsaebench-batchtopk": Recipe(
-        "SynthSAEBench 2026: BatchTopK", penalised(AuxK(), activation=BatchTopK()),
+        "SynthSAEBench 2026: BatchTopK", penalised(AuxK(raw=True), activation=BatchTopK()),
         {**AUX_TOY, "k": 3.5},
         {"k": 25.0, "aux_coeff": 1.0, "dead_window": 1000.0, **_BENCH}, notes=_BENCH_NOTE,
     ),
     "synthsaebench-matryoshka": Recipe(
-        "SynthSAEBench 2026: Matryoshka", matryoshka(AuxK(), parts=(32, 8, 2, 1)),
+        "SynthSAEBench 2026: Matryoshka", matryoshka(AuxK(raw=True), parts=(32, 8, 2, 1)),
         {**AUX_TOY, "k": 3.0},
         {"k": 25.0, "aux_coeff": 1.0, "dead_window": 1000.0, **_BENCH},
         notes=f"{_BENCH_NOTE}; {HEDGES}",

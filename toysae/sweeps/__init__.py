@@ -1,5 +1,6 @@
 """Grids of worlds and SAEs, compiled group by group, resumable, on disk."""
 
+from ..door import guard
 from ..watch import Stopped
 from . import axes
 from .axes import Points
@@ -15,3 +16,5 @@ __all__ = [
     "Experiment", "Plan", "Points", "Results", "Stopped", "TrainResult", "Unfinished", "axes",
     "load_experiment", "plan", "run", "status", "summarise_minima", "summarise_runs", "train",
 ]  # fmt: skip
+
+guard(globals(), but=("train",))

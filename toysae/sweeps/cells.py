@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ..checked import integer, number, text
@@ -14,7 +15,8 @@ from ..sae.frozen import Frozen
 from ..sae.l0_control import COEFFICIENTS, controlled
 from ..sae.loss_scale import CONVENTIONS, to_internal
 from ..training.optimiser import declared
-from ..worlds import WORLDS, World, make_world, stack, world_fields
+from ..worlds import World, make_world, stack, world_fields
+from ..worlds.registry import is_saved, kinds_of
 from .axes import Points
 from .experiment import Experiment
 from .members import fallback
@@ -94,7 +96,7 @@ def cells(e: Experiment, worlds: Worlds | None = None) -> list[Cell]:
     alike: dict[tuple, list[Cell]] = {}
     read: set[str] = {*PLURAL, *GRIDS, *OF_CELLS}
     for dial in e.dials:
-        fields_of = {name for world in e.worlds if world in WORLDS for name in world_fields(world)}
+        fields_of = {name for world in e.worlds for name in world_fields(world)}
         if dial not in fields_of:
             raise unknown(f"dial of worlds {', '.join(e.worlds)}", dial, fields_of)
     for point in e.axes:
@@ -136,8 +138,11 @@ def _check(e: Experiment) -> None:
     if e.l1_convention not in CONVENTIONS:
         raise unknown("L1 convention", e.l1_convention, CONVENTIONS)
     for world in e.worlds:
-        if world not in WORLDS:
-            raise unknown("world", world, WORLDS)
+        kinds_of(world)
+        require(
+            e.world_seeds == 1 or not is_saved(world),
+            f"world {world} is a file, one world whatever the seed: give world_seeds 1",
+        )
 
 
 def _cells_at(
@@ -182,12 +187,17 @@ def _cell(
         d_in, n_features = made.d_in, made.n_features
     d_sae = max(round(size * n_features), 1)
     spec = _spec(e, recipe, init, d_in, d_sae)
-    knob = next((hyper for hyper in KNOBS if hyper in spec.hypers()), "")
-    require(knob, f"recipe {recipe!r} reads none of {', '.join(KNOBS)}: use toysae.train")
-    source = "l0_target" if e.match_l0 and knob == "k" else _KNOB_GRIDS[knob]
-    asked = tuple(getattr(e, source))
-    require(len(asked) > 0, f"{source} is an empty grid")
+    knob = _knob(recipe, spec, axes)
     own = fallback(recipe, spec)
+    if knob in KNOBS:
+        source = "l0_target" if e.match_l0 and knob == "k" else _KNOB_GRIDS[knob]
+        asked = tuple(getattr(e, source))
+        require(len(asked) > 0, f"{source} is an empty grid")
+    else:
+        value = numbers.get(knob, recipe_row(recipe).toy.get(knob))
+        require(value is not None, f"recipe {recipe!r} needs {knob}: give it in the axes, as in "
+                f"axes=grid({knob}=[...]), or in the recipe's toy numbers")  # fmt: skip
+        asked = (number(knob, value),)
     if knob == "l0_target":  # where the control starts from
         toy = recipe_row(recipe).toy
         own |= {name: toy[name] for name in COEFFICIENTS if name in spec.hypers()}
@@ -226,10 +236,22 @@ def _cell(
         asked=asked,
         settings=(text,) * len(asked),
         labels=tuple(labels.items()),
-        slug="-".join([f"{world}-n{n_features}-{recipe}-{init}-s{d_sae}",
+        slug="-".join([f"{_called(world)}-n{n_features}-{recipe}-{init}-s{d_sae}",
                        *(f"{name}_{_short(value)}" for name, value in labels.items())]),
     )  # fmt: skip
     return cell, {*known, *reads} - {"n_features", "l1_coeff"}  # these are ratio and l1
+
+
+def _knob(recipe: str, spec: SAESpec, axes: tuple[str, ...]) -> str:
+    """The number that sparsity hangs on: a usual one, else one that the axes set, else the first
+    that has no default."""
+    usual = (name for name in KNOBS if name in spec.hypers())
+    of_axes = (name for name in axes if name in spec.hypers())
+    needed = (name for name, hyper in spec.hypers().items() if hyper.default is None)
+    knob = next((*usual, *of_axes, *needed), None)
+    require(knob, f"recipe {recipe!r} reads no number that its sparsity could hang on: train it "
+            "with toysae.train")  # fmt: skip
+    return str(knob)
 
 
 def _spec(e: Experiment, recipe: str, init: str, d_in: int, d_sae: int) -> SAESpec:
@@ -241,6 +263,11 @@ def _spec(e: Experiment, recipe: str, init: str, d_in: int, d_sae: int) -> SAESp
     if e.match_l0:
         spec = replace(spec, penalty=controlled(spec.penalty) or spec.penalty)
     return spec
+
+
+def _called(world: str) -> str:
+    """A saved world's file without its folder, which would be a path in the name."""
+    return Path(world).stem if is_saved(world) else world
 
 
 def _short(value: Any) -> str:

@@ -6,17 +6,20 @@ figures are no part of it, nor is which other SAEs trained beside it.
 
 import json
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..disk import file_sha256
 from ..sae.files import encode
 from ..training import Group
 from ..worlds import world_fields
+from ..worlds.registry import is_saved
 from .cells import Cell
 from .experiment import Experiment
 
-FORMAT = 3
+FORMAT = 4
 """Counted up by hand when the same settings come to give other numbers, or other columns."""
 
 
@@ -30,7 +33,7 @@ def sae_keys(cell: Cell, group: Group, e: Experiment) -> np.ndarray:
     """
     shared = {
         "format": FORMAT,
-        "world": cell.world,
+        "world": f"file {file_sha256(Path(cell.world))}" if is_saved(cell.world) else cell.world,
         "world_fields": world_fields(cell.world) | dict(cell.world_fields),
         "spec": encode(cell.spec, "spec"),
         "n_steps": cell.n_steps,

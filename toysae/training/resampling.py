@@ -13,6 +13,8 @@ from ..worlds.dictionaries import unit_rows
 from .optimiser import adam
 from .state import Member
 
+_APART = 1e-3  # of their length: how far rows that start at equal inputs are moved
+
 
 def due_steps(rule: Resampling, n_steps: Float[Array, ""]) -> Int[Array, " times"]:
     """After how many steps a run of `n_steps` resamples; a step 0 never comes."""
@@ -39,10 +41,12 @@ def sample_losses(
 
 
 def draw(key: PRNGKeyArray, weights: Float[Array, " n"], count: int) -> Int[Array, " count"]:
-    """`count` independent indices with probability proportional to `weights`."""
-    total = jnp.cumsum(weights)
-    u = jax.random.uniform(key, (count,)) * total[-1]
-    return jnp.minimum(jnp.searchsorted(total, u, side="right"), weights.shape[0] - 1)
+    """`count` indices with probability proportional to `weights`, none twice while others of
+    positive weight are left (Gumbel's trick); then from the first again."""
+    noise = jax.random.gumbel(key, weights.shape)
+    order = jnp.argsort(-jnp.where(weights > 0, jnp.log(weights) + noise, -jnp.inf))
+    possible = jnp.maximum((weights > 0).sum(), 1)
+    return order[jnp.arange(count) % possible]
 
 
 def resample_member(
@@ -75,7 +79,11 @@ def resample_member(
     weights = jnp.where((x != 0).any(-1), losses**2, 0.0)
     latents = spec.resample.chosen(member.run, h, n_steps, spec.d_in)
     latents &= ~member.diverged & (weights.sum() > 0)
-    rows = unit_rows(x[draw(named_key(key, "draw"), weights, spec.d_sae)])
+    drawn = draw(named_key(key, "draw"), weights, spec.d_sae)
+    drawn = unit_rows(x[drawn[jnp.cumsum(latents) - 1]])  # the first of them for the first latent
+    # Two latents at one input would have one gradient for ever.
+    apart = jax.random.normal(named_key(key, "apart"), drawn.shape) / drawn.shape[1] ** 0.5
+    rows = unit_rows(drawn + _APART * apart)
     scale = h["resample_scale"] * _mean_length(params.enc, ~latents)
     enc = spec.encoder.init(named_key(key, "encoder"), rows * scale, h)
     own = latent_arrays(spec.encoder, spec.d_in, spec.d_sae)

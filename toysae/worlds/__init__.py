@@ -1,5 +1,6 @@
 """Worlds whose true features are known: dictionary x firing x magnitude x noise."""
 
+from ..door import guard
 from .assemble import assemble
 from .card import Card, world_card
 from .files import load_world, save_world
@@ -12,3 +13,5 @@ __all__ = [
     "load_world", "make_world", "panel_of", "sample", "save_world", "stack", "world_card",
     "world_fields", "world_panel",
 ]  # fmt: skip
+
+guard(globals(), but=("make_world",))

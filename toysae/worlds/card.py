@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..errors import require
 from ..keys import named_key, seed_key
@@ -20,7 +21,7 @@ _COSINE_SAMPLE = 2048
 _STARVED = 10  # fewer firings than this in the sample: the probability is not measurable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Card:
     """Measured properties of a world. Probabilities are per sample; cosines are signed."""
 
@@ -74,6 +75,11 @@ class Card:
             ("coherence (max |cos|)", f"{c.coherence:.3f} (Welch bound {c.welch_bound:.3f})"),
         ]  # fmt: skip
 
+    def __repr__(self) -> str:
+        rows = [("world", self.world), *self.rows()]
+        width = max(len(what) for what, _ in rows)
+        return "\n".join(f"{what:<{width}}  {value}" for what, value in rows)
+
     def as_dict(self) -> dict[str, float | int | str]:
         return asdict(self)
 
@@ -90,19 +96,19 @@ def world_card(world: World, n_samples: int = 131_072, seed: int = 0) -> Card:
     require(n_samples >= _BATCH, f"n_samples {n_samples} must be at least {_BATCH}")
     n_batches = n_samples // _BATCH
     n = n_batches * _BATCH
-    sums = jax.device_get(_accumulate(world, named_key(seed_key(seed, "world"), "card"), n_batches))
+    key = named_key(seed_key(seed, "world"), "card")
+    sums, moments = jax.device_get(_accumulate(world, key, n_batches))
     counts = np.asarray(sums["counts"], np.float64)
     probs = counts / n
-    mean_norm, mean_l0 = sums["norm"] / n, counts.sum() / n
-    on = max(counts.sum(), 1.0)
-    mean_value = sums["value"] / on
+    (_, l0_sd), (norm, norm_sd), (value, value_sd) = (
+        _mean_and_sd(moments[name]) for name in ("l0", "norm", "value")
+    )
     rms, largest, pairs = _correlation(np.asarray(sums["together"], np.float64), counts, n)
     nearest, coherence = coherences(np.asarray(world.directions, np.float32))
     n_features, d_in = world.directions.shape
     return Card(
         world=world.name, d_in=d_in, n_features=n_features, ratio=n_features / d_in, n_samples=n,
-        true_l0=float(mean_l0),
-        true_l0_sd=float(np.sqrt(max(sums["l0_square"] / n - mean_l0**2, 0))),
+        true_l0=float(counts.sum() / n), true_l0_sd=l0_sd,
         empty_samples=float(sums["empty"] / n),
         dropped_firings=int(sums["dropped"]),
         prob_max=float(probs.max()), prob_median=float(np.median(probs)),
@@ -110,47 +116,65 @@ def world_card(world: World, n_samples: int = 131_072, seed: int = 0) -> Card:
         starved_features=int((counts < _STARVED).sum()), silent_features=int((counts == 0).sum()),
         correlation_rms=rms, correlation_floor=float(1 / np.sqrt(n)), correlation_max=largest,
         correlation_pairs=pairs,
-        magnitude_mean=float(mean_value),
-        magnitude_sd=float(np.sqrt(max(sums["value_square"] / on - mean_value**2, 0))),
-        magnitude_max=float(sums["value_max"]),
-        norm_mean=float(mean_norm),
-        norm_sd=float(np.sqrt(max(sums["norm_square"] / n - mean_norm**2, 0))),
+        magnitude_mean=value, magnitude_sd=value_sd, magnitude_max=float(sums["value_max"]),
+        norm_mean=norm, norm_sd=norm_sd,
         nearest_cosine=nearest, coherence=coherence, welch_bound=welch_bound(n_features, d_in),
     )  # fmt: skip
 
 
 @partial(jax.jit, static_argnames="n_batches")
-def _accumulate(world: World, key, n_batches: int) -> dict[str, jax.Array]:
+def _accumulate(
+    world: World, key: PRNGKeyArray, n_batches: int
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Sums over all batches, and by name the moments of each (:func:`_moments`)."""
     paired = min(world.n_features, _MAX_PAIRED)
-    names = ("l0_square", "empty", "value", "value_square", "value_max", "norm", "norm_square")
-    start = {name: jnp.float32(0) for name in names}
-    start["dropped"] = jnp.int32(0)
-    start["counts"] = jnp.zeros(world.n_features, jnp.int32)
-    start["together"] = jnp.zeros((paired, paired), jnp.float32)
+    start = {
+        "empty": jnp.int32(0),
+        "dropped": jnp.int32(0),
+        "value_max": jnp.float32(0),
+        "counts": jnp.zeros(world.n_features, jnp.int32),
+        "together": jnp.zeros((paired, paired), jnp.float32),
+    }
 
     def body(sums, step):
         batch = world.sample(jax.random.fold_in(key, step), _BATCH)
         on = batch.values != 0
-        l0, norm = on.sum(1), jnp.linalg.norm(batch.x, axis=1)
+        l0 = on.sum(1)
         inside = jnp.where(on & (batch.indices < paired), batch.indices, paired)
         fires = jnp.zeros((_BATCH, paired + 1), jnp.float32)
         fires = fires.at[jnp.arange(_BATCH)[:, None], inside].set(1.0)[:, :paired]
         new = {
-            "l0_square": (l0**2).sum(),
-            "empty": (l0 == 0).sum(),
-            "value": batch.values.sum(),
-            "value_square": (batch.values**2).sum(),
-            "norm": norm.sum(),
-            "norm_square": (norm**2).sum(),
+            "empty": (l0 == 0).sum(dtype=jnp.int32),
             "together": fires.T @ fires,
             "dropped": jnp.int32(0) if batch.dropped is None else batch.dropped.sum(),
         }
         added = {name: sums[name] + value for name, value in new.items()}
         added["counts"] = sums["counts"].at[batch.indices].add(on.astype(jnp.int32))
         added["value_max"] = jnp.maximum(sums["value_max"], batch.values.max())
-        return added, None
+        every = jnp.ones(_BATCH, bool)
+        return added, {
+            "l0": _moments(l0.astype(jnp.float32), every),
+            "norm": _moments(jnp.linalg.norm(batch.x, axis=1), every),
+            "value": _moments(batch.values, on),
+        }
 
-    return jax.lax.scan(body, start, jnp.arange(n_batches))[0]
+    return jax.lax.scan(body, start, jnp.arange(n_batches))
+
+
+def _moments(values: Float[Array, "..."], counted: Bool[Array, "..."]) -> Float[Array, "3"]:
+    """How many count, their mean, and the sum of squares about it: float32 sums of squares would
+    lose the spread of long vectors."""
+    n = counted.sum()
+    mean = jnp.where(counted, values, 0).sum() / jnp.maximum(n, 1)
+    return jnp.stack([n, mean, jnp.where(counted, (values - mean) ** 2, 0).sum()])
+
+
+def _mean_and_sd(moments: Float[np.ndarray, "n_batches 3"]) -> tuple[float, float]:
+    """Of all batches together (Chan, Golub and LeVeque 1983); 0 where nothing counts."""
+    n, means, squares = np.asarray(moments, np.float64).T
+    total = max(n.sum(), 1.0)
+    mean = n @ means / total
+    return float(mean), float(np.sqrt((squares.sum() + n @ (means - mean) ** 2) / total))
 
 
 def _correlation(together: np.ndarray, counts: np.ndarray, n: int) -> tuple[float, float, int]:

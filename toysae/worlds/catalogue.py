@@ -27,7 +27,7 @@ from .exactly_k import exactly_k
 from .firing import Firing
 from .independent import independent
 from .magnitudes import Circle, Scaled, magnitude
-from .plant import forest, regular_forest
+from .plant import fitted_below, forest, regular_forest
 from .probabilities import firing_probabilities
 from .world import World
 
@@ -60,17 +60,18 @@ def dials(function: Callable, skip: int) -> dict[str, tuple[Any, Any]]:
     return {p.name: (hints.get(p.name), p.default) for p in parameters}
 
 
-DICTIONARIES: dict[str, Callable[..., Array]] = {
-    "sphere": dictionaries.sphere,
-    "orthogonal": dictionaries.orthogonal,
-    "antipodal": dictionaries.antipodal,
-    "frame": dictionaries.frame,
-    "clusters": dictionaries.clusters,
-    "privileged": dictionaries.privileged,
-    "pairs": dictionaries.pairs,
-    "low-rank": dictionaries.low_rank,
-    "circles": dictionaries.circles,
+DICTIONARIES: dict[str, tuple[str, Callable[..., Array]]] = {
+    "sphere": ("random unit directions", dictionaries.sphere),
+    "antipodal": ("pairs (f, -f): the easiest superposition", dictionaries.antipodal),
+    "orthogonal": ("orthonormal directions: no superposition", dictionaries.orthogonal),
+    "frame": ("a low-coherence frame, pushed towards the Welch bound", dictionaries.frame),
+    "clusters": ("clusters of near-duplicates at a chosen cosine", dictionaries.clusters),
+    "privileged": ("noised unit vectors: features lean on coordinates", dictionaries.privileged),
+    "pairs": ("pairs at exactly cosine rho", dictionaries.pairs),
+    "low-rank": ("random directions within a subspace", dictionaries.low_rank),
+    "circles": ("two-dimensional features: a radius and a shared angle", dictionaries.circles),
 }
+"""Plain worlds by name: what each is, and `(key, n_features, d_in, ...)` that gives its rows."""
 
 
 def _independent(key, probs: np.ndarray) -> Firing:
@@ -105,7 +106,7 @@ def _forest(
         f"more than n_features {probs.size}: make them smaller",
     )
     parents = np.concatenate([parents, np.full(probs.size - len(parents), -1)])
-    return forest(parents, probs, np.full(probs.size, siblings_exclude))
+    return forest(parents, fitted_below(parents, probs, siblings_exclude), siblings_exclude)
 
 
 def _compositional(key, probs: np.ndarray, n_attributes: int = 2, n_values: int = 4) -> Firing:
@@ -210,9 +211,9 @@ def _shared_fields() -> dict[str, tuple[Any, Any]]:
     return fields | _all_dials()
 
 
-def plain(name: str, about: str) -> WorldRow:
+def plain(name: str) -> WorldRow:
     """A world over a named dictionary, with every other axis open."""
-    dictionary = DICTIONARIES[name]
+    about, dictionary = DICTIONARIES[name]
     own = dials(dictionary, 3)
 
     def build(key, d_in, n_features, magnitude, **fields):
@@ -240,16 +241,7 @@ def _hidden_layer(key, d_in, n_features, spectrum, magnitude, **fields) -> World
     return _fill(key, d_in, n_features, magnitude_law=magnitude, make=make, **fields)
 
 
-PLAIN: dict[str, WorldRow] = {
-    "sphere": plain("sphere", "random unit directions"),
-    "antipodal": plain("antipodal", "pairs (f, -f): the easiest superposition"),
-    "orthogonal": plain("orthogonal", "orthonormal directions: no superposition"),
-    "frame": plain("frame", "a low-coherence frame, pushed towards the Welch bound"),
-    "clusters": plain("clusters", "clusters of near-duplicates at a chosen cosine"),
-    "privileged": plain("privileged", "noised unit vectors: features lean on coordinates"),
-    "pairs": plain("pairs", "pairs at exactly cosine rho"),
-    "low-rank": plain("low-rank", "random directions within a subspace"),
-    "circles": plain("circles", "two-dimensional features: a radius and a shared angle"),
+PLAIN: dict[str, WorldRow] = {name: plain(name) for name in DICTIONARIES} | {
     "hidden-layer": WorldRow(
         "x = ReLU(W h), W anisotropic: where an SVD init can mean anything",
         _hidden_layer,

@@ -114,7 +114,8 @@ def _solve(
     require(
         worst < 1e-4,
         f"children with probabilities {wanted.round(6).tolist()} of a parent with "
-        f"{reach.mean():.6g} could not be met under this copula (off by {worst:.1%}): lower them",
+        f"{reach.mean():.6g} could not be met under this copula (off by {worst:.1%}): lower "
+        "these probs",
     )
     return offset, fires
 

@@ -161,8 +161,11 @@ class _Reader:
         return self.on_device.setdefault(name, jnp.asarray(array))
 
     def _component(self, name: Any, nodes: Any, place: str) -> Any:
-        if name not in self.known:
-            raise unknown("component", name, self.known)
+        require(
+            name in self.known,
+            f"it has a component {name!r} that is not loaded: define that class first, or import "
+            "the module it is in; known: " + ", ".join(sorted(self.known)),
+        )
         fields = {f.name: f for f in dataclasses.fields(self.known[name])}
         nodes = {key: node for key, node in nodes.items() if (name, key) not in _RETIRED}
         for given in nodes:

@@ -16,8 +16,9 @@ from .firing import Firing
 from .forest import DenseForest, Forest, Generation
 from .given_factors import NEVER, THETA, chernoff, fewest_slots, linear, parts, wide_draws
 from .independent import independent
-from .probabilities import checked_probabilities
+from .probabilities import checked_probabilities, rescale
 
+_ROOM = 0.9
 COMPENSATIONS = ("exact", "first-order", "given")
 
 
@@ -94,6 +95,22 @@ def forest(
         raise unknown("compensation", compensate, COMPENSATIONS)
     small = n <= SMALL if dense is None else dense
     return (_dense if small else _sparse)(parents, q, exclusive, loadings)
+
+
+def fitted_below(
+    parents: Int[np.ndarray, " n"], probs: Float[np.ndarray, " n"], exclusive: bool
+) -> Float[np.ndarray, " n"]:
+    """Marginals of the same sum that a forest can have: children that do not fit into their
+    parent's firings (together, where siblings exclude each other) are made to fill nine tenths of
+    these, and then all are scaled up."""
+    fitted = np.array(probs, np.float64)
+    for parent in np.unique(parents[parents >= 0]):  # before its children's children
+        children = np.flatnonzero(parents == parent)
+        own = fitted[children]
+        needed = own.sum() if exclusive else own
+        too_much = needed > fitted[parent]
+        fitted[children] = np.where(too_much, own * _ROOM * fitted[parent] / needed, own)
+    return rescale(fitted, float(np.sum(probs)))
 
 
 def checked_parents(parents: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """All named worlds: the one table that the command line, experiments and notebooks read."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite, nan
 from types import NoneType
@@ -12,7 +13,9 @@ from ..bits import in_32_bits
 from ..errors import require, unknown
 from ..keys import seed_key
 from ..machine import check_bytes
-from .catalogue import PLAIN, WorldRow
+from .catalogue import FIRINGS, PLAIN, WorldRow, dials
+from .fields import FIELDS
+from .files import load_world
 from .presets import PRESETS
 from .tms.worlds import TMS_WORLDS
 from .world import World
@@ -21,23 +24,39 @@ WORLDS: dict[str, WorldRow] = PLAIN | PRESETS | TMS_WORLDS
 
 
 def world_fields(name: str) -> dict[str, Any]:
-    """The fields of a named world with their defaults.
+    """The fields of a named world with their defaults; a saved world has none.
 
     Raises:
         ToysaeError: no world of that name.
     """
+    return {field: default for field, (_, default) in kinds_of(name).items()}
+
+
+def is_saved(name: object) -> bool:
+    """Is this the path of a saved world, and not the name of one?"""
+    return isinstance(name, str) and name.endswith(".safetensors")
+
+
+def kinds_of(name: str) -> Mapping[str, tuple[Any, Any]]:
+    """Type and default of each field of a named world.
+
+    Raises:
+        ToysaeError: no world of that name.
+    """
+    if is_saved(name):
+        return {}
     if not isinstance(name, str) or name not in WORLDS:
         raise unknown("world", name, WORLDS)
-    return {field: default for field, (_, default) in WORLDS[name].fields.items()}
+    return WORLDS[name].fields
 
 
 @in_32_bits
 def make_world(name: str, seed: int = 0, **fields) -> World:
-    """Builds a named world.
+    """Builds a named world, or reads a saved one.
 
     Args:
-        name: a row of :data:`WORLDS`.
-        seed: of the directions and of everything else that is drawn once.
+        name: a row of :data:`WORLDS`, or the path of a file that :func:`save_world` wrote.
+        seed: of the directions and of everything else that is drawn once; 0 for a saved world.
         **fields: see :func:`world_fields`, e.g. ``d_in=64, n_features=128, l0=5.0``.
 
     Raises:
@@ -46,9 +65,16 @@ def make_world(name: str, seed: int = 0, **fields) -> World:
     """
     known = world_fields(name)
     for field in fields:
+        require(known, f"{name} is a saved world, which has no fields: leave {field} out")
         if field not in known:
             raise unknown(f"field of world {name!r}", field, known)
-    kinds = WORLDS[name].fields
+    if is_saved(name):
+        require(
+            checked.seed("seed", seed) == 0,
+            f"{name} is one world, whatever the seed {seed}: give seed 0, or one world seed",
+        )
+        return load_world(name)
+    kinds = kinds_of(name)
     values = {f: _typed(f, kinds[f][0], v) for f, v in (known | fields).items()}
     for field in {"d_in", "n_features"} & set(known):
         require(values[field] >= 1, f"{field} {values[field]} must be a positive integer")
@@ -60,6 +86,14 @@ def make_world(name: str, seed: int = 0, **fields) -> World:
         )
     key = seed_key(checked.seed("seed", seed), "world")
     return replace(WORLDS[name].build(key, **values), name=name)
+
+
+def about_field(field: str) -> str:
+    """What a field of worlds means, and which ways of firing read it."""
+    readers = {name: dials(firing, 2) for name, firing in FIRINGS.items()}
+    given = [f"{name}: {read[field][1]}" for name, read in readers.items() if field in read]
+    read_by = f"; read by firing {', '.join(given)} if not given" if given else ""
+    return FIELDS.get(field, "") + read_by
 
 
 _WANTED = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a name"}

@@ -10,6 +10,7 @@ from typing import Any
 from ...errors import ToysaeError, require
 
 _ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<|im_end|>")
+_BEGINS = ("<|begin_of_text|>", "<bos>", "<s>")
 
 
 def need(package: str) -> Any:
@@ -34,10 +35,13 @@ class Tokenizer:
     Attributes:
         inner: of the `tokenizers` library.
         end: id of the token that ends a document, put between documents; None if it has none.
+        begin: id of the token that a text starts with, where the model was trained with one: for
+            Llama's kind one of its own, for GPT-2's and Pythia's the end token.
     """
 
     inner: Any
     end: int | None
+    begin: int | None = None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
@@ -86,9 +90,16 @@ def tokenizer_from_file(path: Path) -> Tokenizer:
     return with_end(inner)
 
 
-def with_end(inner: Any, end: int | None = None) -> Tokenizer:
-    """Finds the end of a document among the usual names unless it is given."""
+def with_end(inner: Any) -> Tokenizer:
+    """Finds what ends a document among the usual names, and what begins one: what the tokenizer
+    itself puts there, else a usual name, else the end."""
     inner.no_padding()
     inner.no_truncation()
-    named = (inner.token_to_id(name) for name in _ENDS)
-    return Tokenizer(inner, next((i for i in named if i is not None), None) if end is None else end)
+
+    def first_of(names: Sequence[str]) -> int | None:
+        ids = (inner.token_to_id(name) for name in names)
+        return next((i for i in ids if i is not None), None)
+
+    end, own = first_of(_ENDS), inner.encode("", add_special_tokens=True).ids[:1]
+    begin = own[0] if own else first_of(_BEGINS)
+    return Tokenizer(inner, end, end if begin is None else begin)

@@ -11,8 +11,9 @@ import reprlib
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from .errors import ToysaeError, require, unknown
@@ -28,8 +29,16 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
 def shown(value: object) -> str:
-    """A value for a message, shortened."""
-    return _SHORT.repr(value)
+    """A value for a message, in a short line: arrays by kind and shape, other things by kind."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and dtype is not None:
+        return f"{dtype}[{','.join(map(str, shape))}]"
+    if isinstance(value, _PLAIN):
+        return " ".join(_SHORT.repr(value).split())
+    return f"(a {type(value).__name__})"
+
+
+_PLAIN = str | bytes | int | float | complex | list | tuple | dict | set | PurePath | type(None)
 
 
 def integer(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
@@ -85,6 +94,7 @@ def text(name: str, value: Any, choices: Iterable[str] | None = None) -> str:
         ToysaeError: another kind of value, or none of them.
     """
     require(isinstance(value, str), f"{name} {shown(value)} is not a text")
+    require("\0" not in value, f"{name} {shown(value)} holds a character that no text has")
     if choices is not None and value not in (known := list(choices)):
         raise unknown(name, value, known)
     return value
@@ -123,6 +133,7 @@ def path(name: str, value: Any) -> Path:
         ToysaeError: another kind of value, or none.
     """
     good = isinstance(value, str | os.PathLike) and str(value) not in ("", ".")
+    good = good and "\0" not in str(value)
     require(good, f"{name} {shown(value)} is not a path")
     return Path(value)
 
@@ -285,7 +296,10 @@ def _finite(digits: str) -> float:
 
 def _scalar(value: Any) -> Any:
     """NumPy's and jax's scalars, and arrays of no dimension, as Python's."""
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        with suppress(NotImplementedError):  # a random key
+            return value.item()
+    return value
 
 
 def _within(name: str, value: float, low: float | None, high: float | None) -> None:

@@ -7,44 +7,62 @@ same name must agree, as in ``[n_features, d_in]`` beside ``[d_sae, d_in]``.
 """
 
 import inspect
-import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from functools import partial, wraps
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import wraps
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import AbstractArray
 
 from . import checked
 from .errors import ToysaeError, require, unknown
 from .machine import check_bytes
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 _MOST_VALUES = 1_000_000
 _LARGE = 2**24
+
+
+OrNaN = Annotated[float, "NaN where there is none"]
+"""A number that may be missing."""
+
+_REMEDIES = {
+    "World": ": give make_world('sphere'), say",
+    "SAE": ": give the sae(row) of a train result, or load_sae(path)",
+    "Results": ": make it with an Experiment and run",
+    "DataFrame": ": give a table such as that of a run or of train",
+    "Points": ": give axes.grid(...), say",
+    "SAESpec": ": give make_spec('untied', d_in, d_sae), say",
+}
 
 
 class _Refused(Exception):
     """What an argument should have been."""
 
 
-def guard(face: dict[str, Any], but: Iterable[str] = ()) -> None:
+def guard(face: dict[str, Any]) -> None:
     """Puts a door before every function of a package's `__all__`.
 
     Args:
         face: the package's `globals()`.
-        but: functions that refuse what is wrong in better words of their own.
     """
     for name in face["__all__"]:
-        made = face.get(name)
-        function = made is not None and not inspect.isclass(made) and hasattr(made, "__code__")
-        if (function or hasattr(made, "lower")) and name not in but:
-            face[name] = guarded(made)
+        if _is_function(face.get(name)):
+            face[name] = guarded(face[name])
+
+
+def _is_function(made: Any) -> bool:
+    """Plain, jitted or cached."""
+    marks = ("__code__", "lower", "cache_info")
+    return not inspect.isclass(made) and any(hasattr(made, mark) for mark in marks)
 
 
 def guarded(fn: Callable[P, T]) -> Callable[P, T]:
@@ -54,19 +72,22 @@ def guarded(fn: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(fn)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
-        if any(isinstance(value, jax.core.Tracer) for value in (*args, *kwargs.values())):
+        if any(isinstance(value, Tracer) for value in (*args, *kwargs.values())):
             return fn(*args, **kwargs)  # inside other compiled code
         bound, sizes = _bind(fn.__name__, signature, args, kwargs), {}
         for name, value in bound.arguments.items():
-            if signature.parameters[name].kind in (_SEVERAL, _NAMED) or name not in hints:
+            if name not in hints:
                 continue
-            try:
-                bound.arguments[name] = admitted(name, value, hints[name], sizes)
-            except _Refused as refused:
-                what = f"{name} {_shown(value)} is not {refused}"
-                raise ToysaeError(f"{fn.__name__}: {what}") from None
-            except ToysaeError as error:
-                raise ToysaeError(f"{fn.__name__}: {error}") from None
+            kind, hint = signature.parameters[name].kind, hints[name]
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                several = enumerate(value)
+                value = tuple(_told(fn, f"{name}[{i}]", v, hint, {}) for i, v in several)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                for own, given in value.items():  # kept as they are: a whole number may be a size
+                    _told(fn, own, given, hint, {})
+            else:
+                value = _told(fn, name, value, hint, sizes)
+            bound.arguments[name] = value
         return fn(*bound.args, **bound.kwargs)
 
     for name in _OF_JITTED:
@@ -76,7 +97,17 @@ def guarded(fn: Callable[P, T]) -> Callable[P, T]:
 
 
 _OF_JITTED = ("lower", "trace", "eval_shape", "clear_cache")
-_SEVERAL, _NAMED = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+
+
+def _told(fn: Callable[..., Any], name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
+    """:func:`admitted`, with errors that say whose argument it is."""
+    try:
+        return admitted(name, value, hint, sizes)
+    except _Refused as refused:
+        what = f"{name} {checked.shown(value)} is not {refused}"
+        raise ToysaeError(f"{fn.__name__}: {what}") from None
+    except ToysaeError as error:
+        raise ToysaeError(f"{fn.__name__}: {error}") from None
 
 
 def admitted(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
@@ -91,7 +122,9 @@ def admitted(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
     Raises:
         ToysaeError: a number, text or path that is not what it should be.
     """
-    if hint is Any or isinstance(hint, typing.TypeVar | str):
+    if isinstance(hint, TypeVar):
+        hint = hint.__bound__ or Any
+    if hint is Any or isinstance(hint, str):
         return value
     origin, args = get_origin(hint), get_args(hint)
     if _is_array(hint):
@@ -102,6 +135,10 @@ def admitted(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
         return _one_of(name, value, args, sizes)
     if origin is Literal:
         return checked.text(name, value, args)
+    if hint == OrNaN and isinstance(value, float | np.floating) and np.isnan(value):
+        return float("nan")
+    if origin is Annotated:
+        hint = args[0]
     if hint in _SCALARS:
         return _SCALARS[hint](name, value)
     if hint in (None, NoneType):
@@ -110,22 +147,34 @@ def admitted(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
         return None
     if origin is tuple or origin is list or (isinstance(origin, type) and _is_listing(origin)):
         return _listed(name, value, origin, args)
-    if origin is type:
-        return value
+    if isinstance(origin, type) and issubclass(origin, Mapping) and len(args) == 2:
+        if not isinstance(value, Mapping):
+            raise _Refused("a mapping")
+        return {k: admitted(f"{name}[{k!r}]", v, args[1], {}) for k, v in value.items()}
     kind = origin or hint
-    if kind is Callable or kind is typing.get_origin(Callable[[], None]):
+    if kind is Callable or kind is get_origin(Callable[[], None]):
         if not callable(value):
             raise _Refused("a function")
         return value
+    if kind is Hashable:
+        try:
+            hash(value)
+        except TypeError:
+            raise _Refused("a plain value") from None
     if isinstance(kind, type) and not isinstance(value, kind):
-        raise _Refused(_a(kind.__name__))
+        raise _Refused(f"{_a(kind.__name__)}{_REMEDIES.get(kind.__name__, '')}")
     return value
 
 
-_MOST_EXACT = 2**53
+def _integer(name: str, value: Any) -> int:
+    found = checked.integer(name, value)
+    require(abs(found) <= 2**53, f"{name} {checked.shown(value)} is out of range")
+    return found
+
+
 _SCALARS: dict[Any, Callable[[str, Any], Any]] = {
     bool: checked.flag,
-    int: partial(checked.integer, low=-_MOST_EXACT, high=_MOST_EXACT),
+    int: _integer,
     float: checked.number,
     str: checked.text,
     Path: checked.path,
@@ -154,9 +203,10 @@ def _one_of(name: str, value: Any, kinds: tuple[Any, ...], sizes: dict[str, int]
         except _Refused as refused:
             said.append(str(refused))
         except ToysaeError as error:
-            if len(kinds) == 1:
-                raise
-            said.append(_kind_of(kind) if kind in _SCALARS else str(error))
+            # A number that is out of range is not refused for its kind.
+            if len(kinds) == 1 or (kind in (int, float) and isinstance(value, int | float)):
+                raise error from None
+            said.append(_a(_kind_of(kind)))
     raise _Refused(" or ".join(dict.fromkeys(said)))
 
 
@@ -168,21 +218,35 @@ def _listed(name: str, value: Any, origin: Any, args: tuple[Any, ...]) -> Any:
             raise _Refused(f"{len(args)} values")
         pairs = zip(value, args, strict=True)
         return tuple(admitted(name, one, kind, {}) for one, kind in pairs)
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+    shape = getattr(value, "shape", None)
+    if shape is not None and len(shape) > 1:
+        raise _Refused(f"a list of {_kind_of(each)}s")
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable) or shape == ():
         try:
             value = [admitted(name, value, each, {})]
         except (_Refused, ToysaeError):
             raise _Refused(f"a list of {_kind_of(each)}s") from None
     if isinstance(value, Mapping) and issubclass(origin, Sequence):
         raise _Refused(f"a list of {_kind_of(each)}s")
-    if isinstance(value, Iterator):
-        return value
+    if isinstance(value, Iterator) and not issubclass(origin, Sequence):
+        return value  # each as it comes
     if isinstance(origin, type) and issubclass(origin, Set) and not isinstance(value, Set):
         raise _Refused("a set")
     found = list(islice(value, _MOST_VALUES + 1))
     require(len(found) <= _MOST_VALUES, f"{name} has more than {_MOST_VALUES:,} values")
-    found = [admitted(f"{name}[{i}]", one, each, {}) for i, one in enumerate(found)]
+    if not _are_plain(found, each):
+        found = [admitted(f"{name}[{i}]", one, each, {}) for i, one in enumerate(found)]
     return tuple(found) if origin is tuple else found
+
+
+def _are_plain(values: list[Any], each: Any) -> bool:
+    """Long lists of what is asked for already, mostly."""
+    kinds = set(get_args(each)) or {each}
+    if not kinds <= {int, float, str} or not {type(value) for value in values} <= kinds:
+        return False
+    texts = [value for value in values if isinstance(value, str)]
+    numbers = [value for value in values if isinstance(value, float)]
+    return all(map(isfinite, numbers)) and not any("\0" in text for text in texts)
 
 
 def _array(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
@@ -197,7 +261,7 @@ def _array(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
     if kinds and all("float" in kind for kind in kinds):
         if found.dtype.kind in "biuf" and (not on_host or found.dtype.kind != "f"):
             found = found.astype(np.float64 if on_host else np.float32)
-    elif found.dtype.kind in "iu" and not on_host and found.size:
+    elif isinstance(found, np.ndarray) and found.dtype.kind in "iu" and found.size and not on_host:
         fits = int(found.min()) >= -(2**31) and int(found.max()) < 2**31
         require(fits, f"{name} has numbers beyond 32 bits")
     found = np.asarray(found) if on_host else jnp.asarray(found)
@@ -255,7 +319,7 @@ def _bind(
 ) -> inspect.BoundArguments:
     for given in kwargs:
         known = signature.parameters
-        if given not in known and not any(p.kind is _NAMED for p in known.values()):
+        if given not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
             raise unknown(f"argument of {name}", given, known)
     try:
         return signature.bind(*args, **kwargs)
@@ -267,16 +331,6 @@ def _short(signature: inspect.Signature) -> str:
     required = [p for p in signature.parameters.values() if p.default is p.empty]
     more = ", ..." if len(required) < len(signature.parameters) else ""
     return f"({', '.join(p.name for p in required)}{more})"
-
-
-def _shown(value: Any) -> str:
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape is not None and dtype is not None:
-        return f"{dtype}[{','.join(map(str, shape))}]"
-    return checked.shown(value) if isinstance(value, _PLAIN) else _a(type(value).__name__)
-
-
-_PLAIN = str | bytes | int | float | complex | list | tuple | dict | set | Path | None
 
 
 def _wanted(hint: Any, sizes: Mapping[str, int]) -> str:
@@ -291,7 +345,7 @@ def _wanted(hint: Any, sizes: Mapping[str, int]) -> str:
 
 
 def _kind_of(kind: Any) -> str:
-    words = {bool: "True or False", int: "whole number", float: "number", str: "text", Path: "path"}
+    words = {bool: "bool", int: "whole number", float: "number", str: "text", Path: "path"}
     return words.get(kind, getattr(kind, "__name__", "value"))
 
 

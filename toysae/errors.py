@@ -13,7 +13,7 @@ def unknown(kind: str, given: object, known: Iterable[str]) -> ToysaeError:
     known = sorted(known)
     near = get_close_matches(given, known, n=1, cutoff=0.4) if isinstance(given, str) else []
     hint = f"did you mean {near[0]!r}? " if near else ""
-    shown = repr(given)
+    shown = " ".join(repr(given).split())
     shown = shown if len(shown) < 120 else f"{shown[:100]}..."
     return ToysaeError(f"unknown {kind} {shown}: {hint}known: {', '.join(known)}")
 

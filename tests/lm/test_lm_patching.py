@@ -193,8 +193,8 @@ def test_too_few_names_that_are_single_tokens_are_refused(hand):
         ioi_pairs(tokenizer, 4, names=("the", ""))
     with pytest.raises(ToysaeError, match="n 0"):
         ioi_pairs(tokenizer, 0, names=WORDS)
-    with pytest.raises(ToysaeError, match="no end token"):
-        ioi_pairs(replace(tokenizer, end=None), 4, names=WORDS, bos=True)
+    with pytest.raises(ToysaeError, match="no token of the tokenizer begins"):
+        ioi_pairs(replace(tokenizer, begin=None), 4, names=WORDS, bos=True)
 
 
 def test_bad_input_is_refused_before_anything_runs(hand, setting, axes, monkeypatch):

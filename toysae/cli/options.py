@@ -52,16 +52,12 @@ def world_options(
 
 
 def check_flags(args: list[str], kind: str, known: list[str]) -> None:
-    """tyro knows unknown options too, but does not say which one may be meant; and of an option
-    that is there twice it takes the last."""
+    """tyro knows unknown options too, but does not say which one may be meant."""
     for name, arg in flags(args).items():
         if name != "help" and name not in known and name.removeprefix("no_") not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean --{near[0].replace('_', '-')}? " if near else ""
             raise ToysaeError(f"unknown {kind} {arg!r}: {hint}--help lists them")
-    names = [arg.split("=")[0] for arg in args if arg.startswith("--")]
-    for name in names:
-        require(names.count(name) == 1, f"{name} is there {names.count(name)} times: give it once")
 
 
 def flags(args: list[str]) -> dict[str, str]:

@@ -10,11 +10,4 @@ __all__ = [
     "from_dictionary_learning", "from_saelens", "from_sparsify", "load_any", "score", "to_saelens",
 ]  # fmt: skip
 
-guard(
-    globals(),
-    but=(
-        "load_any",
-        "score",
-        "from_saelens",
-    ),
-)
+guard(globals())

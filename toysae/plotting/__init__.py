@@ -6,8 +6,10 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from toysae.checked import shown
+from toysae.door import guard
 from toysae.errors import require, unknown
 from toysae.plotting.rows import Results
 
@@ -74,7 +76,6 @@ def draw(
     Raises:
         ToysaeError: a name is not in `FIGURES`, or there are no results; nothing is drawn then.
     """
-    names = [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)
@@ -94,10 +95,23 @@ def draw(
     return written
 
 
-def __getattr__(name: str) -> Any:
-    if name == "save":
-        return getattr(import_module(f"{__name__}.style"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def save(fig: "Figure", frame: "pd.DataFrame", out_dir: str | Path, name: str) -> list[Path]:
+    """Writes a figure and the table behind it, see :func:`toysae.plotting.style.save`.
+
+    Raises:
+        ToysaeError: another kind of figure or table, or a place that cannot be written.
+    """
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from toysae.plotting.style import save
+
+    require(isinstance(fig, Figure), f"fig {shown(fig)} is not a figure of matplotlib")
+    require(isinstance(frame, pd.DataFrame), f"frame {shown(frame)} is not a DataFrame of pandas")
+    require(name, "name is empty: give the figure a name")
+    return save(fig, frame, out_dir, name)
 
 
-__all__ = ["FIGURES", "Results", "draw", "save"]  # pyright: ignore
+__all__ = ["FIGURES", "Results", "draw", "save"]
+
+guard(globals())

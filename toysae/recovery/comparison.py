@@ -13,8 +13,9 @@ import pandas as pd
 import scipy
 from scipy import special
 
+from toysae.door import OrNaN
 from toysae.errors import require, unknown
-from toysae.recovery.intervals import diverged, grouped, require_columns, student_t
+from toysae.recovery.intervals import alive_values, grouped, require_columns, student_t
 
 _SETTINGS = (
     "l1", "l1_coeff", "k", "l0_coeff", "l0_target", "setting", "world", "ratio", "d_in",
@@ -76,8 +77,7 @@ def paired(
                 f"{name} varies within an arm of a world, so that its values would be averaged: "
                 f"choose among them first (best_coefficient), or add {name!r} to by",
             )
-    values = table[value].astype(float).mask(diverged(table))
-    frame = table.assign(**{value: values}).loc[table[arm].isin([a, b])]
+    frame = table.assign(**{value: alive_values(table, value)}).loc[table[arm].isin([a, b])]
     each = frame.groupby([*by, "world_seed", arm], dropna=False)[value].mean().unstack(arm)
     difference = (each[a] - each[b]).rename("difference").reset_index()
     rows = []
@@ -94,7 +94,7 @@ def paired(
     return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
-def resolvable(sd: float, n: int, power: float = 0.8, confidence: float = 0.95) -> float:
+def resolvable(sd: OrNaN, n: int, power: float = 0.8, confidence: float = 0.95) -> float:
     """The smallest true mean difference that n paired seeds detect.
 
     Under a true difference δ the paired t statistic is noncentral t with n - 1 degrees of freedom
@@ -171,7 +171,7 @@ def seed_spread(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFr
     outputs = {"sd_worlds", "sd_saes", "clipped", "n_worlds", "n_saes"}
     reserved = {"world_seed", "sae_seed", value, *outputs} & set(by)
     require(not reserved, f"by has {sorted(reserved)}: group by settings, not seeds or results")
-    kept = table.assign(**{value: table[value].astype(float).mask(diverged(table))})
+    kept = table.assign(**{value: alive_values(table, value)})
     rows = []
     for names, group in grouped(kept, by):
         alive = group[group[value].notna()]

@@ -95,6 +95,8 @@ def add_detections(seen: Detections, batch: Batch, z: Float[Array, "batch d_sae"
     n_features, d_sae = seen.best_latent.shape[0], seen.best_feature.shape[0]
     require(batch.n_features == n_features, f"the batch has {batch.n_features} features, these "
             f"pairs {n_features}: match the SAE with the directions of the same world")  # fmt: skip
+    fits = z.ndim == 2 and z.shape == (len(batch.x), d_sae)
+    require(fits, f"z of shape {list(z.shape)} must be [{len(batch.x)} samples, d_sae {d_sae}]")
     require(z.shape[0] > 0, "z has no rows: leave out empty batches")
     z = z.astype(jnp.float32)
     where, on = batch.indices, batch.values != 0

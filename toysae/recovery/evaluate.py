@@ -30,6 +30,7 @@ class Totals:
 
 def empty_totals(d_in: int, d_sae: int) -> Totals:
     """Totals of no samples, for inputs of `d_in` and `d_sae` latents."""
+    require(d_in > 0 and d_sae > 0, f"d_in {d_in} and d_sae {d_sae} must be at least 1")
     # Buffers of their own and strong types: donated or carried through a scan as they are.
     return Totals(
         n_samples=jnp.zeros((), jnp.int32),

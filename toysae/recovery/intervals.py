@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special  # scipy.stats takes half a second to import
 
-from toysae.errors import require
+from toysae.errors import ToysaeError, require
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def clopper_pearson(successes: float, n: int, confidence: float = 0.95) -> tuple
         ToysaeError: `successes` is outside [0, n], or `confidence` is no share.
     """
     require(0 < confidence < 1, f"confidence = {confidence!r}: write a share such as 0.95")
-    require(0 <= successes <= n, f"successes = {successes!r} must be in [0, {n}]")
+    require(0 <= successes <= n, f"successes = {successes:g} must be in [0, {n}]")
     if n == 0:
         return float("nan"), float("nan")
     tail = (1 - confidence) / 2
@@ -113,7 +113,7 @@ def over_seeds(
     require_columns(table, [*by, value, "world_seed"])
     reserved = {"world_seed", "sae_seed", value, "mean", "half_width", "n"} & set(by)
     require(not reserved, f"by has {sorted(reserved)}: group by settings, not seeds or results")
-    kept = table.assign(**{value: table[value].astype(float).mask(diverged(table))})
+    kept = table.assign(**{value: alive_values(table, value)})
     # dropna=False: a setting that is None or NaN is still a setting.
     worlds = cast(pd.Series, kept.groupby([*by, "world_seed"], dropna=False)[value].mean())
     rows = []
@@ -133,6 +133,18 @@ def diverged(table: pd.DataFrame) -> pd.Series:
     if "diverged" not in table:
         return pd.Series(False, index=table.index)
     return cast(pd.Series, table["diverged"]).eq(True)
+
+
+def alive_values(table: pd.DataFrame, name: str) -> pd.Series:
+    """A column as numbers, NaN where the row diverged.
+
+    Raises:
+        ToysaeError: a value that is not a number.
+    """
+    try:
+        return cast(pd.Series, table[name].astype(float).mask(diverged(table)))
+    except (TypeError, ValueError) as error:
+        raise ToysaeError(f"column {name!r} does not hold numbers ({error})") from None
 
 
 def require_columns(table: pd.DataFrame, names: Sequence[str]) -> None:

@@ -48,6 +48,7 @@ class Limits:
 
 def sparsity_limit(n_features: int, d_in: int) -> float:
     """min(d, C d / log(N / d)), see :data:`SPARSITY_CONSTANT`; NaN where N <= d."""
+    require(n_features > 0 < d_in, f"n_features {n_features} and d_in {d_in} must be positive")
     if n_features <= d_in:
         return nan
     return min(float(d_in), SPARSITY_CONSTANT * d_in / log(n_features / d_in))
@@ -67,6 +68,7 @@ def phase_transition(n_features: float, d_in: int) -> float:
     Returns:
         k, in features a sample; `d_in` where N <= d.
     """
+    require(n_features > 0 < d_in, f"n_features {n_features} and d_in {d_in} must be positive")
     if n_features <= d_in:
         return float(d_in)
     delta = d_in / n_features

@@ -16,6 +16,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from toysae.errors import require
+
 EDGES = np.linspace(0.0, 1.0, 41)
 """Of histograms of MCS: a bin edge lies on .9; negative MCS count in the first bin."""
 
@@ -46,18 +48,24 @@ def cosines(
     return jnp.matmul(unit_rows(directions), unit_rows(W_dec).T, precision=lax.Precision.HIGHEST)
 
 
+def _some(directions: Array, W_dec: Array) -> Array:
+    """The cosines, of which there must be one for a largest one."""
+    require(len(directions) > 0 and len(W_dec) > 0, "a dictionary without rows has no scores")
+    return cosines(directions, W_dec)
+
+
 def mcs(
     directions: Float[Array, "n_features d_in"], W_dec: Float[Array, "d_sae d_in"]
 ) -> Float[Array, " n_features"]:
     """Per feature, the largest signed cosine over latents, ``[n_features]`` in [-1, 1]."""
-    return jnp.max(cosines(directions, W_dec), axis=1)
+    return jnp.max(_some(directions, W_dec), axis=1)
 
 
 def mcs_latents(
     directions: Float[Array, "n_features d_in"], W_dec: Float[Array, "d_sae d_in"]
 ) -> Float[Array, " d_sae"]:
     """Per latent, the largest signed cosine over features, ``[d_sae]`` in [-1, 1]."""
-    return jnp.max(cosines(directions, W_dec), axis=0)
+    return jnp.max(_some(directions, W_dec), axis=0)
 
 
 def mmcs(
@@ -78,7 +86,7 @@ def mmcs_abs(
     directions: Float[Array, "n_features d_in"], W_dec: Float[Array, "d_sae d_in"]
 ) -> Float[Array, ""]:
     """Mean over features of the largest |cosine|, in [0, 1]; blind to sign, see the module."""
-    return jnp.mean(jnp.max(jnp.abs(cosines(directions, W_dec)), axis=1))
+    return jnp.mean(jnp.max(jnp.abs(_some(directions, W_dec)), axis=1))
 
 
 def enc_dec_cosines(

@@ -14,7 +14,13 @@ import numpy as np
 import pandas as pd
 
 from toysae.errors import require
-from toysae.recovery.intervals import clopper_pearson, diverged, grouped, require_columns
+from toysae.recovery.intervals import (
+    alive_values,
+    clopper_pearson,
+    diverged,
+    grouped,
+    require_columns,
+)
 
 TRUTH, AT_TRUTH = "truth", "at-truth"
 RECOVERED, OPTIMISER, OBJECTIVE = VERDICTS = "recovered", "optimiser", "objective"
@@ -56,6 +62,8 @@ def verdicts(
     cell = [*_CELL, *([_SETTING] if _SETTING in table else []), coefficient]
     require_columns(table, [*cell, "init", "eval_loss", score])
     require(margin >= 0, f"margin = {margin!r}: write 0 or more, e.g. 0.01")
+    for name in ("eval_loss", score):
+        alive_values(table, name)  # refuses what are no numbers
     is_truth = table["init"].isin([TRUTH, AT_TRUTH])
     require(is_truth.any(), f"no row has init {TRUTH!r} or {AT_TRUTH!r}: run with ceiling or "
             "at_truth")  # fmt: skip

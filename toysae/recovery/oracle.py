@@ -41,6 +41,7 @@ def fista_codes(
         ToysaeError: `n_iterations` is below 1.
     """
     require(n_iterations >= 1, f"n_iterations = {n_iterations!r}: write at least 1")
+    require(len(directions) > 0, "directions has no rows: give a dictionary")
     return fista(x, directions, l1_coeff, exact_lipschitz(directions), n_iterations)
 
 

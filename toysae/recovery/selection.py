@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from toysae.errors import require
-from toysae.recovery.intervals import diverged, grouped, require_columns
+from toysae.recovery.intervals import alive_values, diverged, grouped, require_columns
 
 
 def best_coefficient(
@@ -60,6 +60,9 @@ def best_coefficient(
     for name in (coefficient, "world_seed"):
         empty = int(np.sum(table[name].isna()))
         require(empty == 0, f"{name} is empty in {empty} rows: leave those rows out")
+
+    for name in (score, "l0", "true_l0"):
+        alive_values(table, name)  # refuses what are no numbers
 
     # Positions, not labels: the index of a concatenated table need not be unique.
     frame = table.reset_index(drop=True)

@@ -33,6 +33,7 @@ def steps_by_feature(
         at.ndim == 1 and counts.ndim == 2 and counts.shape[1] == at.size > 0,
         f"recovered has shape {counts.shape} and curve_steps {at.shape}: give [rows, T] and [T]",
     )
+    require(n_features >= 1, f"n_features {n_features} must be at least 1")
     most = np.maximum.accumulate(counts, axis=1)
     first = np.stack([(most < k).sum(axis=1) for k in range(1, n_features + 1)], axis=1)
     censored = first == at.size
@@ -49,7 +50,15 @@ def survival(steps: ArrayLike, censored: ArrayLike, at: ArrayLike) -> NDArray[np
 
     Returns:
         Shares in [0, 1], ``[T]``.
+
+    Raises:
+        ToysaeError: no steps, steps that are not finite, or shapes that differ.
     """
     events, unseen = np.ravel(np.asarray(steps)), np.ravel(np.asarray(censored, bool))
+    require(
+        events.size == unseen.size > 0 and bool(np.isfinite(events).all()),
+        f"steps of shape {np.shape(steps)} and censored {np.shape(censored)}: give as many of "
+        "each, and finite steps",
+    )
     found = scipy.stats.ecdf(scipy.stats.CensoredData.right_censored(events, unseen)).sf
     return np.asarray(found.evaluate(np.asarray(at, np.float64)), np.float64)

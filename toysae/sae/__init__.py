@@ -55,4 +55,4 @@ __all__ = [
     "make_spec", "recipe_row", "resolve", "resolve_hypers", "save_sae",
 ]  # fmt: skip
 
-guard(globals(), but=("make_spec",))
+guard(globals())

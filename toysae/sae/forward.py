@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..errors import require
 from ..keys import named_key
 from .inits import InitData, first_bias
 from .part import Forward, Hypers, Params, Stats, Weights
@@ -13,6 +14,8 @@ from .spec import SAESpec
 
 def init_params(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> Params:
     """The first parameters of one SAE, on its decoder's constraint."""
+    missing = ", ".join(name for name in spec.hypers() if name not in h)
+    require(not missing, f"the numbers lack {missing}: resolve_hypers gives them all")
     dec_rows, enc_rows = spec.init.directions(named_key(key, "init"), spec.d_sae, data, h)
     bias = None
     if spec.decoder.bias != "none":
@@ -37,6 +40,10 @@ def forward(
     spec: SAESpec, w: Weights, run: Stats, h: Hypers, x: Float[Array, "*batch d_in"]
 ) -> Forward:
     """Encodes and decodes `x`, one SAE, any leading batch axes."""
+    require(
+        x.ndim > 0 and x.shape[-1] == spec.d_in,
+        f"x of shape {list(x.shape)} must be [..., d_in {spec.d_in}]",
+    )
     shift = w.b_dec if spec.decoder.bias == "pre" else None
     encoding = spec.encoder.encode(w, x, shift, h)
     z = spec.activation.apply(encoding.pre_acts, w.act, run, h)

@@ -17,4 +17,4 @@ __all__ = [
     "load_experiment", "plan", "run", "status", "summarise_minima", "summarise_runs", "train",
 ]  # fmt: skip
 
-guard(globals(), but=("train",))
+guard(globals())

@@ -10,12 +10,17 @@ import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import jax
 import numpy as np
 
+from .. import checked
+from ..door import guard
 from ..errors import require
+
+_MOST = 100_000  # values of an axis
 
 Value = float | str
 """What a point sets: a number or a name."""
@@ -39,7 +44,7 @@ class Points:
         for name, value in itertools.chain.from_iterable(self.rows):
             require(
                 isinstance(value, int | float | str),
-                f"{name} {value!r} is neither a number nor a name: give one, or a list of them",
+                f"{name} {checked.shown(value)} is neither a number nor a name: give one",
             )
 
     @classmethod
@@ -160,6 +165,7 @@ def random(n: int, seed: int, **ranges: Range | Values) -> Points:
         ToysaeError: no point, no axis, or an axis without a value.
     """
     require(n >= 1, f"n {n} must be at least 1")
+    seed = checked.seed("seed", seed)
     require(ranges, "random points of nothing: give a range, e.g. lr=log_uniform(1e-4, 1e-2)")
     columns = {}
     for name, given in ranges.items():
@@ -169,12 +175,21 @@ def random(n: int, seed: int, **ranges: Range | Values) -> Points:
     return zipped(**columns)
 
 
-def _choice(values: list[Value]) -> Callable[[float], Value]:
+def _choice(values: list[Any]) -> Callable[[float], Value]:
     return lambda u: values[int(u * len(values))]
 
 
-def _listed(name: str, values: Any) -> list[Value]:
-    listed = [_plain(v) for v in ([values] if np.ndim(values) == 0 else values)]
+def _listed(name: str, values: Any) -> list[Any]:
+    shape = getattr(values, "shape", ())
+    require(len(shape) < 2, f"{name} has shape {list(shape)}: give a list of values")
+    one = (
+        isinstance(values, str | bytes)
+        or not isinstance(values, Iterable)
+        or not hasattr(values, "__iter__")
+    )
+    one = one or (hasattr(values, "shape") and shape == ())
+    listed = [_plain(v) for v in islice([values] if one else values, _MOST + 1)]
+    require(len(listed) <= _MOST, f"{name} has more than {_MOST:,} values")
     require(len(listed) > 0, f"{name} is an empty grid: give at least one value")
     return listed
 
@@ -182,3 +197,9 @@ def _listed(name: str, values: Any) -> list[Value]:
 def _plain(value: Any) -> Any:
     """NumPy's and jax's scalars as Python's."""
     return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
+
+
+__all__ = ["Points", "Range", "chain", "grid", "linear", "log_spaced", "log_uniform", "random",
+           "uniform", "zipped"]  # fmt: skip
+
+guard(globals())

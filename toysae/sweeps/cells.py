@@ -248,7 +248,7 @@ def _knob(recipe: str, spec: SAESpec, axes: tuple[str, ...]) -> str:
     usual = (name for name in KNOBS if name in spec.hypers())
     of_axes = (name for name in axes if name in spec.hypers())
     needed = (name for name, hyper in spec.hypers().items() if hyper.default is None)
-    knob = next((*usual, *of_axes, *needed), None)
+    knob = next(iter([*usual, *of_axes, *needed]), None)
     require(knob, f"recipe {recipe!r} reads no number that its sparsity could hang on: train it "
             "with toysae.train")  # fmt: skip
     return str(knob)

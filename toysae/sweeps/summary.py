@@ -4,6 +4,7 @@ whether what it missed is the objective's fault or the optimiser's."""
 import pandas as pd
 
 from ..recovery import bad_minima, best_coefficient, student_t, verdicts
+from ..recovery.intervals import require_columns
 from ..recovery.minima import AT_TRUTH, TRUTH
 
 _BY = ["world", "setting", "ratio", "n_features", "d_in", "d_sae", "recipe", "init"]
@@ -26,6 +27,7 @@ def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
     there.
     """
     table = _with_setting(table)
+    require_columns(table, [*_BY, *_SHOWN, "world_seed", "l1", "true_l0", "floor", "diverged"])
     best = best_coefficient(table, _BY)
     lines = []
     for _, rows in best.groupby(_BY, sort=True):
@@ -46,6 +48,7 @@ def summarise_minima(table: pd.DataFrame) -> pd.DataFrame:
     :mod:`toysae.recovery.minima`. No line where no arm has a truth beside it.
     """
     table = _with_setting(table.reset_index(drop=True))
+    require_columns(table, [*_BY, "world_seed"])
     if not table["init"].isin([TRUTH, AT_TRUTH]).any():
         return pd.DataFrame()
     judged = verdicts(table)

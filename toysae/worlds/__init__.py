@@ -14,4 +14,4 @@ __all__ = [
     "world_fields", "world_panel",
 ]  # fmt: skip
 
-guard(globals(), but=("make_world",))
+guard(globals())

@@ -114,5 +114,5 @@ def _typed(field: str, kind: Any, value: Any) -> Any:
         str: isinstance(value, str),
     }
     wanted = next(each for each in kinds if each in fits)
-    require(fits[wanted], f"{field} {value!r} must be {_WANTED[wanted]}")
+    require(fits[wanted], f"{field} {checked.shown(value)} must be {_WANTED[wanted]}")
     return wanted(value)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .. import draws
 from ..bits import in_32_bits
+from ..checked import shown
 from ..errors import require
 from ..keys import named_key
 from .firing import DENSE_FEATURES, Firing
@@ -207,11 +208,13 @@ def combine(
 @partial(jax.jit, static_argnames="n")
 def sample(world: Drawn, key: PRNGKeyArray, n: int) -> Batch:
     """Compiled :meth:`World.sample`, for use outside other compiled code."""
+    require(n >= 1, f"n {n} must be at least 1")
     return world.sample(key, n)
 
 
 def batches(world: World, key: PRNGKeyArray, n: int, size: int = 1024) -> Iterator[Batch]:
     """At least `n` samples, `size` at a time: batch i is drawn with ``fold_in(key, i)``."""
+    require(size >= 1, f"size {size} must be at least 1")
     for i in range(-(-n // size)):
         yield sample(world, jax.random.fold_in(key, i), size)
 
@@ -222,6 +225,9 @@ def stack(worlds: list[T]) -> T:
     Raises:
         ToysaeError: worlds of different shapes.
     """
+    require(worlds, "there is no world to stack: give a list of them")
+    for world in worlds:
+        require(isinstance(world, Drawn), f"{shown(world)} is not a world: stack worlds alone")
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(world)] for world in worlds]
     require(
         all(shape == shapes[0] for shape in shapes),

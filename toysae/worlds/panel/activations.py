@@ -155,7 +155,8 @@ def panel_of(batches: Iterable[Batch]) -> PanelStats:
 
 
 def _two_axes(x: Batch) -> None:
-    require(x.ndim == 2, f"a batch of shape {x.shape} must be [n, d_in]: reshape it")
+    shape = np.shape(x)
+    require(len(shape) == 2, f"a batch of shape {shape} must be [n, d_in]: reshape it")
 
 
 @jax.jit

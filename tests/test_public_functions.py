@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
@@ -306,7 +306,7 @@ def test_a_valid_call_gives_a_result(name, folder):
 NAMES = sorted(public())
 
 
-@settings(max_examples=300, deadline=None, derandomize=True,
+@settings(max_examples=250, deadline=None, derandomize=True, phases=[Phase.generate],
           suppress_health_check=list(HealthCheck))  # fmt: skip
 @given(st.data())
 @pytest.mark.filterwarnings("ignore")

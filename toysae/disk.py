@@ -190,7 +190,7 @@ def read_tensors(path: Path, entry: str, kind: str) -> tuple[dict[str, np.ndarra
             save = f"save_{kind.lower()}"
             require(text, f"{path} is not {article} {kind} file: write one with {save}")
             return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ToysaeError(f"{path} is truncated or not {article} {kind} file ({error})") from error
 
 

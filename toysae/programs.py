@@ -89,6 +89,8 @@ def _machine() -> str:
 def _hear_of_failures() -> None:
     """jax warns at each entry that it cannot read or write, with the place in its own code."""
     shown, said = warnings.showwarning, set()
+    if getattr(shown, "hears_of_failures", False):
+        return
 
     def show(message: Warning | str, *args: Any, **kwargs: Any) -> None:
         failed = _FAILED.match(str(message))
@@ -108,6 +110,7 @@ def _hear_of_failures() -> None:
                 f"a program could not be kept in {where} ({why}): the run goes on without"
             )  # fmt: skip
 
+    show.hears_of_failures = True  # pyright: ignore[reportFunctionMemberAccess]
     warnings.showwarning = show
     warnings.filterwarnings("always", message="Error (reading|writing) persistent compilation")
 

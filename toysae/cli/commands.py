@@ -50,7 +50,8 @@ def execute(args: list[str]) -> None:
             check_platform()
         COMMANDS[command](rest)
     except ToysaeError as error:
-        print(f"toysae: {error}", file=sys.stderr)
+        line = str(error).replace("\n", "\\n")  # a path may hold what it likes
+        print(f"toysae: {line}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

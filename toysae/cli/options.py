@@ -88,18 +88,21 @@ def parsed(kind: type[T], args: list[str], prog: str, **default: Any) -> T:
 
 
 def _in_a_line(page: str, args: list[str], prog: str) -> str:
-    lines = [line.strip("│╭╮╰╯ ") for line in page.splitlines()]
-    rules = [i for i, line in enumerate(lines) if line.startswith("─")]
-    said = " ".join(" ".join(lines[rules[0] + 1 : rules[1]]).split()) if len(rules) > 1 else page
+    lines = [line.strip("│╭╮╰╯ ") for line in page.splitlines()[1:]]  # less its title
+    rules = [i for i, line in enumerate(lines) if re.fullmatch(r"[─-]{8,}", line)]
+    first = rules.pop(0) + 1 if rules[:1] == [0] else 0
+    end = rules[0] if rules else len(lines)
+    said = " ".join(" ".join(lines[first:end]).split())
     option = re.match(r"Error parsing (--[\w.-]+)", said)
     if option is None:
         strange = said.removeprefix("Unrecognized options: ")
         return said if strange == said else f"{strange}: not an option of {prog}, leave it out"
-    takes = next((x for x in lines[rules[1] :] if x.startswith(option[1])), option[1])
+    takes = next((line for line in lines[end:] if line.startswith(option[1])), option[1])
     places = [i for i, arg in enumerate(args) if arg.split("=")[0] == option[1]] or [0]
     given = args[places[-1] :]
     n = next((i for i, arg in enumerate(given[1:], 1) if arg.startswith("--")), len(given))
-    return f"{' '.join(given[:n])} cannot be read: write {takes}"
+    typed = (arg if arg.isprintable() and arg.strip() else repr(arg) for arg in given[:n])
+    return f"{' '.join(typed)} cannot be read: write {takes}"
 
 
 def count(text: str) -> int | None:

@@ -86,13 +86,14 @@ class TokenBar:
         self._task = self._bar.add_task("", total=total, rate="")
 
     def __enter__(self) -> Callable[..., None]:
-        self._bar.__enter__()
         return self._tell
 
     def __exit__(self, *error: object) -> None:
-        self._bar.__exit__(*error)  # type: ignore[arg-type]
+        if self._bar.live.is_started:
+            self._bar.stop()
 
     def _tell(self, done: int, text: str, total: int | None = None) -> None:
+        self._bar.start()  # what is refused before has no bar
         speed = self._bar.tasks[0].speed
         rate = f"{speed:,.0f} tokens/s" if speed else ""
         self._bar.update(self._task, completed=done, total=total, description=text, rate=rate)
@@ -110,8 +111,12 @@ class LookBar:
         self._task = self._bar.add_task("looking at the activations", total=None)
 
     def __enter__(self) -> Callable[[str], None]:
-        self._bar.__enter__()
-        return lambda about: self._bar.update(self._task, description=about)
+        return self._tell
 
     def __exit__(self, *error: object) -> None:
-        self._bar.__exit__(*error)  # type: ignore[arg-type]
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+    def _tell(self, about: str) -> None:
+        self._bar.start()
+        self._bar.update(self._task, description=about)

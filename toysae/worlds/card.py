@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ..errors import require
+from ..checked import integer
 from ..keys import named_key, seed_key
 from .dictionaries import cosine_blocks, welch_bound
 from .panel.cofiring import phi_matrix
@@ -93,7 +93,7 @@ def world_card(world: World, n_samples: int = 131_072, seed: int = 0) -> Card:
     Raises:
         ToysaeError: fewer than 256 samples.
     """
-    require(n_samples >= _BATCH, f"n_samples {n_samples} must be at least {_BATCH}")
+    n_samples = integer("n_samples", n_samples, _BATCH, 2**31 - 1)
     n_batches = n_samples // _BATCH
     n = n_batches * _BATCH
     key = named_key(seed_key(seed, "world"), "card")

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ...checked import integer
 from ...errors import require
 from ...keys import named_key, seed_key
 from ..world import World
@@ -37,7 +38,7 @@ def world_panel(world: World, n_samples: int = 65_536, seed: int = 0) -> Feature
     Raises:
         ToysaeError: fewer than 256 samples, or a stack of worlds.
     """
-    require(n_samples >= _BATCH, f"n_samples {n_samples} must be at least {_BATCH}")
+    n_samples = integer("n_samples", n_samples, _BATCH, 2**31 - 1)
     require(world.directions.ndim == 2, "a stack of worlds has no one panel: take one of them")
     key, n_features = named_key(seed_key(seed, "world"), "panel"), world.n_features
     place, edges = np.zeros(n_features, np.int32), np.zeros(2 * BINS + 1)

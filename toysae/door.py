@@ -99,6 +99,16 @@ def guarded(fn: Callable[P, T]) -> Callable[P, T]:
 _OF_JITTED = ("lower", "trace", "eval_shape", "clear_cache")
 
 
+def check_fields(made: Any) -> None:
+    """Refuses a dataclass whose fields are not of the kinds that it declares.
+
+    Raises:
+        ToysaeError: naming the first one.
+    """
+    for name, hint in _hints(type(made)).items():
+        _told(type(made), name, getattr(made, name), hint, {})
+
+
 def _told(fn: Callable[..., Any], name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
     """:func:`admitted`, with errors that say whose argument it is."""
     try:
@@ -122,6 +132,10 @@ def admitted(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
     Raises:
         ToysaeError: a number, text or path that is not what it should be.
     """
+    if hint == OrNaN and isinstance(value, float | np.floating) and np.isnan(value):
+        return float("nan")
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
     if isinstance(hint, TypeVar):
         hint = hint.__bound__ or Any
     if hint is Any or isinstance(hint, str):
@@ -135,10 +149,6 @@ def admitted(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
         return _one_of(name, value, args, sizes)
     if origin is Literal:
         return checked.text(name, value, args)
-    if hint == OrNaN and isinstance(value, float | np.floating) and np.isnan(value):
-        return float("nan")
-    if origin is Annotated:
-        hint = args[0]
     if hint in _SCALARS:
         return _SCALARS[hint](name, value)
     if hint in (None, NoneType):

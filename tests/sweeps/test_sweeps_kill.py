@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -116,6 +117,50 @@ def test_asked_to_stop_it_says_how_to_go_on(
     again = stopped.split("Go on with: toysae ")[1].split()
     main(again)
     assert_same(out, reference)
+
+
+DRAWN = ["--figures", "mmcs_by_ratio", "learning_curves"]
+
+
+def run_with_figures(out, tiny_file):
+    command = [sys.executable, "-m", "toysae", "run", str(tiny_file), *DRAWN, "--out", str(out),
+               "--checkpoint-seconds", "0", "--quiet"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_at_any_moment_from_the_first_also_while_figures_are_drawn(
+    tiny_file, tmp_path, number, record_property
+):
+    """On two devices: 15 moments of each signal, over the whole of a run, the last ones while it
+    draws; then the run goes on to the same table and the same figures."""
+    whole = tmp_path / "whole"
+    begun = time.monotonic()
+    assert run_with_figures(whole, tiny_file).wait() == 0
+    seconds, rng, hit = time.monotonic() - begun, random.Random(int(number)), 0
+    moments = [0.001, 0.05, *(rng.uniform(0, seconds) for _ in range(8))]
+    moments += [rng.uniform(0.8, 1) * seconds for _ in range(5)]
+    for i, moment in enumerate(moments):
+        out = tmp_path / f"{i}"
+        process = run_with_figures(out, tiny_file)
+        time.sleep(moment)
+        process.send_signal(number)
+        said, status_ = process.communicate(timeout=60)[1], process.returncode
+        assert "Traceback" not in said, (moment, said)
+        # A signal that comes before Python runs ends the process without a word.
+        assert status_ in (0, -number, 128 + number, 2), (moment, status_, said)
+        hit += status_ != 0
+        assert run_with_figures(out, tiny_file).wait() == 0
+        for file in (out / "table.csv", *sorted((out / "figures").iterdir())):
+            other = whole / file.relative_to(out)
+            assert file.read_bytes() == other.read_bytes(), (moment, file)
+        assert not list(out.rglob("*tmp*")) and not list(out.glob("checkpoints/*"))
+    record_property("signals", hit)
+    assert hit > 8
 
 
 def test_a_second_process_is_told_of_the_first(tiny_file, tmp_path, capsys):

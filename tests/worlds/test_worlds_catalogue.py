@@ -9,8 +9,10 @@ from toysae.errors import ToysaeError
 from toysae.worlds import WORLDS, make_world, sample, stack, world_card, world_fields
 from toysae.worlds.catalogue import FIRINGS, PLAIN
 from toysae.worlds.dictionaries import welch_bound
+from toysae.worlds.fields import FIELDS
+from toysae.worlds.plant import regular_forest
 from toysae.worlds.probabilities import firing_probabilities
-from toysae.worlds.registry import _typed
+from toysae.worlds.registry import _typed, about_field
 from toysae.worlds.world import combine, dense_acts
 
 SMALL = {"d_in": 12, "n_features": 24, "l0": 3.0}
@@ -396,3 +398,36 @@ def test_asymmetry_breaks_norms_frequencies_and_magnitudes():
     values = np.asarray(batch.values)[np.asarray(batch.values) != 0]
     assert len(np.unique(values.round(5))) == 24
     assert np.asarray(batch.feature_counts()).sum() / 40_000 == pytest.approx(3.0, rel=0.02)
+
+
+@pytest.mark.parametrize("firing", FIRINGS)
+def test_every_way_of_firing_goes_with_its_own_defaults(firing):
+    world = make_world("sphere", 0, firing=firing)
+    assert float(sample(world, jax.random.key(0), 4096).feature_counts().sum()) / 4096 > 4
+
+
+def test_children_that_do_not_fit_are_made_to():
+    """Nine children of p .04 each under parents of p .04: they come to fill nine tenths of it."""
+    world = make_world("sphere", 0, firing="forest", l0=5.0, n_features=128)
+    on = np.asarray(sample(world, jax.random.key(1), 100_000).feature_acts != 0)
+    assert on.sum(1).mean() == pytest.approx(5.0, rel=0.02)
+    parents = regular_forest(4, 3, 1)
+    for child in range(4, 16):
+        assert not (on[:, child] & ~on[:, parents[child]]).any()
+    assert on[:, 4:16].sum() / on[:, :4].sum() == pytest.approx(0.9, abs=0.03)
+
+
+def test_every_field_of_every_world_is_told():
+    fields = {field for name in WORLDS for field in world_fields(name)}
+    assert sorted(fields - set(FIELDS)) == [] and sorted(set(FIELDS) - fields) == []
+    assert about_field("copula_rank").endswith("read by firing copula: 25 if not given")
+
+
+def test_a_card_is_one_screen_and_keeps_its_digits_at_a_large_bias():
+    near, far = (world_card(make_world("sphere", bias=b, **SMALL), 4096) for b in (0.0, 1e3))
+    lines = repr(near).split("\n")
+    assert 10 < len(lines) < 25 and lines[0] == "world                        sphere"
+    x = np.asarray(sample(make_world("sphere", bias=1e3, **SMALL), jax.random.key(3), 20_000).x)
+    norms = np.linalg.norm(x.astype(np.float64), axis=1)
+    assert far.norm_sd == pytest.approx(norms.std(), rel=0.05) and far.norm_sd < 1
+    assert far.magnitude_sd == pytest.approx(near.magnitude_sd, rel=1e-6)

@@ -7,6 +7,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..errors import require
 from ..keys import named_key
+from .activations import Activation
+from .encoders import Encoder
 from .inits import InitData, first_bias
 from .part import Forward, Hypers, Params, Stats, Weights
 from .spec import SAESpec
@@ -104,3 +106,24 @@ def finished(spec: SAESpec, params: Params, run: Stats, h: Hypers) -> SAE:
     run = {**jax.lax.stop_gradient(run), "progress": jnp.float32(1)}
     spec = spec.at_inference()
     return SAE(resolve(spec, params), run, h, spec)
+
+
+def of_arrays(spec: SAESpec, arrays: dict[str, Array], h: Hypers) -> SAE:
+    """The SAE whose resolved weights and running statistics these are, by their own names."""
+
+    def own(part: Encoder | Activation) -> dict[str, Array]:
+        rows = jnp.zeros((spec.d_sae, spec.d_in))
+        made = jax.eval_shape(
+            lambda h: (
+                part.init(jax.random.key(0), rows, h)
+                if isinstance(part, Encoder)
+                else part.init(spec.d_sae, h)
+            ),
+            h,
+        )
+        return {name: arrays[name] for name in made}
+
+    run = {name: arrays[name] for name in spec.stats()} | {"progress": jnp.float32(1)}
+    enc, act = own(spec.encoder), own(spec.activation)
+    weights = Weights(arrays["W_dec"], arrays.get("b_dec"), enc, act, spec.arithmetic)
+    return SAE(weights, run, h, spec.at_inference())

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from ..checked import read_regular
+from ..door import check_fields
 from ..errors import ToysaeError, require, unknown
 from ..study import Study
 from .axes import Points
@@ -123,6 +124,7 @@ class Experiment:
             if isinstance(field_.default, tuple) and not isinstance(value, tuple):
                 one = isinstance(value, str) or not isinstance(value, Iterable)
                 object.__setattr__(self, field_.name, (value,) if one else tuple(value))
+        check_fields(self)
 
     def smoked(self) -> "Experiment":
         """The same experiment in seconds."""

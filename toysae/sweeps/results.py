@@ -19,16 +19,21 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from ..checked import Fields, parse_json
+from ..checked import Fields, integer, parse_json
 from ..errors import ToysaeError, require, unknown
+from ..sae import SAE
+from ..sae.forward import of_arrays
 from .axes import Points
+from .cells import cells
 from .curves import ORACLES, oracle_curves
 from .directory import Directory
 from .experiment import Experiment
 from .lock import locked
+from .members import member_grid
 from .provenance import provenance
 from .store import Stored, find, stored_parts
 
@@ -129,6 +134,26 @@ class Results:
         have = all(part.has_weights for part in parts)
         require(have, f"group {group!r} was run without its weights: use --save-params")
         return _stacked([part.weights() for part in parts], rows)
+
+    def sae(self, row: int) -> SAE:
+        """The SAE of a row of :attr:`table`, ready to call.
+
+        Raises:
+            ToysaeError: no such row, or a run without its weights.
+        """
+        table = self.table
+        require(len(table) > 0, f"nothing is finished in {self.name}: no SAE to take")
+        row = integer("row", row, 0, len(table) - 1)
+        group, place = str(table["group"][row]), int(table["row"][row])
+        arrays = {name: jnp.asarray(held[place]) for name, held in self.weights(group).items()}
+        experiment = experiment_of(self.config or {})
+        cell = next(cell for cell in cells(experiment) if cell.slug == group)
+        seeds = range(experiment.sae_seeds)
+        hypers, sae_seeds = member_grid(cell.spec, cell.members, tuple(seeds))
+        keys = next(found["keys"] for found in self.plan if found["group"] == group)
+        places = self._places()
+        member = [i for i, key in enumerate(keys) if key in places][place] % len(sae_seeds)
+        return of_arrays(cell.spec, arrays, {n: jnp.asarray(v[member]) for n, v in hypers.items()})
 
     def ceilings(self, methods: Sequence[str] = ORACLES) -> pd.DataFrame:
         """The oracle curves of the worlds, see :func:`toysae.sweeps.curves.oracle_curves`: made

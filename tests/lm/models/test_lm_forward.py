@@ -286,3 +286,35 @@ def test_the_tokenizer_in_a_gguf_file_is_the_one_in_json():
     assert ours.end == theirs.end == 0
     with pytest.raises(ToysaeError, match="ids up to 319, tiny only 300"):
         ours.check(300, "tiny")
+
+
+def gguf_header(*parts: bytes, n_tensors: int = 0, n_fields: int = 1) -> bytes:
+    counts = n_tensors.to_bytes(8, "little") + n_fields.to_bytes(8, "little")
+    return b"GGUF" + (3).to_bytes(4, "little") + counts + b"".join(parts)
+
+
+def little(value: int, n_bytes: int = 8) -> bytes:
+    return value.to_bytes(n_bytes, "little")
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (gguf_header(little(1), b"a", little(9, 4), little(8, 4), little(10**12)),
+         "1,000,000,000,000 texts"),
+        (gguf_header(little(1), b"a", little(9, 4), little(6, 4), little(10**12)),
+         "4,000,000,000,000 bytes where 0 are left"),
+        (gguf_header(little(10**15), b"a"), "1,000,000,000,000,000 bytes"),
+        (gguf_header(little(1), b"a", little(77, 4)), "a value of type 77"),
+        (gguf_header(n_fields=2**60), "number of fields"),
+        (gguf_header(little(1), b"t", little(2, 4), little(10**6), little(10**6), bytes(12),
+                     n_tensors=1, n_fields=0), "a tensor of 1,000,000,000,000 values"),
+        (b"GGUF" + bytes(40), "version 2 or 3"),
+        (b"GG", "not a GGUF file"),
+    ],
+)  # fmt: skip
+def test_a_gguf_file_that_tells_of_more_than_it_holds_is_refused(tmp_path, header, words):
+    file = tmp_path / "model.gguf"
+    file.write_bytes(header)
+    with pytest.raises(ToysaeError, match=words):
+        load_model(file)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ...errors import ToysaeError, require, unknown
+from .gguf_sizes import check_gguf
 from .tokenizer import Tokenizer, need, with_end
 
 _NAMES = {
@@ -96,6 +97,7 @@ _CONTROL = 3  # llama.cpp's token type of special tokens
 
 
 def _reader(path: Path) -> Any:
+    check_gguf(path)
     try:
         return need("gguf").GGUFReader(path)
     except Exception as error:  # it raises many kinds

@@ -1,0 +1,113 @@
+"""One's own worlds and recipes in a sweep: a saved world by its file, a recipe by its number."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from toysae import Experiment, ToysaeError, axes, make_world, run, save_world
+from toysae.interop import score
+from toysae.sae import RECIPES, Recipe
+from toysae.sae.part import Hyper
+from toysae.sae.penalties import LatentPenalty
+from toysae.sweeps.cells import cells, worlds_of
+from toysae.sweeps.content import sae_keys
+from toysae.sweeps.members import make_group
+from toysae.worlds import assemble
+
+TINY = dict(d_in=4, l0=1.5, n_steps=20, batch_size=16, n_eval=64, curve_points=2, world_seeds=1,
+            ceiling=False, recipes="untied", figures=())  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cubic(LatentPenalty):
+    """cubic_coeff sum z^3, which no paper has."""
+
+    hypers: ClassVar = (Hyper("cubic_coeff", low=0.0),)
+
+    def per_latent(self, f, run, h):
+        return h["cubic_coeff"] * f.z**3
+
+
+@pytest.fixture
+def saved(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(6, 4))
+    file = tmp_path / "mine.safetensors"
+    return str(save_world(assemble(rows, np.full(6, 0.2), name="mine"), file))
+
+
+def test_an_assembled_world_is_swept_by_its_file(saved, tmp_path):
+    results = run(Experiment("Why?", worlds=saved, **TINY), tmp_path / "out", quiet=True)
+    assert results.table["n_features"].tolist() == [6] and results.groups[0].startswith("mine-n6")
+    assert results.table["world"].tolist() == [saved]
+
+
+def test_its_keys_are_of_what_the_file_holds(saved, tmp_path):
+    def keys(world):
+        e = Experiment("Why?", worlds=world, **TINY)
+        (cell,) = cells(e)
+        worlds = worlds_of(e)(cell.world, cell.world_fields)
+        group = make_group(worlds, [0], cell.spec, cell.members, [0], cell.batch_size)
+        return sae_keys(cell, group, e).ravel().tolist()
+
+    moved = tmp_path / "elsewhere.safetensors"
+    moved.write_bytes(Path(saved).read_bytes())
+    other = save_world(make_world("sphere", d_in=4, n_features=6), tmp_path / "b.safetensors")
+    assert keys(saved) == keys(str(moved)) != keys(str(other))
+
+
+def test_one_file_is_one_world(saved):
+    with pytest.raises(ToysaeError, match="one world whatever the seed: give world_seeds 1"):
+        cells(Experiment("Why?", worlds=saved, **{**TINY, "world_seeds": 2}))
+    with pytest.raises(ToysaeError, match="give seed 0"):
+        make_world(saved, seed=1)
+    with pytest.raises(ToysaeError, match="a saved world, which has no fields: leave d_in out"):
+        make_world(saved, d_in=4)
+    with pytest.raises(ToysaeError, match=r"there is no world file nowhere\.safetensors"):
+        make_world("nowhere.safetensors")
+
+
+def test_a_recipe_with_a_number_of_its_own_is_swept_by_it(tmp_path, monkeypatch):
+    mine = Recipe("cubic", lambda d, s: {"penalty": Cubic()}, {"lr": 1e-3})
+    monkeypatch.setitem(RECIPES, "cubic", mine)
+    asked = {**TINY, "recipes": "cubic", "ratios": 1.5}
+    results = run(
+        Experiment("Why?", axes=axes.grid(cubic_coeff=[0.1, 1.0]), **asked), tmp_path / "out",
+        quiet=True,
+    )  # fmt: skip
+    assert results.table["knob"].tolist() == ["cubic_coeff"] * 2
+    assert results.table["l1"].tolist() == [0.1, 1.0]
+    with pytest.raises(ToysaeError, match=r"needs cubic_coeff: give it in the axes, as in axes=g"):
+        cells(Experiment("Why?", **asked))
+
+
+@pytest.mark.parametrize("recipe", ["untied", "batchtopk", "jumprelu", "gated"])
+def test_every_sae_of_a_run_can_be_used_again(recipe, tmp_path):
+    e = Experiment("Why?", ratios=1.5, **{**TINY, "recipes": recipe, "world_seeds": 2},
+                   l1=[0.1, 0.3], k=[1.0, 2.0], l0_coeff=[0.01, 0.1], sae_seeds=2)  # fmt: skip
+    results = run(e, tmp_path / "out", quiet=True)
+    table = results.table
+    for row in (0, len(table) - 1, 3):
+        sae, asked = results.sae(row), table.iloc[row]
+        assert float(sae.hypers[asked["knob"]]) == pytest.approx(asked["l1"])
+        world = make_world("sphere", int(asked["world_seed"]), d_in=4, n_features=6, l0=1.5)
+        scored = score(sae, world, 4096).table.iloc[0]
+        assert scored["mmcs"] == pytest.approx(asked["mmcs"], abs=1e-6)
+        assert scored["l0"] == pytest.approx(asked["l0"], rel=0.3, abs=0.2)  # of 64 samples
+    with pytest.raises(ToysaeError, match=f"row {len(table)} is out of range"):
+        results.sae(len(table))
+
+
+def test_figures_of_the_same_run_are_the_same_bytes(tmp_path):
+    """A directory's name is no part of them."""
+    from toysae.plotting import draw
+
+    e = Experiment("Why?", ratios=1.5, **{**TINY, "world_seeds": 2})
+    drawn = []
+    for name in ("one", "another"):
+        results = run(e, tmp_path / name, quiet=True)
+        files = draw(results, ["mmcs_by_ratio", "learning_curves"], tmp_path / name / "figures")
+        drawn.append([file.read_bytes() for file in files])
+    assert drawn[0] == drawn[1]

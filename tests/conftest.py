@@ -79,8 +79,8 @@ def _share_contexts(n: int = 200) -> None:
     mlir.make_ir_context = context
 
 
-_MOST_MAPS = 0.6  # of those that the system allows
-_MORE_BYTES = 3 * 2**30  # than after the last time: not all of it ever comes back
+_MOST_MAPS = 0.8  # of those that the system allows
+_MORE_BYTES = 5 * 2**30  # than after the last time: not all of it ever comes back
 _after = [0]
 
 

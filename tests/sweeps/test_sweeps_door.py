@@ -87,7 +87,7 @@ def test_a_part_of_a_latent_cannot_be_kept():
 def test_what_is_no_world_is_named(what):
     with pytest.raises(ToysaeError, match="is not a World: give make_world"):
         train(what)
-    with pytest.raises(ToysaeError, match="is not a recipe's name or an SAESpec"):
+    with pytest.raises(ToysaeError, match="is not a text or an SAESpec"):
         train(make_world("sphere", d_in=4, n_features=4, l0=1.0), ["tied", "untied"])
 
 

@@ -60,7 +60,7 @@ def check_gguf(path: Path) -> None:
     Raises:
         ToysaeError: not such a file, or one that tells of more than it holds.
     """
-    require(path.is_file() and path.stat().st_size > 24, f"{path} is not a GGUF file")
+    require(path.is_file() and path.stat().st_size >= 24, f"{path} is not a GGUF file")
     cursor = _Cursor(path)
     magic, version = bytes(cursor.data[:4]), int.from_bytes(cursor.data[4:8].tobytes(), "little")
     require(magic == b"GGUF" and version in (2, 3),

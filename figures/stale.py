@@ -31,6 +31,11 @@ CHANGES = {
         "hedging, FISTA's loss and what counts as diverged are measured in another way",
         "failure_modes fista_vs_sae",
     ),
+    "FORMAT = 4": (
+        "resampled latents start at inputs of their own, of equal activations just k are kept, and "
+        "the bias is taken out before bfloat16 rounds",
+        "arithmetic lm_inits lm_smollm sae_zoo",
+    ),
 }
 """What made the same settings give other numbers, oldest first; a new one is a row here.
 

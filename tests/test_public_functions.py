@@ -160,6 +160,7 @@ def arguments(folder: Path) -> dict[str, dict]:
         "recovery.steps_by_feature": {"curve_steps": steps, "n_features": 8,
                                       "recovered": np.ones((2, 5), int)},
         "recovery.steps_to": {"curve_steps": steps, "curve": curve[None], "threshold": 0.5},
+        "recovery.share_interval": {"values": curve, "n_each": 8, "confidence": 0.95},
         "recovery.student_t": {"values": curve, "confidence": 0.95},
         "recovery.summarise": {"totals": p["totals"]},
         "recovery.survival": {"steps": steps, "censored": np.zeros(5, bool), "at": steps},

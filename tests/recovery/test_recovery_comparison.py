@@ -196,3 +196,10 @@ def test_a_setting_that_varies_within_an_arm_is_not_averaged_unseen():
         paired(table, [], "recipe", "a", "b", "mmcs")
     assert len(paired(table, ["l1"], "recipe", "a", "b", "mmcs")) == 2
     assert len(paired(table[table["l1"] == 0.1], [], "recipe", "a", "b", "mmcs")) == 1
+
+
+def test_arms_of_one_world_have_no_interval_and_it_is_said():
+    rows = [{"recipe": r, "world_seed": 0, "mmcs": 0.5} for r in ("tied", "untied")]
+    with pytest.warns(UserWarning, match="one world seed at most.*several worlds"):
+        found = paired(pd.DataFrame(rows), [], "recipe", "tied", "untied", "mmcs")
+    assert found["n"].tolist() == [1] and np.isnan(found["half_width"]).all()

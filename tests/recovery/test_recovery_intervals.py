@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from toysae.errors import ToysaeError
-from toysae.recovery import Interval, over_seeds, student_t
+from toysae.recovery import Interval, over_seeds, share_interval, student_t
 
 
 @pytest.mark.parametrize("confidence", [0.68, 0.95])
@@ -65,3 +65,34 @@ def test_over_seeds_refuses_missing_columns_and_seeds_as_groups():
         over_seeds(_table(), ["nope"], "score")
     with pytest.raises(ToysaeError, match="world_seed"):
         over_seeds(_table(), ["world_seed"], "score")
+
+
+@pytest.mark.parametrize("n_each", [16, 32])
+@pytest.mark.parametrize("p", [0.5, 0.9, 0.97, 0.99])
+@pytest.mark.parametrize("spread", [0.0, 0.02, 0.1])
+def test_intervals_of_shares_cover_what_they_say_and_stay_in_range(p, n_each, spread):
+    """Five worlds whose shares differ as a beta law does, with that intraclass correlation."""
+    rng = np.random.default_rng(0)
+    odds = (1 - spread) / max(spread, 1e-9)
+    truth = rng.beta(p * odds, (1 - p) * odds, (600, 5)) if spread else np.full((600, 5), p)
+    shares = rng.binomial(n_each, truth) / n_each
+    ends = np.array([share_interval(row, n_each).ends for row in shares])
+    assert ends.min() >= 0 and ends.max() <= 1
+    covered = ((ends[:, 0] <= p) & (p <= ends[:, 1])).mean()
+    assert covered > 0.95 - 3 * np.sqrt(0.95 * 0.05 / 600)
+    if p > 0.95 and spread:  # where Student's t fails
+        found = [student_t(row) for row in shares]
+        inside = [abs(one.mean - p) <= one.half_width for one in found]
+        assert np.mean(inside) < covered - 0.05
+
+
+def test_an_interval_of_shares_by_hand():
+    """Wilson's, with t 2.776 at 4 degrees of freedom: all of 5 x 20 things."""
+    found = share_interval(np.ones(5), 20)
+    t = 2.7764451
+    assert found.ends == pytest.approx((100 / (100 + t**2), 1.0), abs=1e-6)
+    assert f"{found:.2f}" == "1.00 [0.93, 1.00] (5)"
+    assert np.isnan(share_interval([0.5], 20).half_width) and share_interval([], 20).n == 0
+    for wrong in ({"values": [1.2], "n_each": 3}, {"values": [0.5], "n_each": 0}):
+        with pytest.raises(ToysaeError):
+            share_interval(**wrong)

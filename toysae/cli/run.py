@@ -169,7 +169,7 @@ def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunO
         raise unfinished
     doing("making tables")
     print_frame(summarise_runs(table), f"{name}: best L1 (chosen on the other world seeds), "
-                f"mean ± half-width of the 95 % interval (worlds)")  # fmt: skip
+                f"mean ± half-width of the 95 % interval, or [its ends] (worlds)")  # fmt: skip
     minima = summarise_minima(table)
     if len(minima):
         print_frame(minima, "features missed: the optimiser's fault or the objective's? Share of "

@@ -13,7 +13,13 @@ from toysae.recovery.comparison import paired, resolvable, seed_spread
 from toysae.recovery.detections import Detections, add_detections, aurocs, empty_detections
 from toysae.recovery.evaluate import Totals, add_batch, empty_totals, summarise
 from toysae.recovery.floor import cosine_cdf, random_floor
-from toysae.recovery.intervals import Interval, clopper_pearson, over_seeds, student_t
+from toysae.recovery.intervals import (
+    Interval,
+    clopper_pearson,
+    over_seeds,
+    share_interval,
+    student_t,
+)
 from toysae.recovery.limits import Limits, limits, phase_transition, sparsity_limit
 from toysae.recovery.matching import distinct_matches, mcc, partners
 from toysae.recovery.mcs import (
@@ -93,6 +99,7 @@ __all__ = [
     "resolvable",
     "saelens_scores",
     "seed_spread",
+    "share_interval",
     "sparsity_limit",
     "steps_by_feature",
     "steps_to",

@@ -4,6 +4,7 @@ Worlds differ more than arms do, so two arms are compared on the *same* world se
 worlds again, see :mod:`.intervals`.
 """
 
+import warnings
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import cast
@@ -91,7 +92,14 @@ def paired(
         least = resolvable(sd, interval.n, confidence=confidence)
         rows.append((*names, interval.mean, interval.half_width, interval.n, p_value, least))
     columns = [*by, "mean", "half_width", "n", "p_value", "resolvable"]
-    return pd.DataFrame(rows, columns=pd.Index(columns))
+    found = pd.DataFrame(rows, columns=pd.Index(columns))
+    if len(found) and (found["n"] < 2).all():
+        warnings.warn(
+            "both arms are there on one world seed at most, so that there is no interval: train on "
+            "several worlds (train with another world and data_seed each, or an Experiment)",
+            stacklevel=2,
+        )
+    return found
 
 
 def resolvable(sd: OrNaN, n: int, power: float = 0.8, confidence: float = 0.95) -> float:

@@ -18,24 +18,33 @@ from toysae.errors import ToysaeError, require
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its confidence half-width and the number of values behind it."""
+    """A mean with its confidence interval and the number of values behind it.
+
+    Attributes:
+        mean: of the values.
+        half_width: of a symmetric interval, or half of the interval's length; NaN without one.
+        n: values.
+        ends: of an interval that is not symmetric, as that of a share is.
+    """
 
     mean: float
     half_width: float
     n: int
+    ends: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        return self._joined(f"{self.mean:.3g}", f"{self.half_width:.2g}")
+        return format(self, "")
 
     def __format__(self, spec: str) -> str:
-        """Mean and half-width in one number format: ``f"{interval:.3f}"``."""
-        if not spec:
-            return str(self)
-        return self._joined(format(self.mean, spec), format(self.half_width, spec))
-
-    def _joined(self, mean: str, half: str) -> str:
-        """`0.812 ± 0.034 (5)`; no ± where there is none."""
-        return f"{mean} ({self.n})" if np.isnan(self.half_width) else f"{mean} ± {half} ({self.n})"
+        """All in one number format: ``f"{interval:.3f}"`` is `0.812 ± 0.034 (5)` or
+        `0.980 [0.93, 0.99] (5)`; the mean alone where there is no interval."""
+        mean = format(self.mean, spec or ".3g")
+        if np.isnan(self.half_width):
+            return f"{mean} ({self.n})"
+        if self.ends is not None:
+            low, high = (format(end, spec or ".3g") for end in self.ends)
+            return f"{mean} [{low}, {high}] ({self.n})"
+        return f"{mean} ± {format(self.half_width, spec or '.2g')} ({self.n})"
 
 
 def student_t(values: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -85,6 +94,44 @@ def clopper_pearson(successes: float, n: int, confidence: float = 0.95) -> tuple
     low = special.betaincinv(successes, n - successes + 1, tail) if successes > 0 else 0.0
     high = special.betainccinv(successes + 1, n - successes, tail) if successes < n else 1.0
     return float(low), float(high)
+
+
+def share_interval(values: ArrayLike, n_each: float, confidence: float = 0.95) -> Interval:
+    """Mean and confidence interval of shares, one for each world, that cannot leave [0, 1].
+
+    Student's t fails for shares near 0 or 1: at five worlds it covers .5 to .9 of the time where it
+    says .95, and its ends pass 1. This is Wilson's score interval (1927) of the mean share p with
+    Student's quantile, where the n_each things of each world count as so many trials as their
+    spread allows: n n_each / D with D = max(1, s^2 / (p (1 - p) / n_each)), the design effect.
+    Where things differ between worlds as a beta law does it covers .94 to .99. A world in which
+    all is lost, one in ten, say, cannot be known from five others.
+
+    Args:
+        values: shares in [0, 1], one for each world; NaN is left out.
+        n_each: how many things each is a share of, e.g. features; at least 1.
+        confidence: two-sided coverage, strictly between 0 and 1.
+
+    Returns:
+        The interval with its `ends`; `half_width` is NaN below two worlds.
+
+    Raises:
+        ToysaeError: a share outside [0, 1], fewer than one thing, or `confidence` is no share.
+    """
+    require(0 < confidence < 1, f"confidence = {confidence!r}: write a share such as 0.95")
+    require(n_each >= 1, f"n_each = {n_each!r} must be at least 1")
+    kept = np.asarray(values, dtype=np.float64).ravel()
+    kept = kept[~np.isnan(kept)]
+    require(((kept >= 0) & (kept <= 1)).all(), "shares must be in [0, 1]")
+    n, p = kept.size, float(kept.mean()) if kept.size else float("nan")
+    if n < 2:
+        return Interval(p, float("nan"), n)
+    binomial = p * (1 - p) / n_each
+    effect = max(kept.var(ddof=1) / binomial, 1.0) if binomial else 1.0
+    trials, t = n * n_each / effect, float(special.stdtrit(n - 1, (1 + confidence) / 2))
+    middle = (p + t**2 / (2 * trials)) / (1 + t**2 / trials)
+    half = t * np.sqrt(p * (1 - p) / trials + (t / (2 * trials)) ** 2) / (1 + t**2 / trials)
+    low, high = max(middle - half, 0.0), min(middle + half, 1.0)
+    return Interval(p, float(high - low) / 2, n, (float(low), float(high)))
 
 
 def over_seeds(

@@ -3,7 +3,7 @@ whether what it missed is the objective's fault or the optimiser's."""
 
 import pandas as pd
 
-from ..recovery import bad_minima, best_coefficient, student_t, verdicts
+from ..recovery import bad_minima, best_coefficient, share_interval, student_t, verdicts
 from ..recovery.intervals import require_columns
 from ..recovery.minima import AT_TRUTH, TRUTH
 
@@ -16,6 +16,8 @@ _SHOWN = {
     "ev": ("ev", ".3f"),
 }
 """Column -> its title, and the format of its interval."""
+_SHARES = ("mcs_above_0.9",)
+"""Of these, shares of the features."""
 
 
 def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
@@ -34,7 +36,10 @@ def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
         kept = rows[~rows["diverged"].astype(bool)]
         line = _head(rows)
         for column, (title, digits) in _SHOWN.items():
-            interval = student_t(kept.groupby("world_seed")[column].mean().to_numpy())
+            worlds = kept.groupby("world_seed")[column].mean().to_numpy()
+            share = column in _SHARES
+            n_features = int(rows["n_features"].iloc[0])
+            interval = share_interval(worlds, n_features) if share else student_t(worlds)
             line[title] = format(interval, digits)
         line["true l0"] = f"{rows['true_l0'].mean():.2f}"
         line["floor"] = f"{rows['floor'].iloc[0]:.3f}"

@@ -105,3 +105,36 @@ def test_whole_numbers_are_not_made_of_fractions():
     assert guarded(of_ints)([1, 2]).dtype == jnp.int32
     with pytest.raises(ToysaeError, match=r"x .1.0, 2.5. is not an int array"):
         guarded(of_ints)([1.0, 2.5])
+
+
+def test_in_compiled_code_what_is_not_traced_is_taken_as_outside():
+    W = jnp.eye(3)
+    found = jax.jit(lambda b: toysae.recovery.mmcs(W.tolist(), b))(W)
+    assert float(found) == 1
+    share = jax.jit(lambda t: toysae.recovery.fraction_above([0.1, 0.95], t))(0.9)
+    assert float(share) == 0.5
+    with pytest.raises(ToysaeError, match="mcs: missing a required argument: 'W_dec'"):
+        jax.jit(toysae.recovery.mcs)(W)
+
+
+def test_an_sae_takes_lists_and_tables_and_refuses_the_rest():
+    world = toysae.make_world("sphere", d_in=jnp.int32(4), n_features=np.int64(6), l0=1.5)
+    result = toysae.train(world, "untied", l1_coeff=(x for x in (0.1, 0.2)), n_steps=1,
+                          batch_size=4, n_eval=64, quiet=True)  # fmt: skip
+    assert len(result.table) == 2
+    sae, x = result.sae(0), np.ones((3, 4))
+    for given in (x, x.tolist(), x.astype(int)):
+        np.testing.assert_allclose(sae.encode(given), sae.encode(jnp.float32(x)), atol=1e-6)
+    assert sae.decode(np.ones((2, 6)).tolist()).shape == (2, 4)
+    for call, words in (
+        (lambda: sae.encode(np.ones((2, 5))), r"x of shape \[2, 5\] must be \[..., 4\]"),
+        (lambda: sae.decode(np.ones((2, 5))), r"z of shape \[2, 5\] must be \[..., 6\]"),
+        (lambda: sae.encode([[1, 2], [3]]), "SAE: x .* with rows of one length"),
+    ):
+        with pytest.raises(ToysaeError, match=words):
+            call()
+
+
+def test_names_are_near_in_any_case():
+    with pytest.raises(ToysaeError, match="unknown recipe 'TopK': did you mean 'topk'"):
+        toysae.make_spec("TopK", 4, 8)

@@ -47,7 +47,7 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
     Raises:
         ToysaeError: another kind of value, or outside [low, high].
     """
-    value = _scalar(value)
+    value = as_python(value)
     if isinstance(value, bool) or not isinstance(value, int):
         almost = isinstance(value, float) and value.is_integer()
         hint = f": write {int(value)}" if almost else ""
@@ -73,7 +73,7 @@ def number(
     Raises:
         ToysaeError: another kind of value, not finite, or outside its range.
     """
-    value = _scalar(value)
+    value = as_python(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ToysaeError(f"{name} {shown(value)} is not a number")
     try:
@@ -134,6 +134,8 @@ def path(name: str, value: Any) -> Path:
     """
     good = isinstance(value, str | os.PathLike) and str(value) not in ("", ".")
     good = good and "\0" not in str(value)
+    longest = max((len(os.fsencode(part)) for part in Path(str(value)).parts), default=0)
+    require(longest < 256, f"{name} {shown(value)} has a part of {longest:,} bytes: at most 255")
     require(good, f"{name} {shown(value)} is not a path")
     return Path(value)
 
@@ -144,7 +146,7 @@ def flag(name: str, value: Any) -> bool:
     Raises:
         ToysaeError: another value.
     """
-    value = _scalar(value)
+    value = as_python(value)
     require(isinstance(value, bool), f"{name} {shown(value)} is neither true nor false")
     return value
 
@@ -294,7 +296,7 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _scalar(value: Any) -> Any:
+def as_python(value: Any) -> Any:
     """NumPy's and jax's scalars, and arrays of no dimension, as Python's."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         with suppress(NotImplementedError):  # a random key

@@ -46,21 +46,18 @@ def guarded(fn: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(fn)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
-        if any(isinstance(value, Tracer) for value in (*args, *kwargs.values())):
-            return fn(*args, **kwargs)  # inside other compiled code
         bound, sizes = _bind(fn.__name__, signature, args, kwargs), {}
         for name, value in bound.arguments.items():
-            if name not in hints:
+            if name not in hints or _is_traced(value):
                 continue
             kind, hint = signature.parameters[name].kind, hints[name]
+            if kind is inspect.Parameter.VAR_KEYWORD:
+                continue  # of names and kinds that the function knows itself
             if kind is inspect.Parameter.VAR_POSITIONAL:
                 several = enumerate(value)
-                value = tuple(_told(fn, f"{name}[{i}]", v, hint, {}) for i, v in several)
-            elif kind is inspect.Parameter.VAR_KEYWORD:
-                for own, given in value.items():  # kept as they are: a whole number may be a size
-                    _told(fn, own, given, hint, {})
+                value = tuple(asked(fn.__name__, f"{name}[{i}]", v, hint) for i, v in several)
             else:
-                value = _told(fn, name, value, hint, sizes)
+                value = asked(fn.__name__, name, value, hint, sizes)
             bound.arguments[name] = value
         return fn(*bound.args, **bound.kwargs)
 
@@ -70,7 +67,30 @@ def guarded(fn: Callable[P, T]) -> Callable[P, T]:
     return called
 
 
+def _is_traced(value: Any) -> bool:
+    """Inside other compiled code: what is known of it is left to that."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    several = value if isinstance(value, tuple | list) else (value,)
+    return any(isinstance(one, Tracer) for one in several)
+
+
 _OF_JITTED = ("lower", "trace", "eval_shape", "clear_cache")
+
+
+def asked(whose: str, name: str, value: Any, hint: Any, sizes: dict[str, int] | None = None) -> Any:
+    """One value as an annotation wants it, see :func:`toysae.annotations.admitted`.
+
+    Raises:
+        ToysaeError: it is not; with its name, and whose it is.
+    """
+    try:
+        return admitted(name, value, hint, {} if sizes is None else sizes)
+    except Refused as refused:
+        what = f"{name} {checked.shown(value)} is not {refused}"
+        raise ToysaeError(f"{whose}: {what}") from None
+    except ToysaeError as error:
+        raise ToysaeError(f"{whose}: {error}") from None
 
 
 def check_fields(made: Any) -> None:
@@ -80,18 +100,7 @@ def check_fields(made: Any) -> None:
         ToysaeError: naming the first one.
     """
     for name, hint in _hints(type(made)).items():
-        _told(type(made), name, getattr(made, name), hint, {})
-
-
-def _told(fn: Callable[..., Any], name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
-    """:func:`admitted`, with errors that say whose argument it is."""
-    try:
-        return admitted(name, value, hint, sizes)
-    except Refused as refused:
-        what = f"{name} {checked.shown(value)} is not {refused}"
-        raise ToysaeError(f"{fn.__name__}: {what}") from None
-    except ToysaeError as error:
-        raise ToysaeError(f"{fn.__name__}: {error}") from None
+        asked(type(made).__name__, name, getattr(made, name), hint)
 
 
 def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
@@ -120,6 +129,9 @@ def _bind(
 
 
 def _short(signature: inspect.Signature) -> str:
-    required = [p for p in signature.parameters.values() if p.default is p.empty]
+    known = [
+        p for p in signature.parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    required = [p for p in known if p.default is p.empty]
     more = ", ..." if len(required) < len(signature.parameters) else ""
     return f"({', '.join(p.name for p in required)}{more})"

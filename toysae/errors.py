@@ -11,8 +11,10 @@ class ToysaeError(ValueError):
 def unknown(kind: str, given: object, known: Iterable[str]) -> ToysaeError:
     """The error for a name that is not in a table, with the nearest one that is."""
     known = sorted(known)
-    near = get_close_matches(given, known, n=1, cutoff=0.4) if isinstance(given, str) else []
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    lower = {name.lower(): name for name in reversed(known)}
+    wanted = given.lower() if isinstance(given, str) else ""
+    near = get_close_matches(wanted, lower, n=1, cutoff=0.4) if wanted else []
+    hint = f"did you mean {lower[near[0]]!r}? " if near else ""
     shown = " ".join(repr(given).split())
     shown = shown if len(shown) < 120 else f"{shown[:100]}..."
     return ToysaeError(f"unknown {kind} {shown}: {hint}known: {', '.join(known)}")

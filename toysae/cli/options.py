@@ -77,6 +77,7 @@ def parsed(kind: type[T], args: list[str], prog: str, **default: Any) -> T:
     Raises:
         ToysaeError: a value that is not of its option's kind, is missing, or belongs to none.
     """
+    require("" not in args, "an empty text is given: write a value, or leave its option out")
     page = StringIO()
     try:
         with redirect_stderr(page):
@@ -95,6 +96,7 @@ def _in_a_line(page: str, args: list[str], prog: str) -> str:
     said = " ".join(" ".join(lines[first:end]).split())
     option = re.match(r"Error parsing (--[\w.-]+)", said)
     if option is None:
+        said = re.sub(r"^Error parsing \w+: (\w+: )?", "", said)  # of a dataclass: its own words
         strange = said.removeprefix("Unrecognized options: ")
         return said if strange == said else f"{strange}: not an option of {prog}, leave it out"
     takes = next((line for line in lines[end:] if line.startswith(option[1])), option[1])

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import tyro
 
 from .. import hosts
+from ..checked import number
+from ..checked import path as checked_path
 from ..disk import write
 from ..errors import require, unknown
 from ..watch import doing
@@ -78,6 +80,10 @@ def run_command(args: list[str]) -> None:
     )
     given: Any = parsed(both, rest, f"toysae run {path or 'FILE'}")
     options: RunOptions = given.options
+    number("--checkpoint-seconds", options.checkpoint_seconds, 0)
+    for option, folder in (("--out", options.out), ("--figures-dir", options.figures_dir)):
+        if folder is not None and str(folder) != ".":
+            checked_path(option, folder)
     name = Path(path).stem + "-smoke" * options.smoke + "-full" * options.full
     out = options.out or Path("results") / name
     figures_dir = options.figures_dir or out / "figures"

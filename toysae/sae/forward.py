@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
+from numpy.typing import ArrayLike
 
+from ..door import asked
 from ..errors import require
 from ..keys import named_key
 from .activations import Activation
@@ -81,24 +83,41 @@ class SAE:
         names = (type(getattr(s, axis)).__name__ for axis in ("decoder", "encoder", "activation"))
         return f"SAE(d_in {s.d_in}, d_sae {s.d_sae}, {', '.join(names)})"
 
-    def __call__(self, x: Float[Array, "*batch d_in"]) -> Forward:
-        """The whole pass, in 32 bits."""
-        if x.dtype == jnp.float64:
-            x = x.astype(jnp.float32)
+    def __call__(self, x: Float[Array, "*batch d_in"] | ArrayLike) -> Forward:
+        """The whole pass, in 32 bits. Lists, tables and NumPy's arrays are taken too.
+
+        Raises:
+            ToysaeError: no numbers, or another width than d_in.
+        """
+        x = _numbers("x", x, self.spec.d_in)
         return forward(self.spec, self.weights, self.run, self.hypers, x)
 
-    def encode(self, x: Float[Array, "*batch d_in"]) -> Float[Array, "*batch d_sae"]:
+    def encode(self, x: Float[Array, "*batch d_in"] | ArrayLike) -> Float[Array, "*batch d_sae"]:
         """z."""
         return self(x).z
 
-    def decode(self, z: Float[Array, "*batch d_sae"]) -> Float[Array, "*batch d_in"]:
-        """x_hat."""
-        return decode(self.weights, z)
+    def decode(self, z: Float[Array, "*batch d_sae"] | ArrayLike) -> Float[Array, "*batch d_in"]:
+        """x_hat.
+
+        Raises:
+            ToysaeError: no numbers, or another width than d_sae.
+        """
+        return decode(self.weights, _numbers("z", z, self.spec.d_sae))
 
     @property
     def W_dec(self) -> Float[Array, "*lead d_sae d_in"]:
         """The learned dictionary: one row a latent (an ensemble's has leading axes)."""
         return self.weights.W_dec
+
+
+def _numbers(name: str, value: object, width: int) -> Float[Array, "*batch n"]:
+    """What an SAE is given, as float32 or less."""
+    if not isinstance(value, jax.Array):
+        value = asked("SAE", name, value, Float[Array, "..."])
+    assert isinstance(value, jax.Array)
+    fits = value.ndim > 0 and value.shape[-1] == width
+    require(fits, f"{name} of shape {list(value.shape)} must be [..., {width}]")
+    return value.astype(jnp.float32) if value.dtype == jnp.float64 else value
 
 
 def finished(spec: SAESpec, params: Params, run: Stats, h: Hypers) -> SAE:

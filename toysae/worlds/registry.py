@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite, nan
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
-
-import numpy as np
 
 from .. import checked
 from ..bits import in_32_bits
@@ -23,7 +22,7 @@ from .world import World
 WORLDS: dict[str, WorldRow] = PLAIN | PRESETS | TMS_WORLDS
 
 
-def world_fields(name: str) -> dict[str, Any]:
+def world_fields(name: str | Path) -> dict[str, Any]:
     """The fields of a named world with their defaults; a saved world has none.
 
     Raises:
@@ -34,10 +33,10 @@ def world_fields(name: str) -> dict[str, Any]:
 
 def is_saved(name: object) -> bool:
     """Is this the path of a saved world, and not the name of one?"""
-    return isinstance(name, str) and name.endswith(".safetensors")
+    return isinstance(name, str | Path) and str(name).endswith(".safetensors")
 
 
-def kinds_of(name: str) -> Mapping[str, tuple[Any, Any]]:
+def kinds_of(name: str | Path) -> Mapping[str, tuple[Any, Any]]:
     """Type and default of each field of a named world.
 
     Raises:
@@ -51,7 +50,7 @@ def kinds_of(name: str) -> Mapping[str, tuple[Any, Any]]:
 
 
 @in_32_bits
-def make_world(name: str, seed: int = 0, **fields) -> World:
+def make_world(name: str | Path, seed: int = 0, **fields) -> World:
     """Builds a named world, or reads a saved one.
 
     Args:
@@ -85,7 +84,7 @@ def make_world(name: str, seed: int = 0, **fields) -> World:
             "give a smaller d_in or fewer features",
         )
     key = seed_key(checked.seed("seed", seed), "world")
-    return replace(WORLDS[name].build(key, **values), name=name)
+    return replace(WORLDS[str(name)].build(key, **values), name=str(name))
 
 
 def about_field(field: str) -> str:
@@ -104,8 +103,7 @@ def _typed(field: str, kind: Any, value: Any) -> Any:
     kinds = get_args(kind) or (kind,)
     if value is None and NoneType in kinds:
         return None
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = checked.as_python(value)
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else nan
     fits = {
         int: isfinite(number) and number == int(number),

@@ -50,7 +50,9 @@ class Points:
     @classmethod
     def of(cls, points: Iterable[Mapping[str, Any]]) -> "Points":
         """From a mapping for each point."""
-        return cls(tuple(tuple((n, _plain(v)) for n, v in point.items()) for point in points))
+        return cls(
+            tuple(tuple((n, checked.as_python(v)) for n, v in point.items()) for point in points)
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -188,15 +190,10 @@ def _listed(name: str, values: Any) -> list[Any]:
         or not hasattr(values, "__iter__")
     )
     one = one or (hasattr(values, "shape") and shape == ())
-    listed = [_plain(v) for v in islice([values] if one else values, _MOST + 1)]
+    listed = [checked.as_python(v) for v in islice([values] if one else values, _MOST + 1)]
     require(len(listed) <= _MOST, f"{name} has more than {_MOST:,} values")
     require(len(listed) > 0, f"{name} is an empty grid: give at least one value")
     return listed
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's and jax's scalars as Python's."""
-    return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
 
 
 __all__ = ["Points", "Range", "chain", "grid", "linear", "log_spaced", "log_uniform", "random",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -385,3 +386,8 @@ def test_python_m_toysae_and_a_platform_that_is_not_there():
 def test_an_empty_name_is_none(capsys):
     assert "name an experiment file" in refused_in(capsys, "run", "")
     assert "name a world" in refused_in(capsys, "world", "")
+
+
+def test_it_says_its_version(capsys):
+    main(["--version"])
+    assert re.fullmatch(r"toysae \d+\.\d+\.\d+\n", capsys.readouterr().out)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from .. import hosts
+from .. import __version__, hosts
 from ..bits import in_32_bits
 from ..devices import check_platform, use_all_cores
 from ..errors import ToysaeError, require, unknown
@@ -28,7 +28,7 @@ USAGE = """usage: toysae COMMAND
   bench [--preset ...] [--against sae-lens] [--out F]  samples/s beside the device and SAELens
   lm COMMAND                                           SAEs on a language model's activations
 
-toysae COMMAND --help shows the fields."""
+toysae COMMAND --help shows the fields; toysae --version."""
 
 
 @in_32_bits
@@ -37,6 +37,9 @@ def execute(args: list[str]) -> None:
     try:
         if not args or args[0] in ("-h", "--help"):
             OUT.print(USAGE, highlight=False)
+            return
+        if args[0] == "--version":
+            OUT.print(f"toysae {__version__}", highlight=False)
             return
         command, rest = args[0], args[1:]
         if command not in COMMANDS:

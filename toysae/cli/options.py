@@ -32,23 +32,31 @@ def world_options(
     shared = {f: kind for f, (kind, _) in first.items() if all(f in other for other in others)}
     worlds = f"world{'s' * (len(names) > 1)} {' and '.join(map(repr, names))}"
     check_flags(args, f"field of {worlds}", [*shared, *own])
-    options = make_dataclass(
-        "Options",
-        # Of several worlds each keeps its own default, for which None stands.
-        [
-            (
-                field,
-                Annotated[kind | None, tyro.conf.arg(help=about_field(field))],
-                first[field][1] if len(names) == 1 else None,
-            )
-            for field, kind in shared.items()
-        ]
-        + [(name, kind, default) for name, (kind, default) in own.items()],
-        frozen=True,
-    )
+    alone = len(names) == 1  # of several worlds each keeps its own default, for which None stands
+    rows = []
+    for field, kind in shared.items():
+        default = first[field][1] if alone else None
+        kind = kind if alone and default is not None and kind is not bool else kind | None
+        rows.append((field, Annotated[kind, tyro.conf.arg(help=about_field(field))], default))
+    for name, (kind, default) in own.items():
+        rows.append((name, Annotated[kind, tyro.conf.arg(help=_OWN[name])], default))
+    options = make_dataclass("Options", rows, frozen=True)
     given = vars(parsed(options, args, prog))
     rest = {name: given.pop(name) for name in own}
     return {field: value for field, value in given.items() if value is not None}, rest
+
+
+_OWN = {
+    "cache": "keep what was computed, and use it again",
+    "ceilings": "also what perfection and chance would score",
+    "d_sae": "latents; as many as features if not given",
+    "json": "as JSON, on one page",
+    "n_samples": "samples that are looked at",
+    "out": "a folder for what is drawn or tabulated",
+    "scores": "only these",
+    "seed": "of the directions and of all else that is drawn once",
+}
+"""What commands about worlds can be told besides a world's fields."""
 
 
 def check_flags(args: list[str], kind: str, known: list[str]) -> None:

@@ -109,5 +109,9 @@ def test_figures_of_the_same_run_are_the_same_bytes(tmp_path):
     for name in ("one", "another"):
         results = run(e, tmp_path / name, quiet=True)
         files = draw(results, ["mmcs_by_ratio", "learning_curves"], tmp_path / name / "figures")
+        assert [file.suffix for file in draw(results, "mmcs_by_ratio", tmp_path)] == [
+            ".png",
+            ".csv",
+        ]
         drawn.append([file.read_bytes() for file in files])
     assert drawn[0] == drawn[1]

@@ -76,6 +76,7 @@ def draw(
     Raises:
         ToysaeError: a name is not in `FIGURES`, or there are no results; nothing is drawn then.
     """
+    names = [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)

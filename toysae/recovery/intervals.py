@@ -103,8 +103,10 @@ def share_interval(values: ArrayLike, n_each: float, confidence: float = 0.95) -
     says .95, and its ends pass 1. This is Wilson's score interval (1927) of the mean share p with
     Student's quantile, where the n_each things of each world count as so many trials as their
     spread allows: n n_each / D with D = max(1, s^2 / (p (1 - p) / n_each)), the design effect.
-    Where things differ between worlds as a beta law does it covers .94 to .99. A world in which
-    all is lost, one in ten, say, cannot be known from five others.
+    At five worlds whose things differ as a beta law has it, simulated at 16, 32 and 128 things,
+    it covers .96 to 1.00 with an intraclass correlation of 0 or .02, and .86 to .99 with one of .1
+    (least for 128 things and p = .97). A world in which all is lost, one in ten, say, cannot be
+    known from five others.
 
     Args:
         values: shares in [0, 1], one for each world; NaN is left out.

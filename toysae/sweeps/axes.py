@@ -184,11 +184,7 @@ def _choice(values: list[Any]) -> Callable[[float], Value]:
 def _listed(name: str, values: Any) -> list[Any]:
     shape = getattr(values, "shape", ())
     require(len(shape) < 2, f"{name} has shape {list(shape)}: give a list of values")
-    one = (
-        isinstance(values, str | bytes)
-        or not isinstance(values, Iterable)
-        or not hasattr(values, "__iter__")
-    )
+    one = isinstance(values, str | bytes) or not isinstance(values, Iterable)
     one = one or (hasattr(values, "shape") and shape == ())
     listed = [checked.as_python(v) for v in islice([values] if one else values, _MOST + 1)]
     require(len(listed) <= _MOST, f"{name} has more than {_MOST:,} values")

@@ -1,4 +1,4 @@
-"""What the fields of worlds mean, in words: a name means the same in every world that has it."""
+"""What the fields of worlds mean, in words; where a name has two meanings, both are told."""
 
 FIELDS = {
     "asymmetry": "sd of the logs of norms, probabilities and magnitudes over features; 0 for none",

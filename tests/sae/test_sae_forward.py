@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toysae.sae import SAE, Weights, forward, make_spec
-from toysae.sae.activations import AbsTopK, BatchTopK, Threshold, TopK, kth_largest, largest
+from toysae.sae.activations import AbsTopK, BatchTopK, Threshold, TopK, largest
 from toysae.sae.encoders import FISTA, Gated, Tied, Untied
 from toysae.sae.fista import exact_lipschitz, fista, quick_lipschitz
 from toysae.sae.penalties import L1, GatedAux, L1DecoderNorm
@@ -212,36 +212,29 @@ def test_encoders_declare_arrays_of_the_right_shape():
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 9, 16])
-def test_kth_largest_equals_a_sort(k):
+def test_the_largest_are_those_of_a_sort(k):
     z = np.random.default_rng(k).random((7, 3, 16)).astype(np.float32) * 1e3
-    found = np.asarray(kth_largest(jnp.asarray(z), float(k)))
-    np.testing.assert_array_equal(found[..., 0], -np.sort(-z, axis=-1)[..., k - 1])
+    found = np.asarray(largest(jnp.asarray(z), float(k)))
+    np.testing.assert_array_equal(found, z >= -np.sort(-z, axis=-1)[..., k - 1 : k])
 
 
-def test_kth_largest_with_a_k_for_each_member():
+def test_the_largest_with_a_k_for_each_member():
     z = np.random.default_rng(0).random((4, 16)).astype(np.float32)
-    found = jax.vmap(kth_largest)(jnp.asarray(z), jnp.array([1.0, 3.0, 7.0, 16.0]))
-    expected = [np.sort(row)[-k] for row, k in zip(z, (1, 3, 7, 16), strict=True)]
-    np.testing.assert_array_equal(found[:, 0], np.array(expected, np.float32))
+    found = jax.vmap(largest)(jnp.asarray(z), jnp.array([1.0, 3.0, 7.0, 16.0]))
+    least = [np.sort(row)[-k] for row, k in zip(z, (1, 3, 7, 16), strict=True)]
+    np.testing.assert_array_equal(found, z >= np.array(least)[:, None])
 
 
-@pytest.mark.parametrize(
-    ("z", "k", "kept"),
-    [
-        ([3, 2, 2, 1], 2, [3, 2, 2]),  # ties are kept together
-        ([3, 2, 0, 0], 3, [3, 2]),  # zeros never are
-        ([0, 0, 0, 0], 1, []),
-        ([4, 3, 2, 1], 2.5, [4, 3, 2]),
-        ([4, 3, 2, 1], 0.5, [4]),
-        ([5, 5, 5, 5], 1, [5, 5, 5, 5]),
-        ([1e-38, 1e38, 1, 0], 2, [1e38, 1]),
-    ],
-)
-def test_kth_largest_by_hand(z, k, kept):
-    z = np.array(z, np.float32)
-    threshold = float(kth_largest(jnp.asarray(z), float(k))[0])
-    assert threshold > 0
-    np.testing.assert_array_equal(z[z >= threshold], np.array(kept, np.float32))
+@pytest.mark.parametrize("k", [1, 3, 4.5, 8, 20])
+def test_the_largest_of_few_values_over_many_octaves(k):
+    """Against a stable sort, with zeros, equals and subnormal numbers among them."""
+    values = np.array([0, 0, 1e-42, 1e-38, 1e-20, 1, 2, 3e38], np.float32)
+    z = np.random.default_rng(3).choice(values, (500, 12))
+    order = np.argsort(-z.view(np.int32).astype(np.int64), axis=1, kind="stable")
+    expected = np.zeros(z.shape, bool)
+    np.put_along_axis(expected, order[:, : int(np.ceil(k))], True, axis=1)
+    found = np.asarray(jax.jit(largest)(jnp.asarray(z), float(k)))
+    np.testing.assert_array_equal(found, expected & (z.view(np.int32) > 0))
 
 
 @pytest.mark.parametrize(
@@ -253,6 +246,11 @@ def test_kth_largest_by_hand(z, k, kept):
         ([0, 0, 5, 0], 2, [2]),  # zeros never
         ([0, 0, 0, 0], 1, []),
         ([4, 3, 3, 1], 1.5, [0, 1]),
+        ([3, 2, 0, 0], 3, [0, 1]),
+        ([4, 3, 2, 1], 2.5, [0, 1, 2]),
+        ([4, 3, 2, 1], 0.5, [0]),
+        ([5, 5, 5, 5], 1, [0]),
+        ([1e-38, 1e38, 1, 0], 2, [1, 2]),
     ],
 )
 def test_just_k_are_kept_even_of_equal_ones(z, k, kept):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .part import Forward, Hyper, Hypers, Part, RunningStat, Stats
 
@@ -140,59 +140,57 @@ class Threshold(Activation):
 def largest(z: Float[Array, "*batch n"], k: Array | float) -> Bool[Array, "*batch n"]:
     """Which of some non-negative floats are the k largest along the last axis, `k` traced.
 
-    Of equal ones the first, so that just ceil(k) are chosen, or all that are positive if these
-    are fewer.
-    """
-    z = jax.lax.stop_gradient(z)
-    k = jnp.ceil(k)
-    # As bits, since a CPU takes the smallest positive float for 0.
-    bits, least = z.view(jnp.int32), kth_largest(z, k).view(jnp.int32)
-    place = jax.lax.broadcasted_iota(jnp.int32, z.shape, z.ndim - 1)
-
-    def first_of_equals(_):
-        room = k - (bits > least).sum(-1, keepdims=True)
-        fits = (bits == least) & (jnp.cumsum(bits == least, axis=-1) <= room)
-        return jnp.where(fits, place, -1).max(-1, keepdims=True), jnp.bool_(False)
-
-    # At most one round, and none without equals. (A cond would compute it always, under vmap.)
-    too_many = ((bits >= least).sum(-1) > k).any()
-    everywhere = jnp.full_like(least, z.shape[-1])
-    last, _ = jax.lax.while_loop(lambda c: c[1], first_of_equals, (everywhere, too_many))
-    return (bits > least) | ((bits == least) & (place <= last))
-
-
-def kth_largest(z: Float[Array, "*batch n"], k: Array | float) -> Float[Array, "*batch 1"]:
-    """The k-th largest of non-negative floats along the last axis, `k` traced.
-
-    Bisects the bits: non-negative floats are ordered as their int32 patterns. Several times
-    faster than a sort, and k may be fractional (the largest threshold that keeps at least k).
-    Where fewer than k are positive the result is the smallest positive float, so that zeros are
-    never kept.
+    Of equal ones the first, so that just ceil(k) are chosen (the largest threshold that keeps at
+    least k), or all that are positive if these are fewer. Several times faster than a sort.
     """
     bits = jax.lax.stop_gradient(z).view(jnp.int32)
     k = jnp.ceil(k)
+    least, kept = _bisected(bits, k)
+
+    def without_later_equals(carry):
+        bits, _ = carry
+        room = k - (bits > least).sum(-1, keepdims=True)
+        later = (bits == least) & (jnp.cumsum(bits == least, axis=-1) > room)
+        return jnp.where(later, 0, bits), jnp.bool_(False)
+
+    # At most one round, and none without equals. (A cond would compute it always, under vmap;
+    # a mask carried in place of the bits makes a step a third slower.)
+    too_many = (kept > k).any()
+    bits, _ = jax.lax.while_loop(lambda c: c[1], without_later_equals, (bits, too_many))
+    return bits >= least
+
+
+def _bisected(
+    bits: Int[Array, "*batch n"], k: Array
+) -> tuple[Int[Array, "*batch 1"], Int[Array, "*batch 1"]]:
+    """A bound that the k largest reach, and how many do: k, or more if several are equal to it, or
+    all that are positive if these are fewer.
+
+    Bisects the bits: non-negative floats are ordered as their int32 patterns. (Compared as floats,
+    the smallest ones are 0 to a CPU.)
+    """
 
     def count(bound: Array) -> Array:
         return (bits >= bound).sum(-1, keepdims=True, dtype=jnp.int32)
 
     def halve(bounds):
-        low, high, going = bounds  # count(low) >= k > count(high)
+        low, high, kept, going = bounds  # kept = count(low) >= k > count(high)
         middle = low + (high - low) // 2
         n = count(middle)
-        low = jnp.where(going & (n >= k), middle, low)
+        enough = going & (n >= k)
+        low, kept = jnp.where(enough, middle, low), jnp.where(enough, n, kept)
         high = jnp.where(going & (n < k), middle, high)
-        return low, high, going & (n != k) & (high - low > 1)
+        return low, high, kept, going & (n != k) & (high - low > 1)
 
     # Most often the k-th lies within 16 octaves of the largest; and where a bound that keeps
     # just k is found, or none is needed, the rest of the bits does not matter.
     high = bits.max(-1, keepdims=True) + 1
     near = jnp.maximum(high - _SIXTEEN_OCTAVES, 1)
-    low = jnp.where(count(near) >= k, near, 1)
-    positive = count(jnp.int32(1))
-    low, _, _ = jax.lax.while_loop(lambda b: b[2].any(), halve, (low, high, positive > k))
-    kept = jnp.where(bits >= low, bits, _INFINITY).min(-1, keepdims=True)
-    return jnp.where(positive >= k, kept, 1).view(jnp.float32)
+    n_near, positive = count(near), count(jnp.int32(1))
+    low, kept = jnp.where(n_near >= k, near, 1), jnp.where(n_near >= k, n_near, positive)
+    start = (low, high, kept, (positive > k) & (kept != k))
+    low, _, kept, _ = jax.lax.while_loop(lambda b: b[3].any(), halve, start)
+    return low, kept
 
 
 _SIXTEEN_OCTAVES = 1 << 27  # in the bits of a float32
-_INFINITY = 0x7F800000

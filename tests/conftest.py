@@ -1,6 +1,9 @@
 """What every test shares: two devices, shapes checked at run time, a compilation cache, markers."""
 
+import contextlib
+import functools
 import gc
+import inspect
 import itertools
 import os
 import signal
@@ -24,9 +27,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
+import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
-from jaxtyping import install_import_hook
 
 # PEP 484: where a float is asked for, an int will do.
 _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
@@ -37,17 +40,44 @@ _DOORS = {"make_world", "train", "make_spec", "make_group", "group_of", "member_
           "from_saelens", "draw", "grid", "zipped", "random", "stack", "_two_axes"}  # fmt: skip
 
 
-def functions_only(fn):
-    """Beartype for functions and methods, not for constructors.
+def functions_only(fn=None, **_):
+    """Beartype for functions and methods, with the shapes of all arguments of one call compared.
 
-    JAX rebuilds pytree dataclasses with batched arrays, axis numbers, shapes or None in their
-    fields (vmap, tree_map, scan), so a check in `__init__` would refuse what is legal.
+    In place of :func:`jaxtyping.jaxtyped`, which checks each call twice, makes room for shapes
+    where no array is named, and checks constructors too: JAX rebuilds pytree dataclasses with
+    batched arrays, axis numbers, shapes or None in their fields (vmap, tree_map, scan), so a check
+    in `__init__` would refuse what is legal.
     """
-    return fn if fn.__name__ == "__init__" or fn.__name__ in _DOORS else _checked(fn)
+    if fn is None:
+        return functions_only
+    if inspect.isclass(fn) or fn.__name__ == "__init__" or fn.__name__ in _DOORS:
+        return fn
+    stated, fn.__annotations__ = fn.__annotations__, _resolved(fn)
+    checked, shapes = _checked(fn), "jaxtyping" in str(fn.__annotations__)
+    fn.__annotations__ = checked.__annotations__ = stated
+    if not shapes:
+        return checked
+
+    @functools.wraps(fn)
+    def with_shapes(*args, **kwargs):
+        with _shapes("context"):
+            return checked(*args, **kwargs)
+
+    return with_shapes
 
 
-# The hook names the checker by a string that it imports: here, this very module.
-install_import_hook("toysae", f"{__name__}.functions_only")
+def _resolved(fn):
+    """Its annotations, less the strings that name what only type checkers import."""
+    known = {}
+    for name, hint in fn.__annotations__.items():
+        with contextlib.suppress(NameError):
+            known[name] = eval(hint, fn.__globals__) if isinstance(hint, str) else hint
+    return known
+
+
+# The hook decorates each function with what jaxtyping has by this name.
+_shapes, jaxtyping.jaxtyped = jaxtyping.jaxtyped, functions_only
+jaxtyping.install_import_hook("toysae", None)
 
 
 def pytest_configure() -> None:

@@ -3,11 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+import pytest
 
 from toysae import make_spec, make_world, train
 from toysae.keys import named_key, seed_key
 from toysae.sae import SAE
 from toysae.sae.part import Weights
+from toysae.sweeps import scoring
 from toysae.sweeps.members import make_group
 from toysae.sweeps.score import score_sae
 from toysae.sweeps.scoring import oracle_columns, truth_columns
@@ -59,6 +62,20 @@ def test_the_oracle_knows_the_bias_of_the_world():
     for column in ("truth_fista_ev", "truth_fista_l0"):
         np.testing.assert_allclose(tables[1][column], tables[0][column], rtol=1e-4)
     assert tables[0]["truth_fista_ev"][0] > 0.8
+
+
+def test_the_oracle_is_computed_once_for_all_that_share_a_world(monkeypatch):
+    def columns(seed, recipe, **given):
+        world = make_world("sphere", seed, d_in=8, n_features=12, l0=2.0)
+        spec = make_spec(recipe, 8, 12)
+        return oracle_columns(make_group([world], [seed], spec, given, [0], 32))
+
+    untied = columns(0, "untied", l1_coeff=[0.1, 0.3])
+    monkeypatch.setattr(scoring, "fista_oracle", None)
+    pd.testing.assert_frame_equal(columns(0, "tied", l1_coeff=[0.3, 0.1]), untied)
+    for other in ((1, [0.1, 0.3]), (0, [0.1, 0.2])):
+        with pytest.raises(TypeError):
+            columns(other[0], "tied", l1_coeff=other[1])
 
 
 def test_magnitudes_and_neighbours_are_of_the_world():

@@ -76,6 +76,14 @@ _JSON = st.recursive(
 )  # fmt: skip
 
 
+def test_a_value_of_any_size_is_shown_in_a_short_line():
+    deep = {f"{i}" * 60: {f"{j}" * 60: 1e300 for j in range(4)} for i in range(4)}
+    for value in (deep, [deep] * 6, "x" * 10_000, 10**4000, "a\nb"):
+        assert len(checked.shown(value)) <= 200 and "\n" not in checked.shown(value)
+    assert checked.shown({"a": [1, 2]}) == "{'a': [1, 2]}"
+    assert checked.shown(deep).endswith("...")
+
+
 @given(_JSON)
 def test_fields_of_anything_are_a_value_or_one_line(value):
     """Whatever a file holds where an object with a few fields is expected."""

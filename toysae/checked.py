@@ -26,6 +26,7 @@ _MISSING = object()
 _MOST_VALUES = 100_000
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_LONGEST = 200  # characters: of a table of tables each is short, and all of them are not
 
 
 def shown(value: object) -> str:
@@ -34,7 +35,8 @@ def shown(value: object) -> str:
     if isinstance(shape, tuple) and dtype is not None:
         return f"{dtype}[{','.join(map(str, shape))}]"
     if isinstance(value, _PLAIN):
-        return " ".join(_SHORT.repr(value).split())
+        text = " ".join(_SHORT.repr(value).split())
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
     return f"(a {type(value).__name__})"
 
 

@@ -15,8 +15,9 @@ def test_they_are_of_the_worlds_that_were_run_and_kept(tmp_path, monkeypatch, me
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     dials = {"noise": 0.05}
     experiment = Experiment(
-        question="?", d_in=6, ratios=(1, 1.5), l0=1.5, dials=dials, recipes=("tied", "topk"),
-        l1=(0.1,), k=(2.0,), world_seeds=2, ceiling=False, n_steps=3, n_eval=1024, curve_points=1,
+        question="?", d_in=6, ratios=(1, 1.5), l0=1.5, dials=dials, recipes=("tied",),
+        inits=("random", "orthogonal"),
+        l1=(0.1,), world_seeds=2, ceiling=False, n_steps=3, n_eval=1024, curve_points=1,
     )  # fmt: skip
     results = run(experiment, tmp_path / "out", quiet=True)
     table = Results.load(results.path).ceilings(methods)

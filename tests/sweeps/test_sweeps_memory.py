@@ -9,7 +9,7 @@ from toysae.recovery.probe import recovery_probe
 from toysae.sae import RECIPES
 from toysae.sweeps import memory
 from toysae.sweeps.members import make_group
-from toysae.sweeps.memory import bytes_needed, training_bytes
+from toysae.sweeps.memory import bytes_needed, state_shapes, training_bytes
 from toysae.training import advance, probe_all, start
 from toysae.training.loop import start_from
 
@@ -76,6 +76,18 @@ def test_what_is_held_is_exact():
         spec = make_spec(recipe, 16, 64)
         own = (more - few) / 2 / 4 - spec.working_floats(1) - 4 * n_params
         assert 0 <= own < 32  # its numbers, its seed and Adam's count
+
+
+def test_the_shapes_are_those_of_a_state():
+    for recipe in ("batchtopk", "gated", "lista"):
+        group = group_of(recipe, 6, 9, n_members=2)
+        of_start = jax.eval_shape(start, group)
+        assert jax.tree.all(
+            jax.tree.map(
+                lambda a, b: a.shape == b.shape and a.dtype == b.dtype,
+                state_shapes(group), of_start,
+            )
+        ), recipe  # fmt: skip
 
 
 def test_bytes_grow_with_everything():

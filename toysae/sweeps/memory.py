@@ -7,13 +7,18 @@ set of the phases that follow one another: start, steps and resampling, scores.
 import math
 
 import jax
+import jax.numpy as jnp
+from jax import Array
 
 from ..errors import require
 from ..machine import host_bytes
-from ..training import Group, TrainState, start
+from ..sae import Hypers
+from ..sae.inits import InitData
+from ..training import Group, Member, TrainState
 from ..training.devices import layout_of
 from ..training.loop import PROBE_SAMPLES
-from ..training.state import INIT_SAMPLES
+from ..training.state import INIT_SAMPLES, init_member, member_key
+from ..worlds import Drawn
 
 _FLOAT = 4  # bytes
 
@@ -77,8 +82,26 @@ def training_bytes(group: Group) -> int:
 
 
 def state_shapes(group: Group) -> TrainState:
-    """The shapes of the group's state. Which init it is makes no difference to them."""
-    return jax.eval_shape(start, group.once_started())
+    """The shapes of the group's state: one member is traced, and no data are drawn. Which init it
+    is makes no difference to them."""
+    group = group.once_started()
+
+    def member(world: Drawn, world_seed: Array, sae_seed: Array, h: Hypers) -> Member:
+        x = jnp.zeros((INIT_SAMPLES, group.spec.d_in))
+        data = InitData(x, world.generating_matrix, world.target)
+        return init_member(group.spec, member_key(world_seed, sae_seed), data, h)
+
+    rows = (len(group.world_seeds), len(group.sae_seeds))
+    of_one = (group.worlds, group.world_seeds, group.sae_seeds, group.hypers)
+    members = jax.eval_shape(member, *jax.tree.map(_without_lead, of_one))
+    members = jax.tree.map(lambda a: jax.ShapeDtypeStruct(rows + a.shape, a.dtype), members)
+    firings = jax.ShapeDtypeStruct((rows[0], group.worlds.n_features), jnp.int32)
+    step, loss = (jax.ShapeDtypeStruct(n, t) for n, t in (((), jnp.int32), (rows, jnp.float32)))
+    return TrainState(members, step, firings, loss)  # pyright: ignore[reportArgumentType]
+
+
+def _without_lead(leaf: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
 
 def bytes_of(tree: object) -> int:

@@ -109,23 +109,22 @@ def _share_contexts(n: int = 200) -> None:
     mlir.make_ir_context = context
 
 
-_MOST_MAPS = 0.8  # of those that the system allows
 _MORE_BYTES = 5 * 2**30  # than after the last time: not all of it ever comes back
 _after = [0]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """Every compiled program holds memory, and some of the 65,530 maps that Linux gives a process:
-    all are forgotten when either runs short, and not before, since other modules use them too."""
+    """Every compiled program holds memory and maps: all are forgotten when either runs short, and
+    not before, since other modules use them too."""
     yield
+    from toysae import programs
+
     try:
-        maps = len(Path("/proc/self/maps").read_bytes().splitlines())
-        most = _MOST_MAPS * int(Path("/proc/sys/vm/max_map_count").read_text())
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # another system
-        maps, most, resident = 1, 0, 0
-    if maps > most or resident > _after[0] + _MORE_BYTES:
+        resident = 0
+    if programs.many_maps() or resident > _after[0] + _MORE_BYTES:
         gc.unfreeze()
         jax.clear_caches()
         gc.collect()

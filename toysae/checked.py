@@ -232,20 +232,17 @@ def read_regular(path: Path, most: int = MOST_JSON, kind: str = "file") -> bytes
         ToysaeError: there is none, it is something else, larger than `most`, or cannot be read.
     """
     try:
-        about = os.stat(path)
-        require(stat.S_ISREG(about.st_mode), f"{path} is not a regular file")
+        require(stat.S_ISREG(os.stat(path).st_mode), f"{path} is not a regular file")
         # Without waiting, should it have become a pipe meanwhile.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            require(
-                about.st_size <= most,
-                f"{path} has {about.st_size:,} bytes, and a {kind} has at most {most:,}",
-            )
-            data = file.read(most + 1)
+            size = os.fstat(file.fileno()).st_size
+            require(size <= most, f"{path} has {size:,} bytes, and a {kind} has at most {most:,}")
+            data = file.read(size + 1)  # room is made for as many at once
     except FileNotFoundError as error:
         raise ToysaeError(f"there is no {kind} {path}") from error
     except OSError as error:
         raise ToysaeError(f"cannot read {path} ({error.strerror})") from error
-    require(len(data) <= most, f"{path} grows while it is read")
+    require(len(data) <= size, f"{path} grows while it is read")
     return data
 
 

@@ -1,22 +1,25 @@
 """How much memory this process may take, whoever sets the limit."""
 
+import ctypes
 import os
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from .disk import size
 from .errors import require
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_COMPILER = 2**27  # bytes: what compiling programs takes, and the allocator keeps
+_COMPILER = 2**28  # bytes: what compiling programs takes, and the allocator keeps
+_JAX = 2**31  # bytes of addresses: its libraries and the stacks of its threads
 
 
 def host_bytes() -> int:
     """What is left to this process of the least of the machine's memory, its container's and its
     own limits, less what the compiler may take."""
     page = os.sysconf("SC_PAGE_SIZE")
-    mapped, resident = _of_this_process(page)
+    mapped, resident, of_files = _of_this_process(page)
     held = [page * os.sysconf("SC_PHYS_PAGES"), *_container_limits()]
-    limits = [min(held) - resident]
+    limits = [min(held) - (resident - of_files)]  # what files hold is given up where it runs short
     with suppress(ImportError):
         import resource
 
@@ -27,13 +30,36 @@ def host_bytes() -> int:
     return max(min(limits) - _COMPILER, 0)
 
 
-def _of_this_process(page: int) -> tuple[int, int]:
-    """Bytes that it has mapped, and that are in memory; 0 where the system does not say."""
+def check_addresses() -> None:
+    """Refuses a limit of addresses (ulimit -v) under which jax dies without a word.
+
+    Raises:
+        ToysaeError: saying how much it takes.
+    """
+    with suppress(ImportError):
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        require(
+            limit == resource.RLIM_INFINITY or limit >= _JAX,
+            f"this shell allows {size(limit)} of addresses (ulimit -v), and jax alone takes about "
+            f"{size(_JAX)}: raise the limit",
+        )
+
+
+def _of_this_process(page: int) -> tuple[int, ...]:
+    """Bytes that it has mapped, that are in memory, and of these the files'; 0 where the system
+    does not say."""
     try:
-        mapped, resident = Path("/proc/self/statm").read_text().split()[:2]
+        return tuple(int(n) * page for n in Path("/proc/self/statm").read_text().split()[:3])
     except OSError:
-        return 0, 0
-    return int(mapped) * page, int(resident) * page
+        return 0, 0, 0
+
+
+def give_back() -> None:
+    """Gives memory that is free inside this process back to the system, where that can be asked."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _container_limits() -> list[int]:
@@ -67,7 +93,8 @@ def check_bytes(what: str, needed: float, instead: str) -> None:
         ToysaeError: saying how much it needs and how much is left.
     """
     left = host_bytes()
+    if not left:
+        instead = "raise the limit of its container or of its shell (ulimit)"
     require(
-        needed <= left,
-        f"{what} needs about {needed / 2**30:,.1f} GiB and {left / 2**30:,.1f} are left: {instead}",
+        needed <= left, f"{what} needs about {size(needed)} and {size(left)} are left: {instead}"
     )

@@ -3,6 +3,7 @@
 It is a cache: whatever is wrong with it is said in one line, and programs are compiled again.
 """
 
+import gc
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 
 from .disk import cache_dir
+from .machine import give_back, host_bytes
 
 MIN_SECONDS = 0.05
 """Programs that compile faster are not kept."""
@@ -57,6 +59,28 @@ def keep_programs(path: Path | None = None) -> None:
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
     _hear_of_failures()
+
+
+def forget_if_short(needed: int = 0) -> None:
+    """Forgets all compiled programs of this process where it has too little room for more of them.
+
+    Args:
+        needed: bytes that are to stay free beside what compiling takes.
+    """
+    if host_bytes() < needed or many_maps():
+        jax.clear_caches()
+        gc.collect()
+        give_back()
+
+
+def many_maps() -> bool:
+    """Whether this process has four fifths of the memory maps that Linux allows it, of which each
+    program takes about ten: beyond them it dies."""
+    try:
+        maps = len(Path("/proc/self/maps").read_bytes().splitlines())
+        return maps > 0.8 * int(Path("/proc/sys/vm/max_map_count").read_text())
+    except OSError:  # another system
+        return False
 
 
 def _is_folder(path: Path) -> bool:

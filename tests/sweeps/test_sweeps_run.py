@@ -232,7 +232,9 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path, change, messa
 
 def test_a_dictionary_that_does_not_fit_is_refused_with_its_size(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "device_bytes", lambda: 2**30)
-    with pytest.raises(ToysaeError, match=r"d_sae 8000000 .* GiB .*has 1\.0: use a smaller d_sae"):
+    with pytest.raises(
+        ToysaeError, match=r"d_sae 8000000 .* GiB .*has 1\.0 GiB: use a smaller d_sae"
+    ):
         run(replace(TINY, ratios=(1,), sizes=(1e6,)), tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
 

@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if error.errno != errno.ENOSPC:
                 raise
             what, status = f"cannot write: {error.strerror}. {after}", 2
+        except MemoryError:
+            what, status = f"the memory that this process may take does not suffice. {after}", 1
         except Exception:
             # Some libraries turn the interrupt into an error of their own.
             if watch is None or not watch.number:

@@ -10,6 +10,7 @@ from .. import __version__, hosts
 from ..bits import in_32_bits
 from ..devices import check_platform, use_all_cores
 from ..errors import ToysaeError, require, unknown
+from ..machine import check_addresses
 from ..programs import keep_programs
 from ..watch import take_again
 from .options import check_flags, flags, parsed, positional, world_options
@@ -35,6 +36,7 @@ toysae COMMAND --help shows the fields; toysae --version."""
 def execute(args: list[str]) -> None:
     """Does what the arguments ask for. Bad input is one line on stderr and exit status 2."""
     try:
+        check_addresses()
         if not args or args[0] in ("-h", "--help"):
             OUT.print(USAGE, highlight=False)
             return

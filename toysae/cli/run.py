@@ -17,6 +17,9 @@ from ..watch import doing
 from .options import check_flags, flags, parsed, positional
 from .show import OUT, print_frame, print_heading
 
+_DRAWING = 2**27
+"""Bytes that figures take while they are drawn."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -144,6 +147,7 @@ def _sized(found, smoke: bool, full: bool):
 
 def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
     from ..plotting import FIGURES, draw
+    from ..programs import forget_if_short
     from ..sweeps import Results, Unfinished, plan, run, summarise_minima, summarise_runs
     from ..sweeps.directory import Directory
     from ..training.devices import Split
@@ -181,6 +185,7 @@ def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunO
         print_frame(minima, "features missed: the optimiser's fault or the objective's? Share of "
                     "worlds [95 % interval]")  # fmt: skip
     doing("drawing figures")
+    forget_if_short(_DRAWING)
     directory = Directory.open(out)
 
     def put(path: Path, writer: Callable[[Path], Any]) -> None:

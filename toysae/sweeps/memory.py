@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ..disk import size
 from ..errors import require
 from ..machine import host_bytes
 from ..sae import Hypers
@@ -32,8 +33,8 @@ def check_memory(group: Group) -> None:
     available, needed = device_bytes(), bytes_needed(group)
     require(
         needed <= available,
-        f"d_sae {group.spec.d_sae} x {group.n_rows} SAEs needs about {needed / 2**30:.1f} GiB and "
-        f"the device has {available / 2**30:.1f}: use a smaller d_sae, batch_size, grid or fewer "
+        f"d_sae {group.spec.d_sae} x {group.n_rows} SAEs needs about {size(needed)} and the device "
+        f"has {size(available)}: use a smaller d_sae, batch_size, grid or fewer "
         "seeds",
     )
 

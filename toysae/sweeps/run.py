@@ -15,6 +15,7 @@ import pandas as pd
 from .. import checked, hosts
 from ..bits import in_32_bits
 from ..errors import ToysaeError
+from ..programs import forget_if_short
 from ..recovery.probe import recovery_probe
 from ..sae import SAE
 from ..training import Snapshot, train_group
@@ -25,6 +26,7 @@ from .directory import BROKEN, Directory
 from .experiment import Experiment
 from .lock import locked
 from .mark import check_ours
+from .memory import bytes_needed
 from .parts import Job, Part, jobs_of, parts_of
 from .progress import Progress, say
 from .provenance import provenance
@@ -197,6 +199,7 @@ class _Run:
 
     def _train(self, part: Part, progress: Progress) -> None:
         e, cell, group = self.experiment, part.job.cell, part.group()
+        forget_if_short(bytes_needed(group) if jax.default_backend() == "cpu" else 0)
         hosts.on_first(lambda: self._checkpoints(part).begin(part.keys, cell.n_steps))
         resume = hosts.on_first(lambda: self._checkpoints(part).latest(group))
         saved = time.monotonic()

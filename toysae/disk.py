@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -164,11 +165,28 @@ def sync(path: Path) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray], entry: str, text: str) -> None:
-    """One safetensors file with `text` as its only metadata, under the name `entry`; its folder
-    is made if need be."""
+    """One safetensors file with `text` and a checksum as its only metadata, under the name `entry`
+    (of several the order would not be sure); its folder is made if need be."""
     with telling_of_no_access(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, lambda temporary: save_file(tensors, temporary, {entry: text}))
+    metadata = {entry: f"{text}\n{_sum(tensors, text)}"}
+
+    def save(temporary: Path) -> None:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(tensors, temporary, metadata)
+        temporary.chmod(mode)  # or others could not read it
+
+    write(path, save)
+
+
+def _sum(tensors: dict[str, np.ndarray], text: str) -> str:
+    """Of the text and of all tensors, whatever their order."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype.name} {tensor.shape}".encode())
+        digest.update(np.ascontiguousarray(tensor).tobytes())
+    return digest.hexdigest()
 
 
 def read_tensors(path: Path, entry: str, kind: str) -> tuple[dict[str, np.ndarray], str]:
@@ -180,18 +198,24 @@ def read_tensors(path: Path, entry: str, kind: str) -> tuple[dict[str, np.ndarra
         kind: what the file is called in messages, e.g. "world".
 
     Raises:
-        ToysaeError: no such file, a truncated one, or one without that entry.
+        ToysaeError: no such file, a truncated or damaged one, or one without that entry.
     """
     article = "an" if kind == "SAE" else "a"
+    require(not path.is_dir(), f"{path} is a folder: give {article} {kind} file")
     require(path.is_file(), f"there is no {kind} file {path}")
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(entry, "")
             save = f"save_{kind.lower()}"
             require(text, f"{path} is not {article} {kind} file: write one with {save}")
-            return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ToysaeError(f"{path} is truncated or not {article} {kind} file ({error})") from error
+    if found := re.search(r"\n([0-9a-f]{64})\Z", text):  # files of earlier versions have none
+        text = text[: found.start()]
+        good = _sum(tensors, text) == found[1]
+        require(good, f"{path} is damaged, its checksum is another: save it again")
+    return tensors, text
 
 
 def subclasses(base: type) -> set[type]:

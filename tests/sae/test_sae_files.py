@@ -68,7 +68,7 @@ def test_an_ensemble_is_refused(tmp_path):
 def edit(source, target, change):
     """Rewrites a file after `change(tensors, header)`."""
     with safe_open(source, framework="numpy") as file:
-        header = json.loads(file.metadata()["toysae_sae"])
+        header = json.loads(file.metadata()["toysae_sae"].split("\n")[0])  # less the checksum
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(tensors, header)
     save_file(tensors, target, {"toysae_sae": json.dumps(header)})
@@ -121,6 +121,18 @@ def test_what_is_wrong_is_named(saved, tmp_path, change, message):
     with pytest.raises(ToysaeError, match=message) as error:
         load_sae(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "every", [61, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_a_flipped_bit_of_any_byte_is_refused(saved, tmp_path, every):
+    data, bad = saved.read_bytes(), tmp_path / "bad"
+    for at in range(0, len(data), every):
+        bad.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(ToysaeError) as error:
+            load_sae(bad)
+        assert "\n" not in str(error.value), at
 
 
 def test_other_files_are_refused(saved, tmp_path):

@@ -1,5 +1,8 @@
 """One's own worlds and recipes in a sweep: a saved world by its file, a recipe by its number."""
 
+import gc
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -9,13 +12,15 @@ import pytest
 
 from toysae import Experiment, ToysaeError, axes, make_world, run, save_world
 from toysae.interop import score
-from toysae.sae import RECIPES, Recipe
+from toysae.sae import RECIPES, Recipe, make_spec
 from toysae.sae.part import Hyper
 from toysae.sae.penalties import LatentPenalty
 from toysae.sweeps.cells import cells, worlds_of
 from toysae.sweeps.content import sae_keys
-from toysae.sweeps.members import make_group
-from toysae.worlds import assemble
+from toysae.sweeps.experiment import load_experiment
+from toysae.sweeps.members import group_of, make_group
+from toysae.sweeps.own_code import own_code
+from toysae.worlds import WORLDS, assemble
 
 TINY = dict(d_in=4, l0=1.5, n_steps=20, batch_size=16, n_eval=64, curve_points=2, world_seeds=1,
             ceiling=False, recipes="untied", figures=())  # fmt: skip
@@ -115,3 +120,120 @@ def test_figures_of_the_same_run_are_the_same_bytes(tmp_path):
         ]
         drawn.append([file.read_bytes() for file in files])
     assert drawn[0] == drawn[1]
+
+
+OWN = '''
+"""An experiment with a part of its own."""
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+from helping_code import shifted
+
+from toysae import Experiment, axes
+from toysae.sae import RECIPES, Recipe
+from toysae.sae.part import Hyper
+from toysae.sae.penalties import LatentPenalty
+
+POWER = 3
+
+
+def powered(z):
+    "Of z."
+    return z**POWER
+
+
+@jax.jit
+def jitted(z):
+    return 2 * z
+
+
+@dataclass(frozen=True)
+class Base(LatentPenalty):
+    hypers: ClassVar = (Hyper("own_coeff", low=0.0),)
+
+    def scaled(self, z):
+        return 1.0 * z
+
+
+@dataclass(frozen=True)
+class Own(Base):
+    def per_latent(self, f, run, h):
+        return h["own_coeff"] * self.scaled(shifted(jitted(powered(f.z))))
+
+
+RECIPES["own"] = Recipe("own", lambda d, s: {"penalty": Own()}, {})
+experiment = Experiment("Why?", recipes="own", axes=axes.grid(own_coeff=[0.1]), d_in=4, ratios=1.5,
+                        l0=1.5, n_steps=20, batch_size=16, n_eval=64, world_seeds=1,
+                        ceiling=False)
+'''
+
+
+@pytest.fixture
+def own_keys(tmp_path, monkeypatch):
+    """The keys of an experiment file after a change of it or of what it imports."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(RECIPES, "own", None)
+
+    def keys(change=None, helping="def shifted(z):\n    return z + 1\n"):
+        RECIPES["own"] = RECIPES["untied"]
+        gc.collect()  # of two classes of one name neither could be kept
+        (tmp_path / "helping_code.py").write_text(helping)
+        sys.modules.pop("helping_code", None)
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        file = tmp_path / "own.py"
+        assert change is None or change[0] in OWN
+        file.write_text(OWN.replace(*change) if change else OWN)
+        e = load_experiment(file)
+        (cell,) = cells(e)
+        group = group_of(
+            worlds_of(e)(cell.world, cell.world_fields), [0], cell.spec, cell.members, [0], 16
+        )
+        return sae_keys(cell, group, e).ravel().tolist()
+
+    return keys
+
+
+def test_code_of_ones_own_decides_what_is_kept(own_keys):
+    first = own_keys()
+    assert own_keys() == first
+    changes = [
+        ('h["own_coeff"] *', 'h["own_coeff"] +'), ("POWER = 3", "POWER = 2"),
+        ("z**POWER", "z*POWER"), ("return 2 * z", "return 3 * z"),
+        ("return 1.0 * z", "return 1.5 * z"),
+    ]  # fmt: skip
+    found = [own_keys(change) for change in changes]
+    found.append(own_keys(helping="def shifted(z):\n    return z + 2\n"))
+    assert len({*map(tuple, found), tuple(first)}) == 7
+
+
+def test_prose_and_what_no_part_uses_decide_nothing(own_keys):
+    first = own_keys()
+    for change in (
+        ("An experiment with", "Prose about"), ("Why?", "What for?"),
+        ("return 2 * z", "return 2 * z  # twice"),
+        ("Of z.", "Of all activations."),
+        ("POWER = 3", "POWER = 3\nUNUSED = 1"),
+    ):  # fmt: skip
+        assert own_keys(change) == first
+    assert own_keys(helping='"""Prose."""\n\n\ndef shifted(z):\n    return z + 1\n') == first
+
+
+def test_an_sae_of_ones_own_recipe_says_what_to_import(tmp_path, monkeypatch):
+    mine = Recipe("cubic", lambda d, s: {"penalty": Cubic()}, {"cubic_coeff": 0.1})
+    monkeypatch.setitem(RECIPES, "cubic", mine)
+    e = Experiment("Why?", **{**TINY, "recipes": "cubic"}, ratios=1.5, save_params=True)
+    results = run(e, tmp_path / "out", quiet=True)
+    assert results.sae(0).W_dec.shape == (6, 4)
+    monkeypatch.delitem(RECIPES, "cubic")
+    with pytest.raises(ToysaeError, match="'cubic' is not one of toysae's: first import the file"):
+        results.sae(0)
+
+
+def test_our_own_code_is_no_part_of_a_key():
+    e = Experiment("Why?", **TINY, ratios=1.5)
+    (cell,) = cells(e)
+    worlds = worlds_of(e)(cell.world, cell.world_fields)
+    assert own_code(cell.spec, worlds, WORLDS["sphere"]) == ""
+    for recipe in RECIPES:
+        assert own_code(make_spec(recipe, 8, 8)) == "", recipe

@@ -157,7 +157,7 @@ def saved(tmp_path_factory):
 def edited(path, tmp_path, edit):
     """The file with its arrays and header as `edit(arrays, header)` leaves them."""
     with safe_open(path, framework="numpy") as file:
-        header = json.loads(file.metadata()["toysae_world"])
+        header = json.loads(file.metadata()["toysae_world"].split("\n")[0])  # less the checksum
     arrays = load_file(path)
     edit(arrays, header)
     save_file(arrays, tmp_path / "b", {"toysae_world": json.dumps(header)})
@@ -210,6 +210,35 @@ def test_every_corruption_is_refused_in_one_line(damage, saved, tmp_path):
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "every", [29, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_a_flipped_bit_of_any_byte_is_refused(tmp_path, every):
+    good = save_world(make_world("sphere", 0, d_in=4, n_features=6, l0=1.5), tmp_path / "good")
+    data, bad = good.read_bytes(), tmp_path / "bad"
+    for at in range(0, len(data), every):
+        bad.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(ToysaeError) as error:
+            load_world(bad)
+        assert "\n" not in str(error.value), at
+
+
+def test_others_may_read_it_as_any_file(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    world = save_world(make_world("sphere", 0, **SMALL), tmp_path / "world.safetensors")
+    assert world.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_file_of_another_name_and_a_folder_are_told_from_an_unknown_world(tmp_path):
+    path = save_world(make_world("sphere", 0, **SMALL), tmp_path / "noend")
+    with pytest.raises(ToysaeError, match=r"noend is no saved world: .* ends in \.safetensors"):
+        make_world(str(path))
+    (tmp_path / "dir.safetensors").mkdir()
+    with pytest.raises(ToysaeError, match=r"dir\.safetensors is a folder: give a world file"):
+        make_world(tmp_path / "dir.safetensors")
+
+
 def test_an_untouched_copy_is_accepted(saved, tmp_path):
     same_bits(load_world(edited(saved, tmp_path, lambda a, h: None)), load_world(saved))
 
@@ -255,7 +284,7 @@ def test_a_truncated_file_is_refused(keep, saved, tmp_path):
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(ToysaeError, match="there is no world file"):
         load_world(tmp_path / "nowhere")
-    with pytest.raises(ToysaeError, match="there is no world file"):
+    with pytest.raises(ToysaeError, match="is a folder: give a world file"):
         load_world(tmp_path)
     (tmp_path / "text").write_text("this is a note, not a world " * 10)
     with pytest.raises(ToysaeError, match="not a world file"):

@@ -15,9 +15,10 @@ from ..disk import file_sha256
 from ..sae.files import encode
 from ..training import Group
 from ..worlds import world_fields
-from ..worlds.registry import is_saved
+from ..worlds.registry import WORLDS, is_saved
 from .cells import Cell
 from .experiment import Experiment
+from .own_code import own_code
 
 FORMAT = 4
 """Counted up by hand when the same settings come to give other numbers, or other columns."""
@@ -41,6 +42,9 @@ def sae_keys(cell: Cell, group: Group, e: Experiment) -> np.ndarray:
         "n_eval": e.n_eval,
         "curve_points": e.curve_points,
     }
+    row = WORLDS.get(cell.world)
+    if code := own_code(cell.spec, group.worlds, row):
+        shared["code"] = code
     text = _canonical(shared)
     hypers = {name: np.asarray(value) for name, value in group.hypers.items()}
     members = [

@@ -23,9 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from .. import checked
 from ..checked import Fields, integer, parse_json
 from ..errors import ToysaeError, require, unknown
-from ..sae import SAE
+from ..sae import RECIPES, SAE
 from ..sae.forward import of_arrays
 from .axes import Points
 from .cells import cells
@@ -63,7 +64,7 @@ class Results:
         Raises:
             ToysaeError: there are no results in it, or those of an older toysae.
         """
-        found = cls(path)
+        found = cls(checked.path("path", path))
         require(found.config is not None, f"{path} holds no results: give a directory of a run")
         return found
 
@@ -146,6 +147,11 @@ class Results:
         row = integer("row", row, 0, len(table) - 1)
         group, place = str(table["group"][row]), int(table["row"][row])
         arrays = {name: jnp.asarray(held[place]) for name, held in self.weights(group).items()}
+        recipe = str(table["recipe"][row])
+        require(
+            recipe in RECIPES,
+            f"recipe {recipe!r} is not one of toysae's: first import the file that defines it",
+        )
         experiment = experiment_of(self.config or {})
         cell = next(cell for cell in cells(experiment) if cell.slug == group)
         seeds = range(experiment.sae_seeds)

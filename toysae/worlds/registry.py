@@ -1,5 +1,6 @@
 """All named worlds: the one table that the command line, experiments and notebooks read."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite, nan
@@ -9,7 +10,7 @@ from typing import Any, get_args
 
 from .. import checked
 from ..bits import in_32_bits
-from ..errors import require, unknown
+from ..errors import ToysaeError, require, unknown
 from ..keys import seed_key
 from ..machine import check_bytes
 from .catalogue import FIRINGS, PLAIN, WorldRow, dials
@@ -45,6 +46,8 @@ def kinds_of(name: str | Path) -> Mapping[str, tuple[Any, Any]]:
     if is_saved(name):
         return {}
     if not isinstance(name, str) or name not in WORLDS:
+        if isinstance(name, Path) or (isinstance(name, str) and os.path.lexists(name)):
+            raise ToysaeError(f"{name} is no saved world: the path of one ends in .safetensors")
         raise unknown("world", name, WORLDS)
     return WORLDS[name].fields
 

@@ -155,6 +155,25 @@ def small_disk(tmp_path):
         subprocess.run(["umount", str(path)], check=True)
 
 
+@pytest.fixture
+def refused_flips(tmp_path):
+    """How many copies of a file with one flipped bit in one byte a reader refuses, in one line."""
+
+    def count(load, file: Path, every: int) -> int:
+        from toysae import ToysaeError
+
+        data, bad, refused = file.read_bytes(), tmp_path / "flipped", 0
+        for at in range(0, len(data), every):
+            bad.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            try:
+                load(bad)
+            except ToysaeError as error:
+                refused += "\n" not in str(error)
+        return refused
+
+    return count
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
         pytest.skip("needs a GPU")

@@ -19,11 +19,12 @@ def host_bytes() -> int:
     page = os.sysconf("SC_PAGE_SIZE")
     mapped, resident, of_files = _of_this_process(page)
     held = [page * os.sysconf("SC_PHYS_PAGES"), *_container_limits()]
-    limits = [min(held) - (resident - of_files)]  # what files hold is given up where it runs short
+    private = resident - of_files  # what files hold is given up where memory runs short
+    limits = [min(held) - private]
     with suppress(ImportError):
         import resource
 
-        for kind, used in ((resource.RLIMIT_AS, mapped), (resource.RLIMIT_DATA, resident)):
+        for kind, used in ((resource.RLIMIT_AS, mapped), (resource.RLIMIT_DATA, private)):
             limit = resource.getrlimit(kind)[0]
             if limit != resource.RLIM_INFINITY:
                 limits.append(limit - used)
@@ -58,7 +59,7 @@ def _of_this_process(page: int) -> tuple[int, ...]:
 
 def give_back() -> None:
     """Gives memory that is free inside this process back to the system, where that can be asked."""
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 

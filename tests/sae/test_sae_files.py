@@ -126,13 +126,8 @@ def test_what_is_wrong_is_named(saved, tmp_path, change, message):
 @pytest.mark.parametrize(
     "every", [61, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"]
 )
-def test_a_flipped_bit_of_any_byte_is_refused(saved, tmp_path, every):
-    data, bad = saved.read_bytes(), tmp_path / "bad"
-    for at in range(0, len(data), every):
-        bad.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-        with pytest.raises(ToysaeError) as error:
-            load_sae(bad)
-        assert "\n" not in str(error.value), at
+def test_a_flipped_bit_of_any_byte_is_refused(saved, every, refused_flips):
+    assert refused_flips(load_sae, saved, every) == -(-saved.stat().st_size // every)
 
 
 def test_other_files_are_refused(saved, tmp_path):

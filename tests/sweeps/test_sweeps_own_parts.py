@@ -1,6 +1,7 @@
 """One's own worlds and recipes in a sweep: a saved world by its file, a recipe by its number."""
 
 import gc
+import runpy
 import shutil
 import sys
 from dataclasses import dataclass
@@ -228,6 +229,35 @@ def test_an_sae_of_ones_own_recipe_says_what_to_import(tmp_path, monkeypatch):
     monkeypatch.delitem(RECIPES, "cubic")
     with pytest.raises(ToysaeError, match="'cubic' is not one of toysae's: first import the file"):
         results.sae(0)
+
+
+def test_worlds_arrays_and_objects_of_ones_own_count(tmp_path):
+    def code(text, wanted="made"):
+        file = tmp_path / "text.py"
+        file.write_text(f"import jax, jax.numpy as jnp, numpy as np\n{text}")
+        return own_code(runpy.run_path(str(file))[wanted])
+
+    templates = [
+        "SCALE = jnp.array([1.0, {}])\ndef made(z): return SCALE * z",
+        "SCALE = np.float32({})\ndef made(z): return SCALE * z",
+        "KEY = jax.random.key({})\ndef made(z): return jax.random.normal(KEY, z)",
+        "class T:\n  def __init__(self, n): self.n = n\nT1 = T({})\ndef made(z): return T1.n * z",
+        "class T:\n  def __init__(self, n): self.n = n\n"
+        "  def __call__(self, z): return self.n * z\nmade = T({})",
+        "def outer():\n  n = {}\n  def inner(z): return n * z\n  return inner\nmade = outer()",
+        "class A:\n  @property\n  def n(self): return {}\ndef made(z): return A().n * z",
+        "class A:\n  @staticmethod\n  def n(): return {}\ndef made(z): return A.n() * z",
+        "from toysae.worlds.catalogue import WorldRow\n"
+        "made = WorldRow('mine', lambda key: key + {}, {{}})",
+        "@jax.custom_vjp\ndef made(z): return z\n"
+        "made.defvjp(lambda z: (z, None), lambda _, g: ({} * g,))",
+    ]
+    for template in templates:
+        one, again, two = (code(template.format(n)) for n in (1, 1, 2))
+        assert "" != one == again != two, template
+    assert code("def made(z):\n  def f(): return g\n  return f") != ""
+    unset = "def outer():\n  def made(): return later\n  return made\n  later = 1\nmade = outer()"
+    assert code(unset) != ""  # a variable that is never set
 
 
 def test_our_own_code_is_no_part_of_a_key():

@@ -213,14 +213,9 @@ def test_every_corruption_is_refused_in_one_line(damage, saved, tmp_path):
 @pytest.mark.parametrize(
     "every", [29, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"]
 )
-def test_a_flipped_bit_of_any_byte_is_refused(tmp_path, every):
-    good = save_world(make_world("sphere", 0, d_in=4, n_features=6, l0=1.5), tmp_path / "good")
-    data, bad = good.read_bytes(), tmp_path / "bad"
-    for at in range(0, len(data), every):
-        bad.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-        with pytest.raises(ToysaeError) as error:
-            load_world(bad)
-        assert "\n" not in str(error.value), at
+def test_a_flipped_bit_of_any_byte_is_refused(tmp_path, every, refused_flips):
+    file = save_world(make_world("sphere", 0, d_in=4, n_features=6, l0=1.5), tmp_path / "good")
+    assert refused_flips(load_world, file, every) == -(-file.stat().st_size // every)
 
 
 def test_others_may_read_it_as_any_file(tmp_path):

@@ -41,7 +41,7 @@ class Resampling(Part):
         """The latents that start afresh."""
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
-        return self.n_inputs * (d_sae + 2 * d_in)  # z, the inputs and their reconstructions
+        return self.n_inputs * (d_sae + d_in)  # z, and x or x_hat: never all three are held
 
     def check(self, decoder: Decoder, encoder: Encoder, d_in: int, d_sae: int) -> str | None:
         """Why these settings, or these parts, are impossible; or None."""

@@ -5,14 +5,17 @@ constants, functions and classes of their modules that they name.
 """
 
 import dataclasses
-import inspect
+import site
 import sys
+import sysconfig
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+import jax
 import numpy as np
 
 from ..disk import file_sha256
@@ -62,15 +65,24 @@ class _Walk:
         elif isinstance(value, list | tuple | set | frozenset):
             for item in sorted(value, key=repr) if isinstance(value, set | frozenset) else value:
                 self.visit(item, named)
-        elif isinstance(value, np.ndarray):
+        elif isinstance(value, np.ndarray | np.generic | jax.Array):
             if named:
-                self.texts.append(sha256(value.tobytes()).hexdigest())
+                self._array(value)
         elif dataclasses.is_dataclass(value):
             self.visit(type(value))
             for f in dataclasses.fields(value):
                 self.visit(getattr(value, f.name, None), named)
-        else:
+        elif callable(value) or isinstance(value, property | classmethod | staticmethod):
             self._callable(value)
+        elif not _of_library(type(value).__module__):
+            self.visit(type(value))
+            self.visit(getattr(value, "__dict__", None), named)
+
+    def _array(self, value: Any) -> None:
+        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            value = jax.random.key_data(value)
+        value = np.asarray(value)
+        self.texts += [f"{value.dtype} {value.shape}", sha256(value.tobytes()).hexdigest()]
 
     def _class(self, kind: type) -> None:
         for base in kind.__mro__:
@@ -90,17 +102,19 @@ class _Walk:
             if value.__code__.co_filename != "<string>" and not _of_library(value.__module__):
                 self._function(value)
                 self.visit(getattr(value, "__wrapped__", None))
-        elif isinstance(value, MethodType | property | classmethod | staticmethod) or (
-            callable(value) and hasattr(value, "__wrapped__")
-        ):
-            for name in wrapped:
-                self.visit(inspect.getattr_static(value, name, None) and getattr(value, name))
+            return
+        for name in wrapped:
+            self.visit(getattr(value, name, None))
+        if not _of_library(type(value).__module__):  # an object that can be called
+            self.visit(type(value))
+            self.visit(getattr(value, "__dict__", None), named=True)
 
     def _function(self, function: FunctionType) -> None:
         names = self._code(function.__code__, function.__doc__)
         self.visit((function.__defaults__, function.__kwdefaults__), named=True)
         for cell in function.__closure__ or ():
-            self.visit(cell.cell_contents, named=True)
+            with suppress(ValueError):  # nothing is in it yet
+                self.visit(cell.cell_contents, named=True)
         for name in names:
             if name in function.__globals__:
                 self.texts.append(name)
@@ -121,9 +135,17 @@ class _Walk:
 
 
 def _of_library(module: str | None) -> bool:
-    """Whether it is toysae's, Python's or an installed package's."""
-    top = (module or "builtins").split(".")[0]
-    if top in ("toysae", "builtins") or top in sys.stdlib_module_names:
-        return top != "__main__"
-    file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
-    return "site-packages" in Path(file).parts
+    """Whether it is toysae's, Python's or an installed package's, by where its file lies: a user's
+    may have the name of one of Python's. A file that was run is no module."""
+    found = sys.modules.get(module or "builtins")
+    if found is None or module == "__main__":
+        return False
+    file = Path(getattr(found, "__file__", None) or _PLACES[0])
+    return any(file.is_relative_to(place) for place in _PLACES)
+
+
+_PLACES = (
+    Path(__file__).parents[1],
+    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    Path(site.getusersitepackages()),
+)

@@ -55,6 +55,10 @@ def test_too_few_addresses_are_one_line():
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and "1.0 GiB of addresses (ulimit -v)" in line
 
+    code = f"{limit}\nfrom toysae import make_world"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ToysaeError: this shell allows 1.0 GiB" in done.stderr.splitlines()[-1]
+
 
 def test_the_memory_error_of_any_command_is_one_line(monkeypatch, capsys):
     def execute(args):

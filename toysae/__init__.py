@@ -54,6 +54,10 @@ __all__ = [
 
 
 def __getattr__(name: str):
+    if name in _PACKAGES or name in _HOME:
+        from .machine import check_addresses
+
+        check_addresses()
     if name in _PACKAGES:
         return import_module(f"{__name__}.{_PACKAGES[name]}")
     if name in _HOME:

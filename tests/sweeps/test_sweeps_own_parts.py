@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -213,8 +214,7 @@ def test_prose_and_what_no_part_uses_decide_nothing(own_keys):
     for change in (
         ("An experiment with", "Prose about"), ("Why?", "What for?"),
         ("return 2 * z", "return 2 * z  # twice"),
-        ("Of z.", "Of all activations."),
-        ("POWER = 3", "POWER = 3\nUNUSED = 1"),
+        ("Of z.", "Of all activations."), ("n_eval=64", "n_eval=64, figures=()"),
     ):  # fmt: skip
         assert own_keys(change) == first
     assert own_keys(helping='"""Prose."""\n\n\ndef shifted(z):\n    return z + 1\n') == first
@@ -231,33 +231,69 @@ def test_an_sae_of_ones_own_recipe_says_what_to_import(tmp_path, monkeypatch):
         results.sae(0)
 
 
-def test_worlds_arrays_and_objects_of_ones_own_count(tmp_path):
-    def code(text, wanted="made"):
-        file = tmp_path / "text.py"
-        file.write_text(f"import jax, jax.numpy as jnp, numpy as np\n{text}")
-        return own_code(runpy.run_path(str(file))[wanted])
+def code_of(folder, text, others=MappingProxyType({}), wanted="made"):
+    """The digest of what a file defines, beside others of these texts."""
+    for name, other in {"text": text, **others}.items():
+        file = folder / f"{name.replace('.', '/')}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(other)
+        sys.modules.pop(name.removesuffix(".__init__"), None)
+        shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)
+    return own_code(runpy.run_path(str(folder / "text.py"))[wanted])
 
-    templates = [
-        "SCALE = jnp.array([1.0, {}])\ndef made(z): return SCALE * z",
-        "SCALE = np.float32({})\ndef made(z): return SCALE * z",
-        "KEY = jax.random.key({})\ndef made(z): return jax.random.normal(KEY, z)",
-        "class T:\n  def __init__(self, n): self.n = n\nT1 = T({})\ndef made(z): return T1.n * z",
-        "class T:\n  def __init__(self, n): self.n = n\n"
-        "  def __call__(self, z): return self.n * z\nmade = T({})",
-        "def outer():\n  n = {}\n  def inner(z): return n * z\n  return inner\nmade = outer()",
-        "class A:\n  @property\n  def n(self): return {}\ndef made(z): return A().n * z",
-        "class A:\n  @staticmethod\n  def n(): return {}\ndef made(z): return A.n() * z",
-        "from toysae.worlds.catalogue import WorldRow\n"
-        "made = WorldRow('mine', lambda key: key + {}, {{}})",
-        "@jax.custom_vjp\ndef made(z): return z\n"
-        "made.defvjp(lambda z: (z, None), lambda _, g: ({} * g,))",
+
+@pytest.mark.parametrize(
+    ("text", "one", "two"),
+    [
+        ("import jax.numpy as jnp\ndef made(z): return jnp.@(z)", "sin", "cos"),
+        ("import jax.numpy as jnp\nACT = jnp.@\ndef made(z): return ACT(z)", "sin", "cos"),
+        ("from jax.numpy import @ as act\ndef made(z): return act(z)", "sin", "cos"),
+        ("def made(z): return z.@", "x", "y"),
+        ("C = @\ndef made(z): return C", "[1, [2, 3]]", "[[1, 2], 3]"),
+        ("class T:\n  def __init__(s, n): s.n = n\n  def __call__(s, z): return z\nmade = T(@)",
+         "1", "2"),
+        ("from toysae.worlds.catalogue import WorldRow\nmade = WorldRow('', lambda k: @, {})",
+         "1", "2"),
+        ("import jax\nmade = jax.custom_vjp(lambda z: z)\n"
+         "made.defvjp(lambda z: (z, 0), lambda r, g: (@ * g,))", "1", "2"),
+        ("from functools import partial\nmade = partial(lambda n, z: n * z, @)", "1", "2"),
+        ("class S:\n  def __getattr__(s, n): raise KeyError(n)\nmade = [S(), @]", "1", "2"),
+    ],
+)  # fmt: skip
+def test_an_edit_of_anything_in_the_file_counts(tmp_path, text, one, two):
+    first, again, other = (code_of(tmp_path, text.replace("@", value)) for value in (one, one, two))
+    assert "" != first == again != other
+
+
+def test_an_edit_of_what_the_file_imports_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    texts = [
+        "import hh\ndef made(z): return hh.f(z)",
+        "from hh import f\ndef made(z): return f(z)",
+        "def made(z):\n  from hh import f\n  return f(z)",
+        "import pk.sub\ndef made(z): return pk.sub.g(z)",
+        "from pk import sub\ndef made(z): return sub.g(z)",
     ]
-    for template in templates:
-        one, again, two = (code(template.format(n)) for n in (1, 1, 2))
-        assert "" != one == again != two, template
-    assert code("def made(z):\n  def f(): return g\n  return f") != ""
-    unset = "def outer():\n  def made(): return later\n  return made\n  later = 1\nmade = outer()"
-    assert code(unset) != ""  # a variable that is never set
+    for text in texts:
+        found = [
+            code_of(tmp_path, text, {
+                "h2": f"c = {n}", "hh": "from h2 import c\ndef f(z): return c * z",
+                "pk.__init__": "",
+                "pk.sub": "from . import far\ndef g(z): return far.c", "pk.far": f"c = {n}",
+            })
+            for n in (1, 1, 2)
+        ]  # fmt: skip
+        assert "" != found[0] == found[1] != found[2], text
+
+
+def test_code_without_a_file_counts_until_it_is_defined_again():
+    def defined():
+        space = {}
+        exec("class Own:\n    def f(self): return 1", {"__name__": "nowhere"}, space)
+        return space["Own"]
+
+    one, two = defined(), defined()
+    assert own_code(one) == own_code(one) != own_code(two) != ""
 
 
 def test_our_own_code_is_no_part_of_a_key():

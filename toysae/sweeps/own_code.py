@@ -1,151 +1,149 @@
 """What code of the user's decides an SAE's numbers: recipes, parts and worlds may be their own.
 
-Functions count by their bytecode, so that comments and places make no difference, with the
-constants, functions and classes of their modules that they name.
+It counts by whole files, with all of the user's files that they import: an edit that makes no
+difference costs a training, and one that was not seen would give the old numbers for the new code.
+Not seen is what code reads from elsewhere while it runs, and what it imports by a computed name.
 """
 
+import ast
 import dataclasses
+import importlib.util
 import site
 import sys
 import sysconfig
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary
 
-import jax
-import numpy as np
-
-from ..disk import file_sha256
-
-_PLAIN = str | bytes | bool | int | float | complex | type(None)
-_BOOKKEEPING = {
-    "__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__match_args__",
-    "__dataclass_fields__", "__dataclass_params__", "__abstractmethods__", "_abc_impl",
-    "__firstlineno__", "__static_attributes__", "__annotate_func__", "__annotations_cache__",
-}  # fmt: skip
+_OUR_NAMES = {"experiment", "study"}
+_tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def own_code(*values: Any) -> str:
     """A digest of all code behind some parts that is neither toysae's nor a library's; "" if there
-    is none. A module that is named by such code counts as a whole."""
-    walk = _Walk()
-    for value in values:
-        walk.visit(value)
-    return sha256("\n".join(walk.texts).encode()).hexdigest() if walk.texts else ""
+    is none. Comments, docstrings, formatting, the place of files, and the file's `experiment` or
+    `study`, whose settings are told from its code, make no difference.
+
+    A class or function without a file, as of a notebook, has a digest of its own, until it is
+    defined again or the process ends.
+    """
+    found: dict[Path, str] = {}
+    without_file = set()
+    for owner in _owners(values, {}):
+        file, package = _file_of(owner)
+        if file is None:
+            without_file.add(_tokens.setdefault(owner, uuid4().hex))
+        elif not _of_library(file):
+            _follow(file, package, found)
+    texts = [*sorted(found.values()), *sorted(without_file)]
+    return sha256("\n".join(texts).encode()).hexdigest() if texts else ""
 
 
-class _Walk:
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._seen: dict[int, Any] = {}  # held, or another object could come to have its id
-
-    def visit(self, value: Any, named: bool = False) -> None:
-        """Goes through a value; `named` by the user's code, so that it counts if it is plain."""
-        if isinstance(value, _PLAIN):
-            if named:
-                self.texts.append(repr(value))
-            return
-        if id(value) in self._seen:
-            return
-        self._seen[id(value)] = value
-        if isinstance(value, type):
-            self._class(value)
-        elif isinstance(value, ModuleType):
-            if not _of_library(value.__name__) and getattr(value, "__file__", None):
-                self.texts.append(file_sha256(Path(str(value.__file__))))
-        elif isinstance(value, partial):
-            for part in (value.func, value.args, value.keywords):
-                self.visit(part, named)
-        elif isinstance(value, dict):
-            for item in value.items():
-                self.visit(item, named)
-        elif isinstance(value, list | tuple | set | frozenset):
-            for item in sorted(value, key=repr) if isinstance(value, set | frozenset) else value:
-                self.visit(item, named)
-        elif isinstance(value, np.ndarray | np.generic | jax.Array):
-            if named:
-                self._array(value)
-        elif dataclasses.is_dataclass(value):
-            self.visit(type(value))
+def _owners(value: Any, seen: dict[int, Any]) -> Iterator[type | FunctionType]:
+    """Classes and functions behind a value and what it holds."""
+    if id(value) in seen:
+        return
+    seen[id(value)] = value  # held, or another could come to have its id
+    if isinstance(value, FunctionType):
+        yield value
+        yield from _owners(getattr(value, "__wrapped__", None), seen)
+    elif isinstance(value, type):
+        yield from value.__mro__
+    elif isinstance(value, dict | list | tuple):
+        for item in value.items() if isinstance(value, dict) else value:
+            yield from _owners(item, seen)
+    elif isinstance(value, partial):
+        yield from _owners((value.func, value.args, value.keywords), seen)
+    else:
+        yield from type(value).__mro__
+        if dataclasses.is_dataclass(value):
             for f in dataclasses.fields(value):
-                self.visit(getattr(value, f.name, None), named)
-        elif callable(value) or isinstance(value, property | classmethod | staticmethod):
-            self._callable(value)
-        elif not _of_library(type(value).__module__):
-            self.visit(type(value))
-            self.visit(getattr(value, "__dict__", None), named)
-
-    def _array(self, value: Any) -> None:
-        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-            value = jax.random.key_data(value)
-        value = np.asarray(value)
-        self.texts += [f"{value.dtype} {value.shape}", sha256(value.tobytes()).hexdigest()]
-
-    def _class(self, kind: type) -> None:
-        for base in kind.__mro__:
-            if _of_library(base.__module__) or (base is not kind and id(base) in self._seen):
-                continue
-            self._seen[id(base)] = base
-            self.texts.append(base.__name__)
-            for name, value in sorted(vars(base).items()):
-                if name not in _BOOKKEEPING:
-                    self.texts.append(name)
-                    self.visit(value, named=True)
-
-    def _callable(self, value: Any) -> None:
-        """Functions, and what wraps them: properties, methods, jitted and custom derivatives."""
-        wrapped = ("fget", "__func__", "__wrapped__", "fun", "fwd", "bwd", "jvp")
-        if isinstance(value, FunctionType):
-            if value.__code__.co_filename != "<string>" and not _of_library(value.__module__):
-                self._function(value)
-                self.visit(getattr(value, "__wrapped__", None))
-            return
-        for name in wrapped:
-            self.visit(getattr(value, name, None))
-        if not _of_library(type(value).__module__):  # an object that can be called
-            self.visit(type(value))
-            self.visit(getattr(value, "__dict__", None), named=True)
-
-    def _function(self, function: FunctionType) -> None:
-        names = self._code(function.__code__, function.__doc__)
-        self.visit((function.__defaults__, function.__kwdefaults__), named=True)
-        for cell in function.__closure__ or ():
-            with suppress(ValueError):  # nothing is in it yet
-                self.visit(cell.cell_contents, named=True)
-        for name in names:
-            if name in function.__globals__:
-                self.texts.append(name)
-                self.visit(function.__globals__[name], named=True)
-
-    def _code(self, code: CodeType, prose: str | None = None) -> list[str]:
-        """Takes its instructions and constants, less its prose; the names that it uses."""
-        self.texts.append(code.co_code.hex())
-        names = list(code.co_names)
-        for constant in code.co_consts:
-            if prose is not None and constant == prose:
-                continue
-            if isinstance(constant, CodeType):
-                names += self._code(constant)
-            else:
-                self.visit(constant, named=True)
-        return names
+                yield from _owners(getattr(value, f.name, None), seen)
+        elif _of_library(_file_of(type(value))[0]):  # as of jax.jit, and of custom derivatives
+            for name in ("__wrapped__", "fun"):
+                yield from _owners(getattr(value, name, None), seen)
 
 
-def _of_library(module: str | None) -> bool:
-    """Whether it is toysae's, Python's or an installed package's, by where its file lies: a user's
-    may have the name of one of Python's. A file that was run is no module."""
-    found = sys.modules.get(module or "builtins")
-    if found is None or module == "__main__":
-        return False
-    file = Path(getattr(found, "__file__", None) or _PLACES[0])
-    return any(file.is_relative_to(place) for place in _PLACES)
+def _file_of(owner: type | FunctionType) -> tuple[Path | None, str | None]:
+    """Where it is defined, and the package of that file; Python's own place for what is built in.
+    None where no file holds it, as in a notebook."""
+    name = owner.__module__ or "builtins"
+    # Some of C's classes name a module that is not there.
+    module = sys.modules.get(name) or sys.modules.get(name.split(".")[0])
+    if isinstance(owner, FunctionType):
+        place = owner.__code__.co_filename
+    elif module is not None and (owner.__module__ != "__main__" or hasattr(module, "__file__")):
+        place = getattr(module, "__file__", None) or str(_PLACES[1])
+    else:  # of a file that was run: a class does not say which, its functions do
+        codes = (f.__code__ for f in vars(owner).values() if isinstance(f, FunctionType))
+        place = next((c.co_filename for c in codes if Path(c.co_filename).is_file()), "")
+    file = Path(place).resolve()
+    return (file if place and file.exists() else None), getattr(module, "__package__", None)
 
 
-_PLACES = (
-    Path(__file__).parents[1],
-    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    Path(site.getusersitepackages()),
+def _follow(file: Path, package: str | None, found: dict[Path, str]) -> None:
+    """Takes a file and all of the user's that it imports, anywhere in it."""
+    if file in found:
+        return
+    found[file], imports = _read(file.read_bytes())
+    for name, level in imports:
+        with suppress(ImportError, ValueError, AttributeError):  # nor could the file import it
+            full = importlib.util.resolve_name("." * level + name, package) if level else name
+            for end in range(1, full.count(".") + 2):  # packages run before what is in them
+                spec = importlib.util.find_spec(".".join(full.split(".")[:end]))
+                if spec is None or not spec.has_location or spec.origin is None:
+                    continue
+                inside = Path(spec.origin).resolve()
+                if not _of_library(inside):
+                    _follow(inside, spec.parent, found)
+
+
+@lru_cache(maxsize=256)
+def _read(source: bytes) -> tuple[str, list[tuple[str, int]]]:
+    """A file less its prose, and the names and levels of what it imports."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # no Python
+        return sha256(source).hexdigest(), []
+    imports = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [(alias.name, 0) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            inside = f"{node.module}." if node.module else ""
+            imports += [(node.module or "", node.level)]
+            imports += [(inside + alias.name, node.level) for alias in node.names]
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            has_docstring = ast.get_docstring(node, clean=False) is not None
+            node.body = node.body[has_docstring:]
+    tree.body = [statement for statement in tree.body if not _is_ours(statement)]
+    return sha256(ast.dump(tree).encode()).hexdigest(), imports
+
+
+def _is_ours(statement: ast.stmt) -> bool:
+    """Whether it only gives the experiment its name."""
+    return isinstance(statement, ast.Assign) and all(
+        isinstance(target, ast.Name) and target.id in _OUR_NAMES for target in statement.targets
+    )
+
+
+def _of_library(file: Path | None) -> bool:
+    """Whether it is toysae's, Python's or an installed package's, by where it lies: a user's may
+    have the name of one of Python's."""
+    return file is not None and any(file.is_relative_to(place) for place in _PLACES)
+
+
+_PLACES = tuple(
+    Path(place).resolve()
+    for place in (
+        Path(__file__).parents[1],
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        site.getusersitepackages(),
+    )
 )

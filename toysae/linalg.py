@@ -13,8 +13,9 @@ from math import ceil
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int
+
+from . import struct
 
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 _SQUARINGS = 20

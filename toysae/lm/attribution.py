@@ -11,9 +11,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from .. import struct
 from ..errors import require
 from .changes import check_fits, checked_text
 from .edits import Add

@@ -6,8 +6,9 @@ An edit is a pytree: other numbers in it compile nothing anew.
 from abc import ABC, abstractmethod
 
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Bool, Float
+
+from .. import struct
 
 
 @struct.dataclass

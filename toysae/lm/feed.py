@@ -6,9 +6,9 @@ from time import perf_counter
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .. import struct
 from ..worlds import Batch
 from .stream import Stream
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float
 
+from .. import struct
 from ..checked import Fields, parse_json, read_json, text
 from ..disk import read_tensors, write_tensors
 from ..errors import ToysaeError, require

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from flax import struct
 from jaxtyping import Array, Float, Int
 
+from .. import struct
 from ..errors import require
 from .edits import Edit, KeepMean, Replace
 from .models import LM, traced_forward

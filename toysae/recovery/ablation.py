@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .. import struct
 from ..sae import SAE
 
 

@@ -22,10 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
 
+from .. import struct
 from ..errors import require
 from ..worlds.world import Batch
 

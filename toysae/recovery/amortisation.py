@@ -15,10 +15,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float
 
 from toysae.recovery.oracle import fista_codes
+
+from .. import struct
 
 
 @struct.dataclass

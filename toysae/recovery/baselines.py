@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from toysae.errors import ToysaeError, require, unknown
@@ -33,6 +32,8 @@ from toysae.sae.encoders import FISTA
 from toysae.sae.part import Weights
 from toysae.sae.penalties import CodesL1
 from toysae.worlds.dictionaries import sphere, unit_rows
+
+from .. import struct
 
 
 @struct.dataclass

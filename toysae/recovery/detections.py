@@ -16,9 +16,9 @@ million samples stay accurate and a feature that is always on cancels nothing.
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Int
 
+from .. import struct
 from ..errors import require
 from ..worlds.world import Batch
 from .auroc import N_BINS, ZERO_BIN, auroc, bin_of

@@ -7,10 +7,11 @@ not cancel it. Firings are exact int32 counts (up to 2^31 - 1 samples).
 """
 
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Int
 
 from toysae.errors import require
+
+from .. import struct
 
 
 @struct.dataclass

@@ -8,9 +8,9 @@ as ours. `l0`, `true_l0` and `dead_latents` are the same number in both.
 
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int
 
+from .. import struct
 from .evaluate import Totals
 from .records import Records
 

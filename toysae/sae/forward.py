@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpy.typing import ArrayLike
 
+from .. import struct
 from ..door import asked
 from ..errors import require
 from ..keys import named_key

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .. import struct
 from ..keys import named_key
 from ..linalg import Axes, axes_of, polar
 from ..worlds.dictionaries import sphere, unit_rows

@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float
 
+from .. import struct
 from .arithmetic import product
 
 Hypers = dict[str, Array]

@@ -5,8 +5,8 @@ from time import monotonic
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
+from .. import struct
 from .state import TrainState
 
 CHUNK_SECONDS = 5.0

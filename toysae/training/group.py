@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from flax import struct
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
+from .. import struct
 from ..sae import Hypers, SAESpec
 from ..worlds import Drawn
 from .devices import ROWS, UNSPLIT, Layout, Split

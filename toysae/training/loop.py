@@ -12,11 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from .. import hosts
+from .. import hosts, struct
 from ..keys import named_key
 from ..linalg import Axes
 from ..sae import SAE, Hypers, finished

@@ -5,9 +5,9 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
+from .. import struct
 from ..keys import named_key, seed_key
 from ..sae import (
     Forward,

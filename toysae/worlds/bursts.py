@@ -2,11 +2,10 @@
 
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .. import draws
+from .. import draws, struct
 from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing

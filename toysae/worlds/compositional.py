@@ -6,9 +6,9 @@ the attributes of one object always fire together and the values of one attribut
 
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .. import struct
 from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing

@@ -10,11 +10,10 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy import special
 
-from .. import draws
+from .. import draws, struct
 from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing

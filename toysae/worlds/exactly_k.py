@@ -10,10 +10,9 @@ recursion and fixed point of Chen, Dempster and Liu (1994).
 
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .. import draws
+from .. import draws, struct
 from ..errors import require
 from .firing import Active, Firing
 from .independent import multiply_high

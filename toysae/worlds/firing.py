@@ -9,9 +9,10 @@ from abc import abstractmethod
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from scipy import special
+
+from .. import struct
 
 TAIL = 1e-12  # probability that a sample would need more slots than it has
 DENSE_FEATURES = 256  # up to here a place for every feature beats a slot for every active one

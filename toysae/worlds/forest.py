@@ -16,10 +16,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from .. import draws
+from .. import draws, struct
 from ..errors import require
 from ..keys import named_key
 from .copula import LowRankCopula, side_by_side

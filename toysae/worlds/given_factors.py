@@ -17,11 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
-from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy import special
 
-from .. import draws
+from .. import draws, struct
 from ..keys import named_key
 from .firing import Active, FiringPart, compact
 

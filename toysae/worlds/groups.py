@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .. import draws
+from .. import draws, struct
 from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing

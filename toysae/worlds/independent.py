@@ -9,11 +9,10 @@ rarest of 20,000 features under a Zipf exponent of 2).
 
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy import special
 
-from .. import draws
+from .. import draws, struct
 from ..keys import named_key
 from .firing import DENSE_FEATURES, Active, Firing, poisson_slots
 from .probabilities import checked_probabilities

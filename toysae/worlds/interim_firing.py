@@ -8,11 +8,10 @@ sparse_coding) and the other reading ("power") differ in Sigma, decay and rescal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .. import draws
+from .. import draws, struct
 from ..keys import named_key
 from .firing import Active, Firing, compact, slots_for
 

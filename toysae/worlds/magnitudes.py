@@ -9,11 +9,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy import special
 
-from .. import draws
+from .. import draws, struct
 from ..errors import require, unknown
 from ..keys import named_key
 from .firing import Active

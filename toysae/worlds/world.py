@@ -6,10 +6,9 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .. import draws
+from .. import draws, struct
 from ..bits import in_32_bits
 from ..checked import shown
 from ..errors import require

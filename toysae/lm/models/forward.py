@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int
 
+from ... import struct
 from ...errors import require
 from ..edits import Edit
 from ..sites import Site, parse_site

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ... import draws
+from ... import draws, struct
 from ...errors import require, unknown
 from ...keys import named_key
 

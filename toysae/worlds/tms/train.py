@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 from jaxtyping import Array, Float, Int
 
+from ... import struct
 from ...errors import require
 from ...keys import named_key, seed_key
 from .geometry import dimensions_per_feature, feature_dimensionality

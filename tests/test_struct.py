@@ -11,14 +11,14 @@ import pytest
 
 from toysae import make_world, struct
 from toysae.worlds.firing import Active
-from toysae.worlds.magnitudes import MAGNITUDES, Magnitude
+from toysae.worlds.magnitudes import MAGNITUDES
 
 
 def many_laws(decorator, n):
     """Laws of one field whose coefficients are 0, 1, 2, ..."""
 
     def law(i):
-        class Law(Magnitude):
+        class Law:  # no Magnitude: of those a name may be had once in a process
             value: float = 0.0
 
             def sample(self, key, active):

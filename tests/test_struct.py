@@ -89,3 +89,15 @@ def test_a_tree_is_as_flaxs():
     np.testing.assert_array_equal(doubled.x, [0, 2])
     with pytest.raises(dataclasses.FrozenInstanceError):
         tree.n = 2
+
+
+def test_what_stands_for_a_leaf_is_no_part_of_the_structure():
+    @dataclasses.dataclass
+    class Shown:
+        shape: tuple
+
+    tree = Tree(jnp.arange(2.0), Tree(jnp.arange(3.0)))
+    shown = jax.tree.map(lambda x: Shown(x.shape), tree)
+    assert jax.tree.structure(shown) == jax.tree.structure(tree)
+    lowered = jax.jit(lambda t: t.x + t.inner.x[0]).lower(tree)
+    assert lowered.in_tree == jax.tree.structure(((tree,), {}))

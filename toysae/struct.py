@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar, dataclass_transform
 
 from flax.struct import field
-from jax.tree_util import GetAttrKey, register_pytree_with_keys
+from jax.tree_util import GetAttrKey, default_registry, register_pytree_with_keys
 
 __all__ = ["dataclass", "field"]
 
@@ -53,10 +53,13 @@ def dataclass(cls: type[T]) -> type[T]:
 
 def _others(values: Any) -> Iterator[type]:
     """The classes of a user's dataclasses among some values and what those hold: they may be
-    registered in jax's or flax's way."""
+    registered in jax's or flax's way. What stands for a leaf may be a dataclass too, and is none.
+    """
     for value in values:
         if isinstance(value, tuple | list):
             yield from _others(value)
         elif dataclasses.is_dataclass(value) and "_toysae_struct" not in vars(type(value)):
-            yield type(value)
-            yield from _others(vars(value).values())
+            inside = default_registry.flatten_one_level(value)
+            if inside is not None:
+                yield type(value)
+                yield from _others(inside[0])

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from . import struct
+from . import pytree
 
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 _SQUARINGS = 20
@@ -23,7 +23,7 @@ _MOST_STEPS = 96
 _BLOCK = 32
 
 
-@struct.dataclass
+@pytree.dataclass
 class Axes:
     """Right singular vectors of a matrix, strongest first.
 

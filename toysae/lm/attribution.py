@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .. import struct
+from .. import pytree
 from ..errors import require
 from .changes import check_fits, checked_text
 from .edits import Add
@@ -23,7 +23,7 @@ from .pairs import Pairs
 from .site_sae import SiteSAE
 
 
-@struct.dataclass
+@pytree.dataclass
 class Runs:
     """What both prompts of some pairs show at a site.
 
@@ -44,7 +44,7 @@ class Runs:
     patched: Bool[Array, "b n_ctx"]
 
 
-@struct.dataclass
+@pytree.dataclass
 class Pieces:
     """What a patch is put together from.
 

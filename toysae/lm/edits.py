@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .. import struct
+from .. import pytree
 
 
-@struct.dataclass
+@pytree.dataclass
 class Edit(ABC):
     """Base of edits.
 
@@ -21,8 +21,8 @@ class Edit(ABC):
             a residual stream a hundred times as long as others.
     """
 
-    site: str = struct.field(pytree_node=False)
-    first: int = struct.field(pytree_node=False, default=0, kw_only=True)
+    site: str = pytree.field(pytree_node=False)
+    first: int = pytree.field(pytree_node=False, default=0, kw_only=True)
 
     def applied(self, acts: Float[Array, "batch seq d"]) -> Float[Array, "batch seq d"]:
         """The activations at the site as this edit leaves them."""
@@ -36,7 +36,7 @@ class Edit(ABC):
         """The activations changed at every position."""
 
 
-@struct.dataclass
+@pytree.dataclass
 class Replace(Edit):
     """Other activations instead: `[batch, seq, d]`, or one vector `[d]` for all."""
 
@@ -46,7 +46,7 @@ class Replace(Edit):
         return jnp.broadcast_to(self.value, acts.shape)
 
 
-@struct.dataclass
+@pytree.dataclass
 class Ablate(Edit):
     """The coordinates where `dims [d]` is true set to 0."""
 
@@ -56,7 +56,7 @@ class Ablate(Edit):
         return jnp.where(self.dims, 0.0, acts)
 
 
-@struct.dataclass
+@pytree.dataclass
 class Add(Edit):
     """A vector `[d]`, or one for each place `[batch, seq, d]`, is added: steering."""
 
@@ -66,7 +66,7 @@ class Add(Edit):
         return acts + self.vector
 
 
-@struct.dataclass
+@pytree.dataclass
 class Pin(Edit):
     """The component along `direction [d]`, of any length, is set to `value`, in units of x."""
 
@@ -78,7 +78,7 @@ class Pin(Edit):
         return acts + (self.value - acts @ unit)[..., None] * unit
 
 
-@struct.dataclass
+@pytree.dataclass
 class KeepMean(Edit):
     """Another edit of the activations less their own mean over dimensions, which stays."""
 

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .. import struct
+from .. import pytree
 from ..worlds import Batch
 from .stream import Stream
 
 WINDOW_BYTES = 64 * 2**20
 
 
-@struct.dataclass
+@pytree.dataclass
 class Window:
     """Activations on the device, as the training loop sees a world: the rows of some steps, some
     of all of them for initialisations and resampling, and others, held out, for scores.
@@ -38,7 +38,7 @@ class Window:
     mean: Float[Array, "*lead d_in"]
     scale: Float[Array, "*lead"]
     generating_matrix: Float[Array, "*lead d_in d_hidden"]
-    name: str = struct.field(pytree_node=False, default="")
+    name: str = pytree.field(pytree_node=False, default="")
 
     @property
     def directions(self) -> Float[Array, "*lead 0 d_in"]:

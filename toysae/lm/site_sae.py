@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .. import struct
+from .. import pytree
 from ..checked import Fields, parse_json, read_json, text
 from ..disk import read_tensors, write_tensors
 from ..errors import ToysaeError, require
@@ -23,7 +23,7 @@ from .normalise import Normalisation, folded
 _SAE, _SITE, _ENTRY = "sae.safetensors", "site.safetensors", "toysae_site"
 
 
-@struct.dataclass
+@pytree.dataclass
 class SiteSAE:
     """An SAE with what its inputs go through first.
 
@@ -38,7 +38,7 @@ class SiteSAE:
     sae: SAE
     mean: Float[Array, " d_in"]
     scale: Float[Array, ""]
-    about: str = struct.field(pytree_node=False, default="{}")
+    about: str = pytree.field(pytree_node=False, default="{}")
 
     @property
     def info(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class SiteSAE:
         return self.sae.decode(z) / self.scale + self.mean
 
 
-@struct.dataclass
+@pytree.dataclass
 class Spliced(Edit):
     """The activations pass through an SAE: x -> decode(z'), z' its latents, perhaps changed.
 
@@ -93,7 +93,7 @@ class Spliced(Edit):
     sae: SiteSAE
     times: Float[Array, " d_sae"] | None = None
     pinned: Float[Array, " d_sae"] | None = None
-    error: bool = struct.field(pytree_node=False, default=False)
+    error: bool = pytree.field(pytree_node=False, default=False)
 
     def __call__(self, acts: Array) -> Array:
         z = self.sae.latents(acts)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Int
 
-from .. import struct
+from .. import pytree
 from ..errors import require
 from .edits import Edit, KeepMean, Replace
 from .models import LM, traced_forward
@@ -25,7 +25,7 @@ from .text import Corpus
 PCA_RANKS = (16, 64, 256)
 
 
-@struct.dataclass
+@pytree.dataclass
 class Project(Edit):
     """x -> mean + its projection on the rows of `basis [r, d]`: orthonormal, or zeros."""
 

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .. import struct
+from .. import pytree
 from ..sae import SAE
 
 
-@struct.dataclass
+@pytree.dataclass
 class Ablations:
     """Running means over samples in which each latent was the one taken out."""
 

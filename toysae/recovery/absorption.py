@@ -25,7 +25,7 @@ import pandas as pd
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
 
-from .. import struct
+from .. import pytree
 from ..errors import require
 from ..worlds.world import Batch
 
@@ -35,7 +35,7 @@ MOSTLY = 0.5
 """Share above which a parent counts as mostly absorbed."""
 
 
-@struct.dataclass
+@pytree.dataclass
 class Pairs:
     """What was seen of (parent, child) pairs, each feature with its latent.
 
@@ -133,7 +133,7 @@ def absorption(seen: Pairs) -> pd.DataFrame:
     )
 
 
-@struct.dataclass
+@pytree.dataclass
 class Repairs:
     """Firings of parents' latents, and of those or an absorbing child's.
 

@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
 
-from .. import struct
+from .. import pytree
 from ..errors import ToysaeError, require
 from ..linalg import axes_of
 from ..sae import SAE
@@ -58,7 +58,7 @@ def _sign_within(W_enc: Array, W_dec: Array) -> Array:
     return jnp.maximum(lean, 0) * (1 - jnp.eye(lean.shape[0]))
 
 
-@struct.dataclass
+@pytree.dataclass
 class Unseen:
     """Running means for ordered pairs (silent latent i, firing latent j): what the SAE leaves of
     the input, along the part of i's decoder row that j's has not."""

@@ -19,10 +19,10 @@ from jaxtyping import Array, Float
 
 from toysae.recovery.oracle import fista_codes
 
-from .. import struct
+from .. import pytree
 
 
-@struct.dataclass
+@pytree.dataclass
 class Gaps:
     """Means over samples, in units of squared error; an ensemble's have leading axes.
 

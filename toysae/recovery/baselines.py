@@ -33,10 +33,10 @@ from toysae.sae.part import Weights
 from toysae.sae.penalties import CodesL1
 from toysae.worlds.dictionaries import sphere, unit_rows
 
-from .. import struct
+from .. import pytree
 
 
-@struct.dataclass
+@pytree.dataclass
 class Dictionary:
     """Directions found without training an SAE.
 
@@ -48,7 +48,7 @@ class Dictionary:
 
     rows: Float[Array, "d_sae d_in"]
     bias: Float[Array, " d_in"] | None = None
-    name: str = struct.field(pytree_node=False, default="")
+    name: str = pytree.field(pytree_node=False, default="")
 
     def sae(self, l1_coeff: float, n_iterations: int = 100) -> SAE:
         """The dictionary with non-negative FISTA codes for ||x - zD||^2 + l1_coeff ||z||_1.

@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .. import struct
+from .. import pytree
 from ..errors import require
 from ..worlds.world import Batch
 from .auroc import N_BINS, ZERO_BIN, auroc, bin_of
 
 
-@struct.dataclass
+@pytree.dataclass
 class Detections:
     """What was seen so far of fixed pairs; a leading member axis comes from vmap.
 

@@ -11,10 +11,10 @@ from jaxtyping import Array, Float, Int
 
 from toysae.errors import require
 
-from .. import struct
+from .. import pytree
 
 
-@struct.dataclass
+@pytree.dataclass
 class Totals:
     """What one SAE's evaluation has seen so far; a leading member axis comes from vmap."""
 

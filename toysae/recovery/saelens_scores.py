@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .. import struct
+from .. import pytree
 from .evaluate import Totals
 from .records import Records
 
@@ -18,7 +18,7 @@ _LEAST_NORM = 1e-6  # inputs no longer than this are left out of shrinkage
 _LEAST_VARIANCE = 1e-10  # inputs and errors below this are taken for constant and for none
 
 
-@struct.dataclass
+@pytree.dataclass
 class NormRatio:
     """Mean of ‖x_hat‖/‖x‖ so far, over inputs of more than 1e-6."""
 

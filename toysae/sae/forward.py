@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpy.typing import ArrayLike
 
-from .. import struct
+from .. import pytree
 from ..door import asked
 from ..errors import require
 from ..keys import named_key
@@ -62,7 +62,7 @@ def decode(w: Weights, z: Float[Array, "*batch d_sae"]) -> Float[Array, "*batch 
     return x_hat if w.b_dec is None else x_hat + w.b_dec
 
 
-@struct.dataclass
+@pytree.dataclass
 class SAE:
     """A trained SAE: everything that is saved, scored and used.
 
@@ -76,7 +76,7 @@ class SAE:
     weights: Weights
     run: Stats
     hypers: Hypers
-    spec: SAESpec = struct.field(pytree_node=False)
+    spec: SAESpec = pytree.field(pytree_node=False)
 
     def __repr__(self) -> str:
         s = self.spec

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .. import struct
+from .. import pytree
 from ..keys import named_key
 from ..linalg import Axes, axes_of, polar
 from ..worlds.dictionaries import sphere, unit_rows
@@ -18,7 +18,7 @@ from .decoders import BiasStart
 from .part import Hyper, Hypers, Part
 
 
-@struct.dataclass
+@pytree.dataclass
 class InitData:
     """What an init may look at.
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import struct
+from .. import pytree
 from .arithmetic import product
 
 Hypers = dict[str, Array]
@@ -68,7 +68,7 @@ def parts_of(part: object) -> Iterator[Part]:
             yield from parts_of(getattr(part, field.name))
 
 
-@struct.dataclass
+@pytree.dataclass
 class Params:
     """What is learned, before constraints.
 
@@ -82,18 +82,18 @@ class Params:
     W_dec: Array
     b_dec: Array | None
     enc: dict[str, Array]
-    act: dict[str, Array] = struct.field(default_factory=dict)
+    act: dict[str, Array] = pytree.field(default_factory=dict)
 
 
-@struct.dataclass
+@pytree.dataclass
 class Weights:
     """Params after :func:`toysae.sae.forward.resolve`: constraints and tying applied once."""
 
     W_dec: Array
     b_dec: Array | None
     enc: dict[str, Array]
-    act: dict[str, Array] = struct.field(default_factory=dict)
-    arithmetic: str = struct.field(pytree_node=False, default="float32")
+    act: dict[str, Array] = pytree.field(default_factory=dict)
+    arithmetic: str = pytree.field(pytree_node=False, default="float32")
 
     def product(
         self, a: Float[Array, "*batch k"], W: Float[Array, "k n"]
@@ -102,7 +102,7 @@ class Weights:
         return product(self.arithmetic, a, W)
 
 
-@struct.dataclass
+@pytree.dataclass
 class Encoding:
     """What an encoder returns: `[*batch, d_sae]` pre-activations and, if gated, gate inputs."""
 
@@ -110,7 +110,7 @@ class Encoding:
     gate_acts: Array | None = None
 
 
-@struct.dataclass
+@pytree.dataclass
 class Forward:
     """One pass: x, x_hat `[*batch, d_in]`; z, pre_acts, gate_acts `[*batch, d_sae]`."""
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import struct
+from .. import pytree
 from .state import TrainState
 
 CHUNK_SECONDS = 5.0
@@ -15,7 +15,7 @@ CHUNK_SECONDS = 5.0
 _FIRST, _GROWTH = 1, 8
 
 
-@struct.dataclass
+@pytree.dataclass
 class Snapshot:
     """Training at the edge of a chunk: all that is needed to go on from there, bit by bit.
 
@@ -27,7 +27,7 @@ class Snapshot:
 
     state: TrainState
     points: dict[str, np.ndarray]
-    step: int = struct.field(pytree_node=False)
+    step: int = pytree.field(pytree_node=False)
 
 
 def placed(state: TrainState, like: TrainState) -> TrainState:

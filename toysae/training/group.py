@@ -6,7 +6,7 @@ from typing import Any
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
-from .. import struct
+from .. import pytree
 from ..sae import Hypers, SAESpec
 from ..worlds import Drawn
 from .devices import ROWS, UNSPLIT, Layout, Split
@@ -14,7 +14,7 @@ from .optimiser import declared
 from .state import TrainState
 
 
-@struct.dataclass
+@pytree.dataclass
 class Group:
     """What one compiled program trains: worlds x members of one shape.
 
@@ -32,9 +32,9 @@ class Group:
     world_seeds: Int[Array, " n_worlds"]
     hypers: Hypers
     sae_seeds: Int[Array, " n_members"]
-    spec: SAESpec = struct.field(pytree_node=False)
-    batch_size: int = struct.field(pytree_node=False, default=256)
-    split: Split = struct.field(pytree_node=False, default=UNSPLIT)
+    spec: SAESpec = pytree.field(pytree_node=False)
+    batch_size: int = pytree.field(pytree_node=False, default=256)
+    split: Split = pytree.field(pytree_node=False, default=UNSPLIT)
 
     @property
     def n_rows(self) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from .. import hosts, struct
+from .. import hosts, pytree
 from ..keys import named_key
 from ..linalg import Axes
 from ..sae import SAE, Hypers, finished
@@ -215,7 +215,7 @@ def curve_points(n_steps: int, n_points: int) -> np.ndarray:
     return np.unique(np.concatenate([even, early]).round().astype(int))
 
 
-@struct.dataclass
+@pytree.dataclass
 class Trained:
     """A trained group.
 

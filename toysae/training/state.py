@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from .. import struct
+from .. import pytree
 from ..keys import named_key, seed_key
 from ..sae import (
     Forward,
@@ -30,7 +30,7 @@ INIT_SAMPLES = 4096
 _DIVERGED = 1e6  # times the largest mean ||x||^2 of a batch: a loss from which it has diverged
 
 
-@struct.dataclass
+@pytree.dataclass
 class Member:
     """One SAE in training.
 
@@ -49,7 +49,7 @@ class Member:
     scale: Float[Array, "*lead"]
 
 
-@struct.dataclass
+@pytree.dataclass
 class TrainState:
     """An ensemble in training.
 

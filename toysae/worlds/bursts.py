@@ -5,14 +5,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .. import draws, struct
+from .. import draws, pytree
 from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing
 from .probabilities import checked_probabilities
 
 
-@struct.dataclass
+@pytree.dataclass
 class Bursts(Firing):
     """Each feature is a two-state Markov chain along the rows of a draw.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .. import struct
+from .. import pytree
 from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing
@@ -17,7 +17,7 @@ from .independent import independent
 from .probabilities import checked_probabilities
 
 
-@struct.dataclass
+@pytree.dataclass
 class Compositional(Firing):
     """Objects fire by a law of their own; each gives one slot to each of its attributes.
 
@@ -31,7 +31,7 @@ class Compositional(Firing):
     objects: Firing
     accept: Float[Array, "tables n_values"]
     alias: Int[Array, "tables n_values"]
-    n_attributes: int = struct.field(pytree_node=False)
+    n_attributes: int = pytree.field(pytree_node=False)
 
     @property
     def n_features(self) -> int:

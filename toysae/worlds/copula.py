@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy import special
 
-from .. import draws, struct
+from .. import draws, pytree
 from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing
@@ -24,12 +24,12 @@ SMALL = 256  # up to here each feature has a slot of its own
 _LEAST = 0.01  # of the own variance s^2, as in SAELens
 
 
-@struct.dataclass
+@pytree.dataclass
 class LowRankCopula(Firing):
     """Firing through a few shared factors; build it by :func:`from_factors`."""
 
     parts: tuple[OneByOne | ByArrival, ...]
-    total: int = struct.field(pytree_node=False)
+    total: int = pytree.field(pytree_node=False)
 
     @property
     def n_features(self) -> int:
@@ -59,7 +59,7 @@ def side_by_side(drawn: list[Active]) -> Active:
     return Active(indices, on, sum(dropped[1:], dropped[0]) if dropped else None)
 
 
-@struct.dataclass
+@pytree.dataclass
 class DenseCopula(Firing):
     """Firing under a full correlation matrix, at O(n_features^2) a sample.
 

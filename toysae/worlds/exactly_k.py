@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .. import draws, struct
+from .. import draws, pytree
 from ..errors import require
 from .firing import Active, Firing
 from .independent import multiply_high
@@ -21,12 +21,12 @@ from .probabilities import checked_probabilities
 _MAX_UNEQUAL = 65_536  # beyond it float32 no longer tells one feature's share of the table
 
 
-@struct.dataclass
+@pytree.dataclass
 class ExactlyKEqual(Firing):
     """k of n_features, every subset equally likely, in O(k^2)."""
 
-    total: int = struct.field(pytree_node=False)
-    k: int = struct.field(pytree_node=False)
+    total: int = pytree.field(pytree_node=False)
+    k: int = pytree.field(pytree_node=False)
 
     @property
     def n_features(self) -> int:
@@ -45,7 +45,7 @@ class ExactlyKEqual(Firing):
         return Active(indices, jnp.ones_like(indices, bool))
 
 
-@struct.dataclass
+@pytree.dataclass
 class ExactlyK(Firing):
     """k features with unequal probabilities.
 

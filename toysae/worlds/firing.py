@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from scipy import special
 
-from .. import struct
+from .. import pytree
 
 TAIL = 1e-12  # probability that a sample would need more slots than it has
 DENSE_FEATURES = 256  # up to here a place for every feature beats a slot for every active one
 
 
-@struct.dataclass
+@pytree.dataclass
 class Active:
     """The features on in each of `n` samples, in `slots` padded places.
 
@@ -41,8 +41,8 @@ class Active:
     dropped: Int[Array, " n"] | None = None
     parent: Int[Array, "n slots"] | None = None
     filler: Bool[Array, " n"] | None = None
-    depth: int = struct.field(pytree_node=False, default=0)
-    in_order: bool = struct.field(pytree_node=False, default=False)
+    depth: int = pytree.field(pytree_node=False, default=0)
+    in_order: bool = pytree.field(pytree_node=False, default=False)
     unit: Float[Array, "n slots"] | None = None
 
 

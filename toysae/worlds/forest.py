@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from .. import draws, struct
+from .. import draws, pytree
 from ..errors import require
 from ..keys import named_key
 from .copula import LowRankCopula, side_by_side
@@ -37,7 +37,7 @@ class Places(NamedTuple):
     on: Bool[Array, "n slots"]
 
 
-@struct.dataclass
+@pytree.dataclass
 class Generation(FiringPart):
     """The children of one depth, a row for each parent of the depth above; row 0 has none.
 
@@ -56,7 +56,7 @@ class Generation(FiringPart):
     slope: Float[Array, "width rank rows"]
     offset: Float[Array, "width rows"]
     exclusive: Bool[Array, " rows"]
-    slots: int | None = struct.field(pytree_node=False)
+    slots: int | None = pytree.field(pytree_node=False)
 
     def fire(
         self, key: PRNGKeyArray, u: Float[Array, "n rank"], parents: Places
@@ -114,7 +114,7 @@ def _scores(u: Array, slope: Array, offset: Array, row: Array) -> Array:
     return jax.lax.scan(add, x, (u.T, slope))[0]
 
 
-@struct.dataclass
+@pytree.dataclass
 class Forest(Firing):
     """A forest in O(active); build it by :func:`toysae.worlds.plant.forest`.
 
@@ -132,8 +132,8 @@ class Forest(Firing):
     free: Firing | None
     free_ids: Int[Array, " n_free"]
     generations: tuple[Generation, ...]
-    rank: int = struct.field(pytree_node=False)
-    total: int = struct.field(pytree_node=False)
+    rank: int = pytree.field(pytree_node=False)
+    total: int = pytree.field(pytree_node=False)
 
     @property
     def n_features(self) -> int:
@@ -169,7 +169,7 @@ def _given(firing: Firing, key: PRNGKeyArray, u: Array) -> Active:
     return firing.fire(key, u) if isinstance(firing, LowRankCopula) else firing.sample(key, len(u))
 
 
-@struct.dataclass
+@pytree.dataclass
 class DenseForest(Firing):
     """The same law with an event for every feature, each in its own slot: for small worlds.
 
@@ -214,7 +214,7 @@ class DenseForest(Firing):
         return Active(indices, on, parent=parent if depth else None, depth=depth, in_order=True)
 
 
-@struct.dataclass
+@pytree.dataclass
 class ScaledByParent(Magnitude):
     """Another law's coefficient times its parent's (scaled) coefficient over the parent's mean.
 

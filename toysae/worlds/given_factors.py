@@ -20,7 +20,7 @@ import scipy
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy import special
 
-from .. import draws, struct
+from .. import draws, pytree
 from ..keys import named_key
 from .firing import Active, FiringPart, compact
 
@@ -29,14 +29,14 @@ NEVER = 1e6  # |offset| of a feature that always or never fires: Phi is 1 or 0 i
 _LEAF = 16  # features in a block, and blocks in a group, of the search for an arrival
 
 
-@struct.dataclass
+@pytree.dataclass
 class OneByOne(FiringPart):
     """One uniform for each of `m` features; those that fire are gathered into `slots`."""
 
     ids: Int[Array, " m"]
     slope: Float[Array, "rank m"]
     offset: Float[Array, " m"]
-    slots: int = struct.field(pytree_node=False)
+    slots: int = pytree.field(pytree_node=False)
 
     def fire(self, key: PRNGKeyArray, u: Float[Array, "n rank"]) -> Active:
         """Which features fire, given the factors."""
@@ -49,7 +49,7 @@ class OneByOne(FiringPart):
         return Active(self.ids[place], found, dropped)
 
 
-@struct.dataclass
+@pytree.dataclass
 class ByArrival(FiringPart):
     """Thinned arrivals on `m` rare features, `m` a multiple of 256 (padded with NEVER).
 
@@ -59,7 +59,7 @@ class ByArrival(FiringPart):
     ids: Int[Array, " m"]
     slope: Float[Array, "rank m"]
     offset: Float[Array, " m"]
-    slots: int = struct.field(pytree_node=False)
+    slots: int = pytree.field(pytree_node=False)
 
     def fire(self, key: PRNGKeyArray, u: Float[Array, "n rank"]) -> Active:
         """Which features fire, given the factors."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .. import draws, struct
+from .. import draws, pytree
 from ..errors import require
 from ..keys import named_key
 from .firing import Active, Firing
@@ -21,7 +21,7 @@ from .probabilities import checked_probabilities
 State = tuple[int, ...]
 
 
-@struct.dataclass
+@pytree.dataclass
 class Groups(Firing):
     """Independent groups, each with finitely many joint states.
 
@@ -37,7 +37,7 @@ class Groups(Firing):
     accept: Float[Array, "n_groups n_states"]
     alias: Int[Array, "n_groups n_states"]
     members: Int[Array, "n_groups n_states width"]
-    total: int = struct.field(pytree_node=False)
+    total: int = pytree.field(pytree_node=False)
 
     @property
     def n_features(self) -> int:
@@ -54,12 +54,12 @@ class Groups(Firing):
         )
 
 
-@struct.dataclass
+@pytree.dataclass
 class Together(Firing):
     """Runs of `size` neighbouring features that always fire together, in neighbouring slots."""
 
     units: Firing
-    size: int = struct.field(pytree_node=False, default=2)
+    size: int = pytree.field(pytree_node=False, default=2)
 
     @property
     def n_features(self) -> int:

@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy import special
 
-from .. import draws, struct
+from .. import draws, pytree
 from ..keys import named_key
 from .firing import DENSE_FEATURES, Active, Firing, poisson_slots
 from .probabilities import checked_probabilities
 
 
-@struct.dataclass
+@pytree.dataclass
 class Bernoulli(Firing):
     """Independent firing, 32 bits for each feature: small or dense worlds, any p in [0, 1].
 
@@ -42,7 +42,7 @@ class Bernoulli(Firing):
         return Active(indices, on, in_order=True, unit=unit)
 
 
-@struct.dataclass
+@pytree.dataclass
 class Arrivals(Firing):
     """Independent firing in O(active): Poisson arrivals marked through an alias table."""
 

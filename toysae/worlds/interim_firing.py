@@ -11,12 +11,12 @@ import numpy as np
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .. import draws, struct
+from .. import draws, pytree
 from ..keys import named_key
 from .firing import Active, Firing, compact, slots_for
 
 
-@struct.dataclass
+@pytree.dataclass
 class Replication(Firing):
     """Phi(z) * decay^g, rescaled so that the mean over features is mean_active / n_features.
 
@@ -25,9 +25,9 @@ class Replication(Firing):
     """
 
     root: Float[Array, "n_features n_features"]
-    mean_active: float = struct.field(pytree_node=False)
-    decay: float = struct.field(pytree_node=False)
-    per_sample: bool = struct.field(pytree_node=False)
+    mean_active: float = pytree.field(pytree_node=False)
+    decay: float = pytree.field(pytree_node=False)
+    per_sample: bool = pytree.field(pytree_node=False)
 
     @property
     def n_features(self) -> int:
@@ -48,13 +48,13 @@ class Replication(Firing):
         )
 
 
-@struct.dataclass
+@pytree.dataclass
 class Power(Firing):
     """Phi(z)^(decay * g), rescaled for each sample; empty rows are kept."""
 
     root: Float[Array, "n_features n_features"]
-    mean_active: float = struct.field(pytree_node=False)
-    decay: float = struct.field(pytree_node=False)
+    mean_active: float = pytree.field(pytree_node=False)
+    decay: float = pytree.field(pytree_node=False)
 
     @property
     def n_features(self) -> int:

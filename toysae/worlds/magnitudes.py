@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy import special
 
-from .. import draws, struct
+from .. import draws, pytree
 from ..errors import require, unknown
 from ..keys import named_key
 from .firing import Active
@@ -39,7 +39,7 @@ def unit(key: PRNGKeyArray, active: Active) -> Float[Array, "n slots"]:
     return draws.uniform(key, active.indices.shape) if active.unit is None else active.unit
 
 
-@struct.dataclass
+@pytree.dataclass
 class Constant(Magnitude):
     """Always the same coefficient."""
 
@@ -49,7 +49,7 @@ class Constant(Magnitude):
         return jnp.broadcast_to(each(self.value, active.indices), active.indices.shape)
 
 
-@struct.dataclass
+@pytree.dataclass
 class Uniform(Magnitude):
     """U[low, high): the interim report's coefficients at 0 and 1."""
 
@@ -61,7 +61,7 @@ class Uniform(Magnitude):
         return low + (high - low) * unit(key, active)
 
 
-@struct.dataclass
+@pytree.dataclass
 class FoldedNormal(Magnitude):
     """|N(mean, sd^2)|; the half-normal at mean 0."""
 
@@ -72,7 +72,7 @@ class FoldedNormal(Magnitude):
         return jnp.abs(_normal(key, active, self.mean, self.sd))
 
 
-@struct.dataclass
+@pytree.dataclass
 class RectifiedNormal(Magnitude):
     """ReLU(N(mean, sd^2)), as SAELens' generator draws them; 0 counts as not firing."""
 
@@ -83,7 +83,7 @@ class RectifiedNormal(Magnitude):
         return jax.nn.relu(_normal(key, active, self.mean, self.sd))
 
 
-@struct.dataclass
+@pytree.dataclass
 class LogNormal(Magnitude):
     """exp(N(mu, sigma^2)); median exp(mu)."""
 
@@ -94,7 +94,7 @@ class LogNormal(Magnitude):
         return jnp.exp(_normal(key, active, self.mu, self.sigma))
 
 
-@struct.dataclass
+@pytree.dataclass
 class Exponential(Magnitude):
     """Exponential with the given mean."""
 
@@ -104,7 +104,7 @@ class Exponential(Magnitude):
         return each(self.mean, active.indices) * -jnp.log1p(-unit(key, active))
 
 
-@struct.dataclass
+@pytree.dataclass
 class Scaled(Magnitude):
     """Another law's coefficients times a factor of each feature."""
 
@@ -115,7 +115,7 @@ class Scaled(Magnitude):
         return each(self.scale, active.indices) * self.law.sample(key, active)
 
 
-@struct.dataclass
+@pytree.dataclass
 class Circle(Magnitude):
     """Pairs of slots share a radius, by `law`, and an angle: features 2i and 2i + 1 span a circle.
 

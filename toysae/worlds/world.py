@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .. import draws, struct
+from .. import draws, pytree
 from ..bits import in_32_bits
 from ..checked import shown
 from ..errors import require
@@ -20,7 +20,7 @@ T = TypeVar("T", bound="Drawn")
 _BLOCK = 8  # slots added at once; a block in which nothing is on, as most padding, is skipped
 
 
-@struct.dataclass
+@pytree.dataclass
 class Batch:
     """Samples of a world.
 
@@ -36,9 +36,9 @@ class Batch:
     x: Float[Array, "n d_in"]
     indices: Int[Array, "n slots"]
     values: Float[Array, "n slots"]
-    n_features: int = struct.field(pytree_node=False)
+    n_features: int = pytree.field(pytree_node=False)
     dropped: Int[Array, " n"] | None = None
-    in_order: bool = struct.field(pytree_node=False, default=False)
+    in_order: bool = pytree.field(pytree_node=False, default=False)
 
     @property
     def feature_acts(self) -> Float[Array, "n n_features"]:
@@ -89,7 +89,7 @@ class Drawn(Protocol):
     def batch(self, key: PRNGKeyArray, step: Int[Array, ""], n: int) -> Batch: ...
 
 
-@struct.dataclass
+@pytree.dataclass
 class World:
     """True features, how they fire, and how they add up to an input.
 
@@ -116,8 +116,8 @@ class World:
     magnitude: Magnitude
     bias: Float[Array, " d_in"] | None = None
     noise_sd: Float[Array, ""] | None = None
-    rectify: bool = struct.field(pytree_node=False, default=False)
-    name: str = struct.field(pytree_node=False, default="")
+    rectify: bool = pytree.field(pytree_node=False, default=False)
+    name: str = pytree.field(pytree_node=False, default="")
     truth: Float[Array, "n d_in"] | None = None
 
     def __repr__(self) -> str:

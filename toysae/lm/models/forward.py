@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ... import struct
+from ... import pytree
 from ...errors import require
 from ..edits import Edit
 from ..sites import Site, parse_site
@@ -25,7 +25,7 @@ Tokens = Int[Array | np.ndarray, "batch seq"]
 Tap = Callable[[str, Array], Array]
 
 
-@struct.dataclass
+@pytree.dataclass
 class LM:
     """A language model.
 
@@ -41,8 +41,8 @@ class LM:
     """
 
     weights: Weights
-    config: LMConfig = struct.field(pytree_node=False)
-    name: str = struct.field(pytree_node=False, default="")
+    config: LMConfig = pytree.field(pytree_node=False)
+    name: str = pytree.field(pytree_node=False, default="")
 
     @property
     def W_U(self) -> Float[Array, "d_model n_vocab"]:

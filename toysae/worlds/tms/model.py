@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ... import draws, struct
+from ... import draws, pytree
 from ...errors import require, unknown
 from ...keys import named_key
 
@@ -68,7 +68,7 @@ class TMSSpec:
         return 0.5 if self.pairs == "anticorrelated" else 1.0
 
 
-@struct.dataclass
+@pytree.dataclass
 class TMSHypers:
     """The numbers, each with leading member axes; none recompiles.
 
@@ -85,7 +85,7 @@ class TMSHypers:
     lr_decay: Float[Array, "*members"]
 
 
-@struct.dataclass
+@pytree.dataclass
 class TMSParams:
     """What is learned.
 

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from ... import struct
+from ... import pytree
 from ...errors import require
 from ...keys import named_key, seed_key
 from .geometry import dimensions_per_feature, feature_dimensionality
@@ -80,7 +80,7 @@ def _check(values: np.ndarray, good: np.ndarray, message: str) -> None:
         require(False, message.format(f"{values[~good][0]:g}"))
 
 
-@struct.dataclass
+@pytree.dataclass
 class TMSState:
     """Models in training; every leaf of `params` and `moments` has axes `[n_seeds, n_points]`."""
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toysae import make_world, struct
+from toysae import make_world, pytree
 from toysae.worlds.firing import Active
 from toysae.worlds.magnitudes import MAGNITUDES
 
@@ -30,7 +30,7 @@ def many_laws(decorator, n):
     return [law(i) for i in range(n)]
 
 
-@pytest.mark.parametrize("decorator", [struct.dataclass, flax.struct.dataclass])
+@pytest.mark.parametrize("decorator", [pytree.dataclass, flax.struct.dataclass])
 def test_each_law_is_drawn_by_its_own_program(decorator):
     """Of a hundred laws that jax took for equal, a dozen were drawn by another's program."""
     world = make_world("sphere", d_in=2, n_features=2, l0=1.0)
@@ -48,7 +48,7 @@ def test_trees_of_two_classes_are_never_equal():
     kinds = {type(world.magnitude): jax.tree.structure(world) for world in worlds}
     for one, two in itertools.combinations(kinds.values(), 2):
         assert one != two
-    for one, two in itertools.combinations(many_laws(struct.dataclass, 3), 2):
+    for one, two in itertools.combinations(many_laws(pytree.dataclass, 3), 2):
         assert jax.tree.structure(one) != jax.tree.structure(two)
 
 
@@ -67,15 +67,15 @@ def test_every_tree_of_ours_is_told_by_its_class():
                 for value in vars(importlib.import_module(module.name)).values()
                 if isinstance(value, type) and value.__module__.startswith("toysae")
             }
-    assert sum("_toysae_struct" in vars(tree) for tree in trees) > 50
+    assert sum("_toysae_pytree" in vars(tree) for tree in trees) > 50
     assert not [tree for tree in trees if "_flax_dataclass" in vars(tree)]
 
 
-@struct.dataclass
+@pytree.dataclass
 class Tree:
     x: jax.Array
     inner: object = None
-    n: int = struct.field(pytree_node=False, default=1)
+    n: int = pytree.field(pytree_node=False, default=1)
 
 
 def test_a_tree_is_as_flaxs():

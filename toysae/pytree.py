@@ -46,7 +46,7 @@ def dataclass(cls: type[T]) -> type[T]:
         return tree
 
     made.replace = dataclasses.replace
-    made._toysae_struct = True
+    made._toysae_pytree = True
     register_pytree_with_keys(made, flatten_with_keys, unflatten, flatten)
     return made
 
@@ -58,7 +58,7 @@ def _others(values: Any) -> Iterator[type]:
     for value in values:
         if isinstance(value, tuple | list):
             yield from _others(value)
-        elif dataclasses.is_dataclass(value) and "_toysae_struct" not in vars(type(value)):
+        elif dataclasses.is_dataclass(value) and "_toysae_pytree" not in vars(type(value)):
             inside = default_registry.flatten_one_level(value)
             if inside is not None:
                 yield type(value)

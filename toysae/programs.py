@@ -73,12 +73,12 @@ def forget_if_short(needed: int = 0) -> None:
         give_back()
 
 
-def many_maps() -> bool:
-    """Whether this process has four fifths of the memory maps that Linux allows it, of which each
+def many_maps(share: float = 0.8) -> bool:
+    """Whether this process has that share of the memory maps that Linux allows it, of which each
     program takes about ten: beyond them it dies."""
     try:
         maps = len(Path("/proc/self/maps").read_bytes().splitlines())
-        return maps > 0.8 * int(Path("/proc/sys/vm/max_map_count").read_text())
+        return maps > share * int(Path("/proc/sys/vm/max_map_count").read_text())
     except OSError:  # another system
         return False
 

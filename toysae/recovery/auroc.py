@@ -24,6 +24,7 @@ _SHIFT = 23 - _BITS  # of the 23 bits of a float32's mantissa
 _FIRST = (127 + _LOW) << _BITS  # key of 2^_LOW; 127 is the exponent's bias
 
 
+@jax.jit
 def bin_of(z: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
     """The bin of each value, in ``[0, N_BINS)``, monotone in z; 0 alone is in `ZERO_BIN`."""
     bits = jax.lax.bitcast_convert_type(jnp.abs(z).astype(jnp.float32), jnp.int32)

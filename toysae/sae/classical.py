@@ -4,6 +4,8 @@ Inits start from them and baselines score them. All but :func:`principal_axes` c
 vmapped over keys.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +55,7 @@ def k_means(
     return jax.lax.fori_loop(0, n_steps, lloyd, unit[sample_order(key, x, n)])
 
 
+@partial(jax.jit, static_argnames="n")
 def sample_order(key: PRNGKeyArray, x: Float[Array, "samples d_in"], n: int) -> Int[Array, " n"]:
     """Indices of `n` samples without replacement, zero samples last; beyond all, again."""
     order = jax.random.permutation(key, x.shape[0])

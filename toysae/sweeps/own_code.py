@@ -35,7 +35,7 @@ def own_code(*values: Any) -> str:
     """
     found: dict[Path, str] = {}
     without_file = set()
-    for owner in _owners(values, {}):
+    for owner in dict.fromkeys(_owners(values, {})):  # most share their bases
         file, package = _file_of(owner)
         if file is None:
             without_file.add(_tokens.setdefault(owner, uuid4().hex))

@@ -165,6 +165,7 @@ class World:
         return world_card(self, n_samples, seed)
 
 
+@partial(jax.jit, static_argnames="n_features")
 def dense_acts(
     indices: Int[Array, "n slots"], values: Float[Array, "n slots"], n_features: int
 ) -> Float[Array, "n n_features"]:

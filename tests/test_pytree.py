@@ -14,6 +14,13 @@ from toysae.worlds.firing import Active
 from toysae.worlds.magnitudes import MAGNITUDES
 
 
+@pytree.dataclass
+class Tree:
+    x: jax.Array
+    inner: object = None
+    n: int = pytree.field(pytree_node=False, default=1)
+
+
 def many_laws(decorator, n):
     """Laws of one field whose coefficients are 0, 1, 2, ..."""
 
@@ -39,6 +46,12 @@ def test_each_law_is_drawn_by_its_own_program(decorator):
     worlds = [dataclasses.replace(world, magnitude=law) for law in many_laws(decorator, 100)]
     found = [float(drawn(world)[0, 0]) for world in worlds]
     assert found == list(range(100))
+
+
+@pytest.mark.parametrize("held", [tuple, lambda law: {"a": [*law]}, lambda law: Tree(0.0, *law)])
+def test_what_holds_a_law_is_told_by_it_too(held):
+    one, two = (Tree(0.0, held((law,))) for law in many_laws(flax.struct.dataclass, 2))
+    assert jax.tree.structure(one) != jax.tree.structure(two)
 
 
 def test_trees_of_two_classes_are_never_equal():
@@ -69,13 +82,6 @@ def test_every_tree_of_ours_is_told_by_its_class():
             }
     assert sum("_toysae_pytree" in vars(tree) for tree in trees) > 50
     assert not [tree for tree in trees if "_flax_dataclass" in vars(tree)]
-
-
-@pytree.dataclass
-class Tree:
-    x: jax.Array
-    inner: object = None
-    n: int = pytree.field(pytree_node=False, default=1)
 
 
 def test_a_tree_is_as_flaxs():

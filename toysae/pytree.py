@@ -52,14 +52,13 @@ def dataclass(cls: type[T]) -> type[T]:
 
 
 def _others(values: Any) -> Iterator[type]:
-    """The classes of a user's dataclasses among some values and what those hold: they may be
-    registered in jax's or flax's way. What stands for a leaf may be a dataclass too, and is none.
-    """
+    """The classes of a user's dataclasses in some values, at any depth: they may be registered in
+    jax's or flax's way. What stands for a leaf may be a dataclass too, and is none."""
     for value in values:
-        if isinstance(value, tuple | list):
-            yield from _others(value)
-        elif dataclasses.is_dataclass(value) and "_toysae_pytree" not in vars(type(value)):
-            inside = default_registry.flatten_one_level(value)
-            if inside is not None:
+        if "_toysae_pytree" in vars(type(value)):
+            continue  # it tells of its own
+        inside = default_registry.flatten_one_level(value)
+        if inside is not None:
+            if dataclasses.is_dataclass(value):
                 yield type(value)
-                yield from _others(inside[0])
+            yield from _others(inside[0])

@@ -211,3 +211,23 @@ def test_train_takes_points():
         train(world, "untied", points=points, lr=1e-2, **quiet)
     with pytest.raises(ToysaeError, match="is not a number"):
         train(world, "untied", points=grid(l1_coeff="much"), **quiet)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("magnitude", ("constant", "log-normal")), ("firing", ("independent", "exclusive")),
+        ("probs", ("uniform", "zipf")),
+    ],
+)  # fmt: skip
+def test_what_worlds_have_by_name_is_an_axis(name, values):
+    each = [key for value in values for key in keys(replace(E, **{name: value}))]
+    assert keys(replace(E, axes=grid(**{name: values}))) == each
+    assert len(set(each)) == len(each) > 0
+
+
+def test_a_number_of_a_world_is_no_name():
+    with pytest.raises(ToysaeError, match="dials.'rho'. '0.5' is not a number"):
+        replace(E, worlds=("pairs",), dials={"rho": "0.5"})
+    with pytest.raises(ToysaeError, match="dials.'rho'. 'high' is not a number"):
+        cells(replace(E, worlds=("pairs",), axes=grid(rho=("high",))))

@@ -303,3 +303,13 @@ def test_our_own_code_is_no_part_of_a_key():
     assert own_code(cell.spec, worlds, WORLDS["sphere"]) == ""
     for recipe in RECIPES:
         assert own_code(make_spec(recipe, 8, 8)) == "", recipe
+
+
+def test_a_file_may_import_its_neighbours(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "neighbour_of_it.py").write_text('asked = "Whose?"')
+    (tmp_path / "json.py").write_text("raise SystemExit('not the library')")
+    file = tmp_path / "asks.py"
+    text = "import json\nfrom neighbour_of_it import asked\nfrom toysae import Experiment\n"
+    file.write_text(f"{text}experiment = Experiment(question=asked)")
+    assert load_experiment(file).question == "Whose?"

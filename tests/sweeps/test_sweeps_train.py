@@ -84,7 +84,7 @@ def test_a_spec_may_be_given_instead_of_a_name(world, result):
         ("untied", {}, "l1_coeff is required"),
         ("topk", {}, "k is required"),
         ("topk", {"k": 13}, "k 13 is more than d_sae = 12"),
-        ("topk", {"k": 0}, "k 0 is outside"),
+        ("topk", {"k": 0}, "k 0 is outside"), ("batchtopk", {"k": 0}, "k 0 keeps nothing"),
         ("untied", {"l1_coeff": []}, "l1_coeff is an empty grid"),
         ("untied", {"l1_coeff": 0.1, "lr": [-1.0]}, r"lr -1 is outside \[0, inf\]"),
         ("untied", {"l1_coeff": 0.1, "n_steps": 0}, "n_steps 0"),

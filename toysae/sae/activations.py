@@ -122,6 +122,8 @@ class BatchTopK(Activation):
         return Threshold()
 
     def check(self, d_sae: int, h: dict[str, float]) -> str | None:
+        if h["k"] == 0:
+            return "k 0 keeps nothing: give at least 1 / batch_size"
         return check_k(d_sae, h["k"])
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import runpy
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ..checked import read_regular
+from ..checked import read_regular, shown
 from ..door import check_fields
 from ..errors import ToysaeError, require, unknown
 from ..study import Study
@@ -17,6 +18,8 @@ from .axes import Points
 
 _PROSE = ("question", "expected", "run_time", "figures", "smoke", "full", "save_params")
 """Fields that change no number."""
+_NAMED = ("probs", "firing", "magnitude")
+"""Settings of worlds that are names."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Experiment:
     probs: str = "uniform"
     firing: str = "independent"
     magnitude: str = "uniform"
-    dials: Mapping[str, float] = field(default_factory=dict)
+    dials: Mapping[str, float | str] = field(default_factory=dict)
     recipes: tuple[str, ...] = ("tied", "untied")
     inits: tuple[str, ...] = ("recipe",)
     ceiling: bool = True
@@ -125,6 +128,9 @@ class Experiment:
                 one = isinstance(value, str) or not isinstance(value, Iterable)
                 object.__setattr__(self, field_.name, (value,) if one else tuple(value))
         check_fields(self)
+        for name, value in self.dials.items():
+            if isinstance(value, str) and name not in _NAMED:
+                raise ToysaeError(f"Experiment: dials[{name!r}] {shown(value)} is not a number")
 
     def smoked(self) -> "Experiment":
         """The same experiment in seconds."""
@@ -171,7 +177,7 @@ def _constant(node: Any, otherwise: str) -> str:
 
 
 def load_experiment(path: str | Path) -> Experiment | Study:
-    """The object named `experiment` (or `study`) in a Python file.
+    """The object named `experiment` (or `study`) in a Python file, which may import its neighbours.
 
     Raises:
         ToysaeError: no such file (with the nearest one), or no experiment in it.
@@ -186,6 +192,9 @@ def load_experiment(path: str | Path) -> Experiment | Study:
                 "experiments/recovery.py in a checkout of toysae"
             )
         raise unknown("experiment file", str(path), beside)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # last: what lies there takes the place of no library
     try:
         module = runpy.run_path(str(path))
     except ToysaeError:

@@ -1,9 +1,11 @@
 """A world out of any parts: a user's own arrays, or components of this package."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..checked import shown
 from ..errors import require
 from .dictionaries import unit_rows
 from .firing import Firing
@@ -44,7 +46,7 @@ def assemble(
 
     Raises:
         ToysaeError: arrays that are not finite or do not fit each other, a zero direction,
-            negative noise.
+            negative noise, a firing or law that is no pytree.
     """
     rows = jnp.asarray(directions, jnp.float32)
     require(
@@ -55,6 +57,14 @@ def assemble(
     _finite(rows, "directions")
     if not isinstance(firing, Firing):
         firing = independent(np.asarray(firing))
+    if isinstance(magnitude, str):
+        magnitude = magnitude_law(magnitude, n_features)
+    for part in (firing, magnitude):
+        require(
+            not jax.tree_util.all_leaves([part]),
+            f"{shown(part)} is no pytree: decorate its class, {type(part).__name__}, with "
+            "toysae.pytree.dataclass",
+        )
     require(
         firing.n_features == n_features,
         f"firing is over {firing.n_features} features but directions has {n_features} rows",
@@ -83,7 +93,7 @@ def assemble(
         rows,
         matrix,
         firing,
-        magnitude_law(magnitude, n_features) if isinstance(magnitude, str) else magnitude,
+        magnitude,
         bias,
         jnp.float32(noise_sd) if noise_sd else None,
         rectify,

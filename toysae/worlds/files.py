@@ -75,14 +75,22 @@ def load_world(path: str | Path) -> World:
     return world
 
 
-def components() -> dict[str, type]:
-    """Every class that a world file may name: the world, and loaded firings and magnitudes."""
-    found: dict[str, type] = {}
+def components() -> dict[str, dict[str, type]]:
+    """Every class that a world file may name, by its name and then by its place: the world, and
+    loaded firings and magnitudes. Of a class that was defined again the newest counts."""
+    found: dict[str, dict[str, type]] = {}
     for component in (World, *subclasses(FiringPart), *subclasses(Magnitude)):
         if dataclasses.is_dataclass(component):
-            same = found.setdefault(component.__name__, component) is component
-            require(same, f"two components are called {component.__name__}: rename one")
+            place = f"{component.__module__}.{component.__qualname__}"
+            found.setdefault(component.__name__, {})[place] = component
     return found
+
+
+def _the_one(classes: dict[str, type]) -> Any:
+    """The class of a name; None where there is none."""
+    places = " and ".join(classes)
+    require(len(classes) < 2, f"two components have the same name, {places}: rename one")
+    return next(iter(classes.values()), None)
 
 
 def _encode(value: Any, place: str, arrays: dict[str, np.ndarray], seen: dict[int, str]) -> Any:
@@ -100,7 +108,7 @@ def _encode(value: Any, place: str, arrays: dict[str, np.ndarray], seen: dict[in
         parts = (_encode(v, _join(place, i), arrays, seen) for i, v in enumerate(value))
         return {"tuple": list(parts)}
     kind = type(value).__name__
-    component: Any = components().get(kind)
+    component = _the_one(components().get(kind, {}))
     if component is type(value):
         fields = {
             f.name: _encode(getattr(value, f.name), _join(place, f.name), arrays, seen)
@@ -166,7 +174,8 @@ class _Reader:
             f"it has a component {name!r} that is not loaded: define that class first, or import "
             "the module it is in; known: " + ", ".join(sorted(self.known)),
         )
-        fields = {f.name: f for f in dataclasses.fields(self.known[name])}
+        component = _the_one(self.known[name])
+        fields = {f.name: f for f in dataclasses.fields(component)}
         nodes = {key: node for key, node in nodes.items() if (name, key) not in _RETIRED}
         for given in nodes:
             if given not in fields:
@@ -179,7 +188,7 @@ class _Reader:
                 f"field {field.name!r} of {name} is missing: save it again",
             )
         values = {key: self.decode(node, _join(place, key)) for key, node in nodes.items()}
-        return self.known[name](**values)
+        return component(**values)
 
 
 def _check(world: World, path: Path) -> None:

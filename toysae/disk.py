@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from errno import (
     EACCES,
@@ -218,6 +218,16 @@ def read_tensors(path: Path, entry: str, kind: str) -> tuple[dict[str, np.ndarra
     return tensors, text
 
 
-def subclasses(base: type) -> set[type]:
-    """Every loaded class below `base`."""
-    return {c for child in base.__subclasses__() for c in (child, *subclasses(child))}
+def subclasses(base: type) -> list[type]:
+    """Every loaded class below `base`; of its own children the later ones come later."""
+    return list(dict.fromkeys(c for d in base.__subclasses__() for c in (d, *subclasses(d))))
+
+
+def by_name(classes: Iterable[type]) -> dict[str, dict[str, type]]:
+    """The dataclasses among them by name, and then by the place of their definition: of one that
+    was defined again, as where a notebook's cell has run twice, the newest counts."""
+    found: dict[str, dict[str, type]] = {}
+    for cls in classes:
+        if hasattr(cls, "__dataclass_fields__"):
+            found.setdefault(cls.__name__, {})[f"{cls.__module__}.{cls.__qualname__}"] = cls
+    return found

@@ -1,6 +1,7 @@
 """SAE files: bit-identical for every recipe, and one-line errors for what is wrong with them."""
 
 import json
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from safetensors.numpy import save_file
 
 from toysae import ToysaeError
 from toysae.sae import SAE, InitData, finished, init_params, init_stats, make_spec
+from toysae.sae.activations import ReLU
 from toysae.sae.files import load_sae, save_sae
 from toysae.sae.frozen import SoftFrozen
 
@@ -153,3 +155,19 @@ def test_a_failed_write_leaves_the_old_file(saved, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save_sae(make_sae("tied"), path)
     assert path.read_bytes() == before and [f.name for f in tmp_path.iterdir()] == ["sae"]
+
+
+def test_a_part_that_was_defined_again_counts_once(tmp_path):
+    """As in a notebook, whose cells run again."""
+
+    def defined():
+        @dataclass(frozen=True)
+        class Again(ReLU):
+            pass
+
+        return make_sae(activation=Again())
+
+    old, new = defined(), defined()
+    assert load_sae(save_sae(new, tmp_path / "new")).spec == new.spec
+    with pytest.raises(ToysaeError, match="is a Again, which an SAE file cannot hold"):
+        save_sae(old, tmp_path / "old")

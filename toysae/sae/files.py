@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import checked
 from ..checked import Fields, parse_json
-from ..disk import read_tensors, subclasses, write_tensors
+from ..disk import by_name, read_tensors, subclasses, write_tensors
 from ..errors import ToysaeError, require, unknown
 from .forward import SAE
 from .part import Part, Weights
@@ -84,14 +84,8 @@ def load_sae(path: str | Path) -> SAE:
 def parts_by_name() -> dict[str, type]:
     """Every class that an SAE file may name: the spec and all loaded parts with a name of their
     own."""
-    found: dict[str, type] = {"SAESpec": SAESpec}
-    ambiguous = set()
-    for part in subclasses(Part):
-        if not dataclasses.is_dataclass(part):
-            continue
-        if found.setdefault(part.__name__, part) is not part:
-            ambiguous.add(part.__name__)
-    return {name: part for name, part in found.items() if name not in ambiguous}
+    found = by_name((SAESpec, *subclasses(Part))).items()
+    return {name: next(iter(same.values())) for name, same in found if len(same) == 1}
 
 
 def _flatten(sae: SAE) -> Iterator[tuple[str, np.ndarray]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import checked
 from ..checked import Fields, parse_json
-from ..disk import read_tensors, subclasses, write_tensors
+from ..disk import by_name, read_tensors, subclasses, write_tensors
 from ..errors import ToysaeError, require, unknown
 from .firing import FiringPart
 from .independent import Bernoulli
@@ -76,14 +76,9 @@ def load_world(path: str | Path) -> World:
 
 
 def components() -> dict[str, dict[str, type]]:
-    """Every class that a world file may name, by its name and then by its place: the world, and
-    loaded firings and magnitudes. Of a class that was defined again the newest counts."""
-    found: dict[str, dict[str, type]] = {}
-    for component in (World, *subclasses(FiringPart), *subclasses(Magnitude)):
-        if dataclasses.is_dataclass(component):
-            place = f"{component.__module__}.{component.__qualname__}"
-            found.setdefault(component.__name__, {})[place] = component
-    return found
+    """Every class that a world file may name, see :func:`toysae.disk.by_name`: the world, and
+    loaded firings and magnitudes."""
+    return by_name((World, *subclasses(FiringPart), *subclasses(Magnitude)))
 
 
 def _the_one(classes: dict[str, type]) -> Any:

@@ -27,10 +27,11 @@ print(float(score(sae, world, 1024).table["mmcs"].iloc[0]).hex())
 """
 
 
-def test_the_same_bits_in_64_bit_mode(capsys):
-    """A process in that mode against this one, which is not."""
-    env = {**os.environ, "JAX_ENABLE_X64": "1", "JAX_NUM_CPU_DEVICES": "1"}
-    done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    exec(CODE, {})
-    assert done.stdout == capsys.readouterr().out != ""
+def test_the_same_bits_in_64_bit_mode():
+    def said(flag):
+        env = {**os.environ, "JAX_ENABLE_X64": flag, "JAX_NUM_CPU_DEVICES": "1"}
+        done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert said("0") == said("1")

@@ -25,7 +25,7 @@ def many_laws(decorator, n):
     """Laws of one field whose coefficients are 0, 1, 2, ..."""
 
     def law(i):
-        class Law:  # no Magnitude: of those a name may be had once in a process
+        class Law:
             value: float = 0.0
 
             def sample(self, key, active):
@@ -39,7 +39,7 @@ def many_laws(decorator, n):
 
 @pytest.mark.parametrize("decorator", [pytree.dataclass, flax.struct.dataclass])
 def test_each_law_is_drawn_by_its_own_program(decorator):
-    """Of a hundred laws that jax took for equal, a dozen were drawn by another's program."""
+    """Of a hundred that jax takes for equal, ten to twenty were drawn by another's program."""
     world = make_world("sphere", d_in=2, n_features=2, l0=1.0)
     active = Active(jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool))
     drawn = jax.jit(lambda world: world.magnitude.sample(None, active))

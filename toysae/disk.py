@@ -1,5 +1,6 @@
 """Files that are whole or not there: atomic writes, and tensors with one JSON text beside them."""
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -21,6 +22,7 @@ from errno import (
 )
 from pathlib import Path
 from tempfile import mkdtemp
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -229,5 +231,16 @@ def by_name(classes: Iterable[type]) -> dict[str, dict[str, type]]:
     found: dict[str, dict[str, type]] = {}
     for cls in classes:
         if hasattr(cls, "__dataclass_fields__"):
-            found.setdefault(cls.__name__, {})[f"{cls.__module__}.{cls.__qualname__}"] = cls
+            found.setdefault(cls.__name__, {})[_place(cls)] = cls
     return found
+
+
+def _place(cls: type) -> str:
+    """Of its definition. All files that were run are one module: there its functions tell which,
+    and a class without any is in a place of its own."""
+    place = f"{cls.__module__}.{cls.__qualname__}"
+    if cls.__module__ != "<run_path>":
+        return place
+    codes = (f.__code__ for f in vars(cls).values() if isinstance(f, FunctionType))
+    files = {code.co_filename for code in codes} - {"<string>", dataclasses.__file__}
+    return f"{place} of {sorted(files) or id(cls)}"

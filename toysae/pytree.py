@@ -2,7 +2,7 @@
 
 flax's `struct.dataclass` makes a class a pytree by jax's `register_dataclass`, and to jax two such
 trees of as many fields are equal, whatever their classes are (jax 0.10 to 0.12): where the hashes
-of two laws met, about once in a hundred, one was drawn by the compiled program of the other.
+of two laws met, one was drawn by the compiled program of the other.
 """
 
 import dataclasses

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from toysae import Experiment, ToysaeError, axes, make_world, run, save_world
+from toysae.disk import by_name
 from toysae.interop import score
 from toysae.sae import RECIPES, Recipe, make_spec
 from toysae.sae.part import Hyper
 from toysae.sae.penalties import LatentPenalty
+from toysae.sweeps import experiment as experiment_file
 from toysae.sweeps.cells import cells, worlds_of
 from toysae.sweeps.content import sae_keys
 from toysae.sweeps.experiment import load_experiment
@@ -209,7 +211,7 @@ def test_code_of_ones_own_decides_what_is_kept(own_keys):
     assert len({*map(tuple, found), tuple(first)}) == 7
 
 
-def test_prose_and_what_no_part_uses_decide_nothing(own_keys):
+def test_prose_and_the_experiments_settings_decide_nothing(own_keys):
     first = own_keys()
     for change in (
         ("An experiment with", "Prose about"), ("Why?", "What for?"),
@@ -245,23 +247,34 @@ def code_of(folder, text, others=MappingProxyType({}), wanted="made"):
 @pytest.mark.parametrize(
     ("text", "one", "two"),
     [
-        ("import jax.numpy as jnp\ndef made(z): return jnp.@(z)", "sin", "cos"),
-        ("import jax.numpy as jnp\nACT = jnp.@\ndef made(z): return ACT(z)", "sin", "cos"),
-        ("from jax.numpy import @ as act\ndef made(z): return act(z)", "sin", "cos"),
-        ("def made(z): return z.@", "x", "y"),
-        ("C = @\ndef made(z): return C", "[1, [2, 3]]", "[[1, 2], 3]"),
-        ("class T:\n  def __init__(s, n): s.n = n\n  def __call__(s, z): return z\nmade = T(@)",
-         "1", "2"),
-        ("from toysae.worlds.catalogue import WorldRow\nmade = WorldRow('', lambda k: @, {})",
-         "1", "2"),
-        ("import jax\nmade = jax.custom_vjp(lambda z: z)\n"
-         "made.defvjp(lambda z: (z, 0), lambda r, g: (@ * g,))", "1", "2"),
-        ("from functools import partial\nmade = partial(lambda n, z: n * z, @)", "1", "2"),
-        ("class S:\n  def __getattr__(s, n): raise KeyError(n)\nmade = [S(), @]", "1", "2"),
+        ("import jax.numpy as jnp\ndef made(z): return jnp.%(z)", "sin", "cos"),
+        ("import jax.numpy as jnp\nACT = jnp.%\ndef made(z): return ACT(z)", "sin", "cos"),
+        ("from jax.numpy import % as act\ndef made(z): return act(z)", "sin", "cos"),
+        ("def made(z): return z.%", "x", "y"),
+        ("C = %\ndef made(z): return C", "[1, [2, 3]]", "[[1, 2], 3]"),
+        *((text, "1", "2") for text in (
+            "import jax.numpy as jnp\nS = jnp.array([1.0, %])\ndef made(z): return S * z",
+            "import numpy as np\nS = np.float32(%)\ndef made(z): return S * z",
+            "import jax\nKEY = jax.random.key(%)\ndef made(z): return jax.random.normal(KEY, z)",
+            "class T:\n  def __init__(s, n): s.n = n\nT1 = T(%)\ndef made(z): return T1.n * z",
+            "class T:\n  def __init__(s, n): s.n = n\n  def __call__(s, z): return z\nmade = T(%)",
+            "def outer():\n  n = %\n  def inner(z): return n * z\n  return inner\nmade = outer()",
+            "class A:\n  @property\n  def n(s): return %\ndef made(z): return A().n * z",
+            "class A:\n  @staticmethod\n  def n(): return %\ndef made(z): return A.n() * z",
+            "from toysae.worlds.catalogue import WorldRow\nmade = WorldRow('', lambda k: %, {})",
+            "import jax\n@jax.custom_vjp\ndef made(z): return z\n"
+            "made.defvjp(lambda z: (z, None), lambda _, g: (% * g,))",
+            "import jax\nmade = jax.custom_vjp(lambda z: z)\n"
+            "made.defvjp(lambda z: (z, 0), lambda r, g: (% * g,))",
+            "from functools import partial\nmade = partial(lambda n, z: n * z, %)",
+            "class S:\n  def __getattr__(s, n): raise KeyError(n)\nmade = [S(), %]",
+            "def made(z):\n  def f(): return g + %\n  return f",
+            "def outer():\n  def inner(): return n + %\n  return inner\n  n = 1\nmade = outer()",
+        )),
     ],
 )  # fmt: skip
 def test_an_edit_of_anything_in_the_file_counts(tmp_path, text, one, two):
-    first, again, other = (code_of(tmp_path, text.replace("@", value)) for value in (one, one, two))
+    first, again, other = (code_of(tmp_path, text.replace("%", value)) for value in (one, one, two))
     assert "" != first == again != other
 
 
@@ -307,9 +320,41 @@ def test_our_own_code_is_no_part_of_a_key():
 
 def test_a_file_may_import_its_neighbours(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(experiment_file, "_opened", [])
     (tmp_path / "neighbour_of_it.py").write_text('asked = "Whose?"')
     (tmp_path / "json.py").write_text("raise SystemExit('not the library')")
     file = tmp_path / "asks.py"
     text = "import json\nfrom neighbour_of_it import asked\nfrom toysae import Experiment\n"
     file.write_text(f"{text}experiment = Experiment(question=asked)")
     assert load_experiment(file).question == "Whose?"
+
+
+def test_a_neighbour_is_never_another_experiments(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(experiment_file, "_opened", [])
+    files = []
+    for name in ("one", "two"):
+        files.append(tmp_path / name / "asks.py")
+        files[-1].parent.mkdir()
+        (tmp_path / name / "shared_name.py").write_text(f'asked = "{name}?"')
+        files[-1].write_text("from shared_name import asked\nfrom toysae import Experiment\n"
+                             "experiment = Experiment(question=asked)")  # fmt: skip
+    assert load_experiment(files[0]).question == "one?"
+    with pytest.raises(ToysaeError, match="shared_name.py cannot be imported, .* is loaded by"):
+        load_experiment(files[1])
+    del sys.modules["shared_name"]
+    assert load_experiment(files[1]).question == "two?"
+    del sys.modules["shared_name"]
+
+
+def test_parts_of_two_files_that_were_run_are_two_parts(tmp_path):
+    """However alike their names are: a saved SAE must not come back with the other's code."""
+    text = ("from dataclasses import dataclass\nfrom toysae.sae.activations import ReLU\n"
+            "@dataclass(frozen=True)\nclass OfAFile(ReLU):\n  {}\n")  # fmt: skip
+    classes = []
+    for name, body in (("one", "def f(self): return 1"), ("two", "def f(self): return 2"),
+                       ("none", "pass"), ("one", "def f(self): return 1")):  # fmt: skip
+        (tmp_path / f"{name}.py").write_text(text.format(body))
+        classes.append(runpy.run_path(str(tmp_path / f"{name}.py"))["OfAFile"])
+    assert list(by_name(classes[:3])["OfAFile"].values()) == classes[:3]
+    assert list(by_name([classes[0], classes[3]])["OfAFile"].values()) == [classes[3]]

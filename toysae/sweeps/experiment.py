@@ -176,6 +176,34 @@ def _constant(node: Any, otherwise: str) -> str:
     return found if isinstance(found, str) else otherwise
 
 
+_opened: list[Path] = []
+"""The folder of the latest experiment, where that made it the last of the path."""
+
+
+def _open_to_neighbours(path: Path) -> None:
+    """Lets a file import those beside it; they take the place of no library.
+
+    Raises:
+        ToysaeError: a neighbour of another experiment is loaded by the name of one of its own.
+    """
+    folder = path.resolve().parent
+    if folder in _opened:
+        return
+    before = _opened.pop() if _opened else None
+    if before is not None and str(before) in sys.path:
+        sys.path.remove(str(before))
+    for own in sorted(folder.glob("*.py")):
+        file = getattr(sys.modules.get(own.stem), "__file__", None)
+        if before is not None and file is not None and Path(file).resolve().parent == before:
+            raise ToysaeError(
+                f"{own} cannot be imported, {file} is loaded by that name: load {path} in a new "
+                "process, or rename one of them"
+            )
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        _opened.append(folder)
+
+
 def load_experiment(path: str | Path) -> Experiment | Study:
     """The object named `experiment` (or `study`) in a Python file, which may import its neighbours.
 
@@ -192,9 +220,7 @@ def load_experiment(path: str | Path) -> Experiment | Study:
                 "experiments/recovery.py in a checkout of toysae"
             )
         raise unknown("experiment file", str(path), beside)
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # last: what lies there takes the place of no library
+    _open_to_neighbours(path)
     try:
         module = runpy.run_path(str(path))
     except ToysaeError:

@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import subprocess
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -146,6 +147,19 @@ def _forget_programs():
         gc.collect()
         _after[0] = resident
     gc.freeze()  # or each collection goes through all that was ever traced
+
+
+@pytest.fixture
+def heard():
+    """Waits until the thread that listens has heard a signal."""
+    from toysae import watch
+
+    def wait() -> None:
+        until = time.monotonic() + 20
+        while not watch._open.number and time.monotonic() < until:  # pyright: ignore
+            time.sleep(0.01)
+
+    return wait
 
 
 @pytest.fixture

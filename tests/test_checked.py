@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toysae import ToysaeError, checked
@@ -84,6 +84,7 @@ def test_a_value_of_any_size_is_shown_in_a_short_line():
     assert checked.shown(deep).endswith("...")
 
 
+@settings(deadline=None, derandomize=True)
 @given(_JSON)
 def test_fields_of_anything_are_a_value_or_one_line(value):
     """Whatever a file holds where an object with a few fields is expected."""

@@ -85,12 +85,16 @@ def assert_close(table, alone):
         np.testing.assert_allclose(table[name], alone[name], atol=1e-4)
 
 
-def test_two_processes_give_the_scores_of_one(file, tmp_path):
-    out = tmp_path / "first"
-    first, second = two(file, out, *FEW_STEPS)
+@pytest.mark.parametrize(
+    ("n_saes", "recipes"),
+    [(6, ["--recipes", "topk"]), pytest.param(12, [], marks=pytest.mark.slow)],
+)
+def test_two_processes_give_the_scores_of_one(file, tmp_path, n_saes, recipes):
+    out, asked = tmp_path / "first", [*FEW_STEPS, *recipes]
+    first, second = two(file, out, *asked)
     assert first[0] == second[0] == 0, first[2] + second[2]
-    assert "12 SAEs in" in first[1] and "SAEs" not in second[1]
-    assert_close(pd.read_csv(out / "table.csv"), alone(file, tmp_path / "alone", *FEW_STEPS))
+    assert f"{n_saes} SAEs in" in first[1] and "SAEs" not in second[1]
+    assert_close(pd.read_csv(out / "table.csv"), alone(file, tmp_path / "alone", *asked))
     assert not out.with_name("second").exists()  # no shared disk is needed
 
 

@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -336,7 +335,7 @@ def test_trained_alone_it_has_the_same_bits(two, out, tmp_path):
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_stopped_by_a_signal_it_goes_on_to_the_same_bits(
-    two, out, tmp_path, monkeypatch, capsys, n
+    two, out, tmp_path, monkeypatch, capsys, heard, n
 ):
     """A real one, at the n-th chunk; the last follows the last step."""
     update, seen = module.Progress.update, []
@@ -345,7 +344,7 @@ def test_stopped_by_a_signal_it_goes_on_to_the_same_bits(
         seen.append(done)
         if len(seen) == n:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.3)  # until the thread that listens has heard it
+            heard()
         update(progress, part, done)
 
     with monkeypatch.context() as patch:

@@ -12,9 +12,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from toysae import Results
+from toysae import Experiment, Results, run
 from toysae.cli import main
-from toysae.sweeps import status
+from toysae.sweeps import load_experiment, status
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +34,27 @@ main(["run", *sys.argv[4:], "--out", out, "--checkpoint-seconds", "0", "--quiet"
 print("events", count)
 """
 """A run that sends itself a signal just before it touches its directory for the n-th time."""
+
+
+@pytest.fixture(scope="module")
+def tiny_file(tmp_path_factory):
+    """Two cells of one program, since most of a child's time is compiling."""
+    path = tmp_path_factory.mktemp("experiment") / "asks.py"
+    path.write_text(
+        "from toysae import Experiment, axes\n"
+        "experiment = Experiment(question='Does it last?', d_in=8, ratios=1, recipes='tied',\n"
+        "    axes=axes.grid(l0=[1.5, 2.0]), ceiling=False, l1=(0.05, 0.2), world_seeds=2,\n"
+        "    n_steps=40, batch_size=32, lr=3e-3, n_eval=256, curve_points=3, figures=())\n"
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_file, tmp_path_factory):
+    """The directory of the uninterrupted run."""
+    experiment = load_experiment(tiny_file)
+    assert isinstance(experiment, Experiment)
+    return run(experiment, tmp_path_factory.mktemp("reference") / "out", quiet=True).path
 
 
 def started(out, n, number, tiny_file):

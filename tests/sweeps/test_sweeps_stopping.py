@@ -14,19 +14,13 @@ from toysae.sweeps import Stopped, run
 from toysae.watch import SIGNALS, about, doing, stop_requests
 
 
-def wait_for(request):
-    deadline = time.monotonic() + 20
-    while not request.number and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_is_a_request_and_handlers_are_put_back(number, capfd):
+def test_a_signal_is_a_request_and_handlers_are_put_back(number, capfd, heard):
     before = [signal.getsignal(each) for each in SIGNALS]
     with stop_requests() as request:
         assert request.number == 0
         signal.raise_signal(number)
-        wait_for(request)
+        heard()
         assert request.number == number
     assert [signal.getsignal(each) for each in SIGNALS] == before
     assert signal.set_wakeup_fd(-1) == -1
@@ -56,7 +50,9 @@ def test_other_threads_take_no_signals(tiny, tmp_path):
     assert seen == [(0, handler), 8]
 
 
-def test_a_stopped_run_in_python_goes_on(tiny, tmp_path, reference, assert_same, monkeypatch):
+def test_a_stopped_run_in_python_goes_on(
+    tiny, tmp_path, reference, assert_same, monkeypatch, heard
+):
     import importlib
 
     module, out = importlib.import_module("toysae.sweeps.run"), tmp_path / "out"
@@ -67,7 +63,7 @@ def test_a_stopped_run_in_python_goes_on(tiny, tmp_path, reference, assert_same,
         steps.append(done)
         if len(steps) == 3:
             signal.raise_signal(signal.SIGINT)
-            time.sleep(0.5)  # the other thread hears it
+            heard()
 
     with monkeypatch.context() as patch:
         patch.setattr(module.Progress, "update", interrupts)
@@ -160,18 +156,24 @@ def test_the_first_seconds(tmp_path, number, seconds, tiny_file):
     assert f"Go on with: toysae run {tiny_file}" in said.splitlines()[-1] or "File" in said
 
 
+def said(capfd, words, wait):
+    """What has been said when these words have, on a machine that may stand still for seconds."""
+    err, until = "", time.monotonic() + 20
+    while words not in err and time.monotonic() < until:
+        wait()
+        err += capfd.readouterr().err
+    return err
+
+
 def test_silence_is_told_with_what_is_going_on_and_how_to_go_on(monkeypatch, capfd):
     for name, value in {"_SILENCE_SECONDS": 0.3, "_IDLE_SECONDS": 1.0, "_TICK": 0.1}.items():
         monkeypatch.setattr(watch, name, value)
     with stop_requests(), about("tied-4"):
         doing("steps 9 to 20 of 40", usual_seconds=1e6)
-        time.sleep(2)
-        idle = capfd.readouterr().err
+        idle = said(capfd, "Ctrl-C ends it", lambda: time.sleep(0.1))
         doing("steps 20 to 40 of 40", usual_seconds=0.01)
-        until = time.monotonic() + 1
-        while time.monotonic() < until:  # at work, but for far longer than it should take
-            pass
-        slow = capfd.readouterr().err
+        # At work, but for far longer than it should take.
+        slow = said(capfd, "should take about", lambda: None)
         doing("scoring", usual_seconds=1e6)
         until = time.monotonic() + 1.5
         while time.monotonic() < until:
@@ -187,6 +189,6 @@ def test_a_call_that_comes_back_late_in_a_notebook_does_not_end_its_process(monk
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     with stop_requests() as request:
         signal.raise_signal(signal.SIGINT)
-        time.sleep(1.5)
+        err = said(capfd, "does not come back", lambda: time.sleep(0.1))
         assert request.number == signal.SIGINT
-    assert "does not come back" in capfd.readouterr().err
+    assert "stopping at the end of this chunk" in err and "does not come back" in err

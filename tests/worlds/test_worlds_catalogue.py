@@ -16,6 +16,7 @@ from toysae.worlds.registry import _typed, about_field
 from toysae.worlds.world import combine, dense_acts
 
 SMALL = {"d_in": 12, "n_features": 24, "l0": 3.0}
+N_DRAWN = 2000  # everywhere, so that one program draws them
 LARGE = {"synth-sae-bench-16k"}  # has tests of its own
 NAMES = [name for name in WORLDS if name not in LARGE and not name.startswith(("tms", "arena"))]
 INTERIM = ["interim-report", "interim-report-per-sample"]
@@ -33,7 +34,7 @@ def small(name, seed, **fields):
 def drawn():
     """Each world with 2,000 of its samples."""
     worlds = {name: small(name, 3) for name in NAMES}
-    return {name: (w, sample(w, jax.random.key(5), 2000)) for name, w in worlds.items()}
+    return {name: (w, sample(w, jax.random.key(5), N_DRAWN)) for name, w in worlds.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,7 +75,7 @@ def test_same_seed_same_bits_other_seed_other_world(name):
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
     assert np.abs(np.asarray(first.directions) - np.asarray(other.directions)).max() > 0.1
-    one, two, three = (sample(first, jax.random.key(k), 64).x for k in (0, 0, 1))
+    one, two, three = (sample(first, jax.random.key(k), N_DRAWN).x for k in (0, 0, 1))
     np.testing.assert_array_equal(one, two)
     assert np.abs(np.asarray(one) - np.asarray(three)).max() > 0.1
 

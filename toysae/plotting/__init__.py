@@ -86,6 +86,8 @@ def draw(
         "Experiment and run",
     )
     require(len(results.table) > 0, f"nothing is finished in {results.name}: nothing to draw")
+    if not names:  # matplotlib need not be loaded
+        return []
     from toysae.disk import write
     from toysae.plotting.style import save
 

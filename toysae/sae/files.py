@@ -20,6 +20,7 @@ from .. import checked
 from ..checked import Fields, parse_json
 from ..disk import by_name, read_tensors, subclasses, write_tensors
 from ..errors import ToysaeError, require, unknown
+from ..own_code import codes_of, warn_of_other_code
 from .forward import SAE
 from .part import Part, Weights
 from .spec import SAESpec
@@ -51,6 +52,8 @@ def save_sae(sae: SAE, path: str | Path) -> Path:
         "spec": encode(sae.spec, "spec"),
         "tensors": {name: _shape(array) for name, array in tensors.items()},
     }
+    if code := codes_of(_classes(sae.spec)):
+        header["code"] = code
     write_tensors(path, tensors, _ENTRY, json.dumps(header, separators=(",", ":")))
     return path
 
@@ -71,6 +74,8 @@ def load_sae(path: str | Path) -> SAE:
                 "upgrade toysae")  # fmt: skip
         _check_tensors(tensors, header.object("tensors").value)
         spec = _decode(header.any("spec"))
+        for part in _classes(spec):
+            warn_of_other_code(part, header.object("code").value if "code" in header else {}, path)
         require(isinstance(spec, SAESpec), "its header holds no SAESpec: save it again")
         sae = _unflatten(tensors, spec)
         _check_fit(sae)
@@ -147,6 +152,8 @@ def _decode(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     name, nodes, known = node["part"], node["fields"], parts_by_name()
+    if name not in known and (two := by_name(subclasses(Part)).get(name)):
+        raise ToysaeError(f"two parts have the same name, {' and '.join(two)}: rename one")
     require(
         name in known,
         f"it has a part {name!r} that is not loaded: define that class first, or import the module "
@@ -157,6 +164,15 @@ def _decode(node: Any) -> Any:
         if given not in names:
             raise unknown(f"field of {name}", given, names)
     return known[name](**{key: _decode(value) for key, value in nodes.items()})
+
+
+def _classes(value: Any) -> set[type]:
+    """Those of a spec's parts."""
+    if isinstance(value, tuple):
+        return set().union(*map(_classes, value))
+    if not dataclasses.is_dataclass(value):
+        return set()
+    return {type(value)}.union(*(_classes(v) for v in vars(value).values()))
 
 
 def _check_fit(sae: SAE) -> None:

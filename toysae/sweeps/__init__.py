@@ -4,7 +4,8 @@ from ..door import guard
 from ..watch import Stopped
 from . import axes
 from .axes import Points
-from .experiment import Experiment, load_experiment
+from .experiment import Experiment
+from .loading import load_experiment
 from .plan import Plan, plan
 from .results import Results
 from .run import Unfinished, run

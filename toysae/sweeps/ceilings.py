@@ -21,6 +21,7 @@ from ..checked import integer
 from ..disk import cache_dir, write
 from ..errors import ToysaeError, require, unknown
 from ..machine import check_bytes
+from ..own_code import own_code
 from ..recovery import linear_probes, mcs, random_floor
 from ..training.state import keys_of
 from ..worlds import World
@@ -230,7 +231,8 @@ def at_l0(table: pd.DataFrame, l0: float) -> pd.DataFrame:
 
 def _digest(world: World, arguments: tuple) -> str:
     leaves, tree = jax.tree.flatten(world)
-    found = sha256(repr((str(tree), arguments, version("toysae"), FORMAT)).encode())
+    code = (own_code(world),) if own_code(world) else ()
+    found = sha256(repr((str(tree), arguments, version("toysae"), FORMAT, *code)).encode())
     for leaf in leaves:
         array = np.asarray(leaf)
         found.update(repr((array.shape, array.dtype.str)).encode())

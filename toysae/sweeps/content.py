@@ -5,20 +5,22 @@ figures are no part of it, nor is which other SAEs trained beside it.
 """
 
 import json
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from ..disk import file_sha256
+from ..own_code import own_code
 from ..sae.files import encode
 from ..training import Group
 from ..worlds import world_fields
-from ..worlds.registry import WORLDS, is_saved
+from ..worlds.registry import is_saved, own_entries
 from .cells import Cell
 from .experiment import Experiment
-from .own_code import own_code
 
 FORMAT = 4
 """Counted up by hand when the same settings come to give other numbers, or other columns."""
@@ -42,8 +44,9 @@ def sae_keys(cell: Cell, group: Group, e: Experiment) -> np.ndarray:
         "n_eval": e.n_eval,
         "curve_points": e.curve_points,
     }
-    row = WORLDS.get(cell.world)
-    if code := own_code(cell.spec, group.worlds, row):
+    fields = shared["world_fields"]
+    entries = own_entries(cell.world, *fields.values())
+    if code := own_code(cell.spec, group.worlds, *entries):
         shared["code"] = code
     text = _canonical(shared)
     hypers = {name: np.asarray(value) for name, value in group.hypers.items()}
@@ -51,8 +54,25 @@ def sae_keys(cell: Cell, group: Group, e: Experiment) -> np.ndarray:
         _canonical({"sae_seed": seed, "hypers": {n: v[i] for n, v in hypers.items()}})
         for i, seed in enumerate(np.asarray(group.sae_seeds))
     ]
-    seeds = [_canonical({"world_seed": seed}) for seed in np.asarray(group.world_seeds)]
+    # What decides a world of one's own may stand where no code is followed, as in a closure.
+    is_own = bool(entries or own_code(group.worlds))
+    seeds = [
+        _canonical({"world_seed": seed} | ({"world": _contents(group.worlds, i)} if is_own else {}))
+        for i, seed in enumerate(np.asarray(group.world_seeds))
+    ]
     return np.array([[digest(text, world, member) for member in members] for world in seeds])
+
+
+def _contents(worlds: Any, i: int) -> str:
+    """A digest of all that a world of a stack holds, but not of where it lies in memory."""
+    leaves, tree = jax.tree.flatten(worlds)
+    found = sha256(re.sub(r" at 0x[0-9a-f]+", "", str(tree)).encode())
+    for leaf in leaves:
+        is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)[i]
+        found.update(repr((array.shape, array.dtype.str)).encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def digest(*texts: str) -> str:

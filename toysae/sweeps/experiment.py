@@ -1,8 +1,6 @@
 """An experiment is data: one question, one object, every field open to the command line."""
 
 import ast
-import runpy
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -12,8 +10,7 @@ import tyro
 
 from ..checked import read_regular, shown
 from ..door import check_fields
-from ..errors import ToysaeError, require, unknown
-from ..study import Study
+from ..errors import ToysaeError, require
 from .axes import Points
 
 _PROSE = ("question", "expected", "run_time", "figures", "smoke", "full", "save_params")
@@ -174,72 +171,3 @@ def describe(path: Path) -> tuple[str, str] | None:
 def _constant(node: Any, otherwise: str) -> str:
     found = node.value if isinstance(node, ast.Constant) else None
     return found if isinstance(found, str) else otherwise
-
-
-_opened: list[Path] = []
-"""The folder of the latest experiment, where that made it the last of the path."""
-
-
-def _open_to_neighbours(path: Path) -> None:
-    """Lets a file import those beside it; they take the place of no library.
-
-    Raises:
-        ToysaeError: a neighbour of another experiment is loaded by the name of one of its own.
-    """
-    folder = path.resolve().parent
-    if folder in _opened:
-        return
-    before = _opened.pop() if _opened else None
-    if before is not None and str(before) in sys.path:
-        sys.path.remove(str(before))
-    for own in sorted(folder.glob("*.py")):
-        file = getattr(sys.modules.get(own.stem), "__file__", None)
-        if before is not None and file is not None and Path(file).resolve().parent == before:
-            raise ToysaeError(
-                f"{own} cannot be imported, {file} is loaded by that name: load {path} in a new "
-                "process, or rename one of them"
-            )
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-        _opened.append(folder)
-
-
-def load_experiment(path: str | Path) -> Experiment | Study:
-    """The object named `experiment` (or `study`) in a Python file, which may import its neighbours.
-
-    Raises:
-        ToysaeError: no such file (with the nearest one), or no experiment in it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        folders = dict.fromkeys((path.parent, Path("experiments")))
-        beside = [str(p) for folder in folders for p in folder.glob("*.py") if p.is_file()]
-        if not beside:
-            raise ToysaeError(
-                f"there is no experiment file {path}: give the path of one, e.g. "
-                "experiments/recovery.py in a checkout of toysae"
-            )
-        raise unknown("experiment file", str(path), beside)
-    _open_to_neighbours(path)
-    try:
-        module = runpy.run_path(str(path))
-    except ToysaeError:
-        raise
-    except Exception as error:
-        raise ToysaeError(
-            f"{path} is not an experiment: {type(error).__name__}: {error}"
-        ) from error
-    found = module.get("experiment", module.get("study"))
-    if not isinstance(found, Experiment | Study):
-        raise ToysaeError(
-            f"{path} is not an experiment: define `experiment = Experiment(...)` or "
-            "`study = Study(...)` in it"
-        )
-    settable = found if isinstance(found, Experiment) else found.options
-    known = [f.name for f in fields(settable)]
-    sizes = {"smoke": found.smoke, "full": getattr(found, "full", {})}
-    for size, overrides in sizes.items():
-        for name in overrides:
-            if name not in known:
-                raise unknown(f"field in {size}", name, known)
-    return found

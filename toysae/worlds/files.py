@@ -18,6 +18,7 @@ from .. import checked
 from ..checked import Fields, parse_json
 from ..disk import by_name, read_tensors, subclasses, write_tensors
 from ..errors import ToysaeError, require, unknown
+from ..own_code import codes_of, warn_of_other_code
 from .firing import FiringPart
 from .independent import Bernoulli
 from .magnitudes import Magnitude
@@ -46,7 +47,10 @@ def save_world(world: World, path: str | Path) -> Path:
     require(world.directions.ndim == 2, "a stack of worlds has no file: save each on its own")
     path, arrays = checked.path("path", path), {}
     tree = _encode(world, "", arrays, {})
-    text = json.dumps({"version": VERSION, "world": tree}, separators=(",", ":"))
+    header = {"version": VERSION, "world": tree}
+    if code := codes_of(_classes(tree)):
+        header["code"] = code
+    text = json.dumps(header, separators=(",", ":"))
     write_tensors(path, arrays, _ENTRY, text)
     return path
 
@@ -60,10 +64,12 @@ def load_world(path: str | Path) -> World:
     """
     path = checked.path("path", path)
     arrays, text = read_tensors(path, _ENTRY, "world")
-    tree = _header(text, path)
+    tree, code = _header(text, path)
     try:
         reader = _Reader(arrays)
         world = reader.decode(tree)
+        for component in _classes(tree):
+            warn_of_other_code(component, code, path)
     except ToysaeError as error:
         raise ToysaeError(f"{path}: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
@@ -122,15 +128,26 @@ def _join(place: str, name: str | int) -> str:
     return f"{place}.{name}" if place else str(name)
 
 
-def _header(text: str, path: Path) -> Any:
+def _classes(tree: Any) -> set[type]:
+    """Those of the components in a header."""
+    if not isinstance(tree, dict | list):
+        return set()
+    inside = tree.values() if isinstance(tree, dict) else tree
+    name = tree.get("component") if isinstance(tree, dict) else None
+    own = {_the_one(components()[name])} if name else set()
+    return own.union(*map(_classes, inside))
+
+
+def _header(text: str, path: Path) -> tuple[Any, dict[str, Any]]:
     try:
         header = Fields(parse_json(text, "its header", finite=False), "its header")
         version, tree = header.integer("version", low=1), header.any("world")
+        code = header.object("code").value if "code" in header else {}
     except ToysaeError as error:
         raise ToysaeError(f"{path}: {error}: save it again") from error
     require(version <= VERSION, f"{path} has format version {version}, this toysae reads up to "
             f"{VERSION}: upgrade toysae")  # fmt: skip
-    return tree
+    return tree, code
 
 
 class _Reader:

@@ -13,14 +13,29 @@ from ..bits import in_32_bits
 from ..errors import ToysaeError, require, unknown
 from ..keys import seed_key
 from ..machine import check_bytes
-from .catalogue import FIRINGS, PLAIN, WorldRow, dials
+from .catalogue import DICTIONARIES, FIRINGS, PLAIN, WorldRow, dials
 from .fields import FIELDS
 from .files import load_world
+from .magnitudes import MAGNITUDES
 from .presets import PRESETS
 from .tms.worlds import TMS_WORLDS
 from .world import World
 
 WORLDS: dict[str, WorldRow] = PLAIN | PRESETS | TMS_WORLDS
+
+TABLES: tuple[dict[str, Any], ...] = (WORLDS, DICTIONARIES, FIRINGS, MAGNITUDES)
+"""Where names of worlds and of what they are made of are looked up; users may add their own."""
+_OURS = tuple(dict(table) for table in TABLES)
+
+
+def own_entries(*names: object) -> list[Any]:
+    """What stands in the tables under some names that is not toysae's."""
+    return [
+        table[name]
+        for name in dict.fromkeys(name for name in names if isinstance(name, str))
+        for table, ours in zip(TABLES, _OURS, strict=True)
+        if name in table and table[name] is not ours.get(name)
+    ]
 
 
 def world_fields(name: str | Path) -> dict[str, Any]:

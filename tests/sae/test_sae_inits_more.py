@@ -209,7 +209,10 @@ def test_semi_nmf_lowers_the_residual_and_finds_a_planted_dictionary():
     # Some starts end in a local minimum.
     keys = [jax.random.key(seed) for seed in range(8)]
     found = [mcc(truth @ np.asarray(semi_nmf(key, x, D, 100)).T) for key in keys]
-    assert np.median(found) > 0.9 and max(found) > 0.97
+    by_chance = [mcc(truth @ unit(np.asarray(jax.random.normal(key, (D, D)))).T) for key in keys]
+    assert max(by_chance) < 0.75
+    # Of 64 starts the median is .90 with jax 0.10 and 0.12, so that .9 would be a toss of a coin.
+    assert np.median(found) > 0.85 and max(found) > 0.97
 
 
 def test_spectral_directions_are_eigenvectors_and_find_features():

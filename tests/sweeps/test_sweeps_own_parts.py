@@ -400,12 +400,15 @@ MAGNITUDES["own"] = lambda n, s: OwnLaw()
 """
 
 
+METHOD = "def per_latent(s, f, run, h): return FACTOR * f.z"
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        "@partial(jax.jit, static_argnums=0)\n    def per_latent(s, f, run, h): return FACTOR * f.z",
-        "@jax.named_scope('mine')\n    def per_latent(s, f, run, h): return FACTOR * f.z",
-        "working_floats = L1.working_floats\n    def per_latent(s, f, run, h): return FACTOR * f.z",
+        f"@partial(jax.jit, static_argnums=0)\n    {METHOD}",
+        f"@jax.named_scope('mine')\n    {METHOD}",
+        f"working_floats = L1.working_floats\n    {METHOD}",
         "@staticmethod\n    def scaled(z): return FACTOR * z",
         "strength: ClassVar = FACTOR",
         "def per_latent(s, f, run, h): return import_module('far').FACTOR * f.z",
@@ -522,7 +525,7 @@ def test_one_name_has_one_meaning_in_a_process(tables, tmp_path):
 
 
 def test_a_file_says_where_the_code_is_another(tables, tmp_path, recwarn):
-    text = PART.replace("BODY", "def per_latent(s, f, run, h): return FACTOR * f.z")
+    text = PART.replace("BODY", METHOD)
     text += OWN_LAW.replace("VALUE", "FACTOR")
     sae, world = tmp_path / "sae", tmp_path / "world"
 

@@ -138,7 +138,8 @@ def _imported(source: bytes) -> set[str]:
 def _no_entry_replaced(path: Path) -> Iterator[None]:
     """Refuses a file that gives a name of toysae's tables another meaning than an earlier file
     gave it, and gives it back: an experiment asks for what it means by name, when it runs."""
-    tables: tuple[dict[str, Any], ...] = (RECIPES, INITS, *TABLES)
+    own: Any = (RECIPES, INITS)
+    tables: tuple[dict[str, Any], ...] = (*own, *TABLES)
     before = [dict(table) for table in tables]
     yield
     for i, (table, was) in enumerate(zip(tables, before, strict=True)):

@@ -130,7 +130,9 @@ def member_step(
     direction, opt = adam(h).update(grad, member.opt)
     lr = jnp.where(diverged, 0.0, learning_rate(h, progress))
     params = jax.tree.map(lambda p, u: p - lr * u, member.params, direction)
-    params = params.replace(W_dec=spec.decoder.retract(params.W_dec))
+    held = spec.decoder.retract(params.W_dec)
+    # To retract what is retracted moves it by its last bit.
+    params = params.replace(W_dec=jnp.where(diverged, member.params.W_dec, held))
     return Member(params, opt, stats, diverged, scale), loss
 
 

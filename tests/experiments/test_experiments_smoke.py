@@ -27,7 +27,7 @@ def on_a_tiny_model(tmp_path):
              "--batch-size", "64", "--n-sequences", "4"]  # fmt: skip
     return {
         "lm_inits": ["--model", model, "--layer", "1", *sizes],
-        "lm_pythia": ["--models", model, "--layers", "1", *sizes],
+        "lm_pythia": ["--models", model, "--layers", "1", "--sizes", "1", *sizes],
     }
 
 

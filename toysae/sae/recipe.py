@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ..errors import ToysaeError, unknown
+from ..checked import shown
+from ..errors import ToysaeError, require, unknown
 from .activations import BatchTopK
 from .decoders import Normalised, UnitNorm
 from .loss_scale import to_internal
@@ -46,6 +47,20 @@ class Recipe:
     notes: str = ""
     easy: str = "sphere"
     signed: bool = True
+
+    def __post_init__(self) -> None:
+        require(
+            callable(self.parts),
+            f"parts {shown(self.parts)} of a Recipe is not a function: give one of (d_in, d_sae) "
+            "that returns the parts by their axes, as in lambda d, s: {'penalty': L1()}",
+        )
+        for name in ("toy", "paper"):
+            given = getattr(self, name)
+            require(
+                isinstance(given, Mapping),
+                f"{name} {shown(given)} of a Recipe is not a mapping: give numbers by name, as in "
+                "{'lr': 1e-3}",
+            )
 
     def knob(self) -> str:
         """The number its sparsity hangs on; "" if none."""

@@ -3,6 +3,7 @@ in :mod:`toysae.sae.published`."""
 
 from dataclasses import replace
 
+from ..checked import shown
 from ..errors import require, unknown
 from .activations import AbsTopK, BatchTopK, TopK
 from .amortised import LISTA, MLP
@@ -136,11 +137,17 @@ def recipe_row(recipe: str) -> Recipe:
     """A row of :data:`RECIPES`.
 
     Raises:
-        ToysaeError: no recipe of that name, with the nearest.
+        ToysaeError: no recipe of that name, with the nearest, or a user's own that is none.
     """
     if not isinstance(recipe, str) or recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES)
-    return RECIPES[recipe]
+    row = RECIPES[recipe]
+    require(
+        isinstance(row, Recipe),
+        f"RECIPES[{recipe!r}] is {shown(row)}, not a Recipe: write RECIPES[{recipe!r}] = "
+        "Recipe(about, parts, toy)",
+    )
+    return row
 
 
 def make_spec(recipe: str, d_in: int, d_sae: int, init: str | None = None, **axes) -> SAESpec:

@@ -141,7 +141,12 @@ class Range:
 
 
 def uniform(low: float, high: float) -> Range:
-    """Uniform in [low, high)."""
+    """Uniform in [low, high).
+
+    Raises:
+        ToysaeError: ends in the wrong order.
+    """
+    require(low <= high, f"uniform({low:g}, {high:g}): the first end must be the smaller one")
     return Range(lambda u: low + u * (high - low))
 
 
@@ -149,9 +154,10 @@ def log_uniform(low: float, high: float) -> Range:
     """Its logarithm uniform in [log low, log high).
 
     Raises:
-        ToysaeError: an end that is not positive.
+        ToysaeError: an end that is not positive, or ends in the wrong order.
     """
     require(low > 0 and high > 0, f"log_uniform({low:g}, {high:g}): both ends must be above 0")
+    require(low <= high, f"log_uniform({low:g}, {high:g}): the first end must be the smaller one")
     return Range(lambda u: low * (high / low) ** u)
 
 

@@ -10,7 +10,7 @@ import tyro
 
 from ..checked import read_regular, shown
 from ..door import check_fields
-from ..errors import ToysaeError, require
+from ..errors import ToysaeError, require, unknown
 from .axes import Points
 
 _PROSE = ("question", "expected", "run_time", "figures", "smoke", "full", "save_params")
@@ -130,7 +130,12 @@ class Experiment:
                 raise ToysaeError(f"Experiment: dials[{name!r}] {shown(value)} is not a number")
 
     def smoked(self) -> "Experiment":
-        """The same experiment in seconds."""
+        """The same experiment in seconds.
+
+        Raises:
+            ToysaeError: `smoke` names no field of an experiment.
+        """
+        self._check_names("smoke")
         return replace(self, **self.smoke)
 
     def at_full_size(self) -> "Experiment":
@@ -140,7 +145,14 @@ class Experiment:
             ToysaeError: it has no other size.
         """
         require(self.full, "this experiment has no full size: leave --full out")
+        self._check_names("full")
         return replace(self, **self.full)
+
+    def _check_names(self, size: str) -> None:
+        known = [f.name for f in fields(self)]
+        for name in getattr(self, size):
+            if name not in known:
+                raise unknown(f"field in {size}", name, known)
 
     def settings(self) -> dict[str, Any]:
         """What determines the numbers, as JSON would hold it."""

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 from scipy import special
 
+from ..checked import shown
 from ..errors import ToysaeError, require, unknown
 from ..keys import named_key
 from . import dictionaries, groups
@@ -45,6 +46,18 @@ class WorldRow:
     about: str
     build: Callable[..., World]
     fields: Mapping[str, tuple[Any, Any]]
+
+    def __post_init__(self) -> None:
+        require(
+            callable(self.build),
+            f"build {shown(self.build)} of a WorldRow is not a function: give one of "
+            "(key, **fields) that returns a World",
+        )
+        require(
+            isinstance(self.fields, Mapping),
+            f"fields {shown(self.fields)} of a WorldRow is not a mapping: give the type and "
+            "default of each field by its name, as in {'noise': (float, 0.0)}, or {}",
+        )
 
 
 def described(build: Callable[..., World]) -> WorldRow:
@@ -144,7 +157,9 @@ def make_firing(name: str, key, probs: np.ndarray, given: Mapping[str, Any]) -> 
         if dial not in read:
             reads = f"reads {', '.join(read)}" if read else "has no dials"
             raise ToysaeError(f"{dial} is not read by firing {name!r}, which {reads}")
-    return FIRINGS[name](key, probs, **chosen)
+    made = FIRINGS[name](key, probs, **chosen)
+    require(isinstance(made, Firing), f"FIRINGS[{name!r}] gives {shown(made)}, not a Firing")
+    return made
 
 
 def _all_dials() -> dict[str, tuple[Any, Any]]:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy import special
 
 from .. import draws, pytree
+from ..checked import shown
 from ..errors import require, unknown
 from ..keys import named_key
 from .firing import Active
@@ -172,6 +173,7 @@ def magnitude(name: str, n_features: int, spread: float = 0.25) -> Magnitude:
         raise unknown("magnitude", name, MAGNITUDES)
     require(spread >= 0, f"magnitude_spread {spread} must be at least 0")
     law = MAGNITUDES[name](n_features, spread)
+    require(isinstance(law, Magnitude), f"MAGNITUDES[{name!r}] gives {shown(law)}, not a Magnitude")
     silent = silent_share(law)
     require(
         silent <= _MOST_SILENT,

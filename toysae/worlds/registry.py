@@ -56,7 +56,7 @@ def kinds_of(name: str | Path) -> Mapping[str, tuple[Any, Any]]:
     """Type and default of each field of a named world.
 
     Raises:
-        ToysaeError: no world of that name.
+        ToysaeError: no world of that name, or one of a user's own that is no row of the table.
     """
     if is_saved(name):
         return {}
@@ -64,7 +64,13 @@ def kinds_of(name: str | Path) -> Mapping[str, tuple[Any, Any]]:
         if isinstance(name, Path) or (isinstance(name, str) and os.path.lexists(name)):
             raise ToysaeError(f"{name} is no saved world: the path of one ends in .safetensors")
         raise unknown("world", name, WORLDS)
-    return WORLDS[name].fields
+    row = WORLDS[name]
+    require(
+        isinstance(row, WorldRow),
+        f"WORLDS[{name!r}] is {checked.shown(row)}, not a WorldRow: write "
+        f"WORLDS[{name!r}] = WorldRow(about, build, fields)",
+    )
+    return row.fields
 
 
 @in_32_bits
@@ -102,7 +108,13 @@ def make_world(name: str | Path, seed: int = 0, **fields) -> World:
             "give a smaller d_in or fewer features",
         )
     key = seed_key(checked.seed("seed", seed), "world")
-    return replace(WORLDS[str(name)].build(key, **values), name=str(name))
+    made = WORLDS[str(name)].build(key, **values)
+    require(
+        isinstance(made, World),
+        f"the build of WORLDS[{name!r}] gives {checked.shown(made)}, not a World: let it return "
+        "what assemble(rows, firing, magnitude) gives",
+    )
+    return replace(made, name=str(name))
 
 
 def about_field(field: str) -> str:

@@ -107,7 +107,7 @@ def edits(args: list[str]) -> st.SearchStrategy:
 LIGHT = [name for name in LINES if name not in ("run", "worlds")]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, phases=[Phase.generate],
+@settings(max_examples=120, deadline=None, derandomize=True, phases=[Phase.generate],
           suppress_health_check=list(HealthCheck))  # fmt: skip
 @given(st.sampled_from(LIGHT).flatmap(lambda name: edits(LINES[name])))
 def test_a_mistyped_line_is_refused_or_used(args):

@@ -23,9 +23,10 @@ from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 experiments: dict[str, Path] = {}
-"""Files that were loaded as experiments by the names of their modules, which are gone once they
-have run; those files alone have settings that are no code."""
-_SETTINGS = {"Experiment", "Study", "replace", "dict", "tuple", "list", "range"}
+"""Files that were loaded as experiments, by the names of their modules, which are gone once they
+have run. Those files alone have settings that are no code."""
+_MAKERS = {"Experiment", "Study", "replace"}
+_PLAIN = {"dict", "tuple", "list", "range"}
 _tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
@@ -45,7 +46,7 @@ def own_code(*values: Any) -> str:
             without_file.add(_tokens.setdefault(owner, uuid4().hex))
         for file in files:
             if not of_library(file):
-                _follow(file, package, found)
+                _follow(file, package, found, owner.__module__ in experiments)
     texts = [*sorted(found.values()), *sorted(without_file)]
     return sha256("\n".join(texts).encode()).hexdigest() if texts else ""
 
@@ -132,11 +133,13 @@ def _inner(value: Any) -> Iterator[FunctionType]:
         value = next((v for v in (getattr(value, n, None) for n in names) if v is not None), None)
 
 
-def _follow(file: Path, package: str | None, found: dict[Path, str]) -> None:
+def _follow(
+    file: Path, package: str | None, found: dict[Path, str], is_experiment: bool = False
+) -> None:
     """Takes a file and all of the user's that it imports, anywhere in it."""
     if file in found:
         return
-    found[file], imports = read(file.read_bytes(), file in experiments.values())
+    found[file], imports = read(file.read_bytes(), is_experiment)
     for name, level in imports:
         with suppress(ImportError, ValueError, AttributeError):  # nor could the file import it
             full = importlib.util.resolve_name("." * level + name, package) if level else name
@@ -178,10 +181,12 @@ def _is_setting(statement: ast.stmt) -> bool:
     """Whether it only makes the experiment of its settings."""
     return (
         isinstance(statement, ast.Assign)
+        and isinstance(statement.value, ast.Call)
+        and _called(statement.value) in _MAKERS
         and all(isinstance(t, ast.Name) and t.id in ("experiment", "study")
                 for t in statement.targets)
         and not any(isinstance(node, ast.Lambda) for node in ast.walk(statement))
-        and all(_called(node) in _SETTINGS or _is_of(node.func, ("axes", "np", "numpy"))
+        and all(_called(node) in _MAKERS | _PLAIN or _is_of(node.func, ("axes", "np", "numpy"))
                 for node in ast.walk(statement) if isinstance(node, ast.Call))
     )  # fmt: skip
 

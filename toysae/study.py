@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import require
+from .errors import require, unknown
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,25 @@ class Study:
     smoke: Mapping[str, Any] = field(default_factory=dict)
 
     def smoked(self) -> Any:
-        """The options of the version that takes seconds."""
+        """The options of the version that takes seconds.
+
+        Raises:
+            ToysaeError: `smoke` names no field of the options.
+        """
+        check_overrides(self.options, "smoke", self.smoke)
         return replace(self.options, **self.smoke)
+
+
+def check_overrides(options: Any, size: str, overrides: Mapping[str, Any]) -> None:
+    """Refuses another size of an experiment that sets what there is not.
+
+    Raises:
+        ToysaeError: a name that is no field of the options, with the nearest.
+    """
+    known = [f.name for f in fields(options)]
+    for name in overrides:
+        if name not in known:
+            raise unknown(f"field in {size}", name, known)
 
 
 def check_sizes(options: Any) -> None:

@@ -206,13 +206,12 @@ def test_semi_nmf_lowers_the_residual_and_finds_a_planted_dictionary():
     errors = [numpy_semi_nmf_error(x64, np.asarray(semi_nmf(KEY, x, D, t), np.float64))
               for t in (0, 5, 100)]  # fmt: skip
     assert errors[0] > errors[1] > errors[2] and errors[2] < 0.02
-    # Some starts end in a local minimum.
+    # Some starts end in a local minimum. From 1,000 samples the median itself is .90.
+    more = sparse_data(truth, 4000, p=0.2)
     keys = [jax.random.key(seed) for seed in range(8)]
-    found = [mcc(truth @ np.asarray(semi_nmf(key, x, D, 100)).T) for key in keys]
+    found = [mcc(truth @ np.asarray(semi_nmf(key, more, D, 100)).T) for key in keys]
     by_chance = [mcc(truth @ unit(np.asarray(jax.random.normal(key, (D, D)))).T) for key in keys]
-    assert max(by_chance) < 0.75
-    # Of 64 starts the median is .90 with jax 0.10 and 0.12, so that .9 would be a toss of a coin.
-    assert np.median(found) > 0.85 and max(found) > 0.97
+    assert np.median(found) > 0.9 and max(found) > 0.97 and max(by_chance) < 0.75
 
 
 def test_spectral_directions_are_eigenvectors_and_find_features():

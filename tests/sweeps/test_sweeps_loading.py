@@ -220,6 +220,26 @@ def test_one_name_has_one_meaning_in_a_process(tables, tmp_path):
     assert RECIPES["own"] is not first
 
 
+def test_two_experiments_may_share_a_neighbour_that_has_recipes(tables, tmp_path):
+    part = PART.replace("BODY", "factor: ClassVar = 1").replace("Own(", "Shared(")
+    registers = part.rsplit("experiment = ", 1)[0]
+    (tmp_path / "shares_it.py").write_text(registers)
+    for name in ("one", "two"):
+        asks = (
+            f"import shares_it\nfrom toysae import Experiment\nexperiment = Experiment('{name}?')"
+        )
+        (tmp_path / f"{name}.py").write_text(asks)
+    assert [load_experiment(tmp_path / f"{n}.py").question for n in ("one", "two", "one")] == [
+        "one?", "two?", "one?",
+    ]  # fmt: skip
+
+
+def test_a_setting_by_an_experiments_name_is_code(tables, tmp_path):
+    text = PART.replace("BODY", "def per_latent(s, f, run, h): return study * f.z")
+    one, two = (keys_of(tmp_path, f"{text}study = {n}\n") for n in (1, 2))
+    assert one != two
+
+
 @pytest.mark.parametrize(
     ("said", "table", "entry", "asked"),
     [

@@ -25,7 +25,7 @@ from ..own_code import own_code
 from ..recovery import linear_probes, mcs, random_floor
 from ..training.state import keys_of
 from ..worlds import World
-from .content import FORMAT
+from .content import FORMAT, add_arrays
 from .oracles import METHODS, Method, Setting, fit_samples
 from .score import Matched, match_dictionary, score_sae
 
@@ -231,12 +231,10 @@ def at_l0(table: pd.DataFrame, l0: float) -> pd.DataFrame:
 
 def _digest(world: World, arguments: tuple) -> str:
     leaves, tree = jax.tree.flatten(world)
-    code = (own_code(world),) if own_code(world) else ()
-    found = sha256(repr((str(tree), arguments, version("toysae"), FORMAT, *code)).encode())
-    for leaf in leaves:
-        array = np.asarray(leaf)
-        found.update(repr((array.shape, array.dtype.str)).encode())
-        found.update(np.ascontiguousarray(array).tobytes())
+    code = own_code(world)
+    of = (str(tree), arguments, version("toysae"), FORMAT, *([code] if code else []))
+    found = sha256(repr(of).encode())
+    add_arrays(found, map(np.asarray, leaves))
     return found.hexdigest()
 
 

@@ -6,6 +6,7 @@ figures are no part of it, nor is which other SAEs trained beside it.
 
 import json
 import re
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,17 @@ def _contents(worlds: Any, i: int) -> str:
     """A digest of all that a world of a stack holds, but not of where it lies in memory."""
     leaves, tree = jax.tree.flatten(worlds)
     found = sha256(re.sub(r" at 0x[0-9a-f]+", "", str(tree)).encode())
-    for leaf in leaves:
-        is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)[i]
+    keys = [jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
+    plain = (jax.random.key_data(x) if key else x for x, key in zip(leaves, keys, strict=True))
+    add_arrays(found, (np.asarray(leaf)[i] for leaf in plain))
+    return found.hexdigest()
+
+
+def add_arrays(found: Any, arrays: Iterable[np.ndarray]) -> None:
+    """Adds arrays to what a digest is of: shapes, dtypes and bytes."""
+    for array in arrays:
         found.update(repr((array.shape, array.dtype.str)).encode())
         found.update(array.tobytes())
-    return found.hexdigest()
 
 
 def digest(*texts: str) -> str:

@@ -10,7 +10,8 @@ import tyro
 
 from ..checked import read_regular, shown
 from ..door import check_fields
-from ..errors import ToysaeError, require, unknown
+from ..errors import ToysaeError, require
+from ..study import check_overrides
 from .axes import Points
 
 _PROSE = ("question", "expected", "run_time", "figures", "smoke", "full", "save_params")
@@ -135,7 +136,7 @@ class Experiment:
         Raises:
             ToysaeError: `smoke` names no field of an experiment.
         """
-        self._check_names("smoke")
+        check_overrides(self, "smoke", self.smoke)
         return replace(self, **self.smoke)
 
     def at_full_size(self) -> "Experiment":
@@ -145,14 +146,8 @@ class Experiment:
             ToysaeError: it has no other size.
         """
         require(self.full, "this experiment has no full size: leave --full out")
-        self._check_names("full")
+        check_overrides(self, "full", self.full)
         return replace(self, **self.full)
-
-    def _check_names(self, size: str) -> None:
-        known = [f.name for f in fields(self)]
-        for name in getattr(self, size):
-            if name not in known:
-                raise unknown(f"field in {size}", name, known)
 
     def settings(self) -> dict[str, Any]:
         """What determines the numbers, as JSON would hold it."""

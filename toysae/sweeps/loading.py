@@ -5,7 +5,6 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -18,14 +17,14 @@ from ..checked import read_regular
 from ..errors import ToysaeError, require, unknown
 from ..sae.named_inits import INITS
 from ..sae.recipes import RECIPES
-from ..study import Study
+from ..study import Study, check_overrides
 from ..worlds.registry import TABLES
 from .experiment import Experiment
 
 _folder: list[Path] = []
 """Of the latest experiment, where that put it at the end of the path."""
-_neighbours: dict[str, ModuleType] = {}
-"""What the latest experiment imported that is no library's."""
+_neighbours: dict[str, tuple[ModuleType, str]] = {}
+"""What experiments imported that is no library's, with a digest of its text then."""
 _entries: dict[tuple[int, str], tuple[Path, Callable[[], Any]]] = {}
 """Which file put what, which is not held, under a name of one of toysae's tables."""
 
@@ -33,8 +32,8 @@ _entries: dict[tuple[int, str], tuple[Path, Callable[[], Any]]] = {}
 def load_experiment(path: str | Path) -> Experiment | Study:
     """The object named `experiment` (or `study`) in a Python file, which may import its neighbours.
 
-    The file and the neighbours that it imports are run anew each time, so that an edit counts in
-    one process too.
+    The file is run anew each time, and so are neighbours that were edited, so that an edit counts
+    in one process too.
 
     Raises:
         ToysaeError: no such file (with the nearest one), no experiment in it, a neighbour that is
@@ -59,12 +58,8 @@ def load_experiment(path: str | Path) -> Experiment | Study:
             "`study = Study(...)` in it"
         )
     settable = found if isinstance(found, Experiment) else found.options
-    known = [f.name for f in fields(settable)]
-    sizes = {"smoke": found.smoke, "full": getattr(found, "full", {})}
-    for size, overrides in sizes.items():
-        for name in overrides:
-            if name not in known:
-                raise unknown(f"field in {size}", name, known)
+    check_overrides(settable, "smoke", found.smoke)
+    check_overrides(settable, "full", getattr(found, "full", {}))
     return found
 
 
@@ -93,7 +88,7 @@ def _ran(path: Path) -> ModuleType:
         for new in set(sys.modules) - known:
             file = getattr(sys.modules[new], "__file__", None)
             if file is not None and not own_code.of_library(Path(file).resolve()):
-                _neighbours[new] = sys.modules[new]
+                _neighbours[new] = sys.modules[new], _text(file)
     return module
 
 
@@ -103,12 +98,16 @@ def _open_to_neighbours(path: Path, source: bytes) -> None:
     Raises:
         ToysaeError: something else that is no library has the name of a neighbour.
     """
-    for name, module in _neighbours.items():
-        if sys.modules.get(name) is module:
-            del sys.modules[name]
-    _neighbours.clear()
-    importlib.invalidate_caches()  # a neighbour may be younger than the last look at its folder
     folder = path.parent
+    # One that was edited is part of those that import it.
+    edited = any(_text(module.__file__) != text for module, text in _neighbours.values())
+    for name, (module, _) in list(_neighbours.items()):
+        left = _folder != [folder] and _is_within(module.__file__, _folder)
+        if (edited or left) and sys.modules.get(name) is module:
+            del sys.modules[name]
+        if edited or left:
+            del _neighbours[name]
+    importlib.invalidate_caches()  # a neighbour may be younger than the last look at its folder
     while _folder:
         with suppress(ValueError):
             sys.path.remove(str(_folder.pop()))
@@ -127,6 +126,16 @@ def _open_to_neighbours(path: Path, source: bytes) -> None:
             origin.is_relative_to(folder) or own_code.of_library(origin),
             f"{own} cannot be imported, {origin} has that name and comes first: rename one of them",
         )
+
+
+def _text(file: str | None) -> str:
+    with suppress(OSError, TypeError):
+        return sha256(Path(str(file)).read_bytes()).hexdigest()
+    return ""
+
+
+def _is_within(file: str | None, folders: list[Path]) -> bool:
+    return any(Path(str(file)).resolve().is_relative_to(folder) for folder in folders)
 
 
 def _imported(source: bytes) -> set[str]:

@@ -134,7 +134,7 @@ def _classes(tree: Any) -> set[type]:
         return set()
     inside = tree.values() if isinstance(tree, dict) else tree
     name = tree.get("component") if isinstance(tree, dict) else None
-    own = {_the_one(components()[name])} if name else set()
+    own = {_the_one(components()[name])} if isinstance(name, str) else set()
     return own.union(*map(_classes, inside))
 
 

@@ -1,0 +1,116 @@
+"""The keys of every committed experiment's SAEs: whatever moves, results on disk are found again.
+
+A key changes with what decides the numbers alone. Where one changes with reason, `FORMAT` is
+counted up and what this test says that it found takes the place of the lines below.
+"""
+
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from toysae.bits import in_32_bits
+from toysae.lm.shards import Manifest
+from toysae.lm.train import SiteData, plan
+from toysae.sweeps import Experiment, load_experiment
+from toysae.sweeps.parts import jobs_of
+
+FOLDER = Path(__file__).parents[2] / "experiments"
+
+SAES = {
+    "arithmetic": ("4 5aa7865cb6928d76", "150 7a582fd5b53832d0"),
+    "init_schemes": ("4 95669a620361cd6a", "960 ebcd4b9ae8d8ba80"),
+    "interim_report": ("4 0b95b69acee06327", "459 0e5874da281526cf"),
+    "recovery": ("48 6f89ff00d61d5c2d", "360 4dd1acf70cc8e065"),
+    "recovery_phase_diagram": ("4 686c7cc409109a53", "1386 62e263d32363e6df"),
+    "sae_zoo": ("4 8366cb1251130410", "450 ab8b52c0094323d2"),
+    "undertraining": ("10 ffc1327616cc3fec", "1260 198924bc4e47e6bf"),
+    "what_is_found": ("6 e5dcfd6dd75348cf", "240 d3882a89074117cd"),
+}
+"""Of each experiment at its smoke and its default size: how many, and a digest of their keys."""
+
+FULL = {
+    "recovery_phase_diagram": "5850 f7b93011c5411420",
+    "undertraining": "5280 8e04d568b5be8f78",
+}
+
+PROGRAMS = {
+    "lm_inits": ("2 5940e95cdb8860a9", "5 cba23a42a432c59b"),
+    "lm_pythia": ("2 e3577d1b3d746348", "3 66d3b1ce18f70631"),
+    "lm_smollm": ("4 4b74c0634f71b6df", "4 2c428442dae2dfd6"),
+}
+"""The same of the programs that each experiment on sites trains on its first site, of a capture
+whose contents are fixed here."""
+
+
+@cache
+def found(name: str):
+    return load_experiment(FOLDER / f"{name}.py")
+
+
+def pinned(keys: list[str]) -> str:
+    assert len(set(keys)) == len(keys)
+    return f"{len(keys)} {sha256(chr(10).join(keys).encode()).hexdigest()[:16]}"
+
+
+@in_32_bits
+def keys_of(e: Experiment) -> str:
+    return pinned([key for job in jobs_of(e) for key in job.keys.reshape(-1).tolist()])
+
+
+def test_every_experiment_is_pinned():
+    names = [file.stem for file in FOLDER.glob("*.py")]
+    experiments = {name for name in names if isinstance(found(name), Experiment)}
+    assert experiments == SAES.keys()
+    assert {name for name in experiments if found(name).full} == FULL.keys()
+    assert {name for name in names if name.startswith("lm_")} == PROGRAMS.keys()
+
+
+@pytest.mark.parametrize("name", SAES)
+def test_keys(name):
+    e = found(name)
+    assert (keys_of(e.smoked()), keys_of(e)) == SAES[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_keys_at_full_size(name):
+    assert keys_of(found(name).at_full_size()) == FULL[name]
+
+
+def programs_of(name: str, options, folder: Path, monkeypatch) -> str:
+    """The keys of what a study of sites would train."""
+    run, keys = found(name).run, []
+    config = SimpleNamespace(d_model=64, d_mlp=256)
+
+    def captured(source, text, sites, n_tokens, n_ctx, out):
+        return SimpleNamespace(config=config), [out / site for site in sites]
+
+    class Enough(Exception):
+        pass
+
+    def trained(site, t, out, n_sequences=64, model=None):
+        d = config.d_mlp if "mlp.hook_post" in site.name else config.d_model
+        m = Manifest("model", "weights", site.name, d, "float16", False, "corpus", 1, 64, 9, 576)
+        data = SiteData(site, m, *[None] * 5)
+        keys.extend(part.key for part in plan(data, t))
+        raise Enough
+
+    for module, replaced in (("capture_text", captured), ("study_site", trained)):
+        monkeypatch.setitem(run.__globals__, module, replaced)
+    if "sample" in run.__globals__:
+        monkeypatch.setattr(run.__globals__["sample"], "is_there", lambda: True)
+    if "resolve" in run.__globals__:
+        monkeypatch.setitem(run.__globals__, "resolve", lambda model, text: (model, text))
+    with pytest.raises(Enough):
+        run(options, folder, folder)
+    return pinned(keys)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_keys_of_sites(name, tmp_path, monkeypatch):
+    study = found(name)
+    keys = [programs_of(name, o, tmp_path, monkeypatch) for o in (study.smoked(), study.options)]
+    assert tuple(keys) == PROGRAMS[name]

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from toysae.errors import require
+from toysae.evaluation.score import Scored, score_sae
 from toysae.keys import named_key, seed_key
 from toysae.plotting import failure_modes as draw
 from toysae.plotting.style import save
@@ -26,9 +27,8 @@ from toysae.recovery.probe import recovery_probe
 from toysae.sae import RECIPES, SAE, make_spec
 from toysae.sae.encoders import Tied, TiedGain
 from toysae.study import Study, check_sizes
-from toysae.sweeps.members import fallback, make_group, member_grid
-from toysae.sweeps.score import Scored, score_sae
 from toysae.training import train_group
+from toysae.training.members import fallback, make_group, member_grid
 from toysae.worlds import World, make_world, sample
 
 _PLAIN: dict[str, Any] = {"d_in": 20, "n_features": 20, "l0": 1.2, "magnitude": "normal",

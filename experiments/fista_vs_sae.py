@@ -30,8 +30,8 @@ from toysae.recovery.probe import recovery_probe
 from toysae.sae import SAE, make_spec
 from toysae.sae.decoders import UnitNorm
 from toysae.study import Study, check_sizes
-from toysae.sweeps.members import make_group
 from toysae.training import train_group
+from toysae.training.members import make_group
 from toysae.training.state import keys_of
 from toysae.worlds import World, make_world
 from toysae.worlds.world import stack

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from toysae.errors import require
+from toysae.evaluation.scoring import evaluate_all
 from toysae.plotting import label_free as draw
 from toysae.plotting.style import save
 from toysae.recovery import enc_dec_cosines, mcs
@@ -24,9 +25,8 @@ from toysae.recovery.label_free import found_in, matched_cosine, rank_correlatio
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import make_spec
 from toysae.study import Study, check_sizes
-from toysae.sweeps.members import fallback, make_group
-from toysae.sweeps.scoring import evaluate_all
 from toysae.training import Group, train_group
+from toysae.training.members import fallback, make_group
 from toysae.worlds import make_world
 
 WORLDS: dict[str, dict[str, Any]] = {

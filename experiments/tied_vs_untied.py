@@ -26,8 +26,8 @@ from toysae.sae.decoders import UnitNorm
 from toysae.sae.geometry_penalties import EncDecSimilarity
 from toysae.sae.penalties import L1, Sum
 from toysae.study import Study, check_sizes
-from toysae.sweeps.members import make_group
 from toysae.training import train_group
+from toysae.training.members import make_group
 from toysae.training.state import keys_of
 from toysae.worlds import World, make_world
 

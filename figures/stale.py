@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CONTENT = "toysae/sweeps/content.py"
+CONTENT = "toysae/digests.py"
+BEFORE = "toysae/sweeps/content.py"
+"""Where FORMAT stands, and where it stood."""
 
 CHANGES = {
     "9c2aec9": (
@@ -85,7 +87,7 @@ def _commit(root: Path, since: str) -> str:
     """The commit of a change, empty if it is not committed yet."""
     if not since.startswith("FORMAT"):
         return _git(root, "rev-parse", "--verify", f"{since}^{{commit}}")
-    touched = _git(root, "log", "--reverse", "--format=%H", f"-G^{since}$", "--", CONTENT)
+    touched = _git(root, "log", "--reverse", "--format=%H", f"-G^{since}$", "--", CONTENT, BEFORE)
     return touched.split("\n")[0]  # the next count removes the line again
 
 

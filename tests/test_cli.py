@@ -188,7 +188,7 @@ def test_scores_asked_for_are_printed_alone_or_refused(capsys):
 
 def small_ceilings(monkeypatch, tmp_path):
     """The command's own table, with three methods of it and no file elsewhere."""
-    from toysae.sweeps import ceilings
+    from toysae.evaluation import ceilings
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "100")

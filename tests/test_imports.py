@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "toysae"
-FOLDERS = ["worlds", "sae", "training", "recovery", "sweeps", "plotting", "interop", "lm"]
+FOLDERS = ["worlds", "sae", "training", "recovery", "evaluation", "runs", "sweeps", "plotting",
+           "interop", "lm"]  # fmt: skip
 TOP = len(FOLDERS)  # cli.py and bench.py may import everything; so may toysae/__init__.py
 HELPERS = -1  # other top-level modules: all may import them, they import no folder
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 import toysae
-from toysae import ToysaeError, make_spec, make_world
+from toysae import ToysaeError, axes, make_spec, make_world
 from toysae.recovery import (
     add_batch,
     add_detections,
@@ -35,11 +35,10 @@ from toysae.sae import (
     resolve_hypers,
     save_sae,
 )
-from toysae.sweeps import axes
 from toysae.worlds import WORLDS, sample, save_world, world_panel
 
-FACES = (toysae, toysae.recovery, toysae.worlds, toysae.sae, toysae.sweeps, toysae.interop,
-         toysae.plotting, toysae.lm, axes)  # fmt: skip
+FACES = (toysae, toysae.recovery, toysae.worlds, toysae.sae, toysae.evaluation, toysae.sweeps,
+         toysae.interop, toysae.plotting, toysae.lm, axes)  # fmt: skip
 D, N, S = 4, 6, 6
 KEY = jax.random.key(0)
 
@@ -196,8 +195,13 @@ def arguments(folder: Path) -> dict[str, dict]:
         "run": {"experiment": tiny, "out": folder / "run", "fresh": False, "quiet": True,
                 "checkpoint_seconds": 60.0, "split": axes_split()},
         "sweeps.status": {"path": folder},
-        "sweeps.summarise_minima": {"table": table},
-        "sweeps.summarise_runs": {"table": table},
+        "evaluation.at_l0": {"table": table.assign(method="truth"), "l0": 2.0},
+        "evaluation.ceilings": {"world": world, "d_sae": S, "n_samples": 1024, "seed": 0,
+                                "cache": False, "methods": ["random"], "l1": [0.1], "n_steps": 1},
+        "evaluation.score_sae": {"sae": p["sae"], "world": world, "n_samples": 1024, "seed": 0,
+                                 "matched": None, "modes": False},
+        "evaluation.summarise_minima": {"table": table},
+        "evaluation.summarise_runs": {"table": table},
         "train": {"world": world, "recipe": "untied", "d_sae": S, "init": None, "n_steps": 1,
                   "batch_size": 4, "sae_seeds": (0,), "data_seed": 0, "n_eval": 64,
                   "curve_points": 1, "quiet": True, "settings": "toy", "arithmetic": "float32",
@@ -215,13 +219,13 @@ def arguments(folder: Path) -> dict[str, dict]:
                           "name": "figure"},
         "lm.forward": {}, "lm.load_model": {"source": folder}, "lm.load_tokenizer":
         {"source": folder},
-        "sweeps.axes.chain": {"*": (axes.grid(a=1), axes.grid(a=2))},
-        "sweeps.axes.grid": {"a": [1, 2]}, "sweeps.axes.zipped": {"a": [1, 2]},
-        "sweeps.axes.linear": {"low": 0.0, "high": 1.0, "n": 3},
-        "sweeps.axes.log_spaced": {"low": 0.1, "high": 1.0, "n": 3},
-        "sweeps.axes.uniform": {"low": 0.0, "high": 1.0},
-        "sweeps.axes.log_uniform": {"low": 0.1, "high": 1.0},
-        "sweeps.axes.random": {"n": 2, "seed": 0, "a": [1, 2]},
+        "axes.chain": {"*": (axes.grid(a=1), axes.grid(a=2))},
+        "axes.grid": {"a": [1, 2]}, "axes.zipped": {"a": [1, 2]},
+        "axes.linear": {"low": 0.0, "high": 1.0, "n": 3},
+        "axes.log_spaced": {"low": 0.1, "high": 1.0, "n": 3},
+        "axes.uniform": {"low": 0.0, "high": 1.0},
+        "axes.log_uniform": {"low": 0.1, "high": 1.0},
+        "axes.random": {"n": 2, "seed": 0, "a": [1, 2]},
     }  # fmt: skip
 
 
@@ -243,7 +247,7 @@ REFUSED_ANYWAY = {
 }
 """What is given them here holds nothing that they read."""
 
-FREE = {"interop.to_saelens", "sweeps.axes.grid", "sweeps.axes.random", "sweeps.axes.zipped"}
+FREE = {"interop.to_saelens", "axes.grid", "axes.random", "axes.zipped"}
 """Take arguments of any name."""
 
 HOSTILE = {

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 from .errors import ToysaeError
 
 if TYPE_CHECKING:
+    from . import axes as axes
+    from . import evaluation as evaluation
     from . import interop as interop
     from . import lm as lm
     from . import plotting as plotting
     from . import recovery as recovery
+    from . import runs as runs
     from . import sae as sae
     from . import sweeps as sweeps
     from . import worlds as worlds
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from .sae import save_sae as save_sae
     from .sweeps import Experiment as Experiment
     from .sweeps import Results as Results
-    from .sweeps import axes as axes
     from .sweeps import run as run
     from .sweeps import train as train
     from .worlds import World as World
@@ -36,20 +38,22 @@ if TYPE_CHECKING:
 
 _HOME = {
     "SAE": "sae", "SAESpec": "sae", "load_sae": "sae", "make_spec": "sae", "save_sae": "sae",
-    "Experiment": "sweeps", "Results": "sweeps", "axes": "sweeps", "run": "sweeps",
-    "train": "sweeps",
+    "Experiment": "sweeps", "Results": "sweeps", "run": "sweeps", "train": "sweeps",
     "World": "worlds", "load_world": "worlds", "make_world": "worlds", "save_world": "worlds",
     "load_any": "interop", "use_all_cores": "devices",
 }  # fmt: skip
-_PACKAGES = {
-    name: name for name in ("interop", "lm", "plotting", "recovery", "sae", "sweeps", "worlds")
-} | {"plot": "plotting"}
+_MODULES = (
+    "axes", "evaluation", "interop", "lm", "plotting", "recovery", "runs", "sae", "sweeps",
+    "worlds",
+)  # fmt: skip
+_PACKAGES = {name: name for name in _MODULES} | {"plot": "plotting"}
 
 __version__ = "0.1.0"
 __all__ = [
-    "SAE", "Experiment", "Results", "SAESpec", "ToysaeError", "World", "axes", "interop", "lm",
-    "load_any", "load_sae", "load_world", "make_spec", "make_world", "plotting", "recovery", "run",
-    "sae", "save_sae", "save_world", "sweeps", "train", "use_all_cores", "worlds",
+    "SAE", "Experiment", "Results", "SAESpec", "ToysaeError", "World", "axes", "evaluation",
+    "interop", "lm", "load_any", "load_sae", "load_world", "make_spec", "make_world", "plotting",
+    "recovery", "run", "runs", "sae", "save_sae", "save_world", "sweeps", "train", "use_all_cores",
+    "worlds",
 ]  # fmt: skip
 
 

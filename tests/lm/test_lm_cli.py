@@ -8,7 +8,7 @@ from toysae.cli import main
 from toysae.cli.lm import COMMANDS
 from toysae.lm.shards import read_manifest
 from toysae.lm.site_sae import save_site_sae
-from toysae.sweeps.lock import locked
+from toysae.runs.lock import locked
 
 GOLDEN = Path(__file__).parent / "golden"
 SITE = "blocks.1.hook_resid_post"
@@ -77,7 +77,7 @@ def test_a_card_refuses_an_sae_of_other_activations(text, tmp_path, capsys, hand
 
 
 def test_two_captures_do_not_write_one_folder(text, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("toysae.sweeps.lock._TRIES", 1)
+    monkeypatch.setattr("toysae.runs.lock._TRIES", 1)
     with locked(tmp_path / "out"):
         said = refused(capsys, capture, text, tmp_path / "out")
     assert "is being written by process" in said

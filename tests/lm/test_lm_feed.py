@@ -12,8 +12,8 @@ from toysae.lm.feed import Feed, Window
 from toysae.lm.scores import curve_probe
 from toysae.lm.stream import Stream
 from toysae.sae import make_spec
-from toysae.sweeps.members import make_group
 from toysae.training import advance, train_group
+from toysae.training.members import make_group
 
 D, BATCH, N_STEPS = 6, 8, 45
 A_STEP = 4 * D * BATCH  # bytes

@@ -28,7 +28,7 @@ from toysae.lm.sites import parse_site, reading_matrix, writing_matrix
 from toysae.lm.sources import open_site
 from toysae.lm.stream import split_off
 from toysae.lm.train import Training, train_site
-from toysae.sweeps.mark import COPY, MARK
+from toysae.runs.mark import COPY, MARK
 
 GOLDEN = Path(__file__).parent / "golden"
 SITE, OTHER = "blocks.1.hook_resid_post", "blocks.1.mlp.hook_post"

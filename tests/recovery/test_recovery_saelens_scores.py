@@ -10,6 +10,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from toysae import make_spec, make_world, train
+from toysae.evaluation.score import score_sae
 from toysae.interop import to_saelens
 from toysae.keys import named_key, seed_key
 from toysae.recovery import (
@@ -28,7 +29,6 @@ from toysae.recovery import (
 )
 from toysae.sae import SAE
 from toysae.sae.part import Weights
-from toysae.sweeps.score import score_sae
 from toysae.worlds import Batch, sample
 
 DETECTION = ("precision", "recall", "f1", "accuracy")

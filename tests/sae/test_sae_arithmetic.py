@@ -15,8 +15,8 @@ from toysae.sae.activations import TopK
 from toysae.sae.arithmetic import product
 from toysae.sae.encoders import affine
 from toysae.sae.part import Weights
-from toysae.sweeps.members import make_group
 from toysae.training import advance, start, trained
+from toysae.training.members import make_group
 
 RNG = np.random.default_rng(0)
 

@@ -12,8 +12,8 @@ from toysae import ToysaeError
 from toysae.sae import ChunkedCoherence, DecoderCoherence, Forward, SAESpec, Weights, make_spec
 from toysae.sae.geometry_penalties import chunked_coherence
 from toysae.sae.running import Steps
-from toysae.sweeps.members import make_group
 from toysae.training import advance, start
+from toysae.training.members import make_group
 from toysae.worlds import make_world
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError, train
+from toysae.evaluation.score import score_sae
 from toysae.recovery import cosines, mcc
 from toysae.sae import SAE, Weights, decoder_rows, make_spec
 from toysae.sae.decoders import UnitNorm
-from toysae.sweeps.score import score_sae
 from toysae.worlds import assemble, load_world, sample, save_world
 from toysae.worlds.dictionaries import sphere
 from toysae.worlds.exactly_k import ExactlyKEqual

@@ -10,8 +10,8 @@ from toysae.sae import Weights, forward, make_spec
 from toysae.sae.activations import ReLU
 from toysae.sae.jumprelu import JumpReLU, bell, heaviside_ste, jump_relu, rectangle
 from toysae.sae.penalties import L1, Sum
-from toysae.sweeps.members import make_group
 from toysae.training import advance, start, trained
+from toysae.training.members import make_group
 from toysae.worlds import make_world
 
 N, S, D = 300, 7, 5

@@ -18,8 +18,8 @@ from toysae.sae import (
     make_spec,
 )
 from toysae.sae.objectives import Plain
-from toysae.sweeps.members import make_group
 from toysae.training import advance, start
+from toysae.training.members import make_group
 from toysae.worlds import make_world
 
 D, S, N = 6, 12, 30

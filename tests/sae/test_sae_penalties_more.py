@@ -36,8 +36,8 @@ from toysae.sae.l0_control import L0Multiplier
 from toysae.sae.lp import FLOOR, LpScale
 from toysae.sae.penalties import L1, GatedAux, L1DecoderNorm, Sum
 from toysae.sae.running import RelativeFrequency, StepsSinceFired, next_stats, restarted
-from toysae.sweeps.members import make_group
 from toysae.training import advance, start
+from toysae.training.members import make_group
 from toysae.worlds import make_world
 
 D, S, N = 6, 10, 40

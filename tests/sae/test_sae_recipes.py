@@ -20,8 +20,8 @@ from toysae.sae.decoders import Normalised, Orthonormal, TightFrame, UnitNorm
 from toysae.sae.inits import Orthogonal, Short
 from toysae.sae.l0_control import controlled
 from toysae.sae.penalties import L1, GatedAux, Sum
-from toysae.sweeps.members import make_group
 from toysae.training import advance, start, trained
+from toysae.training.members import make_group
 from toysae.training.optimiser import declared
 from toysae.worlds import make_world
 

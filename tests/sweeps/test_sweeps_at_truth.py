@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from toysae import Experiment, ToysaeError
+from toysae.evaluation import summarise_minima, summarise_runs
 from toysae.recovery import bad_minima, verdicts
 from toysae.sae import RECIPES, make_spec
 from toysae.sae.decoders import Orthonormal, TightFrame
 from toysae.sae.frozen import Frozen
-from toysae.sweeps import run, summarise_minima, summarise_runs
+from toysae.sweeps import run
 from toysae.sweeps.cells import cells
 
 E = Experiment(

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from toysae import Experiment, Results, ToysaeError, make_world, run
+from toysae.evaluation.ceilings import ceilings
 from toysae.sweeps import results as module
-from toysae.sweeps.ceilings import ceilings
 from toysae.sweeps.curves import ORACLES
 
 

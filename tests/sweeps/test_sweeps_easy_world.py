@@ -2,11 +2,11 @@
 
 import pytest
 
+from toysae.evaluation.scoring import score_group
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import RECIPES, make_spec
-from toysae.sweeps.members import make_group
-from toysae.sweeps.scoring import score_group
 from toysae.training import train_group
+from toysae.training.members import make_group
 from toysae.worlds import make_world
 
 D, RATIO, L0, N_STEPS, SEEDS = 32, 1.5, 3.0, 7000, range(5)

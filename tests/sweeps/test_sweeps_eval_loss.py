@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from toysae import make_spec, make_world
+from toysae.evaluation.scoring import evaluate_all
 from toysae.keys import named_key, seed_key
 from toysae.sae import RECIPES
 from toysae.sae.objectives import Denoising
-from toysae.sweeps.members import make_group
-from toysae.sweeps.scoring import evaluate_all
 from toysae.training import advance, start, trained
+from toysae.training.members import make_group
 from toysae.training.state import member_loss
 from toysae.worlds import sample
 

@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from toysae import Experiment, ToysaeError, axes, load_world, make_world, save_world, train
+from toysae.evaluation.ceilings import _digest
 from toysae.sae import RECIPES, Recipe, load_sae, save_sae
 from toysae.sweeps import load_experiment
-from toysae.sweeps.ceilings import _digest
 from toysae.sweeps.cells import cells, worlds_of
 from toysae.sweeps.content import sae_keys
-from toysae.sweeps.members import group_of
+from toysae.training.members import group_of
 from toysae.worlds import WORLDS
 from toysae.worlds.catalogue import FIRINGS, WorldRow
 from toysae.worlds.magnitudes import MAGNITUDES

@@ -23,7 +23,7 @@ from toysae.sae.penalties import LatentPenalty
 from toysae.sweeps import load_experiment
 from toysae.sweeps.cells import cells, worlds_of
 from toysae.sweeps.content import sae_keys
-from toysae.sweeps.members import group_of, make_group
+from toysae.training.members import group_of, make_group
 from toysae.worlds import WORLDS, assemble
 
 TINY = dict(d_in=4, l0=1.5, n_steps=20, batch_size=16, n_eval=64, curve_points=2, world_seeds=1,

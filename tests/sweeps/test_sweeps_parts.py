@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from toysae import Experiment, ToysaeError
-from toysae.sweeps import memory
-from toysae.sweeps.memory import bytes_needed
 from toysae.sweeps.parts import Part, jobs_of, parts_of, split
+from toysae.training import memory
+from toysae.training.memory import bytes_needed
 
 E = Experiment(
     question="?", d_in=8, ratios=(1, 2), l0=1.5, recipes=("tied",), ceiling=False,

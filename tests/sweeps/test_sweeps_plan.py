@@ -9,8 +9,8 @@ from toysae.cli import main
 from toysae.sae import RECIPES, make_spec
 from toysae.sae.encoders import FISTA, Gated
 from toysae.sweeps import plan, run
-from toysae.sweeps.flops import step_flops
-from toysae.sweeps.members import make_group
+from toysae.training.flops import step_flops
+from toysae.training.members import make_group
 
 B, D, S, M = 32, 16, 40, 3
 ONE = 2 * B * D * S  # a product of the batch with a dictionary

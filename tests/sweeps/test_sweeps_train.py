@@ -6,7 +6,7 @@ import pytest
 
 from toysae import ToysaeError, make_spec, make_world, train
 from toysae.sae import RECIPES
-from toysae.sweeps.members import make_group, member_grid
+from toysae.training.members import make_group, member_grid
 from toysae.worlds import sample, stack
 
 QUIET = {"n_steps": 300, "batch_size": 64, "n_eval": 8192, "curve_points": 4, "quiet": True}

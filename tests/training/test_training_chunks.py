@@ -8,11 +8,11 @@ import pytest
 
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import make_spec
-from toysae.sweeps.members import make_group
 from toysae.training import advance, start, train_group
 from toysae.training import chunks as module
 from toysae.training.chunks import Pace, placed
 from toysae.training.loop import start_from
+from toysae.training.members import make_group
 from toysae.worlds import make_world
 
 N_STEPS = 60

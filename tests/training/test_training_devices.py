@@ -22,8 +22,8 @@ import jax, jax.numpy as jnp, numpy as np
 from toysae import make_world
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import make_spec
-from toysae.sweeps.members import make_group
-from toysae.sweeps.scoring import score_group
+from toysae.training.members import make_group
+from toysae.evaluation.scoring import score_group
 from toysae.training import advance, start, train_group
 from toysae.training.devices import Split, layout_of
 from toysae.training.loop import spread_group

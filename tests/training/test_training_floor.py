@@ -8,8 +8,8 @@ import pytest
 from toysae.keys import named_key, seed_key
 from toysae.recovery import mmcs, random_floor
 from toysae.sae import make_spec
-from toysae.sweeps.members import make_group
 from toysae.training import start
+from toysae.training.members import make_group
 from toysae.training.state import init_data
 from toysae.worlds import make_world, sample
 

@@ -7,8 +7,8 @@ import pytest
 
 from toysae.sae import ToL0, make_spec
 from toysae.sae.penalties import L1, Sum
-from toysae.sweeps.members import make_group
 from toysae.training import advance, start, trained
+from toysae.training.members import make_group
 from toysae.worlds import make_world
 
 D, S = 16, 32

@@ -14,14 +14,14 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from toysae import make_world
+from toysae.evaluation.scoring import evaluate_all
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import INITS, RECIPES, make_spec
-from toysae.sweeps.members import fallback, make_group
-from toysae.sweeps.scoring import evaluate_all
 from toysae.training import advance, probe_all
 from toysae.training.devices import AXES, Layout, over_rows
 from toysae.training.group import spread_group
 from toysae.training.loop import axes_of_worlds, start_from
+from toysae.training.members import fallback, make_group
 from toysae.training.state import init_data
 from toysae.worlds import WORLDS, world_fields
 

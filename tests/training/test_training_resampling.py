@@ -17,9 +17,9 @@ from toysae.sae.l0_penalties import L0Step
 from toysae.sae.objectives import Denoising
 from toysae.sae.penalties import L1, GatedAux, Sum
 from toysae.sae.resampling import latent_arrays
-from toysae.sweeps.members import make_group
 from toysae.training import advance, start
 from toysae.training.loop import _resample
+from toysae.training.members import make_group
 from toysae.training.resampling import draw, due_steps, resample_member, sample_losses
 from toysae.training.state import member_loss
 from toysae.worlds import make_world

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..sae import RECIPES, make_spec
-from ..sweeps.members import make_group
 from ..training import Group
+from ..training.members import make_group
 from ..worlds import World, make_world
 
 

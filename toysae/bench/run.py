@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..disk import write
 from ..errors import require, unknown
-from ..sweeps.provenance import provenance
+from ..runs.provenance import provenance
 from .against import COMPARED, UNCACHED, WORKER, require_saelens, time_against
 from .protocol import Child
 from .time_to_mcc import RACES, race

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
+from ..evaluation.score import score_sae
+from ..evaluation.scoring import score_group
 from ..recovery.probe import recovery_probe
-from ..sweeps.score import score_sae
-from ..sweeps.scoring import score_group
 from ..training import train_group
 from .presets import Preset, group_of
 from .training import Trainer

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..sweeps.memory import training_bytes
 from ..training import TrainState, advance, start
 from ..training.devices import layout_of
 from ..training.group import spread_group
+from ..training.memory import training_bytes
 from .counts import step_bytes, step_flops
 from .device import copy_rate, matmul_rate, peak_bytes
 from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, RECIPE_PRESETS, Preset, group_of

@@ -98,7 +98,7 @@ def _capture(args: list[str]) -> None:
     from ..lm.sites import parse_site
     from ..lm.sources import CORPUS
     from ..lm.text import Layout, build_corpus
-    from ..sweeps.lock import locked
+    from ..runs.lock import locked
 
     name, rest = positional(args, "a model, e.g. EleutherAI/pythia-70m")
     o = read_options(CaptureOptions, rest, "toysae lm capture")

@@ -57,8 +57,8 @@ class RunOptions:
 
 def run_command(args: list[str]) -> None:
     """`toysae run FILE`: an experiment or a study."""
+    from ..runs.directory import Directory
     from ..sweeps import Experiment, load_experiment
-    from ..sweeps.directory import Directory
     from ..sweeps.override import refuse_what_axes_set
 
     path, rest = positional(args, "an experiment file, e.g. experiments/recovery.py")
@@ -106,8 +106,8 @@ def run_command(args: list[str]) -> None:
 
 def _check_room(out: Path, figures_dir: Path, files: list[Path]) -> None:
     """Refuses what could not be written in the end, before anything trains."""
-    from ..sweeps.directory import Directory
-    from ..sweeps.mark import check_ours, is_marked
+    from ..runs.directory import Directory
+    from ..runs.mark import check_ours, is_marked
 
     check_ours(out)
     if is_marked(out):
@@ -146,10 +146,11 @@ def _sized(found, smoke: bool, full: bool):
 
 
 def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
+    from ..evaluation import summarise_minima, summarise_runs
     from ..plotting import FIGURES, draw
     from ..programs import forget_if_short
-    from ..sweeps import Results, Unfinished, plan, run, summarise_minima, summarise_runs
-    from ..sweeps.directory import Directory
+    from ..runs.directory import Directory
+    from ..sweeps import Results, Unfinished, plan, run
     from ..training.devices import Split
 
     for figure in experiment.figures:

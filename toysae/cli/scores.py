@@ -41,9 +41,9 @@ _NUMBERS = {"l1_coeff": "L1", "threshold": "t"}
 
 
 def ceilings(args: list[str]) -> None:
+    from ..evaluation.ceilings import at_l0
+    from ..evaluation.ceilings import ceilings as table_of
     from ..recovery import limits
-    from ..sweeps.ceilings import at_l0
-    from ..sweeps.ceilings import ceilings as table_of
     from ..worlds import make_world
 
     name, rest = positional(args, "a world, e.g. sphere")
@@ -102,9 +102,9 @@ def _number(value: float) -> str:
 
 
 def score(args: list[str]) -> None:
+    from ..evaluation.ceilings import at_l0
+    from ..evaluation.ceilings import ceilings as table_of
     from ..interop import score as score_file
-    from ..sweeps.ceilings import at_l0
-    from ..sweeps.ceilings import ceilings as table_of
     from ..worlds import make_world
 
     path, rest = positional(args, "an SAE file or folder")

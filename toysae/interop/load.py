@@ -6,9 +6,9 @@ from pathlib import Path
 
 from .. import checked
 from ..errors import ToysaeError, require
+from ..evaluation.score import BATCH, Scored, score_sae
 from ..sae import SAE
 from ..sae.files import load_sae
-from ..sweeps.score import BATCH, Scored, score_sae
 from ..worlds import World
 from . import dictionary_learning, saelens, sparsify
 
@@ -56,7 +56,7 @@ def score(
     path_or_sae: str | Path | SAE, world: World, n_samples: int = 65_536, seed: int = 0
 ) -> Scored:
     """Loads an SAE and scores it against a world's truth, see
-    :func:`toysae.sweeps.score.score_sae`.
+    :func:`toysae.evaluation.score.score_sae`.
 
     Raises:
         ToysaeError: what :func:`load_any` refuses, or an SAE of another d_in than the world's.

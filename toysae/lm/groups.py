@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from ..errors import require
+from ..runs.directory import BROKEN, Directory
+from ..runs.progress import say
 from ..sae import SAE
-from ..sweeps.directory import BROKEN, Directory
-from ..sweeps.progress import say
 from .normalise import Normalisation
 from .site_sae import SiteSAE, site_sae_writers
 

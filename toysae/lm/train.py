@@ -3,7 +3,7 @@
 OUT/table.csv                      one row an SAE
 OUT/groups/<recipe>-<init>-.../    the SAEs of one compiled program: table, arrays, saes/<name>
 OUT/checkpoints/                   what is half trained
-OUT/toysae-run.json                which files are its own, see :mod:`toysae.sweeps.directory`
+OUT/toysae-run.json                which files are its own, see :mod:`toysae.runs.directory`
 """
 
 import json
@@ -17,20 +17,20 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from ..axes import grid
+from ..digests import digest
 from ..errors import require, unknown
+from ..runs.checkpoints import Checkpoints
+from ..runs.directory import Directory
+from ..runs.lock import locked
+from ..runs.mark import check_ours
+from ..runs.progress import Progress, say
+from ..runs.provenance import provenance
 from ..sae import INITS, SAESpec, make_spec, recipe_row
 from ..sae.files import encode
-from ..sweeps.axes import grid
-from ..sweeps.checkpoints import Checkpoints
-from ..sweeps.content import digest
-from ..sweeps.directory import Directory
-from ..sweeps.lock import locked
-from ..sweeps.mark import check_ours
-from ..sweeps.members import fallback, make_group
-from ..sweeps.progress import Progress, say
-from ..sweeps.provenance import provenance
 from ..training import Group, Snapshot, start, train_group
 from ..training import trained as start_of
+from ..training.members import fallback, make_group
 from ..watch import Request, Stopped, about, stop_requests
 from .feed import Feed, Window, Windows
 from .groups import TABLE, finished_groups, load_table, save_group

@@ -11,7 +11,6 @@ from toysae.door import guard
 from toysae.recovery.baselines import Dictionary, make_baseline
 from toysae.recovery.comparison import paired, resolvable, seed_spread
 from toysae.recovery.detections import Detections, add_detections, aurocs, empty_detections
-from toysae.recovery.evaluate import Totals, add_batch, empty_totals, summarise
 from toysae.recovery.floor import cosine_cdf, random_floor
 from toysae.recovery.intervals import (
     Interval,
@@ -49,6 +48,7 @@ from toysae.recovery.saelens_scores import NormRatio, add_ratio, empty_ratio, sa
 from toysae.recovery.selection import best_coefficient
 from toysae.recovery.steps import steps_to
 from toysae.recovery.survival import steps_by_feature, survival
+from toysae.recovery.totals import Totals, add_batch, empty_totals, summarise
 
 __all__ = [
     "THRESHOLDS",

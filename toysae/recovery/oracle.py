@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from toysae.errors import require
-from toysae.recovery.evaluate import add_batch, empty_totals, summarise
+from toysae.recovery.totals import add_batch, empty_totals, summarise
 from toysae.sae.fista import exact_lipschitz, fista
 
 

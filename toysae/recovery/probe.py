@@ -5,8 +5,8 @@ from jaxtyping import Array, Float
 
 from ..sae import SAE
 from ..worlds import World
-from .evaluate import add_batch, empty_totals, summarise
 from .mcs import histogram, mcs
+from .totals import add_batch, empty_totals, summarise
 
 
 def recovery_probe(sae: SAE, world: World, x: Float[Array, "n d_in"]) -> dict[str, Array]:

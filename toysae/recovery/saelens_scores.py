@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .. import pytree
-from .evaluate import Totals
 from .records import Records
+from .totals import Totals
 
 _LEAST_NORM = 1e-6  # inputs no longer than this are left out of shrinkage
 _LEAST_VARIANCE = 1e-10  # inputs and errors below this are taken for constant and for none

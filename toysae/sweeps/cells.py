@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..axes import Points
 from ..checked import integer, number, text
 from ..errors import require, unknown
 from ..recovery.minima import AT_TRUTH, TRUTH
@@ -14,12 +15,11 @@ from ..sae.decoders import Free, Normalised, UnitNorm
 from ..sae.frozen import Frozen
 from ..sae.l0_control import COEFFICIENTS, controlled
 from ..sae.loss_scale import CONVENTIONS, to_internal
+from ..training.members import fallback
 from ..training.optimiser import declared
 from ..worlds import World, make_world, stack, world_fields
 from ..worlds.registry import is_saved, kinds_of
-from .axes import Points
 from .experiment import Experiment
-from .members import fallback
 from .override import GRIDS, OF_CELLS, PLURAL, at_point
 
 Fields = tuple[tuple[str, Any], ...]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import jax
 import pandas as pd
 
-from .ceilings import ceilings
+from ..evaluation.ceilings import ceilings
 from .cells import cells, worlds_of
 from .experiment import Experiment
 
@@ -21,7 +21,7 @@ def oracle_curves(experiment: Experiment, methods: Sequence[str] = ORACLES) -> p
     The encoder is trained for as many steps as the SAEs of that world, at most 10,000.
 
     Returns:
-        What :func:`toysae.sweeps.ceilings.ceilings` gives, after the columns `world`, `setting`
+        What :func:`toysae.evaluation.ceilings.ceilings` gives, after the columns `world`, `setting`
         (as in the table of the results; the rows of a world come once for each), `n_features`
         and `d_in`.
     """

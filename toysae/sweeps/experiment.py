@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from ..axes import Points
 from ..checked import read_regular, shown
 from ..door import check_fields
 from ..errors import ToysaeError, require
 from ..study import check_overrides
-from .axes import Points
 
 _PROSE = ("question", "expected", "run_time", "figures", "smoke", "full", "save_params")
 """Fields that change no number."""
@@ -68,7 +68,7 @@ class Experiment:
         curve_points: points of the learning curves.
         figures: which figures to draw.
         save_params: keep the SAEs' weights.
-        axes: points of a sweep, which multiply all of the above; see :mod:`toysae.sweeps.axes`.
+        axes: points of a sweep, which multiply all of the above; see :mod:`toysae.axes`.
             A point sets, for itself: `world`, `ratio`, `recipe`, `init`, `size` (in place of all
             of them), any single number or name above from `d_in` to `magnitude` and from
             `firings_per_feature` to `l1_warmup`, a grid's one value (`l1`, `k`, ...), a world's

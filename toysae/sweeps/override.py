@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..axes import Value
 from ..errors import require
-from .axes import Value
 from .experiment import Experiment
 
 PLURAL = {"world": "worlds", "ratio": "ratios", "recipe": "recipes", "init": "inits",

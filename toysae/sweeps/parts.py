@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..digests import digest
 from ..training import Group
 from ..training.devices import UNSPLIT, Split
+from ..training.members import group_of
+from ..training.memory import check_memory, fits
 from .cells import Cell, cells, worlds_of
-from .content import digest, sae_keys
+from .content import sae_keys
 from .experiment import Experiment
-from .members import group_of
-from .memory import check_memory, fits
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,14 +11,14 @@ import pandas as pd
 from .. import hosts
 from ..bits import in_32_bits
 from ..disk import free_bytes, size
+from ..runs.directory import Directory
+from ..runs.mark import check_ours
 from ..training import advance, start
 from ..training.devices import UNSPLIT, Split, layout_of
+from ..training.flops import step_flops
 from ..training.group import Group, spread_group
-from .directory import Directory
+from ..training.memory import bytes_needed, device_bytes
 from .experiment import Experiment
-from .flops import step_flops
-from .mark import check_ours
-from .memory import bytes_needed, device_bytes
 from .parts import Part, jobs_of, parts_of
 from .space import disk_bytes
 from .store import broken_parts, find, finished, stored_parts

@@ -1,11 +1,11 @@
 """Results on disk: a directory whose every file is written whole or not at all, and sealed.
 
-toysae-run.json          which files a run wrote here, see :mod:`toysae.sweeps.directory`
+toysae-run.json          which files a run wrote here, see :mod:`toysae.runs.directory`
 config.json              the experiment's fields, versions, device
 plan.json                which SAEs that experiment asks for, cell by cell
 table.csv                one row for each of them that is finished
 groups/                  finished parts of cells, see :mod:`toysae.sweeps.store`
-checkpoints/             half-trained ones, see :mod:`toysae.sweeps.checkpoints`
+checkpoints/             half-trained ones, see :mod:`toysae.runs.checkpoints`
 failed.json              SAEs of the last run that did not fit the device even alone
 ceilings.csv             oracle curves of its worlds, once a figure asked for them
 
@@ -24,18 +24,18 @@ import numpy as np
 import pandas as pd
 
 from .. import checked
+from ..axes import Points
 from ..checked import Fields, integer, parse_json
 from ..errors import ToysaeError, require, unknown
+from ..runs.directory import Directory
+from ..runs.lock import locked
+from ..runs.provenance import provenance
 from ..sae import RECIPES, SAE
 from ..sae.forward import of_arrays
-from .axes import Points
+from ..training.members import member_grid
 from .cells import cells
 from .curves import ORACLES, oracle_curves
-from .directory import Directory
 from .experiment import Experiment
-from .lock import locked
-from .members import member_grid
-from .provenance import provenance
 from .store import Stored, find, stored_parts
 
 CONFIG, PLAN, FAILED, RESULTS, CEILINGS = NAMES = (

@@ -15,23 +15,23 @@ import pandas as pd
 from .. import checked, hosts
 from ..bits import in_32_bits
 from ..errors import ToysaeError
+from ..evaluation.scoring import score_group
 from ..programs import forget_if_short
 from ..recovery.probe import recovery_probe
+from ..runs.checkpoints import Checkpoints, clear_away
+from ..runs.directory import BROKEN, Directory
+from ..runs.lock import locked
+from ..runs.mark import check_ours
+from ..runs.progress import Progress, say
+from ..runs.provenance import provenance
 from ..sae import SAE
 from ..training import Snapshot, train_group
 from ..training.devices import UNSPLIT, Split
+from ..training.memory import bytes_needed
 from ..watch import Request, Stopped, about, doing, stop_requests
-from .checkpoints import Checkpoints, clear_away
-from .directory import BROKEN, Directory
 from .experiment import Experiment
-from .lock import locked
-from .mark import check_ours
-from .memory import bytes_needed
 from .parts import Job, Part, jobs_of, parts_of
-from .progress import Progress, say
-from .provenance import provenance
 from .results import NAMES, Results
-from .scoring import score_group
 from .space import check_space
 from .store import files_of, find, finished, save_part, set_broken_aside, stored_parts
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from ..disk import free_bytes, size
 from ..errors import require
 from ..recovery.mcs import EDGES
-from .checkpoints import KEPT
-from .memory import bytes_of, state_shapes
+from ..runs.checkpoints import KEPT
+from ..training.memory import bytes_of, state_shapes
 from .parts import Part
 
 _ROW = 2_000  # of an SAE in its part's table and in the whole one

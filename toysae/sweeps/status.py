@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from .checkpoints import all_checkpoints
-from .directory import Directory
-from .lock import holder
+from ..runs.checkpoints import all_checkpoints
+from ..runs.directory import Directory
+from ..runs.lock import holder
 from .results import Results
 from .store import broken_parts, find, stored_parts
 

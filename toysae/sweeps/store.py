@@ -20,9 +20,9 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ..checked import Fields, parse_json
+from ..digests import FORMAT
 from ..errors import ToysaeError, require
-from .content import FORMAT
-from .directory import BROKEN, Directory
+from ..runs.directory import BROKEN, Directory
 
 FOLDER = "groups"
 TABLE, ARRAYS, WEIGHTS, MANIFEST = ".csv", ".npz", ".safetensors", ".json"

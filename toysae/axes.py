@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import checked
-from ..door import guard
-from ..errors import require
+from . import checked
+from .door import guard
+from .errors import require
 
 _MOST = 100_000  # values of an axis
 

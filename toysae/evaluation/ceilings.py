@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..bits import in_32_bits
 from ..checked import integer
+from ..digests import FORMAT, add_arrays
 from ..disk import cache_dir, write
 from ..errors import ToysaeError, require, unknown
 from ..machine import check_bytes
@@ -25,7 +26,6 @@ from ..own_code import own_code
 from ..recovery import linear_probes, mcs, random_floor
 from ..training.state import keys_of
 from ..worlds import World
-from .content import FORMAT, add_arrays
 from .oracles import METHODS, Method, Setting, fit_samples
 from .score import Matched, match_dictionary, score_sae
 
@@ -65,9 +65,9 @@ def ceilings(
             codes on an eighth (but at least as many as features). `n_eval` says how many.
         seed: of the samples, of random directions and of what is trained.
         cache: look for an earlier result, and keep this one.
-        methods: rows of :data:`~toysae.sweeps.oracles.METHODS`, or "linear-probes". If not given,
-            all that apply; where features x latents are more than `MOST_PAIRS`, dictionaries are
-            then scored without codes, what is trained or holds the whole truth is left out, and
+        methods: rows of :data:`~toysae.evaluation.oracles.METHODS`, or "linear-probes". If not
+            given, all that apply; where features x latents are more than `MOST_PAIRS`, dictionaries
+            are then scored without codes, what is trained or holds the whole truth is left out, and
             a warning says so.
         l1: the grid of L1 coefficients; if not given, one in units of the world's magnitudes.
         n_steps: of what is trained, at 256 samples each.
@@ -76,7 +76,7 @@ def ceilings(
         One row for each method and its number: `method`, `kind` ("ceiling" or "floor"), the
         number's name and `value` (`l1_coeff`, `k`, `threshold`; the target of a probe), `d_sae`,
         `n_eval`, and the scores `mmcs`, `mcs_above_0.9`, `mcc`, `l0`, `true_l0`, `ev`, `mse`,
-        `f1`, `precision`, `recall`, `auroc`, `r2`, as :func:`toysae.sweeps.score.score_sae`
+        `f1`, `precision`, `recall`, `auroc`, `r2`, as :func:`toysae.evaluation.score.score_sae`
         defines them: means over features of each one's best latent. NaN where a method has no
         such score, or its SAE diverged.
 

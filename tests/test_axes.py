@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from toysae import Experiment, Results, ToysaeError, make_world, run, train
-from toysae.recovery import best_coefficient
-from toysae.sweeps.axes import (
+from toysae.axes import (
     Points,
     chain,
     grid,
@@ -19,9 +18,10 @@ from toysae.sweeps.axes import (
     uniform,
     zipped,
 )
+from toysae.evaluation.summary import summarise_runs
+from toysae.recovery import best_coefficient
 from toysae.sweeps.cells import cells
 from toysae.sweeps.parts import jobs_of
-from toysae.sweeps.summary import summarise_runs
 
 E = Experiment(
     question="?", d_in=8, ratios=(2,), l0=1.5, recipes=("untied",), ceiling=False,

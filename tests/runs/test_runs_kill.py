@@ -187,7 +187,7 @@ def test_at_any_moment_from_the_first_also_while_figures_are_drawn(
 def test_a_second_process_is_told_of_the_first(tiny_file, tmp_path, capsys):
     out = tmp_path / "out"
     code = (
-        "import sys, pathlib; from toysae.sweeps.lock import locked\n"
+        "import sys, pathlib; from toysae.runs.lock import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     first = subprocess.Popen(

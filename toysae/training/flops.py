@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..training import Group
-from ..training.state import member_step
+from . import Group
 from .memory import state_shapes
+from .state import member_step
 
 
 def step_flops(group: Group) -> int:

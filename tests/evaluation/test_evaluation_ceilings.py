@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from toysae import ToysaeError, make_world
+from toysae.evaluation import ceilings as module
+from toysae.evaluation.ceilings import PROBES, at_l0, ceilings
+from toysae.evaluation.oracles import METHODS
 from toysae.recovery import random_floor
-from toysae.sweeps import ceilings as module
-from toysae.sweeps.ceilings import PROBES, at_l0, ceilings
-from toysae.sweeps.oracles import METHODS
 from toysae.worlds import sample
 
 SMALL = {"n_samples": 8192, "n_steps": 40, "cache": False}

@@ -37,7 +37,7 @@ _TRIES, _PAUSE = 10, 0.05  # a file may be replaced while it is read
 
 
 class Directory:
-    """A directory with a mark. One process at a time writes, see :mod:`toysae.sweeps.lock`; any
+    """A directory with a mark. One process at a time writes, see :mod:`toysae.runs.lock`; any
     number may read.
 
     Attributes:

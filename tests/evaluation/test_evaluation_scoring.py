@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from toysae import make_spec, make_world, train
+from toysae.evaluation import scoring
+from toysae.evaluation.score import score_sae
+from toysae.evaluation.scoring import oracle_columns, truth_columns
 from toysae.keys import named_key, seed_key
 from toysae.sae import SAE
 from toysae.sae.part import Weights
-from toysae.sweeps import scoring
-from toysae.sweeps.members import make_group
-from toysae.sweeps.score import score_sae
-from toysae.sweeps.scoring import oracle_columns, truth_columns
+from toysae.training.members import make_group
 from toysae.worlds import assemble, sample
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from toysae import Experiment, Results, ToysaeError
 from toysae.cli import main
+from toysae.runs.directory import Directory
+from toysae.runs.mark import COPY, LAYOUT, MARK, _sealed
 from toysae.sweeps import plan, run, status
-from toysae.sweeps.directory import Directory
-from toysae.sweeps.mark import COPY, LAYOUT, MARK, _sealed
 
 
 def state(path):

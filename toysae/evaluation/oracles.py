@@ -26,9 +26,9 @@ from ..sae.part import Weights
 from ..sae.penalties import Sum
 from ..sae.pursuit import OMP
 from ..training import train_group
+from ..training.members import fallback, make_group
 from ..training.state import keys_of
 from ..worlds import Batch, World, batches
-from .members import fallback, make_group
 
 L1_GRID = (0.004, 0.02, 0.06, 0.15, 0.3, 0.6, 1.2)
 """L1 coefficients, in units of the mean length that a feature adds to x when it is on."""

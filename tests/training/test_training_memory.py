@@ -7,11 +7,10 @@ import pytest
 from toysae import ToysaeError, make_spec, make_world
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import RECIPES
-from toysae.sweeps import memory
-from toysae.sweeps.members import make_group
-from toysae.sweeps.memory import bytes_needed, state_shapes, training_bytes
-from toysae.training import advance, probe_all, start
+from toysae.training import advance, memory, probe_all, start
 from toysae.training.loop import start_from
+from toysae.training.members import make_group
+from toysae.training.memory import bytes_needed, state_shapes, training_bytes
 
 GIVEN = {"l1_coeff": 0.1, "k": 4, "l0_target": 4, "l0_coeff": 0.03}
 SMALL, LARGE = (64, 256), (256, 1024)

@@ -9,11 +9,11 @@ import pytest
 
 from toysae import ToysaeError
 from toysae.recovery.probe import recovery_probe
+from toysae.runs.checkpoints import Checkpoints, all_checkpoints, clear_away
+from toysae.runs.directory import Directory
+from toysae.runs.mark import COPY, MARK
 from toysae.sae import INITS
 from toysae.sweeps import run
-from toysae.sweeps.checkpoints import Checkpoints, all_checkpoints, clear_away
-from toysae.sweeps.directory import Directory
-from toysae.sweeps.mark import COPY, MARK
 from toysae.sweeps.parts import jobs_of, parts_of
 from toysae.training import Snapshot, train_group
 
@@ -70,7 +70,7 @@ def test_arrays_without_elements_are_read_too(saved, part, edges, monkeypatch):
     def without(state):
         return replace(state, firings=state.firings[:, :0])
 
-    from toysae.sweeps import checkpoints
+    from toysae.runs import checkpoints
 
     start = checkpoints.start
     monkeypatch.setattr(checkpoints, "start", lambda group: without(start(group)))

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from toysae import Results, ToysaeError
-from toysae.sweeps import plan, run, status, summarise_runs
-from toysae.sweeps.directory import Directory
+from toysae.evaluation import summarise_runs
+from toysae.runs.directory import Directory
+from toysae.sweeps import plan, run, status
 from toysae.sweeps.store import stored_parts
 
 ENDINGS = (".csv", ".npz", ".safetensors", ".json")

@@ -12,11 +12,13 @@ import pytest
 
 from toysae import Experiment, ToysaeError
 from toysae.disk import write
+from toysae.evaluation import summarise_runs
 from toysae.keys import named_key, seed_key
 from toysae.recovery.mcs import EDGES
 from toysae.sae import RECIPES
-from toysae.sweeps import Results, load_experiment, memory, run, summarise_runs
+from toysae.sweeps import Results, load_experiment, run
 from toysae.sweeps.cells import cells
+from toysae.training import memory
 from toysae.worlds import make_world, sample
 
 TINY = Experiment(

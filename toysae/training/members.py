@@ -6,14 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import checked
+from ..axes import Points, grid
 from ..errors import require
 from ..sae import SAESpec, recipe_row, resolve_hypers
-from ..training import Group
-from ..training.devices import UNSPLIT, Split, layout_of
-from ..training.optimiser import declared
 from ..worlds import Drawn, stack
-from .axes import Points, grid
+from . import Group
+from .devices import UNSPLIT, Split, layout_of
 from .memory import check_memory
+from .optimiser import declared
 
 _MOST_MEMBERS = 100_000
 

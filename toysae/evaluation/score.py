@@ -89,7 +89,7 @@ class Matched:
     Attributes:
         cos: signed cosines `[n_features, d_sae]`.
         records: of :func:`toysae.recovery.match`.
-        scores: of :func:`toysae.sweeps.scoring.truth_scores`.
+        scores: of :func:`toysae.evaluation.scoring.truth_scores`.
     """
 
     cos: np.ndarray

@@ -15,11 +15,11 @@ from ..errors import require
 from ..machine import host_bytes
 from ..sae import Hypers
 from ..sae.inits import InitData
-from ..training import Group, Member, TrainState
-from ..training.devices import layout_of
-from ..training.loop import PROBE_SAMPLES
-from ..training.state import INIT_SAMPLES, init_member, member_key
 from ..worlds import Drawn
+from . import Group, Member, TrainState
+from .devices import layout_of
+from .loop import PROBE_SAMPLES
+from .state import INIT_SAMPLES, init_member, member_key
 
 _FLOAT = 4  # bytes
 

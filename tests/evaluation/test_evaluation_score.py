@@ -9,10 +9,10 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from toysae import ToysaeError, make_world, train
+from toysae.evaluation.score import score_sae
 from toysae.keys import named_key, seed_key
 from toysae.recovery.baselines import Dictionary
 from toysae.sae import decoder_rows
-from toysae.sweeps.score import score_sae
 from toysae.worlds import assemble, sample
 
 N = 4096

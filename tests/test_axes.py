@@ -21,7 +21,6 @@ from toysae.axes import (
 from toysae.evaluation.summary import summarise_runs
 from toysae.recovery import best_coefficient
 from toysae.sweeps.cells import cells
-from toysae.sweeps.parts import jobs_of
 
 E = Experiment(
     question="?", d_in=8, ratios=(2,), l0=1.5, recipes=("untied",), ceiling=False,
@@ -34,7 +33,7 @@ def rows(points):
 
 
 def keys(e):
-    return [key for job in jobs_of(e) for key in job.keys.reshape(-1).tolist()]
+    return [key for cell in cells(e) for key in cell.keys.reshape(-1).tolist()]
 
 
 def test_a_grid_is_a_product_with_the_last_axis_fastest():
@@ -109,8 +108,8 @@ def test_points_that_differ_in_numbers_alone_are_members_of_one_cell():
     held = [(member["lr"], member["l1_coeff"]) for member in cell.members]
     # The last point asks for an SAE that is there already.
     assert held == [(1e-3, 0.05), (1e-3, 0.2), (3e-3, 0.05), (3e-3, 0.2), (2e-3, 0.7)]
-    assert cell.asked == (0.05, 0.2, 0.05, 0.2, 0.7)
-    assert cell.slug == "sphere-n16-untied-recipe-s16"
+    assert cell.columns["l1"] == (0.05, 0.2, 0.05, 0.2, 0.7)
+    assert cell.name == "sphere-n16-untied-recipe-s16"
 
 
 def test_a_point_sets_what_it_names_and_nothing_else():
@@ -121,27 +120,27 @@ def test_a_point_sets_what_it_names_and_nothing_else():
     )
     plan = cells(replace(E, axes=axes))
     first, (fine, coarse), (pairs,) = plan[:4], plan[4:6], plan[6:]
-    assert [(c.recipe, dict(c.world_fields)["l0"]) for c in first] == [
+    assert [(c.columns["recipe"], dict(c.data.fields)["l0"]) for c in first] == [
         ("tied", 1), ("topk", 1), ("tied", 2), ("topk", 2)
     ]  # fmt: skip
-    assert [c.asked for c in first] == [(0.05, 0.2), (2,), (0.05, 0.2), (3,)]
+    assert [c.columns["l1"] for c in first] == [(0.05, 0.2), (2,), (0.05, 0.2), (3,)]
     assert [(c.n_steps, c.batch_size, c.spec.d_sae) for c in (fine, coarse)] == [
         (10, 64, 16), (20, 64, 16)
     ]  # fmt: skip
-    assert dict(pairs.world_fields)["rho"] == 0.25 and dict(pairs.world_fields)["noise"] == 0.1
-    assert pairs.n_steps == np.ceil(80 * 16 / 1.5 / 32) and dict(pairs.world_fields)["l0"] == 1.5
-    assert len({c.slug for c in plan}) == len(plan) and "l0_2" in first[2].slug
+    assert dict(pairs.data.fields)["rho"] == 0.25 and dict(pairs.data.fields)["noise"] == 0.1
+    assert pairs.n_steps == np.ceil(80 * 16 / 1.5 / 32) and dict(pairs.data.fields)["l0"] == 1.5
+    assert len({c.name for c in plan}) == len(plan) and "l0_2" in first[2].name
 
 
 def test_arithmetics_are_cells_of_their_own():
     plan = cells(replace(E, axes=grid(arithmetic=("float32", "bfloat16"))))
     assert [c.spec.arithmetic for c in plan] == ["float32", "bfloat16"]
-    assert plan[1].settings[0] == "arithmetic bfloat16" and plan[0].slug != plan[1].slug
+    assert plan[1].labels["setting"][0] == "arithmetic bfloat16" and plan[0].name != plan[1].name
 
 
 def test_numbers_of_some_recipes_go_to_those_that_read_them():
     axes = grid(aux_coeff=(0.1, 0.2), recipe=("untied", "topk"))
-    plan = {c.recipe: c for c in cells(replace(E, axes=axes))}
+    plan = {c.columns["recipe"]: c for c in cells(replace(E, axes=axes))}
     assert [m["aux_coeff"] for m in plan["topk"].members] == [0.1, 0.2]
     assert len(plan["untied"].members) == 2  # the grid of l1, once
     # A clipped gradient is another program.
@@ -166,7 +165,7 @@ def test_numbers_of_some_recipes_go_to_those_that_read_them():
 )
 def test_a_point_that_cannot_be_is_refused(axes, message):
     with pytest.raises(ToysaeError, match=message):
-        jobs_of(replace(E, axes=axes))
+        cells(replace(E, axes=axes))
 
 
 def test_a_point_more_changes_no_other_saes_key():
@@ -191,10 +190,8 @@ def test_the_table_says_what_varies_and_choices_stay_within_it(tmp_path):
     lines = summarise_runs(table)
     assert lines["setting"].tolist() == sorted(table["setting"].unique())
     assert len(best_coefficient(table, ["setting"], "l1")) == 4 * 3
-    # The settings in the directory are the experiment's, and plan the same SAEs.
-    from toysae.sweeps.results import experiment_of
-
-    assert keys(experiment_of(results.config)) == keys(e)
+    # What the directory says of its settings makes the same points.
+    assert Points.of(results.config["settings"]["axes"]) == e.axes
 
 
 def test_train_takes_points():

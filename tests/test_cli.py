@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -102,13 +103,13 @@ def test_run_writes_results_and_figures_and_takes_another_configuration(tmp_path
     assert "mmcs" in printed and "±" in printed and " (2) " in printed
     assert (out / "table.csv").exists()
     config = json.loads((out / "config.json").read_text())
-    assert config["experiment"]["d_in"] == 8 and config["versions"]["jax"]
+    assert config["settings"]["d_in"] == 8 and config["versions"]["jax"]
     for figure in ("mcs_histograms", "mmcs_by_ratio", "learning_curves"):
         assert (out / "figures" / f"{figure}.png").stat().st_size > 5000
         assert (out / "figures" / f"{figure}.csv").stat().st_size > 0
-    before = (out / "groups").stat().st_mtime_ns
+    before = (out / "blocks").stat().st_mtime_ns
     main(["run", RECOVERY, "--out", str(out), *TINY])
-    assert (out / "groups").stat().st_mtime_ns == before, "a finished group was run again"
+    assert (out / "blocks").stat().st_mtime_ns == before, "a finished group was run again"
     capsys.readouterr()
     main(["run", RECOVERY, "--out", str(out), *TINY, "--lr", "0.5"])
     assert "lr was 0.003, now 0.5" in capsys.readouterr().err
@@ -188,7 +189,7 @@ def test_scores_asked_for_are_printed_alone_or_refused(capsys):
 
 def small_ceilings(monkeypatch, tmp_path):
     """The command's own table, with three methods of it and no file elsewhere."""
-    from toysae.evaluation import ceilings
+    ceilings = import_module("toysae.evaluation.ceilings")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "100")

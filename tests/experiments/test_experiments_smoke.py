@@ -35,7 +35,7 @@ def on_a_tiny_model(tmp_path):
 def test_every_experiment_runs_at_its_smoke_size(
     file, on_a_tiny_model, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(import_module("toysae.sweeps.plan"), "_TRIAL_S", 0.01)
+    monkeypatch.setattr(import_module("toysae.runs.plan"), "_TRIAL_S", 0.01)
     out, more = tmp_path / "out", on_a_tiny_model.get(file.stem, [])
     command = ["run", str(file), "--smoke", "--out", str(out), *more]
     if isinstance(load_experiment(file), Experiment):

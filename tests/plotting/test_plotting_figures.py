@@ -235,7 +235,7 @@ def test_no_panel_pools_what_the_axes_set(name):
     assert sorted(set(frame["case"])) == ["spikes, ratio 1, l0 4", "spikes, ratio 1, l0 8"]
 
 
-def test_frontier_points_are_means_over_seeds_beside_the_oracles():
+def test_frontier_points_are_means_over_seeds_beside_the_oracles(monkeypatch):
     res = fake(ratios=(1, 2), seeds=3)
     table = pd.DataFrame(
         {
@@ -245,11 +245,9 @@ def test_frontier_points_are_means_over_seeds_beside_the_oracles():
         }
     )  # fmt: skip
 
-    class WithOracles(FakeResults):
-        def ceilings(self):
-            return table
-
-    _, frame = FIGURES["frontier"](WithOracles(res.table, res.groups))
+    without = FIGURES["frontier"](res)[1]
+    monkeypatch.setattr("toysae.plotting.frontier.ceilings", lambda results: table)
+    _, frame = FIGURES["frontier"](res)
     oracle = frame[frame["init"] == "oracle"]
     assert list(oracle["case"]) == ["spikes, ratio 1"] * 2 and list(oracle["ev"]) == [0.9, 0.8]
     one = res.table[(res.table["recipe"] == "untied") & (res.table["ratio"] == 2)]
@@ -259,7 +257,6 @@ def test_frontier_points_are_means_over_seeds_beside_the_oracles():
     for score in ("mmcs", "mcs_above_0.9", "l0"):
         assert np.isclose(point[score], one[score].mean())
     assert np.isclose(point["mmcs_half_width"], 4.302653 * one["mmcs"].std(ddof=1) / np.sqrt(3))
-    without = FIGURES["frontier"](res)[1]
     pd.testing.assert_frame_equal(frame[frame["init"] != "oracle"], without, check_dtype=False)
 
 

@@ -53,7 +53,7 @@ def trained_saes(monkeypatch):
     """A list that grows by the number of SAEs of each group that starts training."""
     import importlib
 
-    module, counted = importlib.import_module("toysae.sweeps.run"), []
+    module, counted = importlib.import_module("toysae.runs.run"), []
     train_group = module.train_group
 
     def counts(group, *args, **kwargs):

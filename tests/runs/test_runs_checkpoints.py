@@ -9,18 +9,19 @@ import pytest
 
 from toysae import ToysaeError
 from toysae.recovery.probe import recovery_probe
+from toysae.runs.blocks import blocks_of
 from toysae.runs.checkpoints import Checkpoints, all_checkpoints, clear_away
 from toysae.runs.directory import Directory
 from toysae.runs.mark import COPY, MARK
 from toysae.sae import INITS
 from toysae.sweeps import run
-from toysae.sweeps.parts import jobs_of, parts_of
+from toysae.sweeps.cells import cells
 from toysae.training import Snapshot, train_group
 
 
 @pytest.fixture(scope="module")
 def part(tiny):
-    return parts_of(jobs_of(tiny), set())[0]
+    return blocks_of(cells(tiny), set())[0]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_any_damage_is_noticed(saved, part, edges, capsys):
 
 
 def test_a_state_of_another_structure_is_not_read(saved, tiny, capsys):
-    other = parts_of(jobs_of(replace(tiny, recipes=("untied",))), set())[0]
+    other = blocks_of(cells(replace(tiny, recipes=("untied",))), set())[0]
     assert saved.latest(other.group()) is None
     assert len(capsys.readouterr().err.splitlines()) == 2
 
@@ -152,15 +153,17 @@ def test_a_full_disk_is_told_in_one_line(saved, part, edges, monkeypatch, capfd)
     assert capfd.readouterr().err == ""
 
 
+def interrupted(*_):
+    raise InterruptedError
+
+
 @pytest.mark.parametrize("broken", [1, 2])
 def test_a_run_goes_back_before_broken_snapshots(
     tiny, tmp_path, reference, assert_same, monkeypatch, capsys, broken
 ):
-    import importlib
-
-    module, out = importlib.import_module("toysae.sweeps.run"), tmp_path / "out"
+    out = tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr(module, "score_group", lambda *_: (_ for _ in ()).throw(InterruptedError))
+        patch.setattr("toysae.evaluation.measure.score_group", interrupted)
         run(tiny, out, quiet=True, checkpoint_seconds=0)
     (checkpoints,) = all_checkpoints(Directory.open(out))
     for step in checkpoints.steps()[:broken]:
@@ -172,11 +175,9 @@ def test_a_run_goes_back_before_broken_snapshots(
 
 
 def test_a_half_trained_part_goes_on_in_a_larger_grid(tiny, tmp_path, monkeypatch, capsys):
-    import importlib
-
-    module, out = importlib.import_module("toysae.sweeps.run"), tmp_path / "out"
+    out = tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr(module, "score_group", lambda *_: (_ for _ in ()).throw(InterruptedError))
+        patch.setattr("toysae.evaluation.measure.score_group", interrupted)
         run(tiny, out, quiet=True, checkpoint_seconds=0)
     table = run(replace(tiny, l1=(0.05, 0.1, 0.2)), out, quiet=True).table
     assert len(table) == 12 and "goes on at step 40 of 40" in capsys.readouterr().err

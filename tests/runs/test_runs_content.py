@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toysae import Experiment
-from toysae.sweeps.parts import jobs_of
+from toysae.sweeps.cells import cells
 
 E = Experiment(
     question="?", d_in=8, ratios=(2,), l0=1.5, recipes=("untied",), ceiling=False,
@@ -16,12 +16,12 @@ E = Experiment(
 
 
 def keys(e):
-    return np.concatenate([job.keys.reshape(-1) for job in jobs_of(e)])
+    return np.concatenate([cell.keys.reshape(-1) for cell in cells(e)])
 
 
 def test_every_sae_has_a_key_of_its_own():
-    (job,) = jobs_of(E)
-    assert job.keys.shape == (2, 4) and len(set(keys(E))) == 8
+    (cell,) = cells(E)
+    assert cell.keys.shape == (2, 4) and len(set(keys(E))) == 8
     assert all(len(key) == 16 and int(key, 16) >= 0 for key in keys(E))
 
 

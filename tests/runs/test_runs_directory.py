@@ -48,8 +48,8 @@ def broken_config(path):
 
 def lone_plan(path):
     (path / "plan.json").write_text("{}")
-    (path / "groups").mkdir()
-    (path / "groups" / "a.csv").write_text("a")
+    (path / "blocks").mkdir()
+    (path / "blocks" / "a.csv").write_text("a")
 
 
 def git(path):
@@ -88,8 +88,8 @@ def test_somebodys_folder_is_refused_and_not_touched(
 
 def test_what_a_user_puts_into_a_run_stays(copy, tiny, reference, assert_same, capsys):
     theirs = [
-        "notes.md", "groups/notes.md", "groups/sphere.csv", "figures/mine.png", ".hidden/x",
-        "checkpoints/epoch-1.pt", "groups/.tmpAb3dEf", ".table.csv.12.tmp", "broken/x",
+        "notes.md", "blocks/notes.md", "blocks/sphere.csv", "figures/mine.png", ".hidden/x",
+        "checkpoints/epoch-1.pt", "blocks/.tmpAb3dEf", ".table.csv.12.tmp", "broken/x",
         "figures/.mmcs_by_ratio.png.toysae-tmp",
     ]  # fmt: skip
     for name in theirs:
@@ -106,7 +106,7 @@ def test_what_a_user_puts_into_a_run_stays(copy, tiny, reference, assert_same, c
 def test_fresh_removes_all_that_was_written_and_nothing_else(copy, tiny):
     directory = Directory.open(copy)
     assert set(directory.names()) == {"config.json", "plan.json", "table.csv"}
-    assert len(directory.names("groups")) == 8
+    assert len(directory.names("blocks")) == 8
     directory.remove(list(directory.files))
     assert {each.name for each in copy.iterdir()} == {MARK, COPY, ".lock"}
 
@@ -121,7 +121,7 @@ def test_a_file_that_somebody_changed_is_set_aside_not_removed(copy, tiny, capsy
     assert (copy / "broken" / "1-table.csv").read_text() == "again"
 
 
-@pytest.mark.parametrize("name", ["groups", "checkpoints", "table.csv", ".lock", "broken"])
+@pytest.mark.parametrize("name", ["blocks", "checkpoints", "table.csv", ".lock", "broken"])
 @pytest.mark.parametrize("fresh", [False, True])
 def test_links_are_not_followed(tiny, tmp_path, name, fresh, copy):
     """Files and folders of a run that somebody made links of."""
@@ -151,10 +151,10 @@ def test_links_are_not_followed(tiny, tmp_path, name, fresh, copy):
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-@pytest.mark.parametrize("name", ["groups", "one file", "table.csv"])
+@pytest.mark.parametrize("name", ["blocks", "one file", "table.csv"])
 def test_what_was_replaced_by_a_link_can_be_put_back(copy, tiny, trained_saes, name, fresh):
     """Nothing is disowned: the mark still lists it, and the run goes on with it."""
-    path = next(copy.glob("groups/*.npz")) if name == "one file" else copy / name
+    path = next(copy.glob("blocks/*.npz")) if name == "one file" else copy / name
     aside = copy.parent / "aside"
     path.rename(aside)
     path.symlink_to(aside)

@@ -16,7 +16,7 @@ from toysae.disk import size, write_bytes
 from toysae.sweeps import Unfinished, run, status
 from toysae.worlds import make_world, save_world
 
-module = importlib.import_module("toysae.sweeps.run")
+module = importlib.import_module("toysae.runs.run")
 
 
 # Disk
@@ -45,14 +45,14 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_finished(
                            r"\w+ and [\d.,]+ \w+ are free; what is finished is kept"):  # fmt: skip
             run(tiny, out, quiet=True)
     assert len(Results.load(out).table) >= 4 and not list(out.rglob("*tmp"))
-    stems = [file.stem for file in (out / "groups").iterdir()]
+    stems = [file.stem for file in (out / "blocks").iterdir()]
     assert all(stems.count(stem) == 4 for stem in stems), "half a part was left"
     run(tiny, out, quiet=True)
     assert_same(out, reference)
 
 
 def test_too_little_room_is_refused_before_training(tiny, tmp_path, monkeypatch, trained_saes):
-    monkeypatch.setattr("toysae.sweeps.space.free_bytes", lambda path: 20_000)
+    monkeypatch.setattr("toysae.runs.space.free_bytes", lambda path: 20_000)
     words = r"out will take about .* KiB more \(weights .*, scores and curves .*, checkpoints .*\) "
     with pytest.raises(ToysaeError, match=words + r"and 19\.5 KiB are free: .*--no-save-params"):
         run(tiny, tmp_path / "out", quiet=True)
@@ -64,7 +64,7 @@ def test_too_little_room_is_refused_before_training(tiny, tmp_path, monkeypatch,
 def test_the_estimate_is_at_least_what_is_written(tiny, reference, monkeypatch, tmp_path):
     used = sum(file.stat().st_size for file in reference.rglob("*") if file.is_file())
     asked = []
-    monkeypatch.setattr("toysae.sweeps.space.require", lambda ok, line: asked.append(line))
+    monkeypatch.setattr("toysae.runs.space.require", lambda ok, line: asked.append(line))
     run(tiny, tmp_path / "out", quiet=True)
     unit = {"KiB": 1024, "MiB": 1024**2}
     about, kind = asked[0].split("about ")[1].split()[:2]
@@ -80,7 +80,7 @@ def test_a_disk_that_is_really_full(
     out = disk / "out"
     with pytest.raises(ToysaeError, match="out will take about"):
         run(tiny, out, quiet=True)
-    monkeypatch.setattr("toysae.sweeps.space.free_bytes", lambda path: 2**40)
+    monkeypatch.setattr("toysae.runs.space.free_bytes", lambda path: 2**40)
     with pytest.raises(ToysaeError, match="cannot write .*: the disk is full, it needs"):
         run(tiny, out, quiet=True, checkpoint_seconds=0)
     assert not list(out.rglob("*tmp*"))
@@ -193,7 +193,7 @@ def test_status_before_and_after(tiny, tmp_path, monkeypatch, reference):
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr(module, "score_group", stops)
+        patch.setattr("toysae.evaluation.measure.score_group", stops)
         run(tiny, out, quiet=True, checkpoint_seconds=0)
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
     table, line = status(out)

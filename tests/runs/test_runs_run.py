@@ -39,8 +39,8 @@ TINY = Experiment(
 
 
 def run_module():
-    """The module `toysae.sweeps.run`; the package's attribute of that name is the function."""
-    return importlib.import_module("toysae.sweeps.run")
+    """The module `toysae.runs.run`; the package's attribute of that name is the function."""
+    return importlib.import_module("toysae.runs.run")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def finished(tmp_path_factory):
 
 
 def stamps(path):
-    return {p.name: p.stat().st_mtime_ns for p in (path / "groups").iterdir()}
+    return {p.name: p.stat().st_mtime_ns for p in (path / "blocks").iterdir()}
 
 
 def same_results(one, two):
@@ -74,7 +74,7 @@ def test_a_run_writes_its_files(finished):
     assert set(stamps(finished)) == {f"{part}.{end}" for part in parts
                                      for end in ("csv", "npz", "safetensors", "json")}  # fmt: skip
     config = json.loads((finished / "config.json").read_text())
-    assert config["question"] == "Does it run?" and config["experiment"]["l1"] == [0.05, 0.2]
+    assert config["question"] == "Does it run?" and config["settings"]["l1"] == [0.05, 0.2]
     assert {"jax", "toysae"} <= set(config["versions"])
     assert not list(finished.rglob("*tmp")) and not list(finished.glob("checkpoints/*"))
 
@@ -160,7 +160,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path, monkey
         return original(*args, **kwargs)
 
     def half_written(path, data):
-        if path.name.endswith(".json.toysae-tmp") and path.parent.name == "groups":
+        if path.name.endswith(".json.toysae-tmp") and path.parent.name == "blocks":
             calls.append(path)
             if len(calls) > 1:
                 raise KeyboardInterrupt
@@ -245,19 +245,20 @@ def test_cells_are_the_product_of_what_was_asked():
     e = replace(TINY, recipes=("tied", "topk"), inits=("recipe", "svd"), sizes=(1.0, 2.0),
                 ceiling=True, k=(2.0, 3.0), firings_per_feature=1000, n_steps=None)  # fmt: skip
     plan = cells(e)
-    assert len(plan) == 2 * 2 * 3 * 2 == len({c.slug for c in plan})
+    assert len(plan) == 2 * 2 * 3 * 2 == len({c.name for c in plan})
     for c in plan:
-        n_features = dict(c.world_fields)["n_features"]
+        n_features = dict(c.data.fields)["n_features"]
         assert c.spec.d_sae in (n_features, 2 * n_features)
         # Each feature fires 1000 times in n_steps * 32 samples.
         assert c.n_steps == int(np.ceil(round(1000 * n_features / 1.5) / 32))
-        assert (c.knob, c.asked) == (("k", (2.0, 3.0)) if c.recipe == "topk"
-                                     else ("l1_coeff", (0.05, 0.2)))  # fmt: skip
+        assert (c.columns["knob"], c.columns["l1"]) == (
+            ("k", (2.0, 3.0)) if c.columns["recipe"] == "topk" else ("l1_coeff", (0.05, 0.2))
+        )
 
 
 def test_dials_go_to_the_worlds_that_have_them():
     e = replace(TINY, worlds=("pairs", "sphere"), dials={"rho": 0.25})
-    fields = {cell.world: dict(cell.world_fields) for cell in cells(e)}
+    fields = {cell.data.name: dict(cell.data.fields) for cell in cells(e)}
     assert fields["pairs"]["rho"] == 0.25 and "rho" not in fields["sphere"]
     with pytest.raises(ToysaeError, match="unknown dial"):
         cells(replace(TINY, worlds=("sphere",), dials={"rho": 0.25}))
@@ -266,8 +267,8 @@ def test_dials_go_to_the_worlds_that_have_them():
 def test_a_world_of_fixed_size_keeps_it():
     e = replace(TINY, worlds=("hedging",), sizes=(0.5,), dials={"d_in": 12, "p_parent": 0.5})
     (cell,) = cells(e)  # one, whatever the ratios
-    assert (cell.n_features, cell.spec.d_in, cell.spec.d_sae) == (2, 12, 1)
-    assert dict(cell.world_fields) == {"d_in": 12, "p_parent": 0.5}
+    assert (cell.data.worlds.n_features, cell.spec.d_in, cell.spec.d_sae) == (2, 12, 1)
+    assert dict(cell.data.fields) == {"d_in": 12, "p_parent": 0.5}
 
 
 def test_each_world_is_made_once(tmp_path, monkeypatch):
@@ -280,7 +281,7 @@ def test_each_world_is_made_once(tmp_path, monkeypatch):
     def no_training(*args, **kwargs):
         raise InterruptedError
 
-    monkeypatch.setattr("toysae.sweeps.cells.make_world", counted)
+    monkeypatch.setattr("toysae.runs.worlds.make_world", counted)
     monkeypatch.setattr(run_module(), "train_group", no_training)
     e = replace(TINY, worlds=("sphere", "hedging"), recipes=("tied", "untied", "topk"),
                 sizes=(0.5, 1.0), inits=("recipe", "svd"), k=(1.0,))  # fmt: skip
@@ -296,7 +297,7 @@ def test_papers_coefficients_are_translated():
     (cell,) = cells(e)
     coefficients = [member["l1_coeff"] for member in cell.members]
     np.testing.assert_allclose(coefficients, np.array([0.05, 0.2]) * 8 / 32)
-    assert cell.asked == (0.05, 0.2)
+    assert cell.columns["l1"] == (0.05, 0.2)
 
 
 def test_a_smoke_run_overrides_its_fields():
@@ -375,12 +376,12 @@ def test_the_summary_has_one_line_an_arm(finished):
 def test_match_l0_drives_every_recipe_that_can_be_driven():
     e = replace(TINY, match_l0=True, l0_target=(2.0, 3.0), l1=(0.1,), ratios=(2,),
                 recipes=("untied", "gated", "topk", "jumprelu", "fista"))  # fmt: skip
-    plan = {cell.recipe: cell for cell in cells(e)}
-    knobs = {recipe: cell.knob for recipe, cell in plan.items()}
+    plan = {cell.columns["recipe"]: cell for cell in cells(e)}
+    knobs = {recipe: cell.columns["knob"] for recipe, cell in plan.items()}
     assert knobs == {"untied": "l0_target", "gated": "l0_target", "topk": "k",
                      "jumprelu": "l0_target", "fista": "l1_coeff"}  # fmt: skip
     for recipe, cell in plan.items():
-        values = [member[cell.knob] for member in cell.members]
+        values = [member[cell.columns["knob"]] for member in cell.members]
         assert values == ([0.1] if recipe == "fista" else [2.0, 3.0])
     for recipe, name in (
         ("jumprelu", "l0_coeff"),
@@ -389,5 +390,6 @@ def test_match_l0_drives_every_recipe_that_can_be_driven():
     ):
         held = {member[name] for member in plan[recipe].members}
         assert held == {RECIPES[recipe].toy[name]}
-    plain = {cell.recipe: cell.knob for cell in cells(replace(e, match_l0=False))}
+    free = cells(replace(e, match_l0=False))
+    plain = {cell.columns["recipe"]: cell.columns["knob"] for cell in free}
     assert plain["untied"] == "l1_coeff" and plain["jumprelu"] == "l0_coeff"

@@ -55,7 +55,7 @@ def test_a_stopped_run_in_python_goes_on(
 ):
     import importlib
 
-    module, out = importlib.import_module("toysae.sweeps.run"), tmp_path / "out"
+    module, out = importlib.import_module("toysae.runs.run"), tmp_path / "out"
     update, steps = module.Progress.update, []
 
     def interrupts(self, group, done):

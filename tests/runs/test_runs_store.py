@@ -10,8 +10,8 @@ import pytest
 from toysae import Results, ToysaeError
 from toysae.evaluation import summarise_runs
 from toysae.runs.directory import Directory
+from toysae.runs.store import stored_blocks
 from toysae.sweeps import plan, run, status
-from toysae.sweeps.store import stored_parts
 
 ENDINGS = (".csv", ".npz", ".safetensors", ".json")
 
@@ -22,7 +22,7 @@ def copy(reference, tmp_path):
 
 
 def part_file(path, ending, slug="sphere-n8-"):
-    (file,) = (path / "groups").glob(f"{slug}*{ending}")
+    (file,) = (path / "blocks").glob(f"{slug}*{ending}")
     return file
 
 
@@ -51,7 +51,7 @@ def rows_of(table, other):
 def test_only_what_is_new_is_trained(copy, tiny, trained_saes, capsys, change, trained):
     before = Results.load(copy)
     table, weights = before.table, before.weights("sphere-n16-tied-recipe-s16")
-    files = {file: file.stat().st_mtime_ns for file in (copy / "groups").iterdir()}
+    files = {file: file.stat().st_mtime_ns for file in (copy / "blocks").iterdir()}
     after = run(replace(tiny, **change), copy, quiet=True)
     assert trained_saes == trained
     assert all(file.stat().st_mtime_ns == at for file, at in files.items())
@@ -91,7 +91,7 @@ def test_what_is_not_asked_for_is_kept_and_named(copy, tiny, reference, assert_s
     assert "8 SAEs in" in line and "(lr was 0.003, now 0.01): kept, left out of the table" in line
     run(tiny, copy, quiet=True)
     assert_same(copy, reference)
-    assert len(stored_parts(Directory.open(copy))) == 4
+    assert len(stored_blocks(Directory.open(copy))) == 4
 
 
 def test_weights_asked_for_later_are_trained_again(tiny, tmp_path, trained_saes, capsys):
@@ -104,14 +104,6 @@ def test_weights_asked_for_later_are_trained_again(tiny, tmp_path, trained_saes,
     assert "8 SAEs in" in capsys.readouterr().err and trained_saes == [4, 4, 4, 4]
     pd.testing.assert_frame_equal(again.table, table, check_exact=True)
     assert again.weights(again.groups[0])["W_dec"].shape == (4, 8, 8)
-
-
-def test_ceilings_of_other_settings_are_not_used(copy, tiny):
-    Directory.open(copy).write({"ceilings.csv": b"stale\n1\n"})
-    run(tiny, copy, quiet=True)
-    assert (copy / "ceilings.csv").exists()
-    run(replace(tiny, ratios=(1,)), copy, quiet=True)
-    assert not (copy / "ceilings.csv").exists()
 
 
 def test_a_diverged_member_takes_nothing_down(tiny, tmp_path, reference):
@@ -159,7 +151,7 @@ def test_a_damaged_part_is_named_moved_and_made_again(
     broken = {each.name for each in (copy / "broken").iterdir()}
     removed = not (damage is flip or damage is truncate)
     kept = [end for end in ENDINGS if not (removed and end == ending)]
-    assert broken == {f"groups-{file.stem}{end}" for end in kept}
+    assert broken == {f"blocks-{file.stem}{end}" for end in kept}
     assert_same(copy, reference)
 
 

@@ -24,7 +24,7 @@ SMALL = replace(E, worlds=("sphere",), d_in=8, ratios=(1, 2), l0=1.5)
 
 def test_every_recipe_is_held_that_does_not_hold_its_own_decoder():
     plan = cells(replace(SMALL, recipes=tuple(RECIPES)))
-    held = {cell.recipe: cell for cell in plan if cell.init == "at-truth"}
+    held = {c.columns["recipe"]: c for c in plan if c.columns["init"] == "at-truth"}
     own = {recipe: make_spec(recipe, 8, 16).decoder for recipe in RECIPES}
     assert set(RECIPES) - set(held) == {
         recipe for recipe, decoder in own.items() if isinstance(decoder, Orthonormal | TightFrame)
@@ -33,19 +33,22 @@ def test_every_recipe_is_held_that_does_not_hold_its_own_decoder():
         decoder = cell.spec.decoder
         assert isinstance(decoder, Frozen) and cell.spec.resample is None
         assert (decoder.bias, decoder.bias_start) == (own[recipe].bias, own[recipe].bias_start)
+        n_features = cell.data.worlds.n_features
         assert cell.spec == replace(
-            make_spec(recipe, 8, cell.n_features, "truth"), decoder=decoder, resample=None
+            make_spec(recipe, 8, n_features, "truth"), decoder=decoder, resample=None
         )
-        assert cell.slug.endswith(f"{recipe}-at-truth-s{cell.n_features}")
+        assert cell.name.endswith(f"{recipe}-at-truth-s{n_features}")
 
 
 def test_only_as_many_latents_as_features_can_be_held():
     plan = cells(replace(SMALL, sizes=(0.5, 1.0, 2.0)))
-    assert {c.spec.d_sae / c.n_features for c in plan if c.init == "at-truth"} == {1.0}
+    assert {
+        c.spec.d_sae / c.data.worlds.n_features for c in plan if c.columns["init"] == "at-truth"
+    } == {1.0}
     for nothing in ({"sizes": (2.0,)}, {"recipes": ("held-orthogonal",)}):
         with pytest.raises(ToysaeError, match="at_truth: no decoder can be held .*size 1"):
             cells(replace(SMALL, **nothing))
-    assert not any(c.init == "at-truth" for c in cells(replace(SMALL, at_truth=False)))
+    assert not any(c.columns["init"] == "at-truth" for c in cells(replace(SMALL, at_truth=False)))
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from toysae.bits import in_32_bits
 from toysae.lm.shards import Manifest
 from toysae.lm.train import SiteData, plan
 from toysae.sweeps import Experiment, load_experiment
-from toysae.sweeps.parts import jobs_of
+from toysae.sweeps.cells import cells
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 
@@ -55,9 +54,8 @@ def pinned(keys: list[str]) -> str:
     return f"{len(keys)} {sha256(chr(10).join(keys).encode()).hexdigest()[:16]}"
 
 
-@in_32_bits
 def keys_of(e: Experiment) -> str:
-    return pinned([key for job in jobs_of(e) for key in job.keys.reshape(-1).tolist()])
+    return pinned([key for cell in cells(e) for key in cell.keys.reshape(-1).tolist()])
 
 
 def test_every_experiment_is_pinned():

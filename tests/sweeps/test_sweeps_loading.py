@@ -10,9 +10,7 @@ from toysae import Experiment, ToysaeError, axes, load_world, make_world, save_w
 from toysae.evaluation.ceilings import _digest
 from toysae.sae import RECIPES, Recipe, load_sae, save_sae
 from toysae.sweeps import load_experiment
-from toysae.sweeps.cells import cells, worlds_of
-from toysae.sweeps.content import sae_keys
-from toysae.training.members import group_of
+from toysae.sweeps.cells import cells
 from toysae.worlds import WORLDS
 from toysae.worlds.catalogue import FIRINGS, WorldRow
 from toysae.worlds.magnitudes import MAGNITUDES
@@ -52,9 +50,7 @@ def keys_of(folder, text, **others):
     gc.collect()  # of two classes of one name neither could be kept
     e = load_experiment(folder / "asks.py")
     (cell,) = cells(e)
-    worlds = worlds_of(e)(cell.world, cell.world_fields)
-    seeds = list(range(e.world_seeds))
-    return sae_keys(cell, group_of(worlds, seeds, cell.spec, cell.members, [0], 16), e).tolist()
+    return cell.keys.tolist()
 
 
 @pytest.fixture
@@ -255,8 +251,7 @@ def test_entries_of_ones_own_that_are_none_are_refused(monkeypatch, said, table,
     monkeypatch.setitem(table, "own", entry)
     sizes = {"d_in": 4, "ratios": 1.5, "l0": 1.5, "recipes": "untied", "n_steps": 5}
     with pytest.raises(ToysaeError, match=said):
-        cell = cells(Experiment("Why?", **{**sizes, asked: "own"}))[0]
-        worlds_of(Experiment("Why?", world_seeds=1))(cell.world, cell.world_fields)
+        _ = cells(Experiment("Why?", **{**sizes, asked: "own"}))[0].data.worlds
 
 
 def test_rows_of_tables_say_what_they_are_made_of():

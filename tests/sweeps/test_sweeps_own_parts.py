@@ -14,16 +14,14 @@ import numpy as np
 import pytest
 
 from toysae import Experiment, ToysaeError, axes, make_world, run, save_world
-from toysae.disk import by_name
+from toysae.disk import by_name, subclasses
 from toysae.interop import score
 from toysae.own_code import own_code
 from toysae.sae import RECIPES, Recipe, make_spec
-from toysae.sae.part import Hyper
+from toysae.sae.part import Hyper, Part
 from toysae.sae.penalties import LatentPenalty
 from toysae.sweeps import load_experiment
-from toysae.sweeps.cells import cells, worlds_of
-from toysae.sweeps.content import sae_keys
-from toysae.training.members import group_of, make_group
+from toysae.sweeps.cells import cells
 from toysae.worlds import WORLDS, assemble
 
 TINY = dict(d_in=4, l0=1.5, n_steps=20, batch_size=16, n_eval=64, curve_points=2, world_seeds=1,
@@ -57,9 +55,7 @@ def test_its_keys_are_of_what_the_file_holds(saved, tmp_path):
     def keys(world):
         e = Experiment("Why?", worlds=world, **TINY)
         (cell,) = cells(e)
-        worlds = worlds_of(e)(cell.world, cell.world_fields)
-        group = make_group(worlds, [0], cell.spec, cell.members, [0], cell.batch_size)
-        return sae_keys(cell, group, e).ravel().tolist()
+        return cell.keys.ravel().tolist()
 
     moved = tmp_path / "elsewhere.safetensors"
     moved.write_bytes(Path(saved).read_bytes())
@@ -192,10 +188,7 @@ def own_keys(tmp_path, monkeypatch):
         file.write_text(OWN.replace(*change) if change else OWN)
         e = load_experiment(file)
         (cell,) = cells(e)
-        group = group_of(
-            worlds_of(e)(cell.world, cell.world_fields), [0], cell.spec, cell.members, [0], 16
-        )
-        return sae_keys(cell, group, e).ravel().tolist()
+        return cell.keys.ravel().tolist()
 
     return keys
 
@@ -229,9 +222,13 @@ def test_an_sae_of_ones_own_recipe_says_what_to_import(tmp_path, monkeypatch):
     monkeypatch.setitem(RECIPES, "cubic", mine)
     e = Experiment("Why?", **{**TINY, "recipes": "cubic"}, ratios=1.5, save_params=True)
     results = run(e, tmp_path / "out", quiet=True)
-    assert results.sae(0).W_dec.shape == (6, 4)
-    monkeypatch.delitem(RECIPES, "cubic")
-    with pytest.raises(ToysaeError, match="'cubic' is not one of toysae's: first import the file"):
+    sae = results.sae(0)
+    assert sae.W_dec.shape == (6, 4)
+    monkeypatch.delitem(RECIPES, "cubic")  # of a recipe only the parts are needed
+    assert results.sae(0).spec == sae.spec
+    loaded = [part for part in subclasses(Part) if part is not Cubic]
+    monkeypatch.setattr("toysae.sae.files.subclasses", lambda of: loaded)
+    with pytest.raises(ToysaeError, match="'Cubic' that is not loaded: define that class first"):
         results.sae(0)
 
 
@@ -315,8 +312,7 @@ def test_code_without_a_file_counts_until_it_is_defined_again():
 def test_our_own_code_is_no_part_of_a_key():
     e = Experiment("Why?", **TINY, ratios=1.5)
     (cell,) = cells(e)
-    worlds = worlds_of(e)(cell.world, cell.world_fields)
-    assert own_code(cell.spec, worlds, WORLDS["sphere"]) == ""
+    assert own_code(cell.spec, cell.data.worlds, WORLDS["sphere"]) == ""
     for recipe in RECIPES:
         assert own_code(make_spec(recipe, 8, 8)) == "", recipe
 

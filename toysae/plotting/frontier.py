@@ -12,9 +12,9 @@ from toysae.plotting import style as st
 from toysae.plotting.rows import (
     ARM,
     Results,
-    WithCeilings,
     arms,
     by_ratio,
+    ceilings,
     interval_frame,
     interval_remark,
     members,
@@ -103,9 +103,10 @@ def _limits(frame: pd.DataFrame, score: str) -> tuple[float, float]:
 def _oracles(results: Results, table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     """The oracles' rows of each case; none where the results have no worlds to rebuild."""
     columns = ["case", *ARM, "l1", "l0", *scores]
-    if not isinstance(results, WithCeilings):
+    found = ceilings(results)
+    if found is None:
         return pd.DataFrame(columns=columns)
-    curves = results.ceilings().rename(columns={"method": "recipe", "value": "l1"})
+    curves = found.rename(columns={"method": "recipe", "value": "l1"})
     same = ["world", "setting", "n_features", "d_in"]
     cases = table[[*same, "case"]].drop_duplicates()
     return curves.assign(init="oracle").merge(cases, on=same)[columns]

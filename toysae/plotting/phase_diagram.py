@@ -20,10 +20,10 @@ from toysae.plotting.rows import (
     CEILINGS,
     NAMES,
     Results,
-    WithCeilings,
     arms,
     best,
     case_without,
+    ceilings,
     choice_remark,
     interval_frame,
     members,
@@ -108,11 +108,12 @@ def _true_l0(table: pd.DataFrame) -> pd.Series:
 def _oracles(results: Results, table: pd.DataFrame) -> pd.DataFrame:
     """Each oracle's best F1 by case, ratio and L0; nothing of results without worlds."""
     columns = ["case", *ARM, "ratio", "l0", "f1"]
-    if not isinstance(results, WithCeilings):
+    found = ceilings(results, tuple(ORACLES))
+    if found is None:
         return pd.DataFrame(columns=columns)
     same = ["world", "setting", "n_features", "d_in"]
     cells = table[[*same, "case", "ratio", "l0"]].drop_duplicates()
-    curves = results.ceilings(tuple(ORACLES)).rename(columns={"method": "recipe"})
+    curves = found.rename(columns={"method": "recipe"})
     curves = curves.drop(columns="l0").merge(cells, on=same)
     f1 = curves.groupby(["case", "recipe", "ratio", "l0"])["f1"].max().reset_index()
     return f1.assign(init="oracle")[columns]

@@ -15,6 +15,8 @@ import pandas as pd
 from toysae.recovery.intervals import over_seeds, student_t
 from toysae.recovery.minima import AT_TRUTH, TRUTH
 from toysae.recovery.selection import best_coefficient
+from toysae.runs.results import Results as Stored
+from toysae.sweeps.curves import ORACLES, oracle_curves
 
 CEILINGS = {TRUTH: "truth init (ceiling)", AT_TRUTH: "held at the truth (ceiling)"}
 """The inits of rows that are a ceiling and not an arm, and what they are called."""
@@ -38,11 +40,10 @@ class Results(Protocol):
     def arrays(self, group: str, /) -> dict[str, np.ndarray]: ...
 
 
-@runtime_checkable
-class WithCeilings(Results, Protocol):
-    """Results that can say what their worlds allow, see :mod:`toysae.sweeps.curves`."""
-
-    def ceilings(self, methods: Sequence[str] = ..., /) -> pd.DataFrame: ...
+def ceilings(results: Results, methods: Sequence[str] = ORACLES) -> pd.DataFrame | None:
+    """The oracle curves of the worlds, see :mod:`toysae.sweeps.curves`; None of results that are
+    not on disk, whose worlds cannot be made again."""
+    return oracle_curves(results, methods) if isinstance(results, Stored) else None
 
 
 def members(results: Results) -> tuple[pd.DataFrame, str]:

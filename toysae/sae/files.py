@@ -52,7 +52,7 @@ def save_sae(sae: SAE, path: str | Path) -> Path:
         "spec": encode(sae.spec, "spec"),
         "tensors": {name: _shape(array) for name, array in tensors.items()},
     }
-    if code := codes_of(_classes(sae.spec)):
+    if code := codes_of(classes_of(sae.spec)):
         header["code"] = code
     write_tensors(path, tensors, _ENTRY, json.dumps(header, separators=(",", ":")))
     return path
@@ -73,8 +73,8 @@ def load_sae(path: str | Path) -> SAE:
         require(version <= VERSION, f"format version {version}, this toysae reads 1..{VERSION}: "
                 "upgrade toysae")  # fmt: skip
         _check_tensors(tensors, header.object("tensors").value)
-        spec = _decode(header.any("spec"))
-        for part in _classes(spec):
+        spec = decode(header.any("spec"))
+        for part in classes_of(spec):
             warn_of_other_code(part, header.object("code").value if "code" in header else {}, path)
         require(isinstance(spec, SAESpec), "its header holds no SAESpec: save it again")
         sae = _unflatten(tensors, spec)
@@ -146,9 +146,14 @@ def encode(value: Any, place: str) -> Any:
     return {"part": name, "fields": {k: encode(v, f"{place}.{k}") for k, v in fields.items()}}
 
 
-def _decode(node: Any) -> Any:
+def decode(node: Any) -> Any:
+    """What :func:`encode` made the JSON of.
+
+    Raises:
+        ToysaeError: a part that is not loaded, or a field that it has not.
+    """
     if isinstance(node, list):
-        return tuple(_decode(item) for item in node)
+        return tuple(decode(item) for item in node)
     if not isinstance(node, dict):
         return node
     name, nodes, known = node["part"], node["fields"], parts_by_name()
@@ -163,16 +168,16 @@ def _decode(node: Any) -> Any:
     for given in nodes:
         if given not in names:
             raise unknown(f"field of {name}", given, names)
-    return known[name](**{key: _decode(value) for key, value in nodes.items()})
+    return known[name](**{key: decode(value) for key, value in nodes.items()})
 
 
-def _classes(value: Any) -> set[type]:
+def classes_of(value: Any) -> set[type]:
     """Those of a spec's parts."""
     if isinstance(value, tuple):
-        return set().union(*map(_classes, value))
+        return set().union(*map(classes_of, value))
     if not dataclasses.is_dataclass(value):
         return set()
-    return {type(value)}.union(*(_classes(v) for v in vars(value).values()))
+    return {type(value)}.union(*(classes_of(v) for v in vars(value).values()))
 
 
 def _check_fit(sae: SAE) -> None:

@@ -1,13 +1,14 @@
 """Grids of worlds and SAEs, compiled group by group, resumable, on disk."""
 
 from ..door import guard
+from ..runs.plan import Plan
+from ..runs.results import Results
+from ..runs.run import Unfinished
+from ..runs.status import status
 from ..watch import Stopped
 from .experiment import Experiment
 from .loading import load_experiment
-from .plan import Plan, plan
-from .results import Results
-from .run import Unfinished, run
-from .status import status
+from .run import plan, run
 from .train import TrainResult, train
 
 __all__ = [

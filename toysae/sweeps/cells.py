@@ -1,15 +1,18 @@
-"""From an experiment to its cells, the groups of SAEs that share a compiled shape; all checks."""
+"""From an experiment to its cells; all checks."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..axes import Points
+from ..bits import in_32_bits
 from ..checked import integer, number, text
 from ..errors import require, unknown
+from ..evaluation.measure import RecoveryScores
 from ..recovery.minima import AT_TRUTH, TRUTH
+from ..runs.cell import Cell
+from ..runs.worlds import Worlds
 from ..sae import INITS, KNOBS, SAESpec, make_spec, recipe_row
 from ..sae.decoders import Free, Normalised, UnitNorm
 from ..sae.frozen import Frozen
@@ -17,82 +20,24 @@ from ..sae.l0_control import COEFFICIENTS, controlled
 from ..sae.loss_scale import CONVENTIONS, to_internal
 from ..training.members import fallback
 from ..training.optimiser import declared
-from ..worlds import World, make_world, stack, world_fields
+from ..worlds import world_fields
 from ..worlds.registry import is_saved, kinds_of
 from .experiment import Experiment
 from .override import GRIDS, OF_CELLS, PLURAL, at_point
-
-Fields = tuple[tuple[str, Any], ...]
-"""A world's fields, or a member's numbers, by name."""
-
-Worlds = Callable[[str, Fields], World]
-"""The stacked worlds of all seeds, by name and fields."""
 
 _KNOB_GRIDS = {knob: "l1" if knob == "l1_coeff" else knob for knob in KNOBS}
 """The number that a recipe's sparsity hangs on -> the field of its grid."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One group of an experiment: all SAEs that share a compiled shape.
-
-    Attributes:
-        world, world_fields: of each seed.
-        n_features: of those worlds.
-        spec, n_steps, batch_size: of every member.
-        recipe, init: what they are called.
-        knob: the number that the recipe's sparsity hangs on.
-        members: the numbers of each, before seeds.
-        asked: of each, the knob in the experiment's convention.
-        settings: of each, what the axes set and no column names, as text.
-        labels: what the axes set that is the same for all members, by name.
-        slug: its name.
-    """
-
-    world: str
-    world_fields: Fields
-    n_features: int
-    spec: SAESpec
-    n_steps: int
-    batch_size: int
-    recipe: str
-    init: str
-    knob: str
-    members: Points
-    asked: tuple[float, ...]
-    settings: tuple[str, ...]
-    labels: Fields
-    slug: str
-
-    @property
-    def shape(self) -> tuple:
-        """Equal for cells whose members can train as one group."""
-        return (self.world, self.world_fields, self.spec, self.n_steps, self.batch_size,
-                self.recipe, self.init, self.members.names)  # fmt: skip
-
-
-def worlds_of(e: Experiment) -> Worlds:
-    """Makes the worlds of an experiment, each once: some take half a minute or are trained."""
-
-    @cache
-    def stacked(name: str, chosen: Fields) -> World:
-        return stack([make_world(name, seed, **dict(chosen)) for seed in range(e.world_seeds)])
-
-    return stacked
-
-
-def cells(e: Experiment, worlds: Worlds | None = None) -> list[Cell]:
-    """Every group of an experiment, in the order they run: that of the points of its axes, each
+@in_32_bits
+def cells(e: Experiment) -> list[Cell]:
+    """Every cell of an experiment, in the order they run: that of the points of its axes, each
     with worlds x ratios x recipes x inits x sizes. An SAE that two points ask for is there once.
-
-    Args:
-        e: the experiment.
-        worlds: asked for worlds whose size is their own; :func:`worlds_of` if not given.
 
     Raises:
         ToysaeError: an unknown name, an empty grid or a number out of range.
     """
-    worlds = worlds or worlds_of(e)
+    shared: dict[Worlds, Worlds] = {}  # some take half a minute or are trained
     alike: dict[tuple, list[Cell]] = {}
     read: set[str] = {*PLURAL, *GRIDS, *OF_CELLS}
     for dial in e.dials:
@@ -102,17 +47,20 @@ def cells(e: Experiment, worlds: Worlds | None = None) -> list[Cell]:
     for point in e.axes:
         here, numbers = at_point(e, point)
         _check(here)
-        for cell, names in _cells_at(here, numbers, e.axes.names, worlds):
-            alike.setdefault(cell.shape, []).append(cell)
+        for cell, names in _cells_at(here, numbers, e.axes.names, shared):
+            alike.setdefault(_shape(cell), []).append(cell)
             read |= names
     for name in e.axes.names:
         if name not in read:
             raise unknown("axis", name, read)
     found = [_joined(each) for each in alike.values()]
-    held = any(cell.init == AT_TRUTH for cell in found)
+    held = any(cell.columns["init"] == AT_TRUTH for cell in found)
     require(held or not e.at_truth, "at_truth: no decoder can be held at the truth: give size 1 "
             "and a recipe that does not hold its own")  # fmt: skip
-    return _named(found)
+    named = _named(found)
+    for cell in named:
+        _ = cell.hypers  # checks the numbers of every member
+    return named
 
 
 def _check(e: Experiment) -> None:
@@ -146,7 +94,7 @@ def _check(e: Experiment) -> None:
 
 
 def _cells_at(
-    e: Experiment, numbers: dict[str, float], axes: tuple[str, ...], worlds: Worlds
+    e: Experiment, numbers: dict[str, float], axes: tuple[str, ...], shared: dict[Worlds, Worlds]
 ) -> Iterator[tuple[Cell, set[str]]]:
     """The cells of one point, each with the names that its world and recipe read."""
     inits = [*e.inits, *([TRUTH] if e.ceiling and TRUTH not in e.inits else [])]
@@ -156,20 +104,21 @@ def _cells_at(
             for recipe in e.recipes:
                 for init in inits:
                     for size in e.sizes:
-                        cell, read = _cell(e, numbers, axes, worlds, world, ratio, recipe, init,
+                        cell, read = _cell(e, numbers, axes, shared, world, ratio, recipe, init,
                                            size)  # fmt: skip
                         if init != AT_TRUTH or _can_be_held(cell):
                             yield cell, read
 
 
 def _can_be_held(cell: Cell) -> bool:
-    own = make_spec(cell.recipe, cell.spec.d_in, cell.spec.d_sae).decoder
-    return cell.spec.d_sae == cell.n_features and isinstance(own, Free | UnitNorm | Normalised)
+    own = make_spec(str(cell.columns["recipe"]), cell.spec.d_in, cell.spec.d_sae).decoder
+    n_features = cell.data.worlds.n_features
+    return cell.spec.d_sae == n_features and isinstance(own, Free | UnitNorm | Normalised)
 
 
 def _cell(
-    e: Experiment, numbers: dict[str, float], axes: tuple[str, ...], worlds: Worlds, world: str,
-    ratio: float, recipe: str, init: str, size: float,
+    e: Experiment, numbers: dict[str, float], axes: tuple[str, ...], shared: dict[Worlds, Worlds],
+    world: str, ratio: float, recipe: str, init: str, size: float,
 ) -> tuple[Cell, set[str]]:  # fmt: skip
     if init not in INITS and init not in ("recipe", AT_TRUTH):
         raise unknown("init", init, [*INITS, "recipe"])
@@ -179,12 +128,13 @@ def _cell(
         sized = {"d_in": e.d_in, "n_features": max(round(ratio * e.d_in), 1), "l0": e.l0,
                  "probs": e.probs, "firing": e.firing, "magnitude": e.magnitude}  # fmt: skip
     chosen = tuple((k, v) for k, v in {**sized, **e.dials}.items() if k in known)
+    data = Worlds(world, chosen, tuple(range(e.world_seeds)))
+    data = shared.setdefault(data, data)
     if sized:
         d_in, n_features = sized["d_in"], sized["n_features"]
     else:  # a published world: only its own dials apply
         require(e.n_steps is not None, f"world {world!r} has a size of its own: give n_steps")
-        made = worlds(world, chosen)
-        d_in, n_features = made.d_in, made.n_features
+        d_in, n_features = data.worlds.d_in, data.worlds.n_features
     d_sae = max(round(size * n_features), 1)
     spec = _spec(e, recipe, init, d_in, d_sae)
     knob = _knob(recipe, spec, axes)
@@ -223,21 +173,17 @@ def _cell(
     setting = {name: {**static, **own}[name] for name in axes if name in {**static, **own}}
     text = ", ".join(f"{n} {_short(v)}" for n, v in setting.items() if n not in GRIDS)
     cell = Cell(
-        world=world,
-        world_fields=chosen,
-        n_features=n_features,
+        name="-".join([f"{_called(world)}-n{n_features}-{recipe}-{init}-s{d_sae}",
+                       *(f"{name}_{_short(value)}" for name, value in labels.items())]),
+        data=data,
         spec=spec,
+        members=Points.of({**own, knob: value} for value in values),
+        sae_seeds=tuple(range(e.sae_seeds)),
         n_steps=n_steps,
         batch_size=e.batch_size,
-        recipe=recipe,
-        init=init,
-        knob=knob,
-        members=Points.of({**own, knob: value} for value in values),
-        asked=asked,
-        settings=(text,) * len(asked),
-        labels=tuple(labels.items()),
-        slug="-".join([f"{_called(world)}-n{n_features}-{recipe}-{init}-s{d_sae}",
-                       *(f"{name}_{_short(value)}" for name, value in labels.items())]),
+        measure=RecoveryScores(e.n_eval, e.curve_points),
+        columns={"world": world, "recipe": recipe, "init": init, "knob": knob, "l1": asked},
+        labels={**labels, "setting": (text,) * len(asked)},
     )  # fmt: skip
     return cell, {*known, *reads} - {"n_features", "l1_coeff"}  # these are ratio and l1
 
@@ -274,14 +220,27 @@ def _short(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
+def _shape(cell: Cell) -> tuple:
+    """Equal for cells whose members can train as one ensemble."""
+    return (cell.data, cell.spec, cell.n_steps, cell.batch_size, cell.columns["recipe"],
+            cell.columns["init"], cell.members.names)  # fmt: skip
+
+
 def _joined(alike: list[Cell]) -> Cell:
     """One cell with the members of all, each once."""
-    found: dict[tuple, tuple[float, str]] = {}
+    found: dict[tuple, tuple[Any, Any]] = {}
     for cell in alike:
-        for row, asked, setting in zip(cell.members.rows, cell.asked, cell.settings, strict=True):
-            found.setdefault(row, (asked, setting))  # the first to ask for a member names it
+        told: Any = cell.columns["l1"], cell.labels["setting"]
+        for row, *named in zip(cell.members.rows, *told, strict=True):
+            found.setdefault(row, tuple(named))  # the first to ask for a member names it
     asked, settings = zip(*found.values(), strict=True)
-    return replace(alike[0], members=Points(tuple(found)), asked=asked, settings=settings)
+    first = alike[0]
+    return replace(
+        first,
+        members=Points(tuple(found)),
+        columns={**first.columns, "l1": asked},
+        labels={**first.labels, "setting": settings},
+    )
 
 
 def _named(found: list[Cell]) -> list[Cell]:
@@ -289,6 +248,6 @@ def _named(found: list[Cell]) -> list[Cell]:
     seen: dict[str, int] = {}
     named = []
     for cell in found:
-        seen[cell.slug] = again = seen.get(cell.slug, 0) + 1
-        named.append(cell if again == 1 else replace(cell, slug=f"{cell.slug}-{again}"))
+        seen[cell.name] = again = seen.get(cell.name, 0) + 1
+        named.append(cell if again == 1 else replace(cell, name=f"{cell.name}-{again}"))
     return named

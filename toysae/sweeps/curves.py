@@ -1,45 +1,89 @@
-"""The oracle curves of an experiment: what its worlds allow at each L0."""
+"""The oracle curves of results: what their worlds allow at each L0."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
+from io import BytesIO
 
-import jax
 import pandas as pd
 
+from ..checked import Fields
+from ..digests import canonical, digest
+from ..errors import ToysaeError, require
 from ..evaluation.ceilings import ceilings
-from .cells import cells, worlds_of
-from .experiment import Experiment
+from ..runs.lock import locked
+from ..runs.results import Results
+from ..runs.worlds import world_of
 
 ORACLES = ("truth-fista", "truth-omp", "truth-encoder")
 _SAMPLES = 16_384
 _STEPS = 10_000
 
 
-def oracle_curves(experiment: Experiment, methods: Sequence[str] = ORACLES) -> pd.DataFrame:
-    """Some of :data:`ORACLES` on the first world seed of every world of an experiment.
+def oracle_curves(results: Results, methods: Sequence[str] = ORACLES) -> pd.DataFrame:
+    """Some of :data:`ORACLES` on the first world seed of every world that SAEs were trained on;
+    made the first time, then kept beside the results.
 
     The encoder is trained for as many steps as the SAEs of that world, at most 10,000.
+
+    Args:
+        results: of SAEs trained on worlds.
+        methods: of :data:`toysae.evaluation.oracles.METHODS`.
 
     Returns:
         What :func:`toysae.evaluation.ceilings.ceilings` gives, after the columns `world`, `setting`
         (as in the table of the results; the rows of a world come once for each), `n_features`
         and `d_in`.
+
+    Raises:
+        ToysaeError: there are no results.
     """
-    first = replace(experiment, world_seeds=1)
-    worlds = worlds_of(first)
-    steps: dict[tuple, int] = {}
-    settings: dict[tuple, dict[str, None]] = {}
-    for cell in cells(first, worlds):
-        key = (cell.world, cell.world_fields)
-        steps[key] = max(steps.get(key, 1), cell.n_steps)
-        settings.setdefault(key, {}).update(dict.fromkeys(cell.settings))
-    tables = []
-    for (name, fields), n_steps in steps.items():
-        world = jax.tree.map(lambda leaf: leaf[0], worlds(name, fields))
-        table = ceilings(world, n_samples=min(first.n_eval, _SAMPLES), methods=methods,
-                         n_steps=min(n_steps, _STEPS))  # fmt: skip
-        for setting in settings[name, fields]:
-            head = {"world": name, "setting": setting or "-", "n_features": len(world.target),
-                    "d_in": world.d_in}  # fmt: skip
-            tables.append(pd.concat([pd.DataFrame(head, index=table.index), table], axis=1))
-    return pd.concat(tables, ignore_index=True)
+    table = results.table
+    require(len(table) > 0, f"{results.path} holds no results")
+    worlds = _worlds(results, table)
+    name = f"ceilings-{digest(canonical(worlds))[:8]}.csv"
+    kept = _kept(results, name)
+    missing = [method for method in methods if method not in set(kept["method"])]
+    if missing:
+        made = [_on(world, missing) for world in worlds.values()]
+        both = pd.concat([kept, *made] if len(kept) else made, ignore_index=True)
+        text = both.to_csv(index=False).encode()
+        with suppress(ToysaeError), locked(results.path):  # it can be made again
+            results.directory.write({name: text})
+        kept = pd.read_csv(BytesIO(text))
+    return kept[kept["method"].isin(methods)].reset_index(drop=True)
+
+
+def _worlds(results: Results, table: pd.DataFrame) -> dict[str, dict]:
+    """Of each world: its data, the most steps and samples of its SAEs, and their settings."""
+    found: dict[str, dict] = {}
+    settings = table["setting"] if "setting" in table else pd.Series("-", table.index)
+    for (_, setting), rows in table.groupby(["group", settings], sort=False):
+        manifest = results.manifest(int(rows.index[0]))
+        data = manifest.object("data").value
+        world = found.setdefault(canonical(data), {"data": data, "n_steps": 1, "settings": []})
+        world["n_steps"] = max(world["n_steps"], manifest.integer("n_steps"))
+        world["n_eval"] = manifest.object("measure").integer("n_eval", _SAMPLES)
+        if setting not in world["settings"]:
+            world["settings"].append(setting)
+    return found
+
+
+def _on(told: dict, methods: Sequence[str]) -> pd.DataFrame:
+    data = Fields(told["data"], "data")
+    world = world_of(data, data.items("seeds")[0])
+    table = ceilings(world, n_samples=min(told["n_eval"], _SAMPLES), methods=methods,
+                     n_steps=min(told["n_steps"], _STEPS))  # fmt: skip
+    frames = []
+    for setting in told["settings"]:
+        head = {"world": data.text("world"), "setting": setting,
+                "n_features": len(world.target), "d_in": world.d_in}  # fmt: skip
+        frames.append(pd.concat([pd.DataFrame(head, index=table.index), table], axis=1))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _kept(results: Results, name: str) -> pd.DataFrame:
+    directory = results.directory
+    if name in directory.files:
+        with suppress(ToysaeError):  # it is made again
+            return pd.read_csv(BytesIO(directory.read(name)))
+    return pd.DataFrame({"method": []})

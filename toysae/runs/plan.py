@@ -1,6 +1,7 @@
 """What a run would do, and what it takes, without doing it."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,27 +12,28 @@ import pandas as pd
 from .. import hosts
 from ..bits import in_32_bits
 from ..disk import free_bytes, size
-from ..runs.directory import Directory
-from ..runs.mark import check_ours
 from ..training import advance, start
-from ..training.devices import UNSPLIT, Split, layout_of
+from ..training.devices import layout_of
 from ..training.flops import step_flops
 from ..training.group import Group, spread_group
 from ..training.memory import bytes_needed, device_bytes
-from .experiment import Experiment
-from .parts import Part, jobs_of, parts_of
+from .blocks import Block, blocks_of, check_cells
+from .cell import Cell
+from .directory import Directory
+from .mark import check_ours
+from .run import PLAIN, Options
 from .space import disk_bytes
-from .store import broken_parts, find, finished, stored_parts
+from .store import broken_blocks, find, finished, stored_blocks
 
 _TRIAL_S = 1.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is left of an experiment.
+    """What is left of a run.
 
     Attributes:
-        table: one row a part, in the order they run: `group`, `SAEs`, `d_sae`, `n_steps`,
+        table: one row a block, in the order they run: `group`, `SAEs`, `d_sae`, `n_steps`,
             `memory` that it takes, `TFLOP` of its matrix products and about how many `seconds`.
         lines: on the whole.
     """
@@ -41,8 +43,8 @@ class Plan:
 
 
 @in_32_bits
-def plan(e: Experiment, out: str | Path, split: Split = UNSPLIT) -> Plan:
-    """Counts what a run would train, and times about a second of its dearest part.
+def plan(cells: Sequence[Cell], out: str | Path, options: Options = PLAIN) -> Plan:
+    """Counts what a run would train, and times about a second of its dearest block.
 
     Nothing is written. Seconds are those of training, at the FLOP rate of the trial: sampling,
     compiling and scoring come on top, and small SAEs run at lower rates than large ones.
@@ -50,20 +52,21 @@ def plan(e: Experiment, out: str | Path, split: Split = UNSPLIT) -> Plan:
     Raises:
         ToysaeError: what a run refuses before training, but for a full disk.
     """
-    path, jobs = Path(out), jobs_of(e, split)
-    asked = {key for job in jobs for key in job.keys.reshape(-1).tolist()}
-    done = hosts.on_first(lambda: _finished(path, e.save_params))
-    parts = parts_of(jobs, done)
-    groups = [part.group() for part in parts]
-    flops = [step_flops(g) * p.job.cell.n_steps for g, p in zip(groups, parts, strict=True)]
-    rate = _rate(groups[flops.index(max(flops))]) if parts else float("nan")
-    rows = [_row(*each, rate) for each in zip(parts, groups, flops, strict=True)]
-    disk = size(disk_bytes(parts, e.curve_points, e.save_params))
+    check_cells(cells, options.split)
+    path = Path(out)
+    asked = {key for cell in cells for key in cell.keys.reshape(-1).tolist()}
+    done = hosts.on_first(lambda: _finished(path, options.keep_weights))
+    blocks = blocks_of(cells, done, split=options.split)
+    groups = [block.group() for block in blocks]
+    flops = [step_flops(g) * b.cell.n_steps for g, b in zip(groups, blocks, strict=True)]
+    rate = _rate(groups[flops.index(max(flops))]) if blocks else float("nan")
+    rows = [_row(*each, rate) for each in zip(blocks, groups, flops, strict=True)]
+    disk = size(disk_bytes(blocks, options.keep_weights))
     devices = jax.devices()
     lines = [
-        f"{len(asked & done)} of {len(asked)} SAEs are finished in {path}; {len(parts)} groups "
+        f"{len(asked & done)} of {len(asked)} SAEs are finished in {path}; {len(blocks)} groups "
         f"are left: {sum(flops) / 1e12:,.1f} TFLOP, about {_duration(sum(flops) / rate)}"
-        if parts
+        if blocks
         else f"all {len(asked)} SAEs are finished in {path}",
         f"{len(devices)} x {devices[0].device_kind}, {size(device_bytes())} of memory; "
         f"{disk} on disk, {size(free_bytes(path))} free",
@@ -77,16 +80,16 @@ def _finished(path: Path, with_weights: bool) -> set[str]:
     if not path.exists() or not any(path.iterdir()):
         return set()
     directory = Directory.open(path)
-    broken = broken_parts(directory)
-    return finished(find(stored_parts(directory, broken)), with_weights)
+    broken = broken_blocks(directory)
+    return finished(find(stored_blocks(directory, broken)), with_weights)
 
 
-def _row(part: Part, group: Group, flops: int, rate: float) -> dict[str, object]:
+def _row(block: Block, group: Group, flops: int, rate: float) -> dict[str, object]:
     return {
-        "group": part.job.cell.slug,
-        "SAEs": part.keys.size,
+        "group": block.cell.name,
+        "SAEs": block.keys.size,
         "d_sae": group.spec.d_sae,
-        "n_steps": part.job.cell.n_steps,
+        "n_steps": block.cell.n_steps,
         "memory": size(bytes_needed(group)),
         "TFLOP": f"{flops / 1e12:,.2f}",
         "seconds": f"{flops / rate:,.0f}",

@@ -9,7 +9,7 @@ from ..runs.checkpoints import all_checkpoints
 from ..runs.directory import Directory
 from ..runs.lock import holder
 from .results import Results
-from .store import broken_parts, find, stored_parts
+from .store import broken_blocks, find, stored_blocks
 
 
 def status(path: str | Path) -> tuple[pd.DataFrame, str]:
@@ -29,8 +29,8 @@ def status(path: str | Path) -> tuple[pd.DataFrame, str]:
     """
     results = Results.load(path)
     directory, failed = results.directory, results.failed
-    broken = broken_parts(directory)
-    whole = find(stored_parts(directory, broken))
+    broken = broken_blocks(directory)
+    whole = find(stored_blocks(directory, broken))
     table, at = results.table_of(whole), _half_trained(directory)
     done = table["group"].value_counts() if len(table) else {}
     diverged = table.groupby("group")["diverged"].sum() if len(table) else {}

@@ -1,0 +1,85 @@
+"""What is measured of the SAEs of a cell once they are trained."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..recovery.mcs import EDGES
+from ..recovery.probe import recovery_probe
+from ..training import Group, Probe, Trained
+from .scoring import score_group
+
+_ROW = 2_000  # bytes of a row in two tables
+_FEATURE = 24  # of a row's arrays, for each feature
+_POINT = 4 * (len(EDGES) + 12)  # of a row's curves, for each of their points
+
+
+class Measure(ABC):
+    """A measure has a name and a version: :meth:`identity` is a part of the keys of SAEs, so that
+    what was measured in another way is never taken for it."""
+
+    @property
+    @abstractmethod
+    def curve_points(self) -> int:
+        """Points of the learning curves."""
+
+    @property
+    @abstractmethod
+    def probe(self) -> Probe:
+        """Gives one point of the learning curves."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides its numbers, as JSON holds it."""
+
+    @abstractmethod
+    def __call__(
+        self, group: Group, trained: Trained, n_steps: int
+    ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        """Measures every SAE of a trained group.
+
+        Returns:
+            A table, one row an SAE in [world, member] order, and arrays whose leading axis is
+            those rows, all but `curve_steps`.
+        """
+
+    def row_bytes(self, group: Group) -> int:
+        """About how many bytes a row and its arrays take on disk."""
+        curves = _POINT * self.curve_points
+        return _ROW + _FEATURE * group.worlds.n_features + 4 * group.spec.d_sae + curves
+
+    def curve_bytes(self) -> int:
+        """About how many bytes a row's learning curves take in a checkpoint."""
+        return _POINT * self.curve_points
+
+
+@dataclass(frozen=True)
+class RecoveryScores(Measure):
+    """Recovery of the true features: :func:`toysae.evaluation.scoring.score_group`.
+
+    Attributes:
+        n_eval: samples that each SAE is scored on.
+        points: of the learning curves.
+    """
+
+    n_eval: int
+    points: int
+
+    @property
+    def curve_points(self) -> int:
+        return self.points
+
+    @property
+    def probe(self) -> Probe:
+        return recovery_probe
+
+    def identity(self) -> dict[str, Any]:
+        return {"n_eval": self.n_eval, "curve_points": self.points}
+
+    def __call__(
+        self, group: Group, trained: Trained, n_steps: int
+    ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        return score_group(group, trained, n_steps, self.n_eval)

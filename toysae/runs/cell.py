@@ -1,0 +1,148 @@
+"""Cells: the SAEs that share one compiled program, what they train on and what is measured."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..axes import Points
+from ..digests import FORMAT, canonical, digest
+from ..evaluation.measure import Measure
+from ..own_code import own_code
+from ..sae import SAESpec
+from ..sae.files import encode
+from ..training import Feed, Group
+from ..training.members import group_of, member_grid
+from ..worlds import Drawn
+
+Column = str | float | Sequence[str | float]
+"""One value for all rows of a cell, or one for each of its members before seeds."""
+
+
+class Data(ABC):
+    """What the SAEs of a cell train on: worlds, or what stands in for them."""
+
+    seeds: tuple[int, ...]
+    """Of the data streams, one for each world."""
+
+    @property
+    @abstractmethod
+    def worlds(self) -> Drawn:
+        """Stacked, leading axis `[len(seeds)]`; made once."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the data but the world's own, as JSON holds it."""
+
+    def identity_of(self, i: int) -> dict[str, Any]:
+        """Everything else that decides the data of the i-th world."""
+        return {"world_seed": self.seeds[i]}
+
+    def own_parts(self) -> tuple[object, ...]:
+        """Objects whose code decides the data too, where a user wrote it."""
+        return ()
+
+    @abstractmethod
+    def manifest(self) -> dict[str, Any]:
+        """What is written down of the data beside the SAEs, as JSON holds it."""
+
+    @contextmanager
+    def feeding(self, n_steps: int, batch_size: int) -> Iterator[Feed | None]:
+        """Gives each step its data while a block trains, where :attr:`worlds` do not draw them."""
+        yield None
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """The SAEs that share one compiled program: every member, on every world of the data.
+
+    Attributes:
+        name: of the cell, and the first words of its files' names.
+        data: what they train on.
+        spec: of every member.
+        members: the numbers of each, before seeds.
+        sae_seeds: one SAE for each, of every member.
+        n_steps: of training.
+        batch_size: samples a step.
+        measure: what is measured of them.
+        columns: what their rows are called, before the scores.
+        labels: what else is said of them, after the scores. One that a score is called like gets
+            "_asked" after its name.
+    """
+
+    name: str
+    data: Data
+    spec: SAESpec
+    members: Points
+    sae_seeds: tuple[int, ...]
+    n_steps: int
+    batch_size: int
+    measure: Measure
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    labels: Mapping[str, Column] = field(default_factory=dict)
+
+    @cached_property
+    def group(self) -> Group:
+        """All its SAEs, whether or not they fit the device together.
+
+        Raises:
+            ToysaeError: a number that is unknown, missing or out of bounds.
+        """
+        return group_of(self.data.worlds, self.data.seeds, self.spec, self.members, self.sae_seeds,
+                        self.batch_size)  # fmt: skip
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """`[n_worlds, n_members]` strings of 16 hex digits: of each SAE a hash of everything that
+        decides its numbers, and of nothing else.
+
+        Results are found by it, whatever they were made for. Versions, the device, names and
+        labels are no part of it, nor is which other SAEs trained beside it.
+        """
+        shared = {
+            "format": FORMAT,
+            **self.data.identity(),
+            "spec": encode(self.spec, "spec"),
+            "n_steps": self.n_steps,
+            "batch_size": self.batch_size,
+            **self.measure.identity(),
+        }
+        if code := own_code(self.spec, *self.data.own_parts()):
+            shared["code"] = code
+        text = canonical(shared)
+        hypers, seeds = self.hypers
+        members = [
+            canonical({"sae_seed": seed, "hypers": {name: v[i] for name, v in hypers.items()}})
+            for i, seed in enumerate(seeds)
+        ]
+        worlds = [canonical(self.data.identity_of(i)) for i in range(len(self.data.seeds))]
+        return np.array([[digest(text, world, member) for member in members] for world in worlds])
+
+    @cached_property
+    def hypers(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The numbers of each SAE of a world, and their seeds, each `[n_members]`."""
+        return member_grid(self.spec, self.members, self.sae_seeds)
+
+    @property
+    def n_saes(self) -> int:
+        """On all worlds."""
+        return self.keys.size
+
+    def rows(self) -> dict[str, Any]:
+        """The cell as the table shows it, JSON: what its rows are called, and their keys."""
+        named = {"columns": self.columns, "labels": self.labels}
+        told = {
+            place: {name: self._by_row(value) for name, value in held.items()}
+            for place, held in named.items()
+        }
+        return {"group": self.name, **told, "keys": self.keys.reshape(-1).tolist()}
+
+    def _by_row(self, value: Column) -> Any:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            return value
+        each = np.repeat(np.asarray(value), len(self.sae_seeds))  # seeds vary fastest
+        return np.tile(each, len(self.data.seeds)).tolist()

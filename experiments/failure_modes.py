@@ -26,7 +26,7 @@ from toysae.recovery.geometry import encoder_rows
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import RECIPES, SAE, make_spec
 from toysae.sae.encoders import Tied, TiedGain
-from toysae.study import Study, check_sizes
+from toysae.sweeps.study import Study, check_sizes
 from toysae.training import train_group
 from toysae.training.members import fallback, make_group, member_grid
 from toysae.worlds import World, make_world, sample

@@ -29,7 +29,7 @@ from toysae.recovery.amortisation import gap_decomposition
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import SAE, make_spec
 from toysae.sae.decoders import UnitNorm
-from toysae.study import Study, check_sizes
+from toysae.sweeps.study import Study, check_sizes
 from toysae.training import train_group
 from toysae.training.members import make_group
 from toysae.training.state import keys_of

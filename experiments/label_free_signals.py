@@ -24,7 +24,7 @@ from toysae.recovery.geometry import pairwise_cosines
 from toysae.recovery.label_free import found_in, matched_cosine, rank_correlations
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import make_spec
-from toysae.study import Study, check_sizes
+from toysae.sweeps.study import Study, check_sizes
 from toysae.training import Group, train_group
 from toysae.training.members import fallback, make_group
 from toysae.worlds import make_world

@@ -22,7 +22,7 @@ from toysae.lm.site_study import SiteStudy, capture_text, study_site
 from toysae.lm.train import Training
 from toysae.plotting.style import save
 from toysae.recovery.label_free import found_in
-from toysae.study import Study, check_sizes
+from toysae.sweeps.study import Study, check_sizes
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from toysae.lm.figures import seeds_figure, splice_figure
 from toysae.lm.site_study import capture_text, found_in_larger, study_site
 from toysae.lm.train import Training
 from toysae.plotting.style import save
-from toysae.study import Study, check_sizes
+from toysae.sweeps.study import Study, check_sizes
 
 
 @dataclass(frozen=True)

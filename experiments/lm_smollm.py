@@ -26,7 +26,7 @@ from toysae.lm.site_sae import load_site_sae
 from toysae.lm.site_study import capture_text, study_site
 from toysae.lm.train import Training
 from toysae.plotting.style import save
-from toysae.study import Study, check_sizes
+from toysae.sweeps.study import Study, check_sizes
 
 
 @dataclass(frozen=True)

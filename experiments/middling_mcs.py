@@ -18,7 +18,7 @@ from toysae.plotting import middling as draw
 from toysae.plotting.style import save
 from toysae.recovery import mcs, over_seeds, polarisation, random_floor
 from toysae.sae import SAE, make_spec
-from toysae.study import Study, check_sizes
+from toysae.sweeps.study import Study, check_sizes
 from toysae.training import train_group
 from toysae.training.members import fallback, make_group
 from toysae.worlds import World, make_world

@@ -13,7 +13,7 @@ import pandas as pd
 from toysae.errors import require
 from toysae.plotting import superposition as draw
 from toysae.plotting.style import save
-from toysae.study import Study, check_sizes
+from toysae.sweeps.study import Study, check_sizes
 from toysae.worlds.tms import (
     TMSSpec,
     TrainedTMS,

@@ -9,7 +9,7 @@ import pandas as pd
 from toysae.errors import unknown
 from toysae.plotting.panel import panel_figure
 from toysae.plotting.style import save
-from toysae.study import Study
+from toysae.sweeps.study import Study
 from toysae.worlds import WORLDS, make_world, world_fields
 from toysae.worlds.panel import FeaturePanel, compare_panels, world_panel
 

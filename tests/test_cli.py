@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from toysae.cli import main
+from toysae.sweeps.loading import experiments_in
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--d-in", "8", "--ratios", "1", "--l1", "0.1", "--world-seeds", "2", "--n-steps", "4",
@@ -243,7 +244,7 @@ def test_two_worlds_stand_side_by_side(capsys, tmp_path):
 STUDY = """
 from dataclasses import dataclass
 from pathlib import Path
-from toysae.study import Study
+from toysae.sweeps.study import Study
 
 @dataclass(frozen=True)
 class Options:
@@ -254,7 +255,7 @@ def go(options, out, figures):
     (out / "n.txt").write_text(f"{options.n} {','.join(options.names)}")
     (figures / "f.txt").write_text("drawn")
 
-study = Study("Does it run?", go, Options(), "yes", "seconds", smoke={"n": 3})
+study = Study("Does it run?", Options(), run=go, smoke={"n": 3})
 """
 
 
@@ -282,12 +283,12 @@ def test_a_study_refuses_what_it_does_not_have(tmp_path, capsys):
     assert stop.value.code == 2 and "--names" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", experiments_in(ROOT / "experiments"), ids=lambda p: p.stem)
 def test_every_experiment_plans_its_cells(path):
     from toysae.plotting import FIGURES
-    from toysae.study import Study
     from toysae.sweeps import load_experiment
     from toysae.sweeps.cells import cells
+    from toysae.sweeps.study import Study
 
     experiment = load_experiment(path)
     assert experiment.question and experiment.expected and experiment.run_time

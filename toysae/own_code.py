@@ -25,6 +25,10 @@ from weakref import WeakKeyDictionary
 experiments: dict[str, Path] = {}
 """Files that were loaded as experiments, by the names of their modules, which are gone once they
 have run. Those files alone have settings that are no code."""
+inside: dict[str, Path] = {}
+"""Files of the packages that experiments are, by the names of their modules, which are gone once
+another experiment is loaded."""
+_UNTOLD = {"ctx", "kind", "type_comment"}
 _MAKERS = {"Experiment", "Study", "replace"}
 _PLAIN = {"dict", "tuple", "list", "range"}
 _tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -106,8 +110,8 @@ def _files_of(owner: type | FunctionType) -> tuple[set[Path], str | None]:
     name = owner.__module__ or "builtins"
     # Some of C's classes name a module that is not there.
     module = sys.modules.get(name) or sys.modules.get(name.split(".")[0])
-    if name in experiments:
-        places = {str(experiments[name])}
+    if name in experiments or name in inside:
+        places = {str(experiments.get(name) or inside[name])}
     elif isinstance(owner, FunctionType):
         places = {owner.__code__.co_filename}
     elif module is not None and (name != "__main__" or hasattr(module, "__file__")):
@@ -174,7 +178,18 @@ def read(source: bytes, has_settings: bool = False) -> tuple[str, list[tuple[str
             node.body = node.body[has_docstring:]
     if has_settings:
         tree.body = [statement for statement in tree.body if not _is_setting(statement)]
-    return sha256(ast.dump(tree).encode()).hexdigest(), imports
+    return sha256(repr(_told(tree)).encode()).hexdigest(), imports
+
+
+def _told(node: Any) -> Any:
+    """A tree as text that is the same in all versions of Python: ast.dump is not."""
+    if isinstance(node, list):
+        return [_told(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = {name: value for name, value in ast.iter_fields(node) if name not in _UNTOLD}
+    told = ((name, _told(v)) for name, v in fields.items() if v is not None and v != [])
+    return [type(node).__name__, *told]
 
 
 def _is_setting(statement: ast.stmt) -> bool:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from toysae.errors import ToysaeError
-from toysae.study import Study
 from toysae.sweeps import load_experiment
+from toysae.sweeps.study import Study
 
 STUDY = load_experiment(Path(__file__).parents[2] / "experiments" / "superposition_phases.py")
 assert isinstance(STUDY, Study)

@@ -204,7 +204,7 @@ def test_figures_are_files_of_the_run(tiny_file, tmp_path, capsys):
 def test_a_study_does_not_write_into_somebodys_folder(tmp_path, capsys):
     file = tmp_path / "asks.py"
     file.write_text(
-        "from toysae.study import Study\nfrom dataclasses import dataclass\n"
+        "from toysae.sweeps.study import Study\nfrom dataclasses import dataclass\n"
         "@dataclass(frozen=True)\nclass Options:\n    n: int = 1\n"
         "def run(options, out, figures_dir): (out / 'table.csv').write_text('theirs')\n"
         "study = Study('Why?', run, Options())\n"

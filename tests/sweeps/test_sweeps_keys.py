@@ -4,6 +4,7 @@ A key changes with what decides the numbers alone. Where one changes with reason
 counted up and what this test says that it found takes the place of the lines below.
 """
 
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 from toysae.lm.shards import Manifest
 from toysae.lm.train import SiteData, plan
 from toysae.sweeps import Experiment, load_experiment
-from toysae.sweeps.cells import cells
+from toysae.sweeps.loading import experiments_in
+from toysae.sweeps.run import asked_of
+from toysae.sweeps.study import Study
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 
@@ -25,6 +28,7 @@ SAES = {
     "recovery": ("48 6f89ff00d61d5c2d", "360 4dd1acf70cc8e065"),
     "recovery_phase_diagram": ("4 686c7cc409109a53", "1386 62e263d32363e6df"),
     "sae_zoo": ("4 8366cb1251130410", "450 ab8b52c0094323d2"),
+    "tied_vs_untied": ("24 72b547719f209000", "4000 8647cfb9edf9207f"),
     "undertraining": ("10 ffc1327616cc3fec", "1260 198924bc4e47e6bf"),
     "what_is_found": ("6 e5dcfd6dd75348cf", "240 d3882a89074117cd"),
 }
@@ -46,7 +50,7 @@ whose contents are fixed here."""
 
 @cache
 def found(name: str):
-    return load_experiment(FOLDER / f"{name}.py")
+    return load_experiment(FOLDER / name)
 
 
 def pinned(keys: list[str]) -> str:
@@ -54,22 +58,25 @@ def pinned(keys: list[str]) -> str:
     return f"{len(keys)} {sha256(chr(10).join(keys).encode()).hexdigest()[:16]}"
 
 
-def keys_of(e: Experiment) -> str:
-    return pinned([key for cell in cells(e) for key in cell.keys.reshape(-1).tolist()])
+def keys_of(asked: Experiment | Study) -> str:
+    cells = asked_of(asked, "nowhere").cells
+    return pinned([key for cell in cells for key in cell.keys.reshape(-1).tolist()])
 
 
 def test_every_experiment_is_pinned():
-    names = [file.stem for file in FOLDER.glob("*.py")]
-    experiments = {name for name in names if isinstance(found(name), Experiment)}
-    assert experiments == SAES.keys()
-    assert {name for name in experiments if found(name).full} == FULL.keys()
+    names = [path.stem for path in experiments_in(FOLDER)]
+    swept = {name for name in names if isinstance(found(name), Experiment) or found(name).cells}
+    assert swept == SAES.keys()
+    assert {name for name in swept if getattr(found(name), "full", None)} == FULL.keys()
     assert {name for name in names if name.startswith("lm_")} == PROGRAMS.keys()
 
 
 @pytest.mark.parametrize("name", SAES)
 def test_keys(name):
-    e = found(name)
-    assert (keys_of(e.smoked()), keys_of(e)) == SAES[name]
+    asked = found(name)
+    small = asked.smoked()
+    small = small if isinstance(small, Experiment) else replace(asked, options=small)
+    assert (keys_of(small), keys_of(asked)) == SAES[name]
 
 
 @pytest.mark.slow

@@ -307,3 +307,56 @@ def test_ceilings_are_of_the_code_that_the_world_has(tables, tmp_path):
         world = make_world("sphere", d_in=4, n_features=4, l0=1.0).replace(magnitude=law)
         found.append(_digest(world, ()))
     assert found[0] == found[1] != found[2]
+
+
+PACKAGE = """
+from toysae import Experiment
+from toysae.axes import grid
+from toysae.evaluation.measure import RecoveryScores
+from toysae.runs.cell import Cell
+from toysae.runs.worlds import Worlds
+from toysae.sae import make_spec
+from toysae.sweeps.study import Study
+from dataclasses import dataclass
+from .far import Own
+@dataclass(frozen=True)
+class Options:
+    n: int = 1
+def cells(o):
+    data = Worlds("sphere", (("d_in", 4), ("n_features", 6), ("l0", 1.5)), (0,))
+    return [Cell("one", data, make_spec("untied", 4, 6), grid(l1_coeff=0.1, lr=1e-3), (0,), 5, 16,
+                 Own(64, 1))]
+study = Study("NAME?", Options(), cells)
+"""
+FAR = """
+from dataclasses import dataclass
+from toysae.evaluation.measure import RecoveryScores
+from .farther import FACTOR
+@dataclass(frozen=True)
+class Own(RecoveryScores):
+    pass
+"""
+
+
+def test_an_experiment_with_a_folder_is_a_package_whose_measure_is_code(tmp_path):
+    """However many experiments were loaded in between, and whatever else their files are called."""
+
+    def loaded(name, factor):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "experiment.py").write_text(PACKAGE.replace("NAME", name))
+        (folder / "far.py").write_text(FAR)
+        (folder / "farther.py").write_text(f"FACTOR = {factor}")
+        shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+        return load_experiment(folder)
+
+    def key(study):
+        (cell,) = study.cells(study.options)
+        return str(cell.keys[0, 0])
+
+    one, two = loaded("one", 1), loaded("two", 2)
+    assert (one.question, two.question) == ("one?", "two?")
+    first, second = key(one), key(two)  # of the first after the second was loaded
+    assert first != second
+    assert key(load_experiment(tmp_path / "one" / "experiment.py")) == first == key(one)
+    assert key(loaded("one", 2)) == second

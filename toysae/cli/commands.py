@@ -75,6 +75,7 @@ def _status(args: list[str]) -> None:
 def _list(args: list[str]) -> None:
     from ..sae import INITS, RECIPES
     from ..sweeps.experiment import describe
+    from ..sweeps.loading import experiments_in, file_of
     from ..worlds import WORLDS
     from ..worlds.catalogue import FIRINGS
     from ..worlds.magnitudes import MAGNITUDES
@@ -93,10 +94,10 @@ def _list(args: list[str]) -> None:
         raise unknown("recipe or directory of experiments", args[0], RECIPES)
     if directory.is_dir():
         table = Table("experiment", "question", "run time", title=f"experiments in {directory}")
-        for file in sorted(directory.glob("*.py")):
-            about = describe(file)
+        for path in experiments_in(directory):
+            about = describe(file_of(path))
             if about is not None:
-                table.add_row(str(file), *about)
+                table.add_row(str(path), *about)
         OUT.print(table)
     else:
         OUT.print("There is no folder experiments here: give one, or go to a checkout of toysae.")

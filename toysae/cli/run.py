@@ -1,8 +1,8 @@
 """toysae run: an experiment or a study, at the size that is asked for."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, make_dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,6 +59,7 @@ def run_command(args: list[str]) -> None:
     """`toysae run FILE`: an experiment or a study."""
     from ..runs.directory import Directory
     from ..sweeps import Experiment, load_experiment
+    from ..sweeps.loading import name_of
     from ..sweeps.override import refuse_what_axes_set
 
     path, rest = positional(args, "an experiment file, e.g. experiments/recovery.py")
@@ -87,21 +88,130 @@ def run_command(args: list[str]) -> None:
     for option, folder in (("--out", options.out), ("--figures-dir", options.figures_dir)):
         if folder is not None and str(folder) != ".":
             checked_path(option, folder)
-    name = Path(path).stem + "-smoke" * options.smoke + "-full" * options.full
+    name = name_of(Path(path)) + "-smoke" * options.smoke + "-full" * options.full
     out = options.out or Path("results") / name
     figures_dir = options.figures_dir or out / "figures"
-    if not isinstance(found, Experiment):
-        _refuse_for_studies(options)
     if hosts.is_first():
         print_heading(found.question)
     if isinstance(found, Experiment):
         refuse_what_axes_set(start, flags(rest))
-        _run_experiment(given.asked, name, out, figures_dir, options)
+        _run(given.asked, _of_experiment(given.asked, name), name, out, figures_dir, options)
+    elif found.run is None:
+        study = replace(found, options=given.asked)
+        _run(study, _of_study(study), name, out, figures_dir, options)
     else:
+        _refuse_for_studies(options)
         _check_room(out, figures_dir, [])
         Directory.claim(out)
         figures_dir.mkdir(parents=True, exist_ok=True)
         found.run(given.asked, out, figures_dir)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What is made of results.
+
+    Attributes:
+        figures: their names, where they are known before.
+        tables: what is printed: titles and tables.
+        files: whether the tables are written beside the results, named by their titles.
+        draw: the figures: name, figure and table of each.
+    """
+
+    figures: Sequence[str]
+    tables: Callable[[Any], Iterable[tuple[str, Any]]]
+    files: bool
+    draw: Callable[[Any], Iterable[tuple[str, Any, Any]]]
+
+
+def _of_experiment(e: Any, name: str) -> _Shown:
+    from ..evaluation import summarise_minima, summarise_runs
+    from ..plotting import FIGURES
+
+    for figure in e.figures:
+        if figure not in FIGURES:
+            raise unknown("figure", figure, FIGURES)
+
+    def tables(results: Any) -> Iterator[tuple[str, Any]]:
+        table = results.table
+        yield (f"{name}: best L1 (chosen on the other world seeds), mean ± half-width of the 95 % "
+               "interval, or [its ends] (worlds)", summarise_runs(table))  # fmt: skip
+        minima = summarise_minima(table)
+        if len(minima):
+            yield ("features missed: the optimiser's fault or the objective's? Share of worlds "
+                   "[95 % interval]", minima)  # fmt: skip
+
+    def draw(results: Any) -> Iterator[tuple[str, Any, Any]]:
+        return ((figure, *FIGURES[figure](results)) for figure in e.figures)
+
+    return _Shown(e.figures, tables, False, draw)
+
+
+def _of_study(study: Any) -> _Shown:
+    return _Shown(
+        (),
+        lambda results: study.answer(study.options, results).items(),
+        True,
+        lambda results: study.draw(study.options, results),
+    )
+
+
+def _run(found: Any, shown: _Shown, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
+    from ..plotting.style import save
+    from ..programs import forget_if_short
+    from ..runs.directory import Directory
+    from ..runs.plan import plan
+    from ..runs.results import Results
+    from ..runs.run import Options, Unfinished, run
+    from ..sweeps.run import asked_of
+    from ..training.devices import Split
+
+    split, asked = Split(o.split_batch, o.split_latent), asked_of(found, out)
+    how = Options(o.fresh, o.quiet, o.checkpoint_seconds, split, asked.keep_weights)
+    if o.dry_run:
+        made = plan(asked.cells, out, how)
+        if not hosts.is_first():
+            return
+        if len(made.table):
+            print_frame(made.table, f"{name}: what is left to train", constants=False)
+        for line in made.lines:
+            OUT.print(line, highlight=False, soft_wrap=True)
+        return
+    names = [f"{figure}{end}" for figure in shown.figures for end in (".png", ".csv")]
+    hosts.on_first(_check_room, out, figures_dir, [figures_dir / name for name in names])
+    unfinished = None
+    try:
+        results = run(asked.cells, out, how, settings=asked.settings, about=asked.about)
+    except Unfinished as error:
+        results, unfinished = Results(out), error
+    if not hosts.is_first():
+        return
+    table = results.table
+    if unfinished is not None and table.empty:
+        raise unfinished
+    directory = Directory.open(out)
+    doing("making tables")
+    for title, found in shown.tables(results):
+        print_frame(found, title)
+        if shown.files:
+            directory.write({f"{title}.csv": found.to_csv(index=False).encode()})
+    doing("drawing figures")
+    forget_if_short(_DRAWING)
+
+    def put(path: Path, writer: Callable[[Path], Any]) -> None:
+        """Figures inside the run's directory are files of the run."""
+        inside = directory.inside(path)
+        if inside is None:
+            write(path, writer)
+        else:
+            directory.put({inside: writer})
+
+    for title, figure, behind in shown.draw(results):
+        for file in save(figure, behind, figures_dir, title, put):
+            OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
+    OUT.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)
+    if unfinished is not None:
+        raise unfinished
 
 
 def _check_room(out: Path, figures_dir: Path, files: list[Path]) -> None:
@@ -143,62 +253,3 @@ def _sized(found, smoke: bool, full: bool):
         return found.at_full_size() if full else found
     require(not full, "this study has no full size: leave --full out, --help lists its options")
     return found.options
-
-
-def _run_experiment(experiment, name: str, out: Path, figures_dir: Path, o: RunOptions) -> None:
-    from ..evaluation import summarise_minima, summarise_runs
-    from ..plotting import FIGURES, draw
-    from ..programs import forget_if_short
-    from ..runs.directory import Directory
-    from ..sweeps import Results, Unfinished, plan, run
-    from ..training.devices import Split
-
-    for figure in experiment.figures:
-        if figure not in FIGURES:
-            raise unknown("figure", figure, FIGURES)
-    names = [f"{figure}{end}" for figure in experiment.figures for end in (".png", ".csv")]
-    split = Split(o.split_batch, o.split_latent)
-    if o.dry_run:
-        made = plan(experiment, out, split)
-        if not hosts.is_first():
-            return
-        if len(made.table):
-            print_frame(made.table, f"{name}: what is left to train", constants=False)
-        for line in made.lines:
-            OUT.print(line, highlight=False, soft_wrap=True)
-        return
-    hosts.on_first(_check_room, out, figures_dir, [figures_dir / name for name in names])
-    unfinished = None
-    try:
-        results = run(experiment, out, o.fresh, o.quiet, o.checkpoint_seconds, split)
-    except Unfinished as error:
-        results, unfinished = Results(out), error
-    if not hosts.is_first():
-        return
-    table = results.table
-    if unfinished is not None and table.empty:
-        raise unfinished
-    doing("making tables")
-    print_frame(summarise_runs(table), f"{name}: best L1 (chosen on the other world seeds), "
-                f"mean ± half-width of the 95 % interval, or [its ends] (worlds)")  # fmt: skip
-    minima = summarise_minima(table)
-    if len(minima):
-        print_frame(minima, "features missed: the optimiser's fault or the objective's? Share of "
-                    "worlds [95 % interval]")  # fmt: skip
-    doing("drawing figures")
-    forget_if_short(_DRAWING)
-    directory = Directory.open(out)
-
-    def put(path: Path, writer: Callable[[Path], Any]) -> None:
-        """Figures inside the run's directory are files of the run."""
-        name = directory.inside(path)
-        if name is None:
-            write(path, writer)
-        else:
-            directory.put({name: writer})
-
-    for file in draw(results, experiment.figures, figures_dir, put):
-        OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
-    OUT.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)
-    if unfinished is not None:
-        raise unfinished

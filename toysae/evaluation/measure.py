@@ -21,10 +21,8 @@ class Measure(ABC):
     """A measure has a name and a version: :meth:`identity` is a part of the keys of SAEs, so that
     what was measured in another way is never taken for it."""
 
-    @property
-    @abstractmethod
-    def curve_points(self) -> int:
-        """Points of the learning curves."""
+    curve_points: int
+    """Points of the learning curves."""
 
     @property
     @abstractmethod
@@ -62,22 +60,18 @@ class RecoveryScores(Measure):
 
     Attributes:
         n_eval: samples that each SAE is scored on.
-        points: of the learning curves.
+        curve_points: points of the learning curves.
     """
 
     n_eval: int
-    points: int
-
-    @property
-    def curve_points(self) -> int:
-        return self.points
+    curve_points: int
 
     @property
     def probe(self) -> Probe:
         return recovery_probe
 
     def identity(self) -> dict[str, Any]:
-        return {"n_eval": self.n_eval, "curve_points": self.points}
+        return {"n_eval": self.n_eval, "curve_points": self.curve_points}
 
     def __call__(
         self, group: Group, trained: Trained, n_steps: int

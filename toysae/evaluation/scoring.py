@@ -206,17 +206,9 @@ def score_group(
     }
     table = pd.DataFrame(
         {
-            "row": np.arange(n_worlds * n_members),
-            "d_in": d_in,
-            "n_features": n_features,
-            "ratio": n_features / d_in,
-            "d_sae": spec.d_sae,
-            "world_seed": np.repeat(np.asarray(group.world_seeds), n_members),
-            "sae_seed": np.tile(np.asarray(group.sae_seeds), n_worlds),
-            "n_steps": n_steps,
-            "batch_size": group.batch_size,
+            **sizes_of(group, n_steps),
             "n_eval": n_batches * group.batch_size,
-            **{name: np.tile(np.asarray(v), n_worlds) for name, v in group.hypers.items()},
+            **numbers_of(group),
             "diverged": diverged,
             **truth_columns(cos),
             **{name: _rows(value) for name, value in scores.items()},
@@ -228,8 +220,33 @@ def score_group(
     steps, censored = steps_to(trained.curve_steps, arrays["curve_mmcs"], 0.9)
     table["steps_to_0.9"], table["censored_0.9"] = steps, censored
     if "l1_coeff" in group.hypers:
-        table = table.merge(oracle_columns(group), on=["world_seed", "l1_coeff"], how="left")
+        places = table.assign(world_place=np.repeat(np.arange(n_worlds), n_members))
+        both = places.merge(oracle_columns(group), on=["world_place", "l1_coeff"], how="left")
+        table = both.drop(columns="world_place")
     return table, arrays
+
+
+def sizes_of(group: Group, n_steps: int) -> dict[str, np.ndarray | float]:
+    """What a table says first of each SAE of a group: sizes, seeds and steps."""
+    n_worlds, n_members = len(group.world_seeds), len(group.sae_seeds)
+    n_features, d_in = group.worlds.target.shape[-2:]
+    return {
+        "row": np.arange(n_worlds * n_members),
+        "d_in": d_in,
+        "n_features": n_features,
+        "ratio": n_features / d_in,
+        "d_sae": group.spec.d_sae,
+        "world_seed": np.repeat(np.asarray(group.world_seeds), n_members),
+        "sae_seed": np.tile(np.asarray(group.sae_seeds), n_worlds),
+        "n_steps": n_steps,
+        "batch_size": group.batch_size,
+    }
+
+
+def numbers_of(group: Group) -> dict[str, np.ndarray]:
+    """The numbers of each SAE of a group, by name."""
+    n_worlds = len(group.world_seeds)
+    return {name: np.tile(np.asarray(v), n_worlds) for name, v in group.hypers.items()}
 
 
 def _nearest(worlds: Drawn) -> np.ndarray:
@@ -248,12 +265,12 @@ def oracle_columns(group: Group) -> pd.DataFrame:
     for each world and coefficient."""
     coefficients = np.unique(np.asarray(group.hypers["l1_coeff"]))
     keys, frames = keys_of(group.world_seeds, "oracle"), []
-    for i, seed in enumerate(np.asarray(group.world_seeds)):
+    for i in range(len(group.world_seeds)):
         world = jax.tree.map(lambda leaf, i=i: leaf[i], group.worlds)
         x = sample(world, keys[i], _ORACLE_SAMPLES).x
         x = x if world.bias is None else x - world.bias
         scores = _oracle(*jax.device_get((x, world.target, coefficients)))
-        frames.append(pd.DataFrame({"world_seed": seed, "l1_coeff": coefficients, **scores}))
+        frames.append(pd.DataFrame({"world_place": i, "l1_coeff": coefficients, **scores}))
     return pd.concat(frames)
 
 

@@ -42,6 +42,10 @@ class Data(ABC):
         """Everything else that decides the data of the i-th world."""
         return {"world_seed": self.seeds[i]}
 
+    def columns(self) -> Mapping[str, Sequence[str | float]]:
+        """What is said of each world in the table, besides what the measure says."""
+        return {}
+
     def own_parts(self) -> tuple[object, ...]:
         """Objects whose code decides the data too, where a user wrote it."""
         return ()
@@ -111,7 +115,7 @@ class Cell:
             "batch_size": self.batch_size,
             **self.measure.identity(),
         }
-        if code := own_code(self.spec, *self.data.own_parts()):
+        if code := own_code(self.spec, *self.data.own_parts(), self.measure):
             shared["code"] = code
         text = canonical(shared)
         hypers, seeds = self.hypers
@@ -139,6 +143,9 @@ class Cell:
             place: {name: self._by_row(value) for name, value in held.items()}
             for place, held in named.items()
         }
+        n_members = len(self.hypers[1])
+        for name, values in self.data.columns().items():
+            told["columns"][name] = np.repeat(np.asarray(values), n_members).tolist()
         return {"group": self.name, **told, "keys": self.keys.reshape(-1).tolist()}
 
     def _by_row(self, value: Column) -> Any:

@@ -191,7 +191,7 @@ class Results:
         data = manifest.object("data")
         kind = data.text("kind")
         require(kind == KIND, f"row {row} was trained on {kind}, whose true features nobody knows")
-        return world_of(data, manifest.items("world_seeds")[at])
+        return world_of(data, manifest.items("worlds")[at])
 
     def manifest(self, row: int) -> Fields:
         """What is written down of the SAE of a row of :attr:`table` and of those that trained with

@@ -86,19 +86,18 @@ Places = Mapping[str, tuple[Stored, int]]
 
 def manifest_of(block: Block) -> dict[str, Any]:
     """What a block's manifest says of its SAEs, so that each can be made again: their spec, and
-    where the user wrote code of it, a digest of that; their data; and by row, the numbers, the seed
-    of the world and the seed of the SAE."""
+    where the user wrote code of it, a digest of that; their data; and by row, the numbers, the
+    place of the world in the data and the seed of the SAE."""
     cell, members = block.cell, list(block.members)
     hypers, sae_seeds = cell.hypers
     n_worlds = len(block.worlds)
     by_row = {name: np.tile(values[members], n_worlds).tolist() for name, values in hypers.items()}
-    seeds = [cell.data.seeds[i] for i in block.worlds]
     return {
         "spec": encode(cell.spec, "spec"),
         "code": codes_of(classes_of(cell.spec)),
         "hypers": by_row,
         "data": cell.data.manifest(),
-        "world_seeds": np.repeat(seeds, len(members)).tolist(),
+        "worlds": np.repeat(block.worlds, len(members)).tolist(),
         "sae_seeds": np.tile(sae_seeds[members], n_worlds).tolist(),
         "n_steps": cell.n_steps,
         "batch_size": cell.batch_size,

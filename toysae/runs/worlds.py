@@ -1,6 +1,7 @@
 """Named worlds of several seeds, as the data of a cell."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..axes import Points
 from ..checked import Fields
 from ..digests import add_arrays
 from ..disk import file_sha256
@@ -20,24 +22,45 @@ from .cell import Data
 
 KIND = "worlds"
 
+Named = tuple[tuple[str, Any], ...]
+"""Values by name."""
+
 
 @dataclass(frozen=True)
 class Worlds(Data):
-    """Worlds of one name and its fields, one for each seed.
+    """Worlds of one name, one for each seed.
 
     Attributes:
         name: a row of :data:`toysae.worlds.WORLDS`, or the path of a saved world.
-        fields: what is not at its default, by name.
+        fields: what is not at its default in any of them, by name.
         seeds: of the worlds and of their data streams.
+        of_each: further fields of each world. They must leave the shapes of all alike.
     """
 
     name: str
-    fields: tuple[tuple[str, Any], ...]
+    fields: Named
     seeds: tuple[int, ...]
+    of_each: tuple[Named, ...] = ()
+
+    @classmethod
+    def each(cls, name: str, seeds: Sequence[int], points: Points, **fields: Any) -> "Worlds":
+        """A world for every point of its fields and every seed; seeds vary fastest."""
+        places = [row for row in points.rows for _ in seeds]
+        return cls(name, tuple(fields.items()), tuple(seeds) * len(points), tuple(places))
 
     @cached_property
     def worlds(self) -> World:
-        return stack([make_world(self.name, seed, **dict(self.fields)) for seed in self.seeds])
+        each = self.of_each or ((),) * len(self.seeds)
+        return stack(
+            [
+                make_world(self.name, seed, **dict(self.fields), **dict(own))
+                for seed, own in zip(self.seeds, each, strict=True)
+            ]
+        )
+
+    def columns(self) -> dict[str, list[Any]]:
+        rows = [dict(own) for own in self.of_each]
+        return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
     def identity(self) -> dict[str, Any]:
         name = f"file {file_sha256(Path(self.name))}" if is_saved(self.name) else self.name
@@ -46,14 +69,20 @@ class Worlds(Data):
     def identity_of(self, i: int) -> dict[str, Any]:
         # What decides a world of one's own may stand where no code is followed, as in a closure.
         contents = {"world": _contents(self.worlds, i)} if self._is_own else {}
-        return {"world_seed": self.seeds[i], **contents}
+        own = {"world_fields_of_its_own": dict(self.of_each[i])} if self.of_each else {}
+        return {"world_seed": self.seeds[i], **own, **contents}
 
     def own_parts(self) -> tuple[object, ...]:
         return (self.worlds, *self._entries)
 
     def manifest(self) -> dict[str, Any]:
-        return {"kind": KIND, "world": str(self.name), "fields": dict(self.fields),
-                "seeds": list(self.seeds)}  # fmt: skip
+        return {
+            "kind": KIND,
+            "world": str(self.name),
+            "fields": dict(self.fields),
+            "seeds": list(self.seeds),
+            "of_each": [dict(own) for own in self.of_each],
+        }
 
     @property
     def _all_fields(self) -> dict[str, Any]:
@@ -68,13 +97,15 @@ class Worlds(Data):
         return own_entries(self.name, *self._all_fields.values())
 
 
-def world_of(manifest: Fields, seed: int) -> World:
-    """The world of a seed that a manifest of :meth:`Worlds.manifest` tells of.
+def world_of(manifest: Fields, place: int) -> World:
+    """The world of a place that a manifest of :meth:`Worlds.manifest` tells of.
 
     Raises:
         ToysaeError: no world of that name, or it has other fields now.
     """
-    return make_world(manifest.text("world"), seed, **manifest.object("fields").value)
+    of_each = manifest.items("of_each")
+    fields = manifest.object("fields").value | (of_each[place] if of_each else {})
+    return make_world(manifest.text("world"), manifest.items("seeds")[place], **fields)
 
 
 def _contents(worlds: Any, i: int) -> str:

@@ -70,7 +70,7 @@ def _worlds(results: Results, table: pd.DataFrame) -> dict[str, dict]:
 
 def _on(told: dict, methods: Sequence[str]) -> pd.DataFrame:
     data = Fields(told["data"], "data")
-    world = world_of(data, data.items("seeds")[0])
+    world = world_of(data, 0)
     table = ceilings(world, n_samples=min(told["n_eval"], _SAMPLES), methods=methods,
                      n_steps=min(told["n_steps"], _STEPS))  # fmt: skip
     frames = []

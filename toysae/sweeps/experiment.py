@@ -12,7 +12,7 @@ from ..axes import Points
 from ..checked import read_regular, shown
 from ..door import check_fields
 from ..errors import ToysaeError, require
-from ..study import check_overrides
+from .study import check_overrides
 
 _PROSE = ("question", "expected", "run_time", "figures", "smoke", "full", "save_params")
 """Fields that change no number."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,9 +18,12 @@ from ..checked import read_regular
 from ..errors import ToysaeError, require, unknown
 from ..sae.named_inits import INITS
 from ..sae.recipes import RECIPES
-from ..study import Study, check_overrides
 from ..worlds.registry import TABLES
 from .experiment import Experiment
+from .study import Study, check_overrides
+
+OF_FOLDER = "experiment.py"
+"""The file of an experiment that has a folder of its own."""
 
 _folder: list[Path] = []
 """Of the latest experiment, where that put it at the end of the path."""
@@ -40,10 +44,10 @@ def load_experiment(path: str | Path) -> Experiment | Study:
             not found because something else has its name, or a name of a recipe, an init or a part
             of a world that another experiment of this process has given another meaning.
     """
-    path = checked_path("path", path)
+    path = file_of(checked_path("path", path))
     if not path.is_file():
         folders = dict.fromkeys((path.parent, Path("experiments")))
-        beside = [str(p) for folder in folders for p in folder.glob("*.py") if p.is_file()]
+        beside = [str(p) for folder in folders for p in experiments_in(folder)]
         if not beside:
             raise ToysaeError(
                 f"there is no experiment file {path}: give the path of one, e.g. "
@@ -63,12 +67,41 @@ def load_experiment(path: str | Path) -> Experiment | Study:
     return found
 
 
+def file_of(path: Path) -> Path:
+    """The file of an experiment: of a folder the `experiment.py` in it; ".py" may be left out."""
+    if path.is_dir():
+        return path / OF_FOLDER
+    with_ending = path.with_name(f"{path.name}.py") if path.name else path
+    return with_ending if not path.exists() and with_ending.is_file() else path
+
+
+def name_of(path: Path) -> str:
+    """What an experiment is called: after its file, or after the folder that it is of."""
+    file = file_of(path)
+    return file.resolve().parent.name if file.name == OF_FOLDER else file.stem
+
+
+def experiments_in(folder: Path) -> list[Path]:
+    """The files, and the folders with an experiment of their own, by name."""
+    found = [p for p in folder.glob("*.py") if p.is_file() and p.name != OF_FOLDER]
+    return sorted([*found, *(p.parent for p in folder.glob(f"*/{OF_FOLDER}"))])
+
+
 def _ran(path: Path) -> ModuleType:
-    """The module that a file is. Its classes say by their module which file they are of."""
+    """The module that a file is. Its classes say by their module which file they are of.
+
+    An experiment with a folder of its own is a package there, and imports what is its own as
+    `from .figures import ...`.
+    """
     whole = path.resolve()
-    name = f"{path.stem}_{sha256(str(whole).encode()).hexdigest()[:8]}"
+    name = f"{name_of(path)}_{sha256(str(whole).encode()).hexdigest()[:8]}"
+    if path.name == OF_FOLDER:
+        package = sys.modules.setdefault(name, ModuleType(name))
+        package.__path__, package.__package__ = [str(whole.parent)], name
+        package.__spec__ = ModuleSpec(name, None, is_package=True)
+        name = f"{name}.experiment"
     module = ModuleType(name)
-    module.__file__ = str(whole)
+    module.__file__, module.__package__ = str(whole), name.rpartition(".")[0]
     source = read_regular(path, kind="experiment file")
     _open_to_neighbours(whole, source)
     own_code.experiments[name] = whole
@@ -89,6 +122,8 @@ def _ran(path: Path) -> ModuleType:
             file = getattr(sys.modules[new], "__file__", None)
             if file is not None and not own_code.of_library(Path(file).resolve()):
                 _neighbours[new] = sys.modules[new], _text(file)
+                if "." in name and new.startswith(name.removesuffix("experiment")):
+                    own_code.inside[new] = Path(file).resolve()
     return module
 
 

@@ -1,7 +1,12 @@
-"""An experiment through the engine: its cells are made, run, and their results read."""
+"""An experiment or a study through the engine: its cells are made, run, and their results read."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from ..errors import require
+from ..runs.cell import Cell
 from ..runs.plan import Plan
 from ..runs.plan import plan as plan_cells
 from ..runs.results import Results
@@ -10,10 +15,47 @@ from ..runs.run import run as run_cells
 from ..training.devices import UNSPLIT, Split
 from .cells import cells
 from .experiment import Experiment
+from .study import Study
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the engine is asked for.
+
+    Attributes:
+        cells: to train.
+        settings: what they were made from, as JSON holds it.
+        about: the question, and what is expected.
+        keep_weights: of the SAEs.
+    """
+
+    cells: Sequence[Cell]
+    settings: Mapping[str, Any]
+    about: Mapping[str, Any]
+    keep_weights: bool
+
+
+def asked_of(found: Experiment | Study, out: str | Path) -> Asked:
+    """What an experiment, or a study with its options, asks for.
+
+    Args:
+        found: either.
+        out: the results directory, where a study keeps what it prepares.
+
+    Raises:
+        ToysaeError: bad input; a study that has no cells.
+    """
+    about = {"question": found.question, "expected": found.expected}
+    if isinstance(found, Experiment):
+        return Asked(cells(found), found.settings(), about, found.save_params)
+    require(found.cells is not None, "this study has no cells: run it with `toysae run`")
+    prepared = () if found.prepare is None else (found.prepare(found.options, Path(out)),)
+    made = found.cells(found.options, *prepared)  # pyright: ignore[reportOptionalCall]
+    return Asked(made, asdict(found.options), about, found.keep_weights)
 
 
 def run(
-    experiment: Experiment,
+    experiment: Experiment | Study,
     out: str | Path,
     fresh: bool = False,
     quiet: bool = False,
@@ -23,9 +65,9 @@ def run(
     """Trains and scores what is not yet in `out`, see :func:`toysae.runs.run.run`.
 
     Args:
-        experiment: what to run.
-        out: the results directory; of the SAEs in it those that the experiment asks for are used,
-            the others are kept.
+        experiment: what to run; of a study with other options, ``replace(study, options=...)``.
+        out: the results directory; of the SAEs in it those that it asks for are used, the
+            others are kept.
         fresh: discard what runs have written there and begin again; anything else is left.
         quiet: no progress bar, and only lines about what went wrong.
         checkpoint_seconds: how often a block's training is saved while it lasts; 0 for every chunk.
@@ -40,16 +82,16 @@ def run(
         Unfinished: SAEs that did not fit the device even alone; all others are finished.
         Stopped: by Ctrl-C or SIGTERM, at the end of a chunk; the same call goes on.
     """
-    e = experiment
-    options = Options(fresh, quiet, checkpoint_seconds, split, e.save_params)
-    about = {"question": e.question, "expected": e.expected}
-    return run_cells(cells(e), out, options, settings=e.settings(), about=about)
+    asked = asked_of(experiment, out)
+    options = Options(fresh, quiet, checkpoint_seconds, split, asked.keep_weights)
+    return run_cells(asked.cells, out, options, settings=asked.settings, about=asked.about)
 
 
-def plan(e: Experiment, out: str | Path, split: Split = UNSPLIT) -> Plan:
-    """Counts what a run of an experiment would train, see :func:`toysae.runs.plan.plan`.
+def plan(e: Experiment | Study, out: str | Path, split: Split = UNSPLIT) -> Plan:
+    """Counts what a run would train, see :func:`toysae.runs.plan.plan`.
 
     Raises:
         ToysaeError: what a run refuses before training, but for a full disk.
     """
-    return plan_cells(cells(e), out, Options(split=split, keep_weights=e.save_params))
+    asked = asked_of(e, out)
+    return plan_cells(asked.cells, out, Options(split=split, keep_weights=asked.keep_weights))

@@ -87,6 +87,7 @@ def make_group(
         ToysaeError: see :func:`member_grid`; sizes that do not match; too few devices; too little
             memory.
     """
+    world_seeds = checked.several("data seeds", world_seeds, checked.seed)
     group = group_of(worlds, world_seeds, spec, given, sae_seeds, batch_size, split)
     check_memory(group)
     return group
@@ -101,9 +102,10 @@ def group_of(
     batch_size: int,
     split: Split = UNSPLIT,
 ) -> Group:
-    """:func:`make_group` of what may be too large for the device, to be trained in blocks."""
+    """:func:`make_group` of what may be too large for the device, to be trained in blocks. Worlds
+    that differ otherwise may share a seed."""
     batch_size = checked.integer("batch_size", batch_size, 1)
-    world_seeds = checked.several("data seeds", world_seeds, checked.seed)
+    world_seeds = [checked.seed("data seeds", seed) for seed in world_seeds]
     worlds = worlds if isinstance(worlds, Drawn) else stack(list(worlds))
     n_worlds = worlds.directions.shape[0]
     require(

@@ -1,11 +1,24 @@
-"""An experiment that is not one sweep of SAEs: a question and the function that answers it."""
+"""An experiment that is not one sweep: its own cells of SAEs, measure, answer and figures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .errors import require, unknown
+import pandas as pd
+
+from ..errors import require, unknown
+from ..runs.cell import Cell
+from ..runs.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Tables = Mapping[str, pd.DataFrame]
+"""By name, which is that of a file, what an answer consists of."""
+
+Drawing = tuple[str, "Figure", pd.DataFrame]
+"""A figure's name, the figure, and the table behind it."""
 
 
 @dataclass(frozen=True)
@@ -14,21 +27,33 @@ class Study:
 
     Attributes:
         question: what it asks, in a sentence.
-        run: `run(options, out_dir, figures_dir)` computes, prints a table, writes its numbers
-            under `out_dir` and its figures under `figures_dir`; both exist when it is called.
         options: a frozen dataclass instance with its defaults; each field can be overridden
             from the command line.
+        cells: `cells(options)` gives the SAEs to train, and what is measured of them. With
+            `prepare`, `cells(options, prepared)`.
+        answer: `answer(options, results)` gives the tables that are printed and kept.
+        draw: `draw(options, results)` gives the figures, one by one.
+        prepare: `prepare(options, out_dir)` makes what `cells` needs, such as the activations of a
+            language model, and keeps what it makes in `out_dir`.
         expected: what is known or expected, to hold the figures against.
         run_time: how long it takes, and on what.
         smoke: overrides of the options that make it finish in seconds.
+        keep_weights: keep the SAEs' weights.
+        run: in place of `cells`, `answer` and `draw`: `run(options, out_dir, figures_dir)` does
+            everything; both folders exist when it is called.
     """
 
     question: str
-    run: Callable[[Any, Path, Path], None]
     options: Any
+    cells: Callable[..., Sequence[Cell]] | None = None
+    answer: Callable[[Any, Results], Tables] = lambda options, results: {}
+    draw: Callable[[Any, Results], Iterable[Drawing]] = lambda options, results: ()
+    prepare: Callable[[Any, Path], Any] | None = None
     expected: str = ""
     run_time: str = ""
     smoke: Mapping[str, Any] = field(default_factory=dict)
+    keep_weights: bool = False
+    run: Callable[[Any, Path, Path], None] | None = None
 
     def smoked(self) -> Any:
         """The options of the version that takes seconds.

@@ -17,7 +17,6 @@ from toysae.cli.show import print_frame
 from toysae.errors import require
 from toysae.lm.figures import inits_figure
 from toysae.lm.sample import about, resolve
-from toysae.lm.site_sae import load_site_sae
 from toysae.lm.site_study import SiteStudy, capture_text, study_site
 from toysae.lm.train import Training
 from toysae.plotting.style import save
@@ -83,7 +82,7 @@ def run(o: Options, out: Path, figures: Path) -> None:
             "the others diverged")  # fmt: skip
     print_frame(study.losses, f"cross-entropy with {site} replaced")
     study.losses.to_csv(figures / "cross_entropy.csv", index=False)
-    curves, shared = _curves(study), _shared(study, saes)
+    curves, shared = _curves(study), _shared(study)
     shared.to_csv(figures / "shared.csv", index=False)
     read = about().split(" (")[0] if o.text == "sample" else Path(text).name
     note = (
@@ -108,14 +107,14 @@ def _curves(study: SiteStudy) -> pd.DataFrame:
     ])  # fmt: skip
 
 
-def _shared(study: SiteStudy, saes: Path) -> pd.DataFrame:
+def _shared(study: SiteStudy) -> pd.DataFrame:
     """MMCS of the living latents of every SAE in those of every other of another seed."""
     found = [
         (row["init"], row["sae_seed"], W, np.asarray(arrays["firing_freq"])[i] > 0)
         for rows, arrays in study.groups
-        for i, (_, row) in enumerate(rows.iterrows())
+        for i, (place, row) in enumerate(rows.iterrows())
         if not row["diverged"]
-        for W in [load_site_sae(saes / row["folder"]).W_dec]
+        for W in [study.results.sae(int(str(place))).W_dec]
     ]
     return pd.DataFrame([
         {"init": a, "other_init": b, "sae_seed": s, "other_seed": r,

@@ -77,7 +77,7 @@ def run(o: Options, out: Path, figures: Path) -> None:
             )  # fmt: skip
             saes = here / "saes" / folder.name
             study = study_site(folder, t, saes, o.n_sequences, model)
-            larger = found_in_larger(study, saes)
+            larger = found_in_larger(study)
             table = study.table.assign(model=name, mmcs_larger=larger)
             print_frame(table[[c for c in _SHOWN if c in table]], f"{name}, {folder.name}")
             print_frame(study.losses, f"cross-entropy with {folder.name} replaced")

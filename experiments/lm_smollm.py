@@ -26,6 +26,7 @@ from toysae.lm.site_sae import load_site_sae
 from toysae.lm.site_study import capture_text, study_site
 from toysae.lm.train import Training
 from toysae.plotting.style import save
+from toysae.runs.results import Results
 from toysae.sweeps.study import Study, check_sizes
 
 
@@ -105,9 +106,8 @@ def run(o: Options, out: Path, figures: Path) -> None:
     _save(splice_figure(losses, note), figures, "cross_entropy")
     resid = folders[0]
     saes = out / "saes" / resid.name
-    table = pd.read_csv(saes / "table.csv")
-    best = int(np.nanargmin(table["fvu"]))
-    sae = load_site_sae(saes / table["folder"][best])
+    best = int(np.nanargmin(Results.load(saes).table["fvu"]))
+    sae = load_site_sae(saes, row=best)
     shards = Shards(resid, verify=False)
     cards = card(resid.name, shards, shards.manifest.first, sae=sae)
     panels = world_panels(o.worlds)

@@ -134,7 +134,7 @@ def test_the_downstream_command_shows_the_largest_changes(captured, hand, capsys
 @pytest.mark.parametrize(
     ("command", "args", "message"),
     [
-        ("downstream", ["--latents", "2"], "name the folder of an SAE of a later site"),
+        ("downstream", ["--latents", "2"], "name a later site's run, or the folder of an SAE"),
         ("downstream", ["nowhere", "--latents", "2"], "nowhere"),
         ("neurons", ["--n-tokens", "few"], "few"),
         ("steer", ["--latent", "2", "--pin", "5", "--times", "1"], "exclude each other"),

@@ -18,8 +18,12 @@ from toysae.lm.models import load_tokenizer
 from toysae.lm.models.tokenizer import Tokenizer
 from toysae.lm.page import pieces, render, shown
 from toysae.lm.shards import read_manifest
-from toysae.lm.site_sae import SiteSAE, save_site_sae
+from toysae.lm.site_sae import SiteSAE, load_site_sae, save_site_sae
+from toysae.runs.directory import Directory
+from toysae.runs.ledger import open_run
+from toysae.runs.store import save_block
 from toysae.sae import SAE, Weights, make_spec
+from toysae.sae.files import encode
 
 GOLDEN = Path(__file__).parent / "golden"
 SITE = "blocks.1.hook_resid_post"
@@ -55,6 +59,37 @@ def tokenizer():
     return load_tokenizer(GOLDEN / "gpt2")
 
 
+def write_run(path, saes, table, capture, n_held_out):
+    """A directory as `toysae lm train` leaves it, of SAEs that were made elsewhere."""
+    directory, info = Directory.claim(path), saes[0].info
+    keys = [str(i) for i in range(len(saes))]
+    columns = {"site": info["site"], "recipe": info["recipe"], "init": "recipe"}
+    rows = {"group": "untied-recipe-32", "columns": columns, "labels": {}, "keys": keys}
+    open_run(directory, {}, {}, [rows])
+    data = {
+        "kind": "activations",
+        "weights": None,
+        "centred": False,
+        "capture": str(capture),
+        "n_held_out": n_held_out,
+        **{name: info[name] for name in ("site", "model", "first")},
+    }
+    manifest = {
+        "spec": encode(saes[0].sae.spec, "spec"), "code": {}, "hypers": {}, "data": data,
+        "n_steps": 1, "batch_size": 1,
+    }  # fmt: skip
+    arrays = {
+        "mean": np.stack([sae.mean for sae in saes]),
+        "scale": np.stack([sae.scale for sae in saes]), "curve_steps": np.zeros(1),
+    }  # fmt: skip
+    held = [sae.sae.weights for sae in saes]
+    weights = {
+        "W_dec": np.stack([w.W_dec for w in held]), "b_dec": np.stack([w.b_dec for w in held]),
+        **{name: np.stack([w.enc[name] for w in held]) for name in ("W_enc", "b_enc")},
+    }  # fmt: skip
+    save_block(directory, "untied-recipe-32", keys, table, arrays, weights, manifest)
+
+
 def drawn(seed, about):
     rng = np.random.default_rng(seed)
     W = rng.normal(size=(32, 32)).astype(np.float32)
@@ -74,17 +109,13 @@ def trained(tmp_path_factory):
           str(folder / "text.txt"), "--tokens", "3000", "--n-ctx", "32", "--out",
           str(folder / "cap"), "--quiet"])  # fmt: skip
     manifest = read_manifest(folder / "cap" / SITE)
-    told = {"capture": str(folder / "cap" / SITE), "manifest": {"site": SITE},
-            "training": {"n_held_out": 500}}  # fmt: skip
-    names = [f"groups/untied-recipe-32-0123/saes/seed{seed}" for seed in range(3)]
-    for seed, name in enumerate(names):
-        about = {"site": SITE, "model": manifest.model, "first": 1, "recipe": "untied"}
-        save_site_sae(drawn(seed, about), folder / "saes" / name)
-    (folder / "saes" / "config.json").write_text(json.dumps(told))
-    pd.DataFrame({
-        "folder": names, "diverged": [False, False, True], "fvu": 0.25, "l0": 16.0,
+    about = {"site": SITE, "model": manifest.model, "first": 1, "recipe": "untied"}
+    saes = [drawn(seed, about) for seed in range(3)]
+    table = pd.DataFrame({
+        "sae_seed": range(3), "diverged": [False, False, True], "fvu": 0.25, "l0": 16.0,
         "dead_fraction": 0.125,
-    }).to_csv(folder / "saes" / "table.csv", index=False)  # fmt: skip
+    })  # fmt: skip
+    write_run(folder / "saes", saes, table, folder / "cap" / SITE, n_held_out=500)
     return folder / "cap", folder / "saes"
 
 
@@ -165,7 +196,7 @@ def test_the_command_writes_a_page_of_each_sae(trained, tmp_path):
     assert "script" not in seen.tags
     main([*page, "--rows", "0", "1", "--n-tokens", "500"])
     assert len(list((saes / "pages").glob("*.html"))) == 2
-    one = saes / pd.read_csv(saes / "table.csv")["folder"][1]
+    one = save_site_sae(load_site_sae(saes, row=1), tmp_path / "seed1")
     main(["lm", "page", str(one), "--capture", str(capture), "--latents", "3", "17", "--quiet",
           "--out", str(file)])  # fmt: skip
     seen = Seen(file.read_text())
@@ -205,8 +236,8 @@ def test_bad_input_is_one_line(trained, capsys, monkeypatch, args, words):
     assert all(word in error for word in words), error
 
 
-def test_a_lone_sae_needs_a_capture(trained, capsys):
-    one = trained[1] / pd.read_csv(trained[1] / "table.csv")["folder"][0]
+def test_a_lone_sae_needs_a_capture(trained, capsys, tmp_path):
+    one = save_site_sae(load_site_sae(trained[1]), tmp_path / "seed0")
     with pytest.raises(SystemExit):
         main(["lm", "page", str(one)])
     assert "--capture" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -21,15 +22,17 @@ from toysae.cli import main
 from toysae.cli.lm import count
 from toysae.interop import from_saelens
 from toysae.lm import load_model
-from toysae.lm.groups import load_arrays
 from toysae.lm.shards import Shards, read_manifest, write_manifest
 from toysae.lm.site_sae import load_site_sae
 from toysae.lm.sites import parse_site, reading_matrix, writing_matrix
 from toysae.lm.sources import open_site
 from toysae.lm.stream import split_off
-from toysae.lm.train import Training, train_site
+from toysae.lm.train import Training, site_cells, train_site
 from toysae.runs.mark import COPY, MARK
+from toysae.runs.results import Results
+from toysae.runs.run import Options
 
+engine = import_module("toysae.runs.run")
 GOLDEN = Path(__file__).parent / "golden"
 SITE, OTHER = "blocks.1.hook_resid_post", "blocks.1.mlp.hook_post"
 D, L1, SEEDS, N_STEPS = 32, (0.3, 30.0), 2, 60
@@ -88,14 +91,19 @@ def out(two):
     return two / "saes" / SITE
 
 
+def table_of(out):
+    """One row an SAE, with what seeds have in common."""
+    return pd.concat([pd.read_csv(out / name) for name in ("table.csv", "seeds.csv")], axis=1)
+
+
 @pytest.fixture(scope="module")
 def table(out):
-    return pd.read_csv(out / "table.csv")
+    return table_of(out)
 
 
 def groups(table):
-    """(name, rows) of each program."""
-    return list(table.groupby(table["folder"].str.split("/").str[1], sort=False))
+    """(name, rows) of each cell."""
+    return list(table.groupby("group", sort=False))
 
 
 def held_out(folder):
@@ -104,16 +112,12 @@ def held_out(folder):
 
 
 def same_groups(out, wanted):
-    """The folders of finished programs, byte for byte, less how long they took."""
-    names = [path.name for path in (out / "groups").iterdir()]
-    assert names
-    for name in names:
-        one, two = (
-            {f.relative_to(place): f.read_bytes() for f in place.rglob("*") if f.is_file()}
-            for place in (out / "groups" / name, wanted / "groups" / name)
-        )
-        assert sorted(one) == sorted(two) and len(one) > 4
-        assert [str(f) for f in one if one[f] != two[f] and f.name != "done.json"] == []
+    """The blocks of a run are those of another, byte for byte, less when they were written."""
+    one, two = (
+        {f.name: f.read_bytes() for f in (place / "blocks").iterdir()} for place in (out, wanted)
+    )
+    assert one and one.keys() <= two.keys()
+    assert [name for name in one if one[name] != two[name] and not name.endswith(".json")] == []
 
 
 # What is written
@@ -126,11 +130,11 @@ def test_the_table_has_one_row_of_each_combination(table, out):
     assert [tuple(row) for row in rows] == [tuple(row) for row in wanted]
     assert (table["site"] == SITE).all() and not table["diverged"].any()
     assert (table["d_in"] == D).all() and (table["d_sae"] == D).all()
-    assert table["folder"].is_unique and len(groups(table)) == 6
+    assert len(groups(table)) == 6
     scores = ["fvu", "ev", "l0", "mse", "dead_fraction", "mmcs_seeds", "mmcs_seeds_init", "floor"]
     assert np.isfinite(table[scores]).all(axis=None)
     assert not list(out.glob("checkpoints/*"))
-    config = json.loads((out / "config.json").read_text())
+    config = json.loads((out / "config.json").read_text())["settings"]
     assert config["manifest"]["site"] == SITE and config["training"]["n_steps"] == N_STEPS
 
 
@@ -149,7 +153,7 @@ def test_seeds_of_an_svd_init_have_it_in_common(table):
 def test_every_folder_is_an_sae_of_the_site_with_its_normalisation(out, table, two):
     x = held_out(two / SITE).astype(np.float64)
     scale = 1 / np.sqrt(((x - x.mean(0)) ** 2).mean())
-    found = [load_site_sae(out / folder) for folder in table["folder"]]
+    found = [load_site_sae(out, row=row) for row in range(len(table))]
     manifest = read_manifest(two / SITE)
     for sae, (_, row) in zip(found, table.iterrows(), strict=True):
         np.testing.assert_allclose(sae.mean, x.mean(0), atol=1e-6)
@@ -168,9 +172,9 @@ def test_every_folder_is_an_sae_of_the_site_with_its_normalisation(out, table, t
 # Scores
 
 
-def evaluated(out, folder, x):
+def evaluated(out, row, x):
     """(z, x, x_hat) in the units that the SAE was trained in."""
-    sae = load_site_sae(out / folder)
+    sae = load_site_sae(out, row=row)
     z = np.asarray(sae.encode(jnp.asarray(x)))
     x_hat = (np.asarray(sae.decode(jnp.asarray(z))) - np.asarray(sae.mean)) * float(sae.scale)
     return z, (x - np.asarray(sae.mean)) * float(sae.scale), x_hat
@@ -181,9 +185,9 @@ def test_scores_are_those_of_numpy_on_what_was_held_out(out, table, two):
     assert (table["n_eval"] == len(x)).all()
     dead = dense = 0
     for name, rows in groups(table):
-        freq = load_arrays(out, name)["firing_freq"]
-        for place, (_, row) in enumerate(rows.iterrows()):
-            z, clean, x_hat = evaluated(out, row["folder"], x)
+        freq = Results.load(out).arrays(name)["firing_freq"]
+        for place, (i, row) in enumerate(rows.iterrows()):
+            z, clean, x_hat = evaluated(out, i, x)
             on = z != 0
             np.testing.assert_allclose(freq[place], on.mean(0), atol=1e-6)
             assert row["dead_latents"] == (~on.any(0)).sum()
@@ -207,10 +211,14 @@ def mcs(W, other, alive, other_alive):
     return np.where(alive, best, np.nan)
 
 
-def test_latents_are_found_in_other_seeds_as_numpy_finds_them(out, table):
+def test_latents_are_found_in_other_seeds_as_numpy_finds_them(out, table, two):
+    t = Training(("tied", "untied"), INITS, (1,), L1, seeds=SEEDS, batch_size=16, lr=0.02,
+                 n_steps=N_STEPS, curve_points=2)  # fmt: skip
+    mcs_seeds = train_site(two / SITE, t, out).mcs_seeds  # all of it is finished
+    assert mcs_seeds.keys() == {name for name, _ in groups(table)}
     for name, rows in groups(table):
-        arrays = load_arrays(out, name)
-        W = [np.asarray(load_site_sae(out / f).W_dec, np.float64) for f in rows["folder"]]
+        arrays = {**Results.load(out).arrays(name), "mcs_seeds": mcs_seeds[name]}
+        W = [np.asarray(load_site_sae(out, row=i).W_dec, np.float64) for i in rows.index]
         alive = arrays["firing_freq"] > 0
         for i, (_, row) in enumerate(rows.iterrows()):
             j = i ^ 1  # the other seed of the same coefficient
@@ -223,12 +231,10 @@ def test_latents_are_found_in_other_seeds_as_numpy_finds_them(out, table):
         assert ev.shape == (4, len(arrays["curve_steps"])) and arrays["curve_steps"][-1] == N_STEPS
         assert (ev[:2, -1] > ev[:2, 0]).all()
         np.testing.assert_allclose(ev[:, -1], rows["ev"], atol=1e-4)  # the same activations
-    with pytest.raises(ToysaeError, match="has no finished group tied-recipe-1"):
-        load_arrays(out, "tied-recipe-1")
 
 
 def test_a_member_that_diverged_is_left_out_of_the_others_scores(two, tmp_path, monkeypatch):
-    train_group, made = module.train_group, []
+    train_group, made = engine.train_group, []
 
     def with_one_gone(*args, **given):
         trained = train_group(*args, **given)
@@ -236,14 +242,15 @@ def test_a_member_that_diverged_is_left_out_of_the_others_scores(two, tmp_path, 
         diverged = np.array([[False, True, False, False]])
         return replace(trained, diverged=diverged)
 
-    monkeypatch.setattr(module, "train_group", with_one_gone)
-    given = [*NUMBERS[: NUMBERS.index("--l1")], "--l1", 0.3, "--seeds", 4]
-    lm("train", two, "--site", SITE, "--out", tmp_path, "--recipes", "untied", *given)
-    found = pd.read_csv(tmp_path / "table.csv")
+    monkeypatch.setattr(engine, "train_group", with_one_gone)
+    t = Training(sizes=(1,), l1=(0.3,), seeds=4, batch_size=16, lr=0.02, n_steps=N_STEPS,
+                 curve_points=2)  # fmt: skip
+    trained = train_site(two / SITE, t, tmp_path)
+    found = trained.table
     assert found["diverged"].tolist() == [False, True, False, False]
     assert found["mmcs_seeds"].isna().tolist() == found["diverged"].tolist()
     ((name, rows),) = groups(found)
-    arrays = load_arrays(tmp_path, name)
+    arrays = {**trained.results.arrays(name), "mcs_seeds": trained.mcs_seeds[name]}
     alive, W = arrays["firing_freq"] > 0, np.asarray(made[0].saes.W_dec[0], np.float64)
     left = [0, 2, 3]
     for i in left:
@@ -258,14 +265,14 @@ def test_a_member_that_diverged_is_left_out_of_the_others_scores(two, tmp_path, 
 def test_one_that_really_diverges_is_marked_and_harms_no_other(two, table, tmp_path):
     given = [*NUMBERS[: NUMBERS.index("--l1")], "--l1", L1[0], 1e38]
     lm("train", two, "--site", SITE, "--out", tmp_path, "--recipes", "untied", *given)
-    found = pd.read_csv(tmp_path / "table.csv")
+    found = table_of(tmp_path)
     assert found["diverged"].tolist() == [False, False, True, True]
     assert found["mmcs_seeds"].isna().tolist() == [False, False, True, True]
     (_, rows), = [g for g in groups(table) if g[0].startswith("untied-recipe")]  # fmt: skip
     for column in ("fvu", "l0", "mmcs_seeds"):
         np.testing.assert_allclose(found[column][:2], rows[column][:2], rtol=1e-3)
-    for folder in found["folder"]:
-        assert np.isfinite(np.asarray(load_site_sae(tmp_path / folder).W_dec)).all()
+    for row in found.index:
+        assert np.isfinite(np.asarray(load_site_sae(tmp_path, row=row).W_dec)).all()
 
 
 # Where it starts
@@ -282,8 +289,8 @@ def test_an_svd_init_lies_along_the_left_singular_vectors(two, tmp_path, init):
     rank = (s > 1e-5 * s[0]).sum()
     assert rank == {"svd-write": 32, "svd-read": 31}[init]  # LayerNorm takes the mean out
     axes = np.concatenate([U[:, :rank], -U[:, :rank]], 1)[:, :D].T
-    for folder in pd.read_csv(tmp_path / "table.csv")["folder"]:
-        W = np.asarray(load_site_sae(tmp_path / folder).W_dec)
+    for row in pd.read_csv(tmp_path / "table.csv").index:
+        W = np.asarray(load_site_sae(tmp_path, row=row).W_dec)
         assert np.abs((W * axes).sum(1)).min() > 0.98
     if rank < D:  # the first axis again, the other way round
         assert W[0] @ W[rank] < -0.97
@@ -293,8 +300,8 @@ def test_inits_from_data_see_none_of_what_is_held_out(two, tmp_path):
     lm("train", two, "--site", SITE, "--out", tmp_path, "--recipes", "untied", "--inits",
        "data-samples", *NUMBERS, "--lr", 0)  # fmt: skip
     shards = Shards(two / SITE)
-    for folder in pd.read_csv(tmp_path / "table.csv")["folder"]:
-        sae = load_site_sae(tmp_path / folder)
+    for row in pd.read_csv(tmp_path / "table.csv").index:
+        sae = load_site_sae(tmp_path, row=row)
         best = []
         for sequences in split_off(shards.counts):
             x = np.asarray(shards.read(sequences), np.float32) - np.asarray(sae.mean)
@@ -315,7 +322,7 @@ def no_more(*args, **given):
 def test_the_same_command_again_trains_nothing(two, out, tmp_path, monkeypatch, capsys):
     dated = {"config.json", MARK, COPY}
     before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file() and f.name not in dated}
-    monkeypatch.setattr(module, "train_group", no_more)
+    monkeypatch.setattr(engine, "train_group", no_more)
     lm("train", two, *EVERY)
     assert f"24 SAEs in {out / 'table.csv'}" in capsys.readouterr().out.replace("\n", "")
     assert len(before) > 24 and {f: f.read_bytes() for f in before} == before
@@ -338,7 +345,7 @@ def test_stopped_by_a_signal_it_goes_on_to_the_same_bits(
     two, out, tmp_path, monkeypatch, capsys, heard, n
 ):
     """A real one, at the n-th chunk; the last follows the last step."""
-    update, seen = module.Progress.update, []
+    update, seen = engine.Progress.update, []
 
     def interrupted(progress, part, done):
         seen.append(done)
@@ -348,18 +355,20 @@ def test_stopped_by_a_signal_it_goes_on_to_the_same_bits(
         update(progress, part, done)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.Progress, "update", interrupted)
+        patch.setattr(engine.Progress, "update", interrupted)
         with pytest.raises(SystemExit) as stop:
             lm("train", two, *UNTIED, "--out", tmp_path)
     assert stop.value.code == 128 + signal.SIGTERM and len(seen) == n
     step = seen[-1] // (4 * 16)
     said = capsys.readouterr().err
-    assert f"is at step {step} of 60; it is kept in {tmp_path}. Go on with: toysae lm train" in said
+    assert (
+        f"is at step {step} of 60; all of it is kept in {tmp_path}. Go on with: toysae lm" in said
+    )
     assert not (tmp_path / "table.csv").exists()
     assert "is not finished: run the same" in refused(capsys, "eval", tmp_path)
     seen.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(module.Progress, "update", lambda progress, part, done: seen.append(done))
+        patch.setattr(engine.Progress, "update", lambda progress, part, done: seen.append(done))
         lm("train", two, *UNTIED, "--out", tmp_path)
     assert f"goes on at step {step} of 60" in capsys.readouterr().err
     assert all(done > step * 4 * 16 for done in seen)
@@ -369,13 +378,13 @@ def test_stopped_by_a_signal_it_goes_on_to_the_same_bits(
 
 def test_checkpoints_are_written_as_often_as_asked(two, out, tmp_path, monkeypatch):
     saved = []
-    save = module.Checkpoints.save
+    save = engine.Checkpoints.save
     monkeypatch.setattr(
-        module.Checkpoints, "save", lambda self, s: (saved.append(s.step), save(self, s))
+        engine.Checkpoints, "save", lambda self, s: (saved.append(s.step), save(self, s))
     )
     site = two / SITE
     t = Training(sizes=(1,), seeds=2, n_steps=60, lr=0.02, batch_size=16, l1=L1, curve_points=2)
-    train_site(site, t, tmp_path, quiet=True, checkpoint_seconds=0)
+    train_site(site, t, tmp_path, options=Options(quiet=True, checkpoint_seconds=0))
     assert saved[:3] == [0, 1, 9] and saved[-1] == 60  # chunks grow eightfold at most
     same_groups(tmp_path, out)
 
@@ -397,19 +406,25 @@ def test_whatever_decides_the_numbers_decides_the_folder(two):
         "centre": False, "scale": "none", "data_seed": 1, "buffer_rows": 9, "n_held_out": 9,
         "curve_points": 9, "arithmetic": "bfloat16",
     }  # fmt: skip
-    keys = [module.plan(data, replace(t, **{k: v}))[0].key for k, v in others.items()]
-    keys += [module.plan(data, each)[0].key for each in (t, replace(t, inits=("svd-read",)))]
+
+    def key(data, t):
+        return str(site_cells(data, t)[0].keys[0, -1])
+
+    keys = [key(data, replace(t, **{k: v})) for k, v in others.items()]
+    keys += [key(data, each) for each in (t, replace(t, inits=("svd-read",)))]
     for field in ("weights", "corpus", "site"):
         manifest = replace(data.manifest, **{field: "other"})
-        keys.append(module.plan(replace(data, manifest=manifest), t)[0].key)
+        keys.append(key(replace(data, manifest=manifest), t))
     assert len(set(keys)) == len(keys)
-    assert module.plan(data, replace(t, k=(3.0,)))[0].key == keys[len(others)]  # nobody reads it
+    assert key(data, replace(t, k=(3.0,))) == keys[len(others)]  # nobody reads it
+    # Another seed leaves the keys of those that there are.
+    assert site_cells(data, replace(t, seeds=2))[0].keys[0, 0] == keys[len(others)]
 
 
 def test_sizes_and_coefficients_given_twice_train_once(two):
     t = Training(recipes=("tied", "tied"), sizes=(1, 1.0, 1.001), l1=(0.1, 0.3, 0.1), seeds=2)
-    (part,) = module.plan(module.prepare(two / SITE, t), t)
-    assert part.spec.d_sae == D and part.hypers["l1_coeff"] == (0.1, 0.3)
+    (cell,) = site_cells(module.prepare(two / SITE, t), t)
+    assert cell.spec.d_sae == D and [m["l1_coeff"] for m in cell.members] == [0.1, 0.3]
 
 
 # Evaluations and exports
@@ -431,8 +446,8 @@ def test_an_exported_sae_does_the_same_to_the_model(out, table, two, tmp_path, c
     """In another library's format it does not say what it was trained on."""
     folder = tmp_path / "sae"
     row = 12
-    lm("export", out / table["folder"][row], folder)
-    sae, again = load_site_sae(out / table["folder"][row]), from_saelens(folder)
+    main(["export", str(out), str(folder), "--row", str(row)])
+    sae, again = load_site_sae(out, row=row), from_saelens(folder)
     x = jnp.asarray(held_out(two / SITE))
     np.testing.assert_allclose(again.encode(x), sae.encode(x), atol=1e-4)
     files = [tmp_path / "a.csv", tmp_path / "b.csv"]

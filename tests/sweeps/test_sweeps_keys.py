@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from toysae.lm.shards import Manifest
-from toysae.lm.train import SiteData, plan
+from toysae.lm.train import SiteData, site_cells
 from toysae.sweeps import Experiment, load_experiment
 from toysae.sweeps.loading import experiments_in
 from toysae.sweeps.run import asked_of
@@ -39,13 +39,13 @@ FULL = {
     "undertraining": "5280 8e04d568b5be8f78",
 }
 
-PROGRAMS = {
-    "lm_inits": ("2 5940e95cdb8860a9", "5 cba23a42a432c59b"),
-    "lm_pythia": ("2 e3577d1b3d746348", "3 66d3b1ce18f70631"),
-    "lm_smollm": ("4 4b74c0634f71b6df", "4 2c428442dae2dfd6"),
+OF_SITES = {
+    "lm_inits": ("4 511aa796f6a921b5", "15 91c7709161dcec07"),
+    "lm_pythia": ("12 5162f95fef14c47e", "27 1fa0e6ca926c7dc4"),
+    "lm_smollm": ("8 5a5bf72345a647ac", "12 555b8fdc48760b89"),
 }
-"""The same of the programs that each experiment on sites trains on its first site, of a capture
-whose contents are fixed here."""
+"""The same of the SAEs that each experiment on sites trains on its first site, of a capture whose
+contents are fixed here."""
 
 
 @cache
@@ -68,7 +68,7 @@ def test_every_experiment_is_pinned():
     swept = {name for name in names if isinstance(found(name), Experiment) or found(name).cells}
     assert swept == SAES.keys()
     assert {name for name in swept if getattr(found(name), "full", None)} == FULL.keys()
-    assert {name for name in names if name.startswith("lm_")} == PROGRAMS.keys()
+    assert {name for name in names if name.startswith("lm_")} == OF_SITES.keys()
 
 
 @pytest.mark.parametrize("name", SAES)
@@ -85,7 +85,7 @@ def test_keys_at_full_size(name):
     assert keys_of(found(name).at_full_size()) == FULL[name]
 
 
-def programs_of(name: str, options, folder: Path, monkeypatch) -> str:
+def saes_of_a_site(name: str, options, folder: Path, monkeypatch) -> str:
     """The keys of what a study of sites would train."""
     run, keys = found(name).run, []
     config = SimpleNamespace(d_model=64, d_mlp=256)
@@ -100,7 +100,7 @@ def programs_of(name: str, options, folder: Path, monkeypatch) -> str:
         d = config.d_mlp if "mlp.hook_post" in site.name else config.d_model
         m = Manifest("model", "weights", site.name, d, "float16", False, "corpus", 1, 64, 9, 576)
         data = SiteData(site, m, *[None] * 5)
-        keys.extend(part.key for part in plan(data, t))
+        keys.extend(key for cell in site_cells(data, t) for key in cell.keys.ravel().tolist())
         raise Enough
 
     for module, replaced in (("capture_text", captured), ("study_site", trained)):
@@ -114,8 +114,8 @@ def programs_of(name: str, options, folder: Path, monkeypatch) -> str:
     return pinned(keys)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", OF_SITES)
 def test_keys_of_sites(name, tmp_path, monkeypatch):
     study = found(name)
-    keys = [programs_of(name, o, tmp_path, monkeypatch) for o in (study.smoked(), study.options)]
-    assert tuple(keys) == PROGRAMS[name]
+    keys = [saes_of_a_site(name, o, tmp_path, monkeypatch) for o in (study.smoked(), study.options)]
+    assert tuple(keys) == OF_SITES[name]

@@ -1,4 +1,4 @@
-"""The commands: toysae run | status | list | world | ceilings | score | bench | lm."""
+"""The commands: toysae run | status | list | world | ceilings | score | export | bench | lm."""
 
 import sys
 from dataclasses import fields
@@ -13,6 +13,7 @@ from ..errors import ToysaeError, require, unknown
 from ..machine import check_addresses
 from ..programs import keep_programs
 from ..watch import take_again
+from .export import export
 from .options import check_flags, flags, parsed, positional, world_options
 from .run import run_command
 from .scores import ceilings, score
@@ -26,6 +27,8 @@ USAGE = """usage: toysae COMMAND
   world NAME [NAME ...] [--FIELD VALUE ...]            what worlds' generators realise
   ceilings NAME [--FIELD VALUE ...] [--d-sae N]        what perfection and chance would score
   score PATH --world NAME [--ceilings] [--json]        an SAE of ours or of another library
+  score DIR --row N                                    an SAE of a run, on its own world
+  export DIR OUT --row N                               an SAE of a run in SAELens' format, or ours
   bench [--preset ...] [--against sae-lens] [--out F]  samples/s beside the device and SAELens
   lm COMMAND                                           SAEs on a language model's activations
 
@@ -206,6 +209,7 @@ COMMANDS = {
     "world": _world,
     "ceilings": ceilings,
     "score": score,
+    "export": export,
     "bench": _bench,
     "lm": _lm,
 }

@@ -1,6 +1,6 @@
 """toysae lm: real activations, from a model and a text to SAEs and what they cost the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,8 @@ from .lm_card import card, twin
 from .lm_effects import downstream, neurons, patch, steer
 from .lm_eval import eval_saes, page
 from .options import check_flags, count, parsed, positional, read_options
-from .show import OUT, TokenBar, print_frame
+from .running import EngineOptions, Shown, carry_out
+from .show import OUT, TokenBar
 
 if TYPE_CHECKING:
     from ..lm.models import LM
@@ -32,8 +33,8 @@ USAGE = """usage: toysae lm COMMAND
   downstream OUT LATER_SAE --latents N [M ...]   and to the latents of a later SAE
   neurons OUT                are latents single coordinates of the activations?
   patch OUT                  how many latents make a corrupted prompt's answer the clean one's
-  export SAE DIR             a folder that SAELens reads
 
+toysae export OUT DIR --row N writes one of the SAEs as a folder that SAELens reads.
 MODEL: a folder, a GGUF file, a name on the Hugging Face hub, or "sample".
 T: a .txt or .jsonl file, a folder of .txt files, a hub data set, or "sample".
 toysae lm COMMAND --help shows the fields."""
@@ -147,25 +148,20 @@ def _keep(o: CaptureOptions, model: "LM", corpus: "Corpus") -> None:
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(EngineOptions):
     """Where `toysae lm train` reads and writes, besides what it trains.
 
     Attributes:
         site: of the capture, if it holds several.
         out: DIR/saes/SITE if not given; the same call goes on after a stop.
-        checkpoint_seconds: between writes of what is half trained.
-        quiet: no progress bar.
     """
 
     site: str | None = None
-    out: Path | None = None
-    checkpoint_seconds: float = 60.0
-    quiet: bool = False
 
 
 def _train(args: list[str]) -> None:
     from ..lm.shards import find_site
-    from ..lm.train import Training, train_site
+    from ..lm.train import Training, asked_of, prepare, write_shared
 
     folder, rest = positional(args, "the directory of a capture")
 
@@ -178,11 +174,14 @@ def _train(args: list[str]) -> None:
     o = parsed(Options, rest, "toysae lm train")
     site = find_site(folder, o.site)
     out = o.out or site.parent / "saes" / site.name
-    table = train_site(
-        site, o.training, out, quiet=o.quiet, checkpoint_seconds=o.checkpoint_seconds
-    )
-    print_frame(table[[c for c in _SHOWN if c in table]], f"SAEs on {site.name}")
-    OUT.print(f"{len(table)} SAEs in {out / 'table.csv'}", highlight=False, soft_wrap=True)
+    asked = asked_of(prepare(site, o.training), o.training)
+
+    def tables(results: Any) -> Iterator[tuple[str, Any]]:
+        table = write_shared(asked.cells, results).table
+        yield f"SAEs on {site.name}", table[[c for c in _SHOWN if c in table]]
+
+    shown = Shown((), tables, False, lambda results: ())
+    carry_out(asked, shown, f"SAEs on {site.name}", out, out / "figures", o)
 
 
 _SHOWN = [
@@ -194,16 +193,6 @@ _SHOWN = [
 @dataclass(frozen=True)
 class _None:
     """There are no options."""
-
-
-def _export(args: list[str]) -> None:
-    from ..lm.site_sae import export, load_site_sae
-
-    path, rest = positional(args, "the folder of an SAE")
-    folder, rest = positional(rest, "the folder to write")
-    read_options(_None, rest, "toysae lm export SAE DIR")
-    export(load_site_sae(path), folder)
-    OUT.print(f"wrote {folder}", highlight=False, soft_wrap=True)
 
 
 def _fetch_sample(args: list[str]) -> None:
@@ -235,5 +224,4 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "downstream": downstream,
     "neurons": neurons,
     "patch": patch,
-    "export": _export,
 }

@@ -20,7 +20,9 @@ class CardOptions:
         site: of the capture, if it holds several.
         world: worlds to set beside it.
         n_rows: activations to look at.
-        sae: the folder of an SAE of this site, whose latents are set beside worlds' features.
+        sae: the folder of an SAE of this site, or of a run on it, whose latents are set beside
+            worlds' features.
+        row: of that run's table.
         out: a folder for the figure.
     """
 
@@ -28,6 +30,7 @@ class CardOptions:
     world: tuple[str, ...] = ()
     n_rows: int = 65_536
     sae: Path | None = None
+    row: int = 0
     out: Path | None = None
 
 
@@ -44,7 +47,7 @@ def card(args: list[str]) -> None:
     panels = cards.world_panels(o.world)
     site = find_site(folder, o.site)
     manifest = read_manifest(site)
-    sae = None if o.sae is None else load_site_sae(o.sae, site.name)
+    sae = None if o.sae is None else load_site_sae(o.sae, site.name, o.row)
     if sae is not None:
         check_belongs(str(o.sae), sae, manifest)
     found = cards.card(site.name, open_site(site), manifest.first, o.n_rows, sae=sae)

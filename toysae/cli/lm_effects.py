@@ -104,6 +104,7 @@ class DownstreamOptions(Where):
         times: what their activation is multiplied by: 0 ablates it.
         pin: what their activation is set to at every position.
         later_site: of the later SAE, if its folder does not say it.
+        later_row: of the later SAE, if LATER_SAE is the directory of a run.
         n_sequences: of the text held out, that the model reads.
         batch_size: sequences at once.
         n: pairs of latents shown, the largest changes first.
@@ -114,6 +115,7 @@ class DownstreamOptions(Where):
     times: float | None = None
     pin: float | None = None
     later_site: str | None = None
+    later_row: int = 0
     n_sequences: int = 32
     batch_size: int = 8
     n: int = 20
@@ -124,11 +126,11 @@ def downstream(args: list[str]) -> None:
     from ..lm.effects import downstream_saes
 
     path, rest = positional(args, SAES)
-    later, rest = positional(rest, "the folder of an SAE of a later site")
+    later, rest = positional(rest, "a later site's run, or the folder of an SAE")
     o = read_options(DownstreamOptions, rest, "toysae lm downstream")
     found = downstream_saes(
         Path(path), Path(later), o.latents, _change(o.times, o.pin), o.capture, o.site,
-        o.later_site, o.model, o.n_sequences, o.batch_size, o.rows,
+        o.later_site, o.model, o.n_sequences, o.batch_size, o.rows, o.later_row,
     )  # fmt: skip
     tables = {name: effects.edges(o.n) for name, effects in found.items()}
     for name, table in tables.items():

@@ -28,10 +28,10 @@ def world_options(
     are (type, default) by name."""
     from ..worlds.registry import about_field, kinds_of
 
-    first, *others = map(kinds_of, names)
+    first, *others = map(kinds_of, names) if names else [{}]
     shared = {f: kind for f, (kind, _) in first.items() if all(f in other for other in others)}
     worlds = f"world{'s' * (len(names) > 1)} {' and '.join(map(repr, names))}"
-    check_flags(args, f"field of {worlds}", [*shared, *own])
+    check_flags(args, f"field of {worlds}" if names else "option", [*shared, *own])
     alone = len(names) == 1  # of several worlds each keeps its own default, for which None stands
     rows = []
     for field, kind in shared.items():
@@ -52,6 +52,7 @@ _OWN = {
     "d_sae": "latents; as many as features if not given",
     "json": "as JSON, on one page",
     "n_samples": "samples that are looked at",
+    "row": "of the table of the run",
     "out": "a folder for what is drawn or tabulated",
     "scores": "only these",
     "seed": "of the directions and of all else that is drawn once",

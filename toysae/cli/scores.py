@@ -23,8 +23,10 @@ _CEILINGS_USAGE = """usage: toysae ceilings NAME [--seed N] [--n-samples N] [--d
 toysae ceilings NAME --help shows the world's fields."""
 _SCORE_USAGE = """usage: toysae score PATH --world NAME [--seed N] [--n-samples N] [--ceilings]
                     [--json] [--scores NAME ...] [--FIELD VALUE ...]
+       toysae score DIR --row N                     on the world that it was trained on
 
 PATH: an SAE file of toysae, or a folder of SAELens, dictionary_learning or sparsify.
+DIR: the directory of a run; with --world its SAE is scored on that one.
 toysae score PATH --world NAME --help shows the world's fields."""
 _TITLES = {
     "d_sae": "d_sae", "mmcs": "mmcs", "mcs_above_0.9": ">.9", "mcc": "mcc", "l0": "l0",
@@ -105,6 +107,8 @@ def score(args: list[str]) -> None:
     from ..evaluation.ceilings import at_l0
     from ..evaluation.ceilings import ceilings as table_of
     from ..interop import score as score_file
+    from ..runs.mark import is_marked
+    from ..runs.results import Results
     from ..worlds import make_world
 
     path, rest = positional(args, "an SAE file or folder")
@@ -112,17 +116,28 @@ def score(args: list[str]) -> None:
         OUT.print(_SCORE_USAGE, highlight=False)
         return
     rest = [part for arg in rest for part in (arg.split("=", 1) if "--world=" in arg else [arg])]
-    require("--world" in rest[:-1], "name the world to score on: --world NAME")
-    place = rest.index("--world")
-    name = rest[place + 1]
-    rest = rest[:place] + rest[place + 2 :]
+    of_run = is_marked(Path(path))
     own = {"seed": (int, 0), "n_samples": (int, 65_536), "ceilings": (bool, False),
            "json": (bool, False), "scores": (tuple[str, ...], ())}  # fmt: skip
-    chosen, given = world_options([name], own, rest, f"toysae score {path} --world {name}")
-    seed, n_samples = given["seed"], given["n_samples"]
-    world, beside = make_world(name, seed, **chosen), None
+    own |= {"row": (int, 0)} if of_run else {}
+    name = ""
+    if "--world" in rest[:-1]:
+        place = rest.index("--world")
+        name = rest[place + 1]
+        rest = rest[:place] + rest[place + 2 :]
+    require(name or of_run, "name the world to score on: --world NAME")
+    prog = f"toysae score {path}" + (f" --world {name}" if name else "")
+    chosen, given = world_options([name] if name else [], own, rest, prog)
+    seed, n_samples, beside = given["seed"], given["n_samples"], None
+    results = Results.load(path) if of_run else None
+    sae = path if results is None else results.sae(given["row"])
+    if name or results is None:
+        world = make_world(name, seed, **chosen)
+    else:
+        world = results.world(given["row"])
+        name = f"{world.name} of row {given['row']}"
     with _warnings_as_lines():
-        scored = score_file(path, world, n_samples, seed)
+        scored = score_file(sae, world, n_samples, seed)
         row = _asked(scored.table.iloc[0], given["scores"])
         if given["ceilings"]:
             beside = at_l0(table_of(world, int(row["d_sae"]), n_samples, seed), float(row["l0"]))

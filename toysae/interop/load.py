@@ -40,7 +40,7 @@ def load_any(path: str | Path) -> SAE:
         not (folder / OF_A_SITE).is_file(),
         f"{path} is an SAE on a language model's activations, whose mean and scale are in "
         f"{OF_A_SITE}: load its folder with toysae.lm's load_site_sae, or fold them into a folder "
-        "that can be read here with `toysae lm export`",
+        "that can be read here with `toysae export`",
     )
     if path.is_file():
         return load_sae(path)

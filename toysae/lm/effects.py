@@ -96,17 +96,17 @@ def neurons_of_saes(
 def downstream_saes(
     path: Path, later: Path, latents: Sequence[int], change: Change, capture: Path | None = None,
     site: str | None = None, later_site: str | None = None, model: str | LM | None = None,
-    n_sequences: int = 32, batch_size: int = 8, rows: Sequence[int] = (0,),
+    n_sequences: int = 32, batch_size: int = 8, rows: Sequence[int] = (0,), later_row: int = 0,
 ) -> dict[str, Downstream]:  # fmt: skip
     """:func:`toysae.lm.downstream.downstream` of SAEs on disk on one of a later site, whose folder
-    is `later`, on text held out from training.
+    is `later` (or row `later_row` of that run), on text held out from training.
 
     Raises:
         ToysaeError: see :func:`toysae.lm.evaluate.open_bench` and
             :func:`toysae.lm.downstream.downstream`.
     """
     require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
-    behind = load_site_sae(later, later_site)
+    behind = load_site_sae(later, later_site, later_row)
     b = open_bench(path, capture, site, model, rows)
     some = b.held_out[:n_sequences]
     how = {"lengths": b.corpus.lengths[some], "batch_size": batch_size}

@@ -8,16 +8,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from ..checked import Fields, read_json
 from ..disk import write_bytes
 from ..errors import ToysaeError, require
+from ..runs.mark import is_marked
+from ..runs.results import Results
 from .contexts import latent_contexts
 from .firing import Firing, checked_latents, firing, sample_latents
 from .latents import latent_facts
 from .models import LM, load_tokenizer
 from .page import render
 from .shards import Manifest, find_site, read_manifest
-from .site_sae import SiteSAE, load_site_sae
+from .site_sae import SiteSAE, load_site_sae, sae_of_run
 from .sources import CORPUS, load_captured, open_site
 from .splice import splice_table
 from .stream import HELD_OUT, Source, split_off, spread
@@ -54,7 +55,7 @@ def open_bench(
     model: str | LM | None = None,
     rows: Sequence[int] = (),
 ) -> Bench:
-    """Opens what :func:`toysae.lm.train.train_site` wrote, or the folder of one SAE of ours or
+    """Opens the run of :func:`toysae.lm.train.train_site`, or the folder of one SAE of ours or
     SAELens', with the capture it belongs to and its model.
 
     Args:
@@ -67,24 +68,16 @@ def open_bench(
     Raises:
         ToysaeError: a missing folder, SAEs that do not fit the site, another model.
     """
-    config = path / "config.json"
     n_held_out = HELD_OUT
-    if config.is_file():
-        told = Fields(read_json(config), config)
+    if is_marked(path):
+        results = Results.load(path)
+        chosen = _chosen(results, rows, site)
+        names = names_of(results.table)
+        saes = {names[row]: sae_of_run(results, row) for row in chosen}
+        told = results.manifest(chosen[0]).object("data")
         at_capture = Path(told.text("capture"))
-        trained_on = told.object("manifest").text("site")
-        folder = find_site(capture, trained_on) if capture else at_capture
-        n_held_out = told.object("training").integer("n_held_out", low=1)
-        done = (path / "table.csv").is_file()
-        require(done, f"{path} is not finished: run the same `toysae lm train` again")
-        table = pd.read_csv(path / "table.csv")
-        for row in rows:
-            require(0 <= row < len(table), f"row {row} is outside 0..{len(table) - 1} of {path}")
-        chosen = table.iloc[list(rows)] if rows else table
-        chosen = chosen[~chosen["diverged"].astype(bool)]
-        asked = f"rows {list(rows)}" if rows else "any row"
-        require(len(chosen) > 0, f"there is no SAE in {asked} of {path} that has not diverged")
-        saes = {_short(name): load_site_sae(path / name) for name in chosen["folder"]}
+        folder = find_site(capture, told.text("site")) if capture else at_capture
+        n_held_out = told.integer("n_held_out", low=1)
     else:
         sae = load_site_sae(path, site)
         if capture is None:
@@ -97,6 +90,37 @@ def open_bench(
     source = open_site(folder, loaded, verify=False)
     train, held_out = split_off(source.counts, n_held_out)
     return Bench(loaded, load_corpus(folder.parent / CORPUS), source, train, held_out, saes)
+
+
+def _chosen(results: Results, rows: Sequence[int], site: str | None) -> list[int]:
+    """The rows of the SAEs of one site that did not diverge."""
+    table, path = results.table, results.path
+    n_asked = sum(len(cell["keys"]) for cell in results.plan)
+    done = len(table) == n_asked
+    require(done, f"{path} is not finished: run the same `toysae lm train` again")
+    for row in rows:
+        require(0 <= row < len(table), f"row {row} is outside 0..{len(table) - 1} of {path}")
+    chosen = table.iloc[list(rows)] if rows else table
+    require("site" in table, f"{path} was trained on worlds: give a run of `toysae lm train`")
+    chosen = chosen if site is None else chosen[chosen["site"] == site]
+    sites = list(dict.fromkeys(chosen["site"]))
+    require(len(sites) <= 1, f"{path} has SAEs of {', '.join(sites)}: name one with --site")
+    chosen = chosen[~chosen["diverged"].astype(bool)]
+    asked = f"rows {list(rows)}" if rows else "any row"
+    require(len(chosen) > 0, f"there is no SAE in {asked} of {path} that has not diverged")
+    return [int(row) for row in chosen.index]
+
+
+def names_of(table: pd.DataFrame) -> list[str]:
+    """What the SAEs of a run on a site are called: their cell, and the numbers that vary in it."""
+    varied = [c for c in ("l1_coeff", "k", "l0_target") if c in table]
+
+    def name(row: pd.Series) -> str:
+        numbers = [f"{c.split('_')[0]}_{_short(row[c])}" for c in varied if np.isfinite(row[c])]
+        numbers.append(f"seed{row['sae_seed']:g}")
+        return f"{row['group']} {'-'.join(numbers)}"
+
+    return [name(row) for _, row in table.iterrows()]
 
 
 def check_belongs(name: str, sae: SiteSAE, manifest: Manifest) -> None:
@@ -238,15 +262,14 @@ def _named(source: str) -> str:
 
 
 def _scores(path: Path, name: str) -> dict[str, float]:
-    """What `table.csv` says of an SAE, if there is one."""
-    if not (path / "table.csv").is_file():
+    """What the table of a run says of an SAE; nothing of one in a folder of its own."""
+    if not is_marked(path):
         return {}
-    table = pd.read_csv(path / "table.csv")
-    row = table[table["folder"].map(_short) == name].iloc[0]
+    table = Results.load(path).table
+    row = table.iloc[names_of(table).index(name)]
     return {"FVU": row["fvu"], "L0": row["l0"], "dead": row["dead_fraction"]}
 
 
-def _short(folder: str) -> str:
-    """groups/<group>/saes/<name> as "<group> <name>", the group without its hash."""
-    _, group, _, name = Path(folder).parts
-    return f"{group.rsplit('-', 1)[0]} {name}"
+def _short(value: float) -> str:
+    """The shortest text that is this float32 and no other."""
+    return str(np.float32(value)).removesuffix(".0")

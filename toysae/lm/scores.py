@@ -1,5 +1,6 @@
 """What can be measured of SAEs without the truth, on activations held out from training."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -7,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from ..recovery import add_batch, cosines, empty_totals, random_floor, summarise
+from ..evaluation.measure import Measure
+from ..evaluation.scoring import numbers_of
+from ..recovery import add_batch, empty_totals, random_floor, summarise
 from ..sae import SAE
-from ..training import Group, Trained
+from ..training import Group, Probe, Trained
 from .feed import Window
 
 _BATCH = 1024
@@ -51,84 +54,56 @@ def _evaluated(saes: SAE, window: Window, n: int) -> dict[str, Array]:
     return jax.vmap(summarise)(jax.lax.fori_loop(0, n // size, body, empty))
 
 
-@jax.jit
-def mcs_in(
-    W_dec: Float[Array, "d_sae d_in"],
-    other: Float[Array, "d_other d_in"],
-    other_alive: Bool[Array, " d_other"],
-) -> Float[Array, " d_sae"]:
-    """Of each latent the largest cosine with a living latent of another SAE; NaN if none lives."""
-    best = jnp.where(other_alive, cosines(W_dec, other), -jnp.inf).max(1)
-    return jnp.where(jnp.isfinite(best), best, jnp.nan)
+@dataclass(frozen=True)
+class SiteScores(Measure):
+    """What can be measured of one SAE without the truth.
 
-
-def score_members(
-    group: Group, trained: Trained, at_start: Float[np.ndarray, "n d_sae d_in"]
-) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Scores of every SAE of a group.
-
-    Args:
-        group: as it was trained.
-        trained: its result.
-        at_start: decoder rows of its members before any step.
-
-    Returns:
-        A table, one row a member: its numbers and seed; on `n_eval` activations held out, `ev`,
-        `fvu`, `l0`, `mse`, `shrinkage`, `reconstruction_bias`, `dead_latents`, `dead_fraction`
-        (never fired in them) and `dense_latents`; `mmcs_seeds`, the mean over living latents of the
-        largest cosine with a living latent of another seed (mean over the seeds), `mcs_seeds_above`
-        the share of them above .9; `mmcs_seeds_init`, what they had in common before any step, as
-        seeds of an init that is no draw have; and `floor`, what random directions would score. NaN
-        of a member that diverged, or of a lone seed. And arrays by row: `firing_freq` and
-        `mcs_seeds` (in the next seed; NaN of dead latents) `[rows, d_sae]`, `curve_* [rows,
-        points]`; `curve_steps [points]`.
+    Attributes:
+        curve_points: about how many points the learning curves have.
     """
-    saes = jax.tree.map(lambda leaf: leaf[0], trained.saes)
-    window: Window = jax.tree.map(lambda leaf: leaf[0], group.worlds)
-    n_pool = window.pool.shape[0]
-    n = n_pool // min(_BATCH, n_pool) * min(_BATCH, n_pool)
-    scores = jax.device_get(_evaluated(saes, window, n))
-    freq = np.asarray(scores.pop("firing_freq"))
-    diverged = trained.diverged[0]
-    alive = (freq > 0) & ~diverged[:, None]
-    hypers = {name: np.asarray(value) for name, value in group.hypers.items()}
-    seeds, d_sae = np.asarray(group.sae_seeds), group.spec.d_sae
-    table = pd.DataFrame({
-        "d_in": group.spec.d_in, "d_sae": d_sae, "sae_seed": seeds, **hypers,
-        "diverged": diverged, "n_eval": n, **{k: np.asarray(v) for k, v in scores.items()},
-        "dense_latents": (freq > DENSE).sum(1),
-        "floor": random_floor(group.spec.d_in, d_sae),
-    })  # fmt: skip
-    mcs, columns = _across_seeds(np.asarray(saes.W_dec), alive, hypers, diverged)
-    _, before = _across_seeds(np.asarray(at_start), np.ones_like(alive), hypers, diverged)
-    columns["mmcs_seeds_init"] = before["mmcs_seeds"]
-    table = pd.concat([table, columns], axis=1)
-    arrays = {
-        "firing_freq": freq, "mcs_seeds": mcs, "curve_steps": trained.curve_steps,
-        **{f"curve_{name}": np.asarray(curve)[0] for name, curve in trained.curves.items()},
-    }  # fmt: skip
-    return table, arrays
 
+    curve_points: int
 
-def _across_seeds(
-    W_dec: np.ndarray, alive: np.ndarray, hypers: dict[str, np.ndarray], diverged: np.ndarray
-) -> tuple[np.ndarray, pd.DataFrame]:
-    """Members that differ only in their seed against each other."""
-    n = len(W_dec)
-    point = np.stack([np.asarray(v, np.float64) for v in hypers.values()], 1)
-    first, rows = np.full(alive.shape, np.nan), []
-    for i in range(n):
-        same = [j for j in range(n) if j != i and (point[j] == point[i]).all() and not diverged[j]]
-        same = sorted(same, key=lambda j: (j - i) % n)
-        found = [] if diverged[i] else [
-            np.where(alive[i], np.asarray(mcs_in(W_dec[i], W_dec[j], alive[j])), np.nan)
-            for j in same
-        ]  # fmt: skip
-        if found:
-            first[i] = found[0]
-        kept = np.concatenate([f[np.isfinite(f)] for f in found]) if found else np.empty(0)
-        rows.append({
-            "mmcs_seeds": kept.mean() if len(kept) else np.nan,
-            "mcs_seeds_above_0.9": (kept > 0.9).mean() if len(kept) else np.nan,
+    @property
+    def probe(self) -> Probe:
+        return curve_probe
+
+    def identity(self) -> dict[str, Any]:
+        return {"measure": "site", "version": 1, "curve_points": self.curve_points}
+
+    def __call__(
+        self, group: Group, trained: Trained, n_steps: int
+    ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        """Scores every SAE of a group.
+
+        Returns:
+            A table, one row a member: its numbers and seed; on `n_eval` activations held out, `ev`,
+            `fvu`, `l0`, `mse`, `shrinkage`, `reconstruction_bias`, `dead_latents`, `dead_fraction`
+            (never fired in them) and `dense_latents`; and `floor`, what random directions would
+            score. And arrays by row: `firing_freq` `[rows, d_sae]`; `mean` `[rows, d_in]` and
+            `scale` `[rows]`, the normalisation of the inputs; `curve_* [rows, points]`;
+            `curve_steps [points]`.
+        """
+        saes = jax.tree.map(lambda leaf: leaf[0], trained.saes)
+        window: Window = jax.tree.map(lambda leaf: leaf[0], group.worlds)
+        n_pool = window.pool.shape[0]
+        n = n_pool // min(_BATCH, n_pool) * min(_BATCH, n_pool)
+        scores = jax.device_get(_evaluated(saes, window, n))
+        freq = np.asarray(scores.pop("firing_freq"))
+        table = pd.DataFrame({
+            "row": np.arange(len(freq)),
+            "d_in": group.spec.d_in, "d_sae": group.spec.d_sae,
+            "sae_seed": np.asarray(group.sae_seeds), **numbers_of(group),
+            "diverged": trained.diverged[0], "n_eval": n,
+            **{k: np.asarray(v) for k, v in scores.items()},
+            "dense_latents": (freq > DENSE).sum(1),
+            "floor": random_floor(group.spec.d_in, group.spec.d_sae),
         })  # fmt: skip
-    return first, pd.DataFrame(rows)
+        arrays = {
+            "firing_freq": freq,
+            "mean": np.tile(np.asarray(window.mean), (len(freq), 1)),
+            "scale": np.full(len(freq), np.asarray(window.scale)),
+            "curve_steps": trained.curve_steps,
+            **{f"curve_{name}": np.asarray(curve)[0] for name, curve in trained.curves.items()},
+        }
+        return table, arrays

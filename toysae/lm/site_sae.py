@@ -15,10 +15,15 @@ from ..checked import Fields, parse_json, read_json, text
 from ..disk import read_tensors, write_tensors
 from ..errors import ToysaeError, require
 from ..interop.saelens import decoded, described, from_saelens, to_saelens
+from ..runs.mark import is_marked
+from ..runs.results import Results
 from ..sae import SAE
 from ..sae.files import load_sae, save_sae
 from .edits import Edit
 from .normalise import Normalisation, folded
+
+ACTIVATIONS = "activations"
+"""The kind of data that SAEs of a site were trained on, as manifests of runs name it."""
 
 _SAE, _SITE, _ENTRY = "sae.safetensors", "site.safetensors", "toysae_site"
 
@@ -128,17 +133,29 @@ def site_sae_writers(sae: SiteSAE) -> dict[str, Callable[[Path], Any]]:
     }
 
 
-def load_site_sae(folder: str | Path, site: str | None = None) -> SiteSAE:
-    """Reads what :func:`save_site_sae` wrote, or a folder of SAELens' format.
+def is_of_site(path: Path) -> bool:
+    """Whether a folder is that of an SAE of a site, or of a run on one."""
+    if not is_marked(path):
+        return (path / _SITE).exists()
+    results = Results.load(path)
+    return len(results.table) > 0 and results.manifest(0).object("data").text("kind") == ACTIVATIONS
+
+
+def load_site_sae(folder: str | Path, site: str | None = None, row: int = 0) -> SiteSAE:
+    """Reads what :func:`save_site_sae` wrote, a folder of SAELens' format, or one of the SAEs that
+    `toysae lm train` left.
 
     Args:
-        folder: of one SAE.
+        folder: of one SAE, or of a run.
         site: where it belongs, for a folder that does not say.
+        row: of the run's table.
 
     Raises:
-        ToysaeError: neither of the two, damaged files, or a site that is not known.
+        ToysaeError: none of the three, damaged files, a site that is not known, or no such row.
     """
     folder = Path(folder)
+    if is_marked(folder):
+        return sae_of_run(Results.load(folder), row)
     if not (folder / _SITE).exists():
         return _foreign(folder, site)
     sae = load_sae(folder / _SAE)
@@ -146,6 +163,30 @@ def load_site_sae(folder: str | Path, site: str | None = None) -> SiteSAE:
     fits = {"mean", "scale"} <= set(tensors) and tensors["mean"].shape == (sae.spec.d_in,)
     require(fits, f"{folder / _SITE} does not fit the SAE beside it: save both again")
     return SiteSAE(sae, jnp.asarray(tensors["mean"]), jnp.asarray(tensors["scale"]), about)
+
+
+def sae_of_run(results: Results, row: int) -> SiteSAE:
+    """The SAE of a row of the table of a run on a site.
+
+    Raises:
+        ToysaeError: no such row, or a run on worlds.
+    """
+    manifest, columns = results.manifest(row), results.table.iloc[row]
+    data = manifest.object("data")
+    require(
+        data.text("kind") == ACTIVATIONS,
+        f"{results.path} was trained on worlds, and no site: take its SAEs with Results.sae(row)",
+    )
+    told = ("site", "model", "weights", "first", "centred")
+    about = {name: data.any(name) for name in told} | {
+        "recipe": columns["recipe"], "init": columns["init"], "seed": int(columns["sae_seed"]),
+        "n_tokens": manifest.integer("n_steps") * manifest.integer("batch_size"),
+    }  # fmt: skip
+    arrays = results.arrays_of(row)
+    return SiteSAE(
+        results.sae(row), jnp.asarray(arrays["mean"]), jnp.asarray(arrays["scale"]),
+        json.dumps(about),
+    )  # fmt: skip
 
 
 def _foreign(folder: Path, site: str | None) -> SiteSAE:

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from ..recovery.label_free import found_in
+from ..runs.results import Results
 from .capture import capture, check_run
 from .evaluate import splice_saes
 from .figures import Found
-from .groups import load_arrays
 from .models import LM, load_model, load_tokenizer
-from .site_sae import load_site_sae
 from .sites import parse_site
 from .sources import CORPUS, open_site
 from .text import Layout, build_corpus
@@ -53,11 +52,13 @@ class SiteStudy:
     """SAEs on one site.
 
     Attributes:
-        table: one row an SAE, see :func:`toysae.lm.train.train_site`.
+        results: of the run.
+        table: one row an SAE, see :class:`toysae.lm.train.TrainedSite`.
         losses: see :func:`toysae.lm.splice.splice_table`.
-        groups: table and arrays of each compiled program.
+        groups: table and arrays of each cell; `mcs_seeds` among the arrays.
     """
 
+    results: Results
     table: pd.DataFrame
     losses: pd.DataFrame
     groups: list[Found]
@@ -79,15 +80,17 @@ def study_site(
         ToysaeError: see :func:`toysae.lm.train.train_site`.
     """
     source = None if model is None else open_site(site, model)
-    table = train_site(site, t, out, source=source)
-    group = table["folder"].str.split("/").str[1]
+    trained = train_site(site, t, out, source=source)
+    results, table = trained.results, trained.table
     groups: list[Found] = [
-        (rows, load_arrays(out, str(name))) for name, rows in table.groupby(group, sort=False)
+        (rows, {**results.arrays(str(name)), "mcs_seeds": trained.mcs_seeds[str(name)]})
+        for name, rows in table.groupby("group", sort=False)
     ]
-    return SiteStudy(table, splice_saes(out, model=model, n_sequences=n_sequences), groups)
+    losses = splice_saes(out, model=model, n_sequences=n_sequences)
+    return SiteStudy(results, table, losses, groups)
 
 
-def found_in_larger(study: SiteStudy, out: Path) -> pd.Series:
+def found_in_larger(study: SiteStudy) -> pd.Series:
     """MMCS with the next larger dictionary (Sharkey et al. 2022): the mean over an SAE's living
     latents of the largest cosine with a living latent of the next size, of the next seed: one seed
     starts dictionaries of all sizes from the same rows. NaN of the largest, of a lone seed, and of
@@ -98,22 +101,22 @@ def found_in_larger(study: SiteStudy, out: Path) -> pd.Series:
     """
     table = study.table
     alive = {
-        str(folder): np.asarray(arrays["firing_freq"])[i] > 0
+        place: np.asarray(arrays["firing_freq"])[i] > 0
         for rows, arrays in study.groups
-        for i, folder in enumerate(rows["folder"])
+        for i, place in enumerate(rows.index)
     }
     knobs = [c for c in ("l1_coeff", "k", "l0_target") if c in table]
     found = pd.Series(np.nan, table.index)
     for _, rows in table[~table["diverged"]].groupby(["recipe", "init", *knobs], dropna=False):
         for size, next_size in pairwise(sorted(rows["d_sae"].unique())):
-            large = rows[rows["d_sae"] == next_size].set_index("sae_seed")
+            large = rows[rows["d_sae"] == next_size]
+            large = large.assign(place=large.index).set_index("sae_seed")
             for i, row in rows[rows["d_sae"] == size].iterrows():
                 others = [s for s in large.index if s != row["sae_seed"]]
                 if not others:
                     continue
                 later = [s for s in others if s > row["sae_seed"]]
-                there = str(large.loc[min(later or others), "folder"])
-                here = str(row["folder"])
-                mine, larger = (load_site_sae(out / f).W_dec for f in (here, there))
-                found[i] = float(found_in(mine, larger, alive[here], alive[there]))
+                there = int(large.loc[min(later or others), "place"])
+                mine, larger = (study.results.sae(int(str(at))).W_dec for at in (i, there))
+                found[i] = float(found_in(mine, larger, alive[i], alive[there]))
     return found

@@ -1,47 +1,38 @@
-"""SAEs on the activations of a site: the same loop, recipes and ensembles as on a world.
+"""SAEs on the activations of a site: cells of the same engine, recipes and ensembles as on a world.
 
-OUT/table.csv                      one row an SAE
-OUT/groups/<recipe>-<init>-.../    the SAEs of one compiled program: table, arrays, saes/<name>
-OUT/checkpoints/                   what is half trained
-OUT/toysae-run.json                which files are its own, see :mod:`toysae.runs.directory`
+OUT holds what any run writes, see :mod:`toysae.runs.results`, and
+
+OUT/seeds.csv      by row of table.csv, what the dictionaries of several seeds have in common
 """
 
-import json
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jaxtyping import Array
 
 from ..axes import grid
-from ..digests import digest
 from ..errors import require, unknown
-from ..runs.checkpoints import Checkpoints
-from ..runs.directory import Directory
-from ..runs.lock import locked
-from ..runs.mark import check_ours
-from ..runs.progress import Progress, say
-from ..runs.provenance import provenance
+from ..runs.cell import Cell, Data
+from ..runs.results import Results
+from ..runs.run import PLAIN, Options, run
 from ..sae import INITS, SAESpec, make_spec, recipe_row
-from ..sae.files import encode
-from ..training import Group, Snapshot, start, train_group
-from ..training import trained as start_of
-from ..training.members import fallback, make_group
-from ..watch import Request, Stopped, about, stop_requests
-from .feed import Feed, Window, Windows
-from .groups import TABLE, finished_groups, load_table, save_group
+from ..sweeps.run import Asked
+from ..training.members import fallback
+from .feed import Feed, Window
 from .normalise import Normalisation, normalisation
-from .scores import curve_probe, score_members
+from .scores import SiteScores
+from .seeds import SEEDS, shared_by_seeds
 from .shards import Manifest, read_manifest
+from .site_sae import ACTIVATIONS
 from .sources import axes_of, open_site
 from .stream import BUFFER_ROWS, HELD_OUT, Source, Stream, split_off, spread
-
-FORMAT = 4
-"""Counted up by hand when the same settings come to give other numbers."""
 
 SVD_INITS = {"svd-write": "writes", "svd-read": "reads"}
 """Left singular vectors of the matrix that writes the site, or of those that read it."""
@@ -104,21 +95,6 @@ class Training:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One compiled program."""
-
-    recipe: str
-    init: str
-    spec: SAESpec
-    hypers: dict[str, float | Sequence[float]]
-    key: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.recipe}-{self.init}-{self.spec.d_sae}-{self.key[:8]}"
-
-
-@dataclass(frozen=True)
 class SiteData:
     """A site made ready for training.
 
@@ -140,6 +116,16 @@ class SiteData:
     pool: np.ndarray
     normalisation: Normalisation
 
+    @cached_property
+    def on_device(self) -> dict[str, Array]:
+        """What every window of this site holds, besides its rows; once for all cells."""
+        return {
+            "drawn": jnp.asarray(self.drawn)[None],
+            "pool": jnp.asarray(self.pool)[None],
+            "mean": jnp.asarray(self.normalisation.mean)[None],
+            "scale": jnp.float32([self.normalisation.scale]),
+        }
+
 
 def prepare(folder: Path, t: Training, source: Source | None = None) -> SiteData:
     """Opens a site, splits off what is held out and measures the normalisation on it.
@@ -156,15 +142,99 @@ def prepare(folder: Path, t: Training, source: Source | None = None) -> SiteData
     return SiteData(folder, read_manifest(folder), source, train, drawn, pool, n)
 
 
+@dataclass(frozen=True, eq=False)
+class Site(Data):
+    """A captured site, as the data of a cell.
+
+    Attributes:
+        site: made ready.
+        training: says how it is read.
+        which: the matrix that an init starts from, see :data:`SVD_INITS`, if there is one.
+    """
+
+    site: SiteData
+    training: Training
+    which: str | None = None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (self.training.data_seed,)
+
+    @cached_property
+    def worlds(self) -> Window:
+        rows = jnp.zeros(
+            (1, self.training.batch_size, self.site.manifest.d), self.site.source.dtype
+        )
+        return self._window(rows, jnp.int32([0]))
+
+    def identity(self) -> dict[str, Any]:
+        m, t = self.site.manifest, self.training
+        return {
+            "weights": m.weights,
+            "corpus": m.corpus,
+            "capture": [m.site, m.first, m.dtype, m.centred],
+            "svd": self.which,
+            "reading": [t.centre, t.scale, t.buffer_rows, t.n_held_out],
+        }
+
+    def identity_of(self, i: int) -> dict[str, Any]:
+        return {"data_seed": self.seeds[i]}
+
+    def manifest(self) -> dict[str, Any]:
+        m = self.site.manifest
+        return {
+            "kind": ACTIVATIONS, "site": m.site, "model": m.model, "weights": m.weights,
+            "first": m.first, "centred": m.centred, "capture": str(self.site.folder.absolute()),
+            "n_held_out": self.training.n_held_out,
+        }  # fmt: skip
+
+    @contextmanager
+    def feeding(self, n_steps: int, batch_size: int) -> Iterator[Feed]:
+        t = self.training
+        stream = Stream(self.site.source, self.site.train, t.data_seed, t.buffer_rows)
+        feed = Feed(stream, self._window, batch_size, n_steps)
+        try:
+            yield feed
+        finally:
+            feed.close()
+
+    def _window(self, rows: Array, first: Array) -> Window:
+        return Window(
+            rows, first, **self.site.on_device, generating_matrix=self._matrix,
+            name=self.site.manifest.site,
+        )  # fmt: skip
+
+    @cached_property
+    def _matrix(self) -> Array:
+        if self.which is None:
+            return jnp.eye(self.site.manifest.d)[None]
+        return jnp.asarray(axes_of(self.site.folder, self.which))[None]
+
+
+@dataclass(frozen=True)
+class TrainedSite:
+    """SAEs of a site.
+
+    Attributes:
+        results: of the run.
+        table: the table of the results, one row an SAE, with the columns of
+            :func:`toysae.lm.seeds.shared_by_seeds`.
+        mcs_seeds: of each cell by name, the MCS of its latents in the next seed.
+    """
+
+    results: Results
+    table: pd.DataFrame
+    mcs_seeds: dict[str, np.ndarray]
+
+
 def train_site(
     folder: Path,
     t: Training,
     out: Path,
     *,
     source: Source | None = None,
-    quiet: bool = False,
-    checkpoint_seconds: float = 60.0,
-) -> pd.DataFrame:
+    options: Options = PLAIN,
+) -> TrainedSite:
     """Trains on one site; what is finished in `out` is read, what is half trained goes on.
 
     Args:
@@ -172,47 +242,43 @@ def train_site(
         t: what to train.
         out: made if need be.
         source: of the activations, where it is at hand.
-        quiet: no progress bar.
-        checkpoint_seconds: about how often what is half trained is written.
-
-    Returns:
-        One row an SAE, as in `table.csv`: `folder`, what it is, and the scores of
-        :func:`toysae.lm.scores.score_members` on the activations held out.
+        options: how, see :func:`toysae.runs.run.run`.
 
     Raises:
         ToysaeError: bad input, before anything trains.
         Stopped: Ctrl-C or SIGTERM; the same call goes on.
     """
-    data = prepare(folder, t, source)
-    parts = plan(data, t)
-    # What cannot be is refused before anything trains; each group holds a copy of the pool.
-    n_rows = {part.name: _group(data, t, part, _window(data, part)).n_rows for part in parts}
-    check_ours(out)
-    with locked(out), stop_requests() as request:
-        directory = Directory.claim(out)
-        directory.check_reachable()
-        directory.tidy()
-        done = finished_groups(directory)
-        cost = {p.name: t.n_steps * n_rows[p.name] * t.batch_size for p in parts}
-        left = [p for p in parts if p.name not in done]
-        directory.remove([TABLE])  # of another training, perhaps
-        directory.write({"config.json": json.dumps(_config(data, t), indent=1).encode()})
-        with Progress({p.name: cost[p.name] for p in left}, quiet or not left) as progress:
-            for part in left:
-                with about(part.name):
-                    _train(data, t, part, directory, progress, request, checkpoint_seconds)
-        table = pd.concat([load_table(directory, p.name) for p in parts], ignore_index=True)
-        directory.write({TABLE: table.to_csv(index=False).encode()})
-    return table
+    asked = asked_of(prepare(folder, t, source), t)
+    results = run(asked.cells, out, options, settings=asked.settings, about=asked.about)
+    return write_shared(asked.cells, results)
 
 
-def plan(data: SiteData, t: Training) -> list[_Part]:
-    """The programs to train.
+def asked_of(data: SiteData, t: Training) -> Asked:
+    """What a training on a site asks the engine for.
+
+    Raises:
+        ToysaeError: see :func:`site_cells`.
+    """
+    m = {f.name: getattr(data.manifest, f.name) for f in fields(Manifest) if f.name != "shards"}
+    settings = {"capture": str(data.folder.absolute()), "manifest": m, "training": asdict(t)}
+    about = {"question": f"SAEs on {data.manifest.site} of {data.manifest.model}"}
+    return Asked(site_cells(data, t), settings, about, keep_weights=True)
+
+
+def write_shared(cells: Sequence[Cell], results: Results) -> TrainedSite:
+    """Compares the seeds, and writes `seeds.csv` beside the table."""
+    shared, mcs_seeds = shared_by_seeds(cells, results)
+    results.directory.write({SEEDS: shared.to_csv(index=False).encode()})
+    return TrainedSite(results, pd.concat([results.table, shared], axis=1), mcs_seeds)
+
+
+def site_cells(data: SiteData, t: Training) -> list[Cell]:
+    """The SAEs to train.
 
     Raises:
         ToysaeError: an unknown recipe or init, a size that is none, a recipe without its number.
     """
-    parts = []
+    cells = []
     for recipe in dict.fromkeys(t.recipes):
         knob = recipe_row(recipe).knob()
         given = {"l1_coeff": t.l1, "k": t.k, "l0_target": t.l0_target}
@@ -229,10 +295,20 @@ def plan(data: SiteData, t: Training) -> list[_Part]:
                 own = {"lr": t.lr, "lr_warmup": t.lr_warmup, "lr_decay": t.lr_decay}
                 numbers = {**fallback(recipe, spec), **own, **{k: v for k, v in given.items() if v}}
                 read = {**spec.hypers(), **own}
-                hypers = {name: value for name, value in numbers.items() if name in read}
-                key = _key(data, t, init, spec, hypers)
-                parts.append(_Part(recipe, init, spec, hypers, key))
-    return list({part.name: part for part in parts}.values())  # sizes may round to one
+                cells.append(
+                    Cell(
+                        name=f"{recipe}-{init}-{d_sae}",
+                        data=Site(data, t, SVD_INITS.get(init)),
+                        spec=spec,
+                        members=grid(**{n: value for n, value in numbers.items() if n in read}),
+                        sae_seeds=tuple(range(t.seeds)),
+                        n_steps=t.n_steps,
+                        batch_size=t.batch_size,
+                        measure=SiteScores(t.curve_points),
+                        columns={"site": data.manifest.site, "recipe": recipe, "init": init},
+                    )
+                )
+    return list({cell.name: cell for cell in cells}.values())  # sizes may round to one
 
 
 def _spec(recipe: str, init: str, d_in: int, d_sae: int, arithmetic: str) -> SAESpec:
@@ -242,104 +318,3 @@ def _spec(recipe: str, init: str, d_in: int, d_sae: int, arithmetic: str) -> SAE
         raise unknown("init", init, known)
     name = "svd" if init in SVD_INITS else None if init == "recipe" else init
     return make_spec(recipe, d_in, d_sae, name, arithmetic=arithmetic)
-
-
-def _key(data: SiteData, t: Training, init: str, spec: SAESpec, hypers: dict[str, Any]) -> str:
-    """A hash of all that decides the numbers of these SAEs."""
-    m = data.manifest
-    what = {
-        "format": FORMAT,
-        "weights": m.weights,
-        "corpus": m.corpus,
-        "capture": [m.site, m.first, m.dtype, m.centred],
-        "spec": encode(spec, "spec"),
-        "svd": SVD_INITS.get(init),
-        "hypers": hypers,
-        "training": [t.seeds, t.n_steps, t.batch_size, t.centre, t.scale, t.data_seed,
-                     t.buffer_rows, t.n_held_out, t.curve_points],
-    }  # fmt: skip
-    return digest(json.dumps(what, sort_keys=True))
-
-
-def _group(data: SiteData, t: Training, part: _Part, window: Windows) -> Group:
-    rows = jnp.zeros((1, t.batch_size, data.manifest.d), data.source.dtype)
-    points = grid(**part.hypers)
-    return make_group(
-        window(rows, jnp.int32([0])), [t.data_seed], part.spec, points, range(t.seeds), t.batch_size
-    )
-
-
-def _window(data: SiteData, part: _Part) -> Windows:
-    which = SVD_INITS.get(part.init)
-    d = data.manifest.d
-    matrix = np.eye(d, dtype=np.float32) if which is None else axes_of(data.folder, which)
-    fixed = {
-        "drawn": jnp.asarray(data.drawn)[None],
-        "pool": jnp.asarray(data.pool)[None],
-        "mean": jnp.asarray(data.normalisation.mean)[None],
-        "scale": jnp.float32([data.normalisation.scale]),
-        "generating_matrix": jnp.asarray(matrix)[None],
-    }
-
-    def window(rows, first) -> Window:
-        return Window(rows, first, **fixed, name=data.manifest.site)
-
-    return window
-
-
-def _train(
-    data: SiteData, t: Training, part: _Part, directory: Directory, progress: Progress,
-    request: Request, checkpoint_seconds: float,
-) -> None:  # fmt: skip
-    checkpoints = Checkpoints(directory, part.name)
-    checkpoints.begin(np.array([[part.key]]), t.n_steps)
-    stream = Stream(data.source, data.train, t.data_seed, t.buffer_rows)
-    window = _window(data, part)
-    feed, group = Feed(stream, window, t.batch_size, t.n_steps), _group(data, t, part, window)
-    at_start = np.asarray(start_of(start(group), group).W_dec[0])
-    resume, saved, began = checkpoints.latest(group), time.monotonic(), time.monotonic()
-    if resume is not None:
-        say(f"{part.name} goes on at step {resume.step:,} of {t.n_steps:,}")
-
-    def on_chunk(snapshot: Snapshot) -> None:
-        nonlocal saved
-        progress.update(part.name, snapshot.step * group.n_rows * t.batch_size)
-        if request.number or time.monotonic() - saved >= checkpoint_seconds:
-            checkpoints.save(snapshot)
-            saved = time.monotonic()
-        if request.number:
-            where = f"{part.name} is at step {snapshot.step:,} of {t.n_steps:,}"
-            raise Stopped(f"stopped: {where}; it is kept in {directory.path}", request.number)
-
-    try:
-        trained = train_group(
-            group, t.n_steps, curve_probe, t.curve_points, on_chunk=on_chunk, resume=resume,
-            feed=feed,
-        )  # fmt: skip
-    finally:
-        feed.close()
-    took = time.monotonic() - began
-    table, arrays = score_members(group, trained, at_start)
-    done = {"key": part.key, "seconds": took, "waited_for_data": feed.waited, **provenance()}
-    n, about = data.normalisation, _about(data, t, part)
-    save_group(directory, part.name, trained.saes, n, about, table, arrays, done)
-    checkpoints.remove()
-
-
-def _about(data: SiteData, t: Training, part: _Part) -> dict[str, Any]:
-    m = data.manifest
-    return {
-        "site": m.site, "model": m.model, "weights": m.weights, "first": m.first,
-        "centred": m.centred, "recipe": part.recipe, "init": part.init,
-        "n_tokens": t.n_steps * t.batch_size,
-    }  # fmt: skip
-
-
-def _config(data: SiteData, t: Training) -> dict[str, Any]:
-    m = {f.name: getattr(data.manifest, f.name) for f in fields(Manifest) if f.name != "shards"}
-    return {
-        "capture": str(data.folder.absolute()),
-        "manifest": m,
-        "training": asdict(t),
-        **provenance(),
-    }

@@ -193,6 +193,16 @@ class Results:
         require(kind == KIND, f"row {row} was trained on {kind}, whose true features nobody knows")
         return world_of(data, manifest.items("worlds")[at])
 
+    def arrays_of(self, row: int) -> dict[str, np.ndarray]:
+        """The arrays of the SAE of a row of :attr:`table`, see :meth:`arrays`.
+
+        Raises:
+            ToysaeError: no such row.
+        """
+        block, at = self._stored(row)
+        held = block.arrays().items()
+        return {name: values if name == _SHARED else values[at] for name, values in held}
+
     def manifest(self, row: int) -> Fields:
         """What is written down of the SAE of a row of :attr:`table` and of those that trained with
         it, see :func:`toysae.runs.store.manifest_of`.

@@ -27,12 +27,14 @@ class Asked:
         settings: what they were made from, as JSON holds it.
         about: the question, and what is expected.
         keep_weights: of the SAEs.
+        prepared: what a study's `prepare` gave, if it has one.
     """
 
     cells: Sequence[Cell]
     settings: Mapping[str, Any]
     about: Mapping[str, Any]
     keep_weights: bool
+    prepared: tuple[Any, ...] = ()
 
 
 def asked_of(found: Experiment | Study, out: str | Path) -> Asked:
@@ -51,7 +53,7 @@ def asked_of(found: Experiment | Study, out: str | Path) -> Asked:
     require(found.cells is not None, "this study has no cells: run it with `toysae run`")
     prepared = () if found.prepare is None else (found.prepare(found.options, Path(out)),)
     made = found.cells(found.options, *prepared)  # pyright: ignore[reportOptionalCall]
-    return Asked(made, asdict(found.options), about, found.keep_weights)
+    return Asked(made, asdict(found.options), about, found.keep_weights, prepared)
 
 
 def run(

@@ -9,7 +9,6 @@ import pandas as pd
 
 from ..errors import require, unknown
 from ..runs.cell import Cell
-from ..runs.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,12 +28,12 @@ class Study:
         question: what it asks, in a sentence.
         options: a frozen dataclass instance with its defaults; each field can be overridden
             from the command line.
-        cells: `cells(options)` gives the SAEs to train, and what is measured of them. With
-            `prepare`, `cells(options, prepared)`.
+        cells: `cells(options)` gives the SAEs to train, and what is measured of them.
         answer: `answer(options, results)` gives the tables that are printed and kept.
         draw: `draw(options, results)` gives the figures, one by one.
-        prepare: `prepare(options, out_dir)` makes what `cells` needs, such as the activations of a
-            language model, and keeps what it makes in `out_dir`.
+        prepare: `prepare(options, out_dir)` makes what the others need, such as the activations of
+            a language model, and keeps what it makes in `out_dir`. What it gives is then the last
+            argument of the three.
         expected: what is known or expected, to hold the figures against.
         run_time: how long it takes, and on what.
         smoke: overrides of the options that make it finish in seconds.
@@ -46,8 +45,8 @@ class Study:
     question: str
     options: Any
     cells: Callable[..., Sequence[Cell]] | None = None
-    answer: Callable[[Any, Results], Tables] = lambda options, results: {}
-    draw: Callable[[Any, Results], Iterable[Drawing]] = lambda options, results: ()
+    answer: Callable[..., Tables] = lambda options, results, *prepared: {}
+    draw: Callable[..., Iterable[Drawing]] = lambda options, results, *prepared: ()
     prepare: Callable[[Any, Path], Any] | None = None
     expected: str = ""
     run_time: str = ""

@@ -1,0 +1,54 @@
+"""toysae export: an SAE out of a run, as a file of ours or in SAELens' format."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import require, unknown
+from .options import positional, read_options
+from .show import OUT
+
+_USAGE = """usage: toysae export SAE OUT [--row N] [--format saelens|toysae]
+
+SAE: the directory of a run, of which --row N of table.csv is taken; or an SAE file or folder.
+OUT: the folder to write; with --format toysae the file of an SAE trained on worlds."""
+FORMATS = ("saelens", "toysae")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What `toysae export` can be told.
+
+    Attributes:
+        row: of the table of a run.
+        format: "saelens", or "toysae" for a file of ours.
+    """
+
+    row: int = 0
+    format: str = "saelens"
+
+
+def export(args: list[str]) -> None:
+    from ..interop import load_any, to_saelens
+    from ..lm.site_sae import export as export_site
+    from ..lm.site_sae import is_of_site, load_site_sae, save_site_sae
+    from ..runs.mark import is_marked
+    from ..runs.results import Results
+    from ..sae import save_sae
+
+    path, rest = positional(args, "the directory of a run, or an SAE file or folder")
+    if not path:
+        OUT.print(_USAGE, markup=False, highlight=False)
+        return
+    out, rest = positional(rest, "the folder to write")
+    o = read_options(ExportOptions, rest, "toysae export SAE OUT")
+    require(out, "say where to: toysae export SAE OUT")
+    if o.format not in FORMATS:
+        raise unknown("format", o.format, FORMATS)
+    if is_of_site(Path(path)):
+        sae = load_site_sae(path, row=o.row)
+        wrote = export_site(sae, out) if o.format == "saelens" else save_site_sae(sae, out)
+    else:
+        run = Results.load(path) if is_marked(Path(path)) else None
+        plain = load_any(path) if run is None else run.sae(o.row)
+        wrote = to_saelens(plain, out) if o.format == "saelens" else save_sae(plain, out)
+    OUT.print(f"wrote {wrote}", highlight=False, soft_wrap=True)

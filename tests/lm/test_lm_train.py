@@ -29,8 +29,8 @@ from toysae.lm.sources import open_site
 from toysae.lm.stream import split_off
 from toysae.lm.train import Training, site_cells, train_site
 from toysae.runs.mark import COPY, MARK
+from toysae.runs.options import Options
 from toysae.runs.results import Results
-from toysae.runs.run import Options
 
 engine = import_module("toysae.runs.run")
 GOLDEN = Path(__file__).parent / "golden"

@@ -105,10 +105,10 @@ def test_what_a_user_puts_into_a_run_stays(copy, tiny, reference, assert_same, c
 
 def test_fresh_removes_all_that_was_written_and_nothing_else(copy, tiny):
     directory = Directory.open(copy)
-    assert set(directory.names()) == {"config.json", "plan.json", "table.csv"}
+    assert set(directory.names()) == {"config.json", "plan.json", "queue.json", "table.csv"}
     assert len(directory.names("blocks")) == 8
     directory.remove(list(directory.files))
-    assert {each.name for each in copy.iterdir()} == {MARK, COPY, ".lock"}
+    assert {each.name for each in copy.iterdir()} == {MARK, COPY}
 
 
 def test_a_file_that_somebody_changed_is_set_aside_not_removed(copy, tiny, capsys):
@@ -207,7 +207,7 @@ def test_a_study_does_not_write_into_somebodys_folder(tmp_path, capsys):
         "from toysae.sweeps.study import Study\nfrom dataclasses import dataclass\n"
         "@dataclass(frozen=True)\nclass Options:\n    n: int = 1\n"
         "def run(options, out, figures_dir): (out / 'table.csv').write_text('theirs')\n"
-        "study = Study('Why?', run, Options())\n"
+        "study = Study('Why?', Options(), run=run)\n"
     )
     theirs = tmp_path / "theirs"
     theirs.mkdir()

@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from toysae import Experiment, Results, run
+from toysae import Experiment, run
 from toysae.cli import main
 from toysae.sweeps import load_experiment, status
 
@@ -182,28 +181,3 @@ def test_at_any_moment_from_the_first_also_while_figures_are_drawn(
         assert not list(out.rglob("*tmp*")) and not list(out.glob("checkpoints/*"))
     record_property("signals", hit)
     assert hit > 5
-
-
-def test_a_second_process_is_told_of_the_first(tiny_file, tmp_path, capsys):
-    out = tmp_path / "out"
-    code = (
-        "import sys, pathlib; from toysae.runs.lock import locked\n"
-        "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    first = subprocess.Popen(
-        [sys.executable, "-c", code, str(out)], env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert first.stdout.readline() == "held\n"
-        with pytest.raises(SystemExit) as stop:
-            main(["run", str(tiny_file), "--out", str(out), "--quiet"])
-        (line,) = capsys.readouterr().err.splitlines()
-        assert stop.value.code == 2 and f"is being written by process {first.pid} on " in line
-        assert {each.name for each in out.iterdir()} == {".lock"}
-    finally:
-        first.kill()
-        first.wait()
-    main(["run", str(tiny_file), "--out", str(out), "--quiet"])  # the dead hold nothing
-    assert len(Results.load(out).table) == 8
-    shutil.rmtree(out)

@@ -80,9 +80,10 @@ def carry_out(
     from ..plotting.style import save
     from ..programs import forget_if_short
     from ..runs.directory import Directory
+    from ..runs.options import Options
     from ..runs.plan import plan
     from ..runs.results import Results
-    from ..runs.run import Options, Unfinished, run
+    from ..runs.run import Unfinished, run
     from ..training.devices import Split
 
     split = Split(o.split_batch, o.split_latent)

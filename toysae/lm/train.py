@@ -20,8 +20,9 @@ from jaxtyping import Array
 from ..axes import grid
 from ..errors import require, unknown
 from ..runs.cell import Cell, Data
+from ..runs.options import PLAIN, Options
 from ..runs.results import Results
-from ..runs.run import PLAIN, Options, run
+from ..runs.run import run
 from ..sae import INITS, SAESpec, make_spec, recipe_row
 from ..sweeps.run import Asked
 from ..training.members import fallback

@@ -5,21 +5,29 @@ toysae-run.json           the mark, there before anything else
 
 Only what the mark lists is read, replaced, moved or removed: by exact name, inside the directory,
 and never through a link. Whatever else lies there is left as it is.
+
+Several processes may write at once: each changes the mark alone, for the moment that it takes.
 """
 
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from filelock import SoftFileLease
+
 from ..checked import read_regular
-from ..disk import file_sha256, sync, telling_of_a_full_disk
+from ..disk import file_sha256, sync, telling_of_a_full_disk, telling_of_no_access
 from ..errors import ToysaeError, require
+from .claims import FOLDER as CLAIMS
+from .claims import held
 from .mark import (
     COPY,
+    LOCK,
+    LOCKS,
     MARK,
     Seal,
     check_ours,
@@ -33,12 +41,13 @@ from .mark import (
 BROKEN = "broken"
 """The folder inside that damaged files are moved to, for good."""
 
+_ALONE_SECONDS, _MOST_WAIT = 20.0, 60.0  # after which who stands still has lost it; to wait for it
 _TRIES, _PAUSE = 10, 0.05  # a file may be replaced while it is read
 
 
 class Directory:
-    """A directory with a mark. One process at a time writes, see :mod:`toysae.runs.lock`; any
-    number may read.
+    """A directory with a mark. Any number of processes may read and write; no two of them write
+    the same name, see :mod:`toysae.runs.claims`.
 
     Attributes:
         path: of the directory.
@@ -48,6 +57,7 @@ class Directory:
 
     def __init__(self, path: Path, files: Mapping[str, Seal | None]):
         self.path, self.files = path, dict(files)
+        self._lock = SoftFileLease(path / LOCK, lease_duration=_ALONE_SECONDS)
 
     @classmethod
     def open(cls, path: str | Path) -> "Directory":
@@ -72,10 +82,25 @@ class Directory:
         """
         path = Path(path)
         check_ours(path)
-        path.mkdir(parents=True, exist_ok=True)
-        found = cls(path, read_mark(path) if is_marked(path) else {})
-        found._write_mark()
+        with telling_of_no_access(path):
+            path.mkdir(parents=True, exist_ok=True)
+        found = cls(path, {})
+        with found.alone():
+            found.files = read_mark(path) if is_marked(path) else {}
+            found._write_mark()
         return found
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process changes the mark in the block, which must be short; it is read anew.
+
+        Raises:
+            ToysaeError: nothing can be written there; others hold it for a minute.
+        """
+        with held(self._lock, _MOST_WAIT):
+            if self._lock.lock_counter == 1 and is_marked(self.path):
+                self.refresh()
+            yield
 
     def refresh(self) -> None:
         """Reads the mark again, which another object or process may have written."""
@@ -109,13 +134,15 @@ class Directory:
             writers: by name, what writes the file whose path it is given.
             sizes: in bytes, where known, to be told if the disk is full.
         """
-        self.tidy(writers)
-        self.check_free(writers)
-        self.set_aside(n for n in writers if self.files.get(n) is not None and self.wrong(n))
-        before = dict(self.files)
-        self.files |= dict.fromkeys(writers)
-        try:
+        with self.alone():
+            self.tidy(writers)
+            self.check_free(writers)
+            self.set_aside(n for n in writers if self.files.get(n) is not None and self.wrong(n))
+            before = {name: self.files[name] for name in writers if name in self.files}
+            self.files |= dict.fromkeys(writers)
             self._write_mark()
+        seals: dict[str, Seal] = {}
+        try:
             for name, writer in writers.items():
                 path, temporary = self.path / name, self._temporary(name)
                 with telling_of_a_full_disk(path, (sizes or {}).get(name)):
@@ -125,17 +152,21 @@ class Directory:
                 seal = Seal(temporary.stat().st_size, file_sha256(temporary))
                 os.replace(temporary, path)
                 sync(path.parent)
-                self.files[name] = seal
+                seals[name] = seal
         except BaseException:
             with suppress(ToysaeError, OSError):
                 for name in writers:
                     self._temporary(name).unlink(missing_ok=True)
-                    if self.files[name] is None:  # what was there before is there still
-                        self.files.pop(name)
+                with self.alone():
+                    for name in writers.keys() - seals.keys():  # what was there is there still
+                        self.files.pop(name, None)
                         self.files |= {name: before[name]} if name in before else {}
-                self._write_mark()
+                    self.files |= seals
+                    self._write_mark()
             raise
-        self._write_mark()
+        with self.alone():
+            self.files |= seals
+            self._write_mark()
 
     def inside(self, path: Path) -> str | None:
         """The name that a path has in this directory; None if it is not in it."""
@@ -223,16 +254,16 @@ class Directory:
         Returns:
             Where those were moved to.
         """
-        self.refresh()
-        names = [name for name in names if name in self.files]
-        self.check_reachable(names)
-        moved = self.set_aside(n for n in names if self.files[n] is not None and self.wrong(n))
-        for name in names:
-            if name in self.files:
-                (self.path / name).unlink(missing_ok=True)
-            self.files.pop(name, None)
-            self._remove_empty(name)
-        self._write_mark()
+        with self.alone():
+            names = [name for name in names if name in self.files]
+            self.check_reachable(names)
+            moved = self.set_aside(n for n in names if self.files[n] is not None and self.wrong(n))
+            for name in names:
+                if name in self.files:
+                    (self.path / name).unlink(missing_ok=True)
+                self.files.pop(name, None)
+                self._remove_empty(name)
+            self._write_mark()
         return moved
 
     def set_aside(self, names: Iterable[str]) -> list[Path]:
@@ -243,36 +274,36 @@ class Directory:
             Where they were moved to; not those that are missing, or reached through a link.
         """
         names, moved = list(names), []
-        self.refresh()
-        self.check_reachable(n for n in names if n in self.files)
-        for name in names:
-            path = self.path / name
-            if name in self.files and is_regular(path):
-                if self.files[name] is None:
-                    path.unlink()
-                else:
-                    os.replace(path, place := self._place_in_broken(name))
-                    moved.append(place)
-            self.files.pop(name, None)
-            self._remove_empty(name)
-        self._write_mark()
+        with self.alone():
+            self.check_reachable(n for n in names if n in self.files)
+            for name in names:
+                path = self.path / name
+                if name in self.files and is_regular(path):
+                    if self.files[name] is None:
+                        path.unlink()
+                    else:
+                        os.replace(path, place := self._place_in_broken(name))
+                        moved.append(place)
+                self.files.pop(name, None)
+                self._remove_empty(name)
+            self._write_mark()
         return moved
 
     def tidy(self, names: Iterable[str] | None = None) -> None:
         """Removes what a killed process left half written, of these names or of all."""
-        self.refresh()
-        cut_off = [n for n, seal in self.files.items() if seal is None]
-        cut_off = cut_off if names is None else [n for n in cut_off if n in set(names)]
-        self.check_reachable(cut_off)
-        for name in cut_off:
-            if is_regular(self._temporary(name)):
-                self._temporary(name).unlink()
-        if cut_off:
-            self.remove(cut_off)
+        with self.alone():
+            cut_off = [n for n, seal in self.files.items() if seal is None]
+            cut_off = cut_off if names is None else [n for n in cut_off if n in set(names)]
+            self.check_reachable(cut_off)
+            for name in cut_off:
+                if is_regular(self._temporary(name)):
+                    self._temporary(name).unlink()
+            if cut_off:
+                self.remove(cut_off)
 
     def strangers(self) -> list[str]:
         """What lies in the directory and is not listed; a folder of such things is one."""
-        own = {MARK, COPY, ".lock", BROKEN, *self.files}
+        own = {MARK, COPY, CLAIMS, BROKEN, *LOCKS, *self.files}
         folders = {str(up) for name in self.files for up in PurePosixPath(name).parents}
         found = []
         for folder in sorted({".", *folders}):

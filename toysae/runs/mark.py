@@ -18,6 +18,9 @@ MARK, COPY = "toysae-run.json", ".toysae-run.json.copy"
 LAYOUT = 4
 """Of the directory; counted up when an older toysae could not read it, or this one an older."""
 
+LOCK, PLANNING = ".toysae-run.lock", ".toysae-plan.lock"
+"""Held while the mark is changed, and while blocks are queued or taken."""
+LOCKS = (LOCK, PLANNING, ".lock")
 _MOST_BYTES = 2**30  # of a mark: some million files
 
 
@@ -43,7 +46,7 @@ def why_not_ours(path: Path) -> str:
     if is_marked(path):
         return ""
     try:
-        strays = sorted(each.name for each in path.iterdir() if each.name != ".lock")
+        strays = sorted(each.name for each in path.iterdir() if each.name not in LOCKS)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     if "plan.json" in strays and "config.json" in strays:

@@ -21,7 +21,7 @@ from .blocks import Block, blocks_of, check_cells
 from .cell import Cell
 from .directory import Directory
 from .mark import check_ours
-from .run import PLAIN, Options
+from .options import PLAIN, Options
 from .space import disk_bytes
 from .store import broken_blocks, find, finished, stored_blocks
 

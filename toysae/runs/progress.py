@@ -57,6 +57,11 @@ class Progress:
         }
         self._bar.update(self._task, total=max(sum(self._cost.values()), 1))
 
+    def follow(self, done: Mapping[str, int]) -> None:
+        """Notes what other processes have done, by name."""
+        self._done.update({name: n for name, n in done.items() if name in self._cost})
+        self._bar.update(self._task, completed=sum(self._done.values()))
+
     def update(self, group: str, sae_samples: int) -> None:
         """Notes that `group` has done this many SAE-samples."""
         self._done[group] = sae_samples

@@ -2,9 +2,8 @@
 
 import gc
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,65 +11,33 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import checked, hosts
+from .. import hosts
 from ..bits import in_32_bits
 from ..errors import ToysaeError
 from ..programs import forget_if_short
 from ..sae import SAE
 from ..training import Snapshot, train_group
-from ..training.devices import UNSPLIT, Split
 from ..training.memory import bytes_needed
 from ..watch import Request, Stopped, about, doing, stop_requests
-from .blocks import Block, blocks_of, check_cells
+from .blocks import Block, check_cells
 from .cell import Cell
-from .checkpoints import Checkpoints, clear_away
-from .directory import BROKEN, Directory
-from .ledger import open_run, save_failed, save_table
-from .lock import locked
+from .checkpoints import Checkpoints
+from .directory import Directory
+from .ledger import save_failed, save_table
 from .mark import check_ours
+from .options import PLAIN, Options
+from .prepare import prepare
 from .progress import Progress, say
 from .provenance import provenance
-from .results import NAMES, Results
-from .space import check_space
-from .store import (
-    files_of,
-    find,
-    finished,
-    manifest_of,
-    save_block,
-    set_broken_aside,
-    stored_blocks,
-)
+from .queue import Queue
+from .results import Results
+from .store import manifest_of, save_block
+
+_WAIT_SECONDS = 1.0  # between looks at what others train
 
 
 class Unfinished(ToysaeError):
     """Some SAEs could not be trained; the others are on disk."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a run is done, which changes no number but by the order of sums.
-
-    Attributes:
-        fresh: discard what runs have written there and begin again; anything else is left.
-        quiet: no progress bar, and only lines about what went wrong.
-        checkpoint_seconds: how often a block's training is saved while it lasts; 0 for every chunk.
-        split: of each SAE among several devices.
-        keep_weights: keep the SAEs' weights.
-    """
-
-    fresh: bool = False
-    quiet: bool = False
-    checkpoint_seconds: float = 60.0
-    split: Split = UNSPLIT
-    keep_weights: bool = True
-
-    def __post_init__(self) -> None:
-        checked.number("checkpoint_seconds", self.checkpoint_seconds, low=0)
-
-
-PLAIN = Options()
-"""Nothing special."""
 
 
 @in_32_bits
@@ -82,8 +49,12 @@ def run(
     settings: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Results:
-    """Trains and measures what is not yet in `out`. Of many processes, see :mod:`toysae.hosts`, the
-    first reads and writes there, so that the others need not see that disk.
+    """Trains and measures what is not yet in `out`.
+
+    Several processes may do so at once, on one machine or on many that share the directory: each
+    takes blocks of SAEs until none is left. Of many processes that train as one, see
+    :mod:`toysae.hosts`, the first reads and writes there, so that the others need not see that
+    disk.
 
     Args:
         cells: what to train.
@@ -94,11 +65,11 @@ def run(
         about: what else is written down beside the settings, such as the question.
 
     Returns:
-        The complete results.
+        The results, complete unless `options.wait` is False.
 
     Raises:
-        ToysaeError: bad input, another process at the same directory, or too little disk space,
-            before anything trains; a full disk.
+        ToysaeError: bad input, other processes that train other SAEs in the directory, or too
+            little disk space, before anything trains; a full disk.
         Unfinished: SAEs that did not fit the device even alone; all others are finished.
         Stopped: by Ctrl-C or SIGTERM, at the end of a chunk; the same call goes on.
     """
@@ -106,120 +77,103 @@ def run(
     path = Path(out)
     hosts.on_first(check_ours, path)
     results = Results(path)
-    with ExitStack() as held:
-        hosts.on_first(lambda: held.enter_context(locked(path)))
-        request = held.enter_context(stop_requests(speaks=hosts.is_first()))
+    queue = Queue(path, cells, options.split, options.lease_seconds, options.keep_weights)
+    with stop_requests(speaks=hosts.is_first()) as request:
         doing(f"reading {path}")
-        places = hosts.on_first(_prepare, results, cells, options, settings or {}, about or {})
-        blocks = [Block(cells[i], worlds, members, options.split) for i, worlds, members in places]
+        hosts.on_first(prepare, queue, options, settings or {}, about or {})
         try:
-            failed = _Run(path, options, request).train(blocks)
+            _Run(path, queue, options, request).train()
         except BaseException:
             if hosts.is_first():
                 with suppress(ToysaeError):  # what went wrong is said, not what followed
                     save_table(results)
             raise
+        finally:
+            queue.claims.release_all()
         hosts.on_first(save_table, results)
         if number := hosts.largest(request.number):
             raise Stopped(f"stopped: every SAE that fits is finished in {path}", number)
-        if failed:
-            hosts.on_first(save_failed, results, failed)
+        failed = hosts.on_first(lambda: queue.read()[1])
+        if failed and options.wait:
+            hosts.on_first(save_failed, results, hosts.on_first(_failed_keys, queue))
             raise Unfinished(
                 f"{len(failed)} SAEs did not fit the device even alone: "
-                f"{'; '.join(dict.fromkeys(failed.values()))}. The others are in {path}: use a "
-                "smaller d_sae or batch_size"
+                f"{'; '.join(failed)}. The others are in {path}: use a smaller d_sae or batch_size"
             )
     return results
 
 
-def _prepare(
-    results: Results,
-    cells: Sequence[Cell],
-    o: Options,
-    settings: Mapping[str, Any],
-    about: Mapping[str, Any],
-) -> list[tuple[int, tuple[int, ...], tuple[int, ...]]]:
-    """Makes the directory that of these cells. What is left to train: of each block the cell's
-    place, its worlds and its members."""
-    path, asked = results.path, {key for cell in cells for key in cell.keys.reshape(-1).tolist()}
-    directory = Directory.claim(path)
-    directory.check_reachable()
-    directory.tidy()
-    if o.fresh:
-        _discard(directory)
-    for line in set_broken_aside(directory):
-        say(line)
-    for name in directory.names():
-        if wrong := directory.wrong(name):
-            for place in directory.set_aside([name]):
-                say(f"{path / name} {wrong}: moved to {place}")
-    places = find(stored_blocks(directory))
-    done = finished(places, o.keep_weights)
-    begun = clear_away(directory, done)
-    blocks = blocks_of(cells, done, begun, o.split)
-    directory.check_free([*NAMES, *(name for block in blocks for name in files_of(block.name))])
-    check_space(path, blocks, o.keep_weights)
-    changed = open_run(directory, settings, about, [cell.rows() for cell in cells])
-    others = set(places) - asked
-    if others:
-        why = "; ".join(changed) or "of earlier settings"
-        say(f"{len(others)} SAEs in {path} are not asked for ({why}): kept, left out of the table")
-    bare = (set(places) & asked) - done
-    if bare:
-        say(f"{len(bare)} SAEs in {path} are there without their weights: trained again for them")
-    if not o.quiet and (asked & done or begun):
-        say(f"{len(asked & done)} of {len(asked)} SAEs are finished in {path}")
-    save_table(results)
-    return [(cells.index(block.cell), block.worlds, block.members) for block in blocks]
+def _failed_keys(queue: Queue) -> dict[str, str]:
+    """By key, which block did not fit."""
+    blocks, failed = queue.read()
+    names = {block.name: block.keys.item() for block in blocks if block.name in failed}
+    return {key: name for name, key in names.items()}
 
 
-def _discard(directory: Directory) -> None:
-    """Removes all that runs have written, and names the rest."""
-    moved = directory.remove(list(directory.files))
-    if moved:
-        say(f"{len(moved)} files had other bytes than were written: moved to {moved[0].parent}")
-    left = [name for name in directory.strangers() if name != BROKEN]
-    if left:
-        few = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-        say(f"{directory.path} also holds what no run of toysae wrote, which is left: {few}")
+class _Lost(Exception):
+    """Another process has taken over the block."""
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What all blocks of a run share."""
+    """What all blocks of a run share in one process."""
 
     path: Path
+    queue: Queue
     options: Options
     request: Request
 
-    def train(self, blocks: Iterable[Block]) -> dict[str, str]:
-        """Trains all blocks; one that does not fit the device in halves. What failed, and why."""
-        left, failed = deque(blocks), {}
-        cost = {block.name: block.cost for block in left}
+    def train(self) -> None:
+        """Trains blocks until none is left; one that does not fit the device in halves."""
+        cost = hosts.on_first(lambda: {block.name: block.cost for block in self.queue.read()[0]})
         with Progress(cost, self.options.quiet) as progress:
-            while left:
-                block = left.popleft()
-                self._stop(block, 0, hosts.largest(self.request.number))
-                if self._fits(block, progress):
+            while True:
+                self._stop(None, 0, hosts.largest(self.request.number))
+                block = self._next()
+                if block is None:
+                    if not self.options.wait or hosts.on_first(self.queue.is_empty):
+                        return
+                    doing("waiting for blocks that other processes train", _WAIT_SECONDS * 100)
+                    progress.follow(hosts.on_first(self.queue.done))
+                    time.sleep(_WAIT_SECONDS)
                     continue
-                gc.collect()  # arrays of what did not fit
-                halves = block.halves() or ()
-                progress.replace(block.name, {half.name: half.cost for half in halves})
-                left.extendleft(reversed(halves))
-                hosts.on_first(self._forget, block)
-                if halves:
-                    say(f"{block.name} does not fit the device: its {block.keys.size} SAEs go on "
-                        "in halves")  # fmt: skip
-                else:
-                    say(f"{block.name} does not fit the device: left out")
-                    failed[block.keys.item()] = block.name
-        return failed
+                fits = self._fits(block, progress)
+                if not fits:
+                    gc.collect()  # arrays of what did not fit
+                    self._halve(block, progress)
+                hosts.on_first(self.queue.claims.release, block.name)
+
+    def _next(self) -> Block | None:
+        """A block that is claimed now, the same in all processes that train as one."""
+        cells = self.queue.cells
+
+        def taken() -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
+            block = self.queue.take()
+            return None if block is None else (cells.index(block.cell), block.worlds, block.members)
+
+        found = hosts.on_first(taken)
+        if found is None:
+            return None
+        i, worlds, members = found
+        return Block(cells[i], worlds, members, self.options.split)
+
+    def _halve(self, block: Block, progress: Progress) -> None:
+        halves = block.halves() or ()
+        progress.replace(block.name, {half.name: half.cost for half in halves})
+        hosts.on_first(self._forget, block)
+        if halves:
+            say(f"{block.name} does not fit the device: its {block.keys.size} SAEs go on in halves")
+        else:
+            say(f"{block.name} does not fit the device: left out")
+        hosts.on_first(self.queue.replace, block, halves, "does not fit the device")
 
     def _fits(self, block: Block, progress: Progress) -> bool:
         """Trains a block; whether the device had the memory for it."""
         try:
             with about(block.name):
                 self._train(block, progress)
+        except _Lost:
+            say(f"{block.name} was taken over by another process while this one stood still")
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -242,6 +196,7 @@ class _Run:
 
         def on_chunk(snapshot: Snapshot) -> None:
             nonlocal saved
+            self._check_held(block)
             progress.update(block.name, snapshot.step * group.n_rows * group.batch_size)
             stop = hosts.largest(self.request.number)
             late = time.monotonic() - saved >= self.options.checkpoint_seconds
@@ -263,12 +218,19 @@ class _Run:
         keys = block.keys.reshape(-1).tolist()
         doing("writing its results")
 
+        self._check_held(block)
+
         def save() -> None:
             told = {**manifest_of(block), **provenance()}
             save_block(Directory.open(self.path), block.name, keys, scores, arrays, weights, told)
 
         hosts.on_first(save)
         hosts.on_first(self._forget, block)
+
+    def _check_held(self, block: Block) -> None:
+        """Goes no further with a block that is no longer this process's."""
+        if hosts.on_first(self.queue.claims.is_lost, block.name):
+            raise _Lost
 
     def _forget(self, block: Block) -> None:
         self._checkpoints(block).remove()
@@ -277,17 +239,20 @@ class _Run:
         """The block's, in the process that writes."""
         return Checkpoints(Directory.open(self.path), block.name)
 
-    def _stop(self, block: Block, step: int, number: int) -> None:
+    def _stop(self, block: Block | None, step: int, number: int) -> None:
         """Does, if a signal of that number has asked for it."""
         if number:
             raise Stopped(hosts.on_first(self._stopped_at, block, step), number)
 
-    def _stopped_at(self, block: Block, step: int) -> str:
+    def _stopped_at(self, block: Block | None, step: int) -> str:
         results = Results(self.path)
         n_asked = sum(len(cell["keys"]) for cell in results.plan)
+        at = "" if block is None else (
+            f"{block.name} is at step {step:,} of {block.cell.n_steps:,}; "
+        )  # fmt: skip
         return (
-            f"stopped: {len(results.table)} of {n_asked} SAEs are finished, {block.name} is at "
-            f"step {step:,} of {block.cell.n_steps:,}; all of it is kept in {self.path}"
+            f"stopped: {len(results.table)} of {n_asked} SAEs are finished, {at}all of it is kept "
+            f"in {self.path}"
         )
 
 

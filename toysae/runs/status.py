@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..runs.checkpoints import all_checkpoints
 from ..runs.directory import Directory
-from ..runs.lock import holder
+from .claims import claimed
 from .results import Results
 from .store import broken_blocks, find, stored_blocks
 
@@ -51,8 +51,8 @@ def status(path: str | Path) -> tuple[pd.DataFrame, str]:
                 "missing": len(keys) - n_done - n_failed - running.total(),
             }
         )
-    who = holder(results.path)
-    doing = f"run by {who}" if who else "not running"
+    who = sorted(set(claimed(results.path).values()))
+    doing = f"run by {', '.join(who)}" if who else "not running"
     n_asked = sum(row["asked"] for row in rows)
     line = f"{path}: {doing}, {len(table)} of {n_asked} SAEs finished"
     damaged = "".join(f"; {name} is broken ({wrong})" for name, (wrong, _) in broken.items())

@@ -208,6 +208,11 @@ def set_broken_aside(directory: Directory) -> Iterator[str]:
             yield f"{path / FOLDER / block} is broken ({wrong}): moved to {path / BROKEN}"
 
 
+def manifest_name(block: str) -> str:
+    """The name of a block's manifest, the last of its files to be there."""
+    return _file(block, MANIFEST)
+
+
 def _file(block: str, ending: str) -> str:
     return f"{FOLDER}/{block}{ending}"
 

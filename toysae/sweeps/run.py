@@ -7,10 +7,10 @@ from typing import Any
 
 from ..errors import require
 from ..runs.cell import Cell
+from ..runs.options import Options
 from ..runs.plan import Plan
 from ..runs.plan import plan as plan_cells
 from ..runs.results import Results
-from ..runs.run import Options
 from ..runs.run import run as run_cells
 from ..training.devices import UNSPLIT, Split
 from .cells import cells

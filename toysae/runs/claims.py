@@ -1,0 +1,133 @@
+"""Which process trains which block, where several share a directory.
+
+A claim is a file that one process makes and keeps fresh while it works (filelock's SoftFileLease:
+exclusive creation, so that it holds on NFS too, and a heartbeat of a thread). A claim that was not
+refreshed for :data:`LEASE_SECONDS`, by the clock of who looks, has lapsed, and so has that of a
+process that is dead on the same machine. Clocks of two machines are never compared.
+
+claims/<block>.claim
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import SoftFileLease, Timeout
+
+from ..disk import telling_of_a_full_disk, telling_of_no_access
+from ..errors import ToysaeError
+
+FOLDER = "claims"
+LEASE_SECONDS = 120.0
+"""All processes of a directory must have the same. Long: what one machine writes another may see
+late on a network file system."""
+
+_ENDING, _CLAIM_BYTES = ".claim", 4096
+
+
+class Claims:
+    """The claims of one process in a directory.
+
+    Args:
+        path: of the directory.
+        seconds: after which a claim lapses that is not refreshed.
+    """
+
+    def __init__(self, path: Path, seconds: float = LEASE_SECONDS):
+        self._folder, self._seconds = path / FOLDER, seconds
+        self._leases: dict[str, SoftFileLease] = {}
+
+    def take(self, name: str) -> bool:
+        """Claims a block, unless another process has it. Asked again and again it takes over what
+        has lapsed."""
+        file = self._folder / f"{name}{_ENDING}"
+        if name not in self._leases:
+            self._leases[name] = SoftFileLease(file, lease_duration=self._seconds)
+        try:
+            with telling_of_a_full_disk(file, _CLAIM_BYTES), telling_of_no_access(file):
+                self._folder.mkdir(exist_ok=True)
+                self._leases[name].acquire(blocking=False)
+        except Timeout:
+            return False
+        return True
+
+    def is_lost(self, name: str) -> bool:
+        """Whether another process has taken over what this one had claimed, as after a standstill
+        of the whole process."""
+        lease = self._leases.get(name)
+        return lease is None or lease.compromise is not None or not lease.is_locked
+
+    def release(self, name: str) -> None:
+        """Gives a block back."""
+        lease = self._leases.pop(name, None)
+        if lease is not None and lease.is_locked:
+            with suppress(OSError):
+                lease.release(force=True)
+
+    def release_all(self) -> None:
+        """Gives all blocks back."""
+        for name in list(self._leases):
+            self.release(name)
+        with suppress(OSError):
+            self._folder.rmdir()  # if nobody else has one
+
+
+@contextmanager
+def held(lease: SoftFileLease, most_seconds: float) -> Iterator[None]:
+    """Holds a lock that others hold for moments only.
+
+    Raises:
+        ToysaeError: nothing can be written there, or it is not given back.
+    """
+    file = Path(lease.lock_file)
+    try:
+        with telling_of_a_full_disk(file, _CLAIM_BYTES), telling_of_no_access(file):
+            lease.acquire(timeout=most_seconds)
+    except Timeout as error:
+        pid, host = _owner(file)
+        raise ToysaeError(
+            f"{file} is held by process {pid} on {host} for {most_seconds:.0f} s now: wait for it, "
+            "or stop it"
+        ) from error
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def claimed(path: Path) -> dict[str, str]:
+    """Of each block that is claimed, by whom, e.g. "process 123 on host".
+
+    Claims of processes that are known to be dead are left out; one of another machine counts until
+    it is taken over.
+    """
+    found = {}
+    with suppress(OSError):
+        for file in sorted((path / FOLDER).glob(f"*{_ENDING}")):
+            pid, host = _owner(file)
+            if not (host == socket.gethostname() and _is_dead(pid)):
+                found[file.name.removesuffix(_ENDING)] = f"process {pid} on {host}"
+    return found
+
+
+def _owner(file: Path) -> tuple[str, str]:
+    """Of a claim, as filelock writes it; unknown if it is not as written."""
+    told = {}
+    with suppress(OSError, UnicodeDecodeError):
+        lines = file.read_text()[:4096].splitlines()
+        told = dict(line.split("=", 1) for line in lines if "=" in line)
+    return told.get("pid", "unknown")[:40], told.get("host", "unknown")[:200]
+
+
+def _is_dead(pid: str) -> bool:
+    if not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False

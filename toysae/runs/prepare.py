@@ -1,0 +1,123 @@
+"""Before anything trains: the directory of a run is made ready, or one in use is joined."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..checked import Fields
+from ..errors import require
+from .blocks import blocks_of
+from .checkpoints import clear_away
+from .claims import claimed
+from .directory import BROKEN, Directory
+from .ledger import open_run, save_table
+from .options import Options
+from .progress import say
+from .provenance import provenance
+from .queue import QUEUE, Queue
+from .results import NAMES, Results
+from .space import check_space
+from .store import files_of, find, finished, set_broken_aside, stored_blocks
+
+
+def prepare(
+    queue: Queue, o: Options, settings: Mapping[str, Any], about: Mapping[str, Any]
+) -> None:
+    """Makes a directory that of these cells: what is damaged is set aside, what is left is queued.
+    Where other processes train the same SAEs this one joins them.
+
+    Raises:
+        ToysaeError: others train something else there, or with other versions.
+    """
+    path = queue.path
+    directory = Directory.claim(path)
+    with queue.planning():
+        directory.check_reachable()
+        plan = [cell.rows() for cell in queue.cells]
+        if others := claimed(path):
+            check_joins(path, plan, others, o)
+            if not o.quiet:
+                who = ", ".join(sorted(set(others.values())))
+                say(f"{who} at work in {path}: this process helps")
+            return
+        directory.tidy()
+        if o.fresh:
+            _discard(directory)
+        _make_queue(queue, directory, o, settings, about, plan)
+
+
+def _make_queue(
+    queue: Queue,
+    directory: Directory,
+    o: Options,
+    settings: Mapping[str, Any],
+    about: Mapping[str, Any],
+    plan: list[dict[str, Any]],
+) -> None:
+    path, cells = queue.path, queue.cells
+    asked = {key for cell in cells for key in cell.keys.reshape(-1).tolist()}
+    for line in set_broken_aside(directory):
+        say(line)
+    for name in directory.names():
+        if wrong := directory.wrong(name):
+            for place in directory.set_aside([name]):
+                say(f"{path / name} {wrong}: moved to {place}")
+    places = find(stored_blocks(directory))
+    done = finished(places, o.keep_weights)
+    begun = clear_away(directory, done)
+    blocks = blocks_of(cells, done, begun, o.split)
+    directory.check_free(
+        [*NAMES, QUEUE, *(name for block in blocks for name in files_of(block.name))]
+    )
+    check_space(path, blocks, o.keep_weights)
+    changed = open_run(directory, settings, about, plan)
+    queue.write(blocks)
+    others = set(places) - asked
+    if others:
+        why = "; ".join(changed) or "of earlier settings"
+        say(f"{len(others)} SAEs in {path} are not asked for ({why}): kept, left out of the table")
+    bare = (set(places) & asked) - done
+    if bare:
+        say(f"{len(bare)} SAEs in {path} are there without their weights: trained again for them")
+    if not o.quiet and (asked & done or begun):
+        say(f"{len(asked & done)} of {len(asked)} SAEs are finished in {path}")
+    save_table(Results(path))
+
+
+def check_joins(
+    path: Path, plan: list[dict[str, Any]], others: Mapping[str, str], o: Options
+) -> None:
+    """Refuses to work in a directory beside processes that this one cannot help.
+
+    Raises:
+        ToysaeError: saying why, and what to do.
+    """
+    results, who = Results(path), ", ".join(sorted(set(others.values())))
+    go = "let it finish, stop it, or choose another --out"
+    require(not o.fresh, f"--fresh would discard what {who} works on in {path}: {go}")
+    same = json.loads(json.dumps(plan)) == results.plan
+    require(same, f"{who} trains other SAEs in {path} than are asked for here: {go}")
+    theirs = Fields(results.config, path / "config.json").object("versions").value
+    mine = provenance()["versions"]
+    unlike = [
+        f"{name} {theirs.get(name)} there, {mine[name]} here"
+        for name in ("toysae", "jax", "jaxlib")
+        if theirs.get(name) != mine[name]
+    ]
+    require(
+        not unlike or o.other_versions,
+        f"{who} at work in {path} has other versions ({'; '.join(unlike)}), which may give other "
+        "bits: use the same, or allow it with --other-versions",
+    )
+
+
+def _discard(directory: Directory) -> None:
+    """Removes all that runs have written, and names the rest."""
+    moved = directory.remove(list(directory.files))
+    if moved:
+        say(f"{len(moved)} files had other bytes than were written: moved to {moved[0].parent}")
+    left = [name for name in directory.strangers() if name != BROKEN]
+    if left:
+        few = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+        say(f"{directory.path} also holds what no run of toysae wrote, which is left: {few}")

@@ -6,22 +6,24 @@ many active features. Polarisation is the variance of MCS as a share of the larg
 mean: 0 if all features are found partly, 1 if each is found fully or not at all.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from toysae.plotting import middling as draw
-from toysae.plotting.style import save
-from toysae.recovery import mcs, over_seeds, polarisation, random_floor
-from toysae.sae import SAE, make_spec
-from toysae.sweeps.study import Study, check_sizes
-from toysae.training import train_group
-from toysae.training.members import fallback, make_group
-from toysae.worlds import World, make_world
+from toysae.axes import grid
+from toysae.recovery import over_seeds
+from toysae.runs.cell import Cell
+from toysae.runs.results import Results
+from toysae.runs.worlds import Named, Worlds
+from toysae.sae import make_spec
+from toysae.sweeps.study import Drawing, Study, check_sizes
+from toysae.training.members import fallback
+
+from .figures import BINS, middling_histograms, polarisation_map
+from .measure import Polarisation
 
 CAUSES = {
     "ratio": "n_features / d_in",
@@ -34,6 +36,7 @@ CAUSES = {
 }
 MIDDLING = (0.2, 0.8)
 """Of the way from the random floor to 1."""
+SCORES = ("mmcs", "position", "mcs_above_0.9", "polarisation")
 
 
 @dataclass(frozen=True)
@@ -77,76 +80,100 @@ class Options:
     points: int = 16
 
 
-def probe(sae: SAE, world: World, x: Any) -> dict[str, Any]:
-    """Every feature's MCS, at each point of the curve."""
-    return {"mcs": mcs(world.target, sae.W_dec)}
+class Condition(NamedTuple):
+    """A degree of a cause.
+
+    Attributes:
+        cause: which.
+        level: how much; of undertraining each point of the learning curve is one.
+        fields: of the world.
+        size: d_sae / n_features.
+        l1: coefficient.
+    """
+
+    cause: str
+    level: float
+    fields: Named
+    size: float
+    l1: float
 
 
-def conditions(o: Options) -> list[tuple[str, float, dict[str, Any], float, tuple[float, ...]]]:
-    """(cause, level, world fields, d_sae / n_features, L1); an L1 cause has its levels at once."""
-    good = {"d_in": o.d_in, "n_features": round(o.ratio * o.d_in), "l0": o.l0}
-    found = [("undertraining", 0.0, good, 1.0, (o.l1,))]
-    for ratio in o.ratios:
-        found.append(("ratio", ratio, {**good, "n_features": round(ratio * o.d_in)}, 1.0, (o.l1,)))
-    found += [("high-l1", 0.0, good, 1.0, o.high_l1), ("low-l1", 0.0, good, 1.0, o.low_l1)]
-    for exponent in o.exponents:
-        tail = {**good, "probs": "zipf", "exponent": exponent}
-        found.append(("rare", exponent, tail, 1.0, (o.l1,)))
-    found += [("few-latents", size, good, size, (o.l1,)) for size in o.sizes]
-    found += [("l0", l0, {**good, "l0": l0}, 1.0, (o.l1,)) for l0 in o.l0s]
+def conditions(o: Options) -> list[Condition]:
+    """All degrees of all causes; each differs from the good case in one thing, or is it."""
+
+    def world(**worse: float | str) -> Named:
+        good = {"d_in": o.d_in, "n_features": round(o.ratio * o.d_in), "l0": o.l0}
+        return tuple((good | worse).items())
+
+    good = world()
+    ratios = [(ratio, world(n_features=round(ratio * o.d_in))) for ratio in o.ratios]
+    tails = [(exponent, world(probs="zipf", exponent=exponent)) for exponent in o.exponents]
+    return [
+        Condition("undertraining", 0.0, good, 1.0, o.l1),
+        *(Condition("ratio", ratio, more, 1.0, o.l1) for ratio, more in ratios),
+        *(Condition("high-l1", l1, good, 1.0, l1) for l1 in o.high_l1),
+        *(Condition("low-l1", l1, good, 1.0, l1) for l1 in o.low_l1),
+        *(Condition("rare", exponent, tail, 1.0, o.l1) for exponent, tail in tails),
+        *(Condition("few-latents", size, good, size, o.l1) for size in o.sizes),
+        *(Condition("l0", l0, world(l0=l0), 1.0, o.l1) for l0 in o.l0s),
+    ]
+
+
+def trainings(o: Options) -> dict[str, list[Condition]]:
+    """Conditions that differ in nothing but L1 train together, and the good case once for all
+    causes; by name."""
+    asked, found = conditions(o), {}
+    good = asked[0]  # undertraining is of the good case
+    for c in asked:
+        is_good = (c.fields, c.size) == (good.fields, good.size)
+        found.setdefault("good" if is_good else f"{c.cause}-{c.level:g}", []).append(c)
     return found
 
 
-def measure(o: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
+def cells(o: Options) -> list[Cell]:
+    """A cell for each recipe and training."""
+    check_sizes(o)
+    return [_cell(o, recipe, name, c) for recipe in o.recipes for name, c in trainings(o).items()]
+
+
+def _cell(o: Options, recipe: str, name: str, together: list[Condition]) -> Cell:
+    fields, size = together[0].fields, together[0].size
+    n_features = int(dict(fields)["n_features"])
+    spec = make_spec(recipe, o.d_in, max(round(size * n_features), 1))
+    l1 = tuple(dict.fromkeys(c.l1 for c in together))
+    numbers = {**fallback(recipe, spec), "l1_coeff": l1, "lr": o.lr, "lr_decay": 0.2}
+    return Cell(
+        name=f"{recipe}-{name}",
+        data=Worlds("sphere", fields, tuple(range(o.world_seeds))),
+        spec=spec,
+        members=grid(**numbers),
+        sae_seeds=(0,),
+        n_steps=max(round(o.n_steps * n_features / (o.ratio * o.d_in)), 1),
+        batch_size=o.batch_size,
+        measure=Polarisation(o.points if name == "good" else 1),
+        columns={"recipe": recipe, "training": name},
+    )
+
+
+def levels(o: Options, results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One row a recipe, cause, level and world; and all features by bin of MCS."""
-    rows, counts, seeds = [], [], range(o.world_seeds)
-    for cause, level, fields, size, l1 in conditions(o):
-        worlds = [make_world("sphere", seed, **fields) for seed in seeds]
-        n = fields["n_features"]
-        d_sae = max(round(size * n), 1)
-        n_steps = max(round(o.n_steps * n / (o.ratio * o.d_in)), 1)
-        for recipe in o.recipes:
-            spec = make_spec(recipe, o.d_in, d_sae)
-            numbers = {**fallback(recipe, spec), "l1_coeff": l1, "lr": o.lr, "lr_decay": 0.2}
-            group = make_group(worlds, seeds, spec, numbers, [0], o.batch_size)
-            points = o.points if cause == "undertraining" else 1
-            trained = train_group(group, n_steps, probe, points, 1)
-            scores = trained.curves["mcs"]  # [worlds, members, n_features, points]
-            floor = random_floor(o.d_in, d_sae)
-            for member, coefficient in enumerate(l1):
-                of_level = {level: scores[:, member, :, -1]}
-                if cause.endswith("l1"):
-                    of_level = {coefficient: scores[:, member, :, -1]}
-                if cause == "undertraining":
-                    steps = trained.curve_steps
-                    of_level = {float(s): scores[:, member, :, i] for i, s in enumerate(steps)}
-                for at, values in of_level.items():
-                    head = {"recipe": recipe, "cause": cause, "level": at}
-                    lost = trained.diverged[:, member]
-                    rows += _rows(head, values, floor, lost)
-                    found, _ = np.histogram(np.clip(values[~lost], 0, 1), draw.BINS)
-                    counts.append(pd.DataFrame({**head, "low": draw.BINS[:-1], "count": found}))
-        print(f"{cause} {level:g}: {len(o.recipes) * len(l1) * len(seeds)} SAEs", flush=True)
-    return pd.DataFrame(rows), pd.concat(counts, ignore_index=True)
-
-
-def _rows(head: dict, values: np.ndarray, floor: float, diverged: np.ndarray) -> list[dict]:
-    """`values` [worlds, n_features]."""
-    mean = values.mean(1)
-    polarised = np.asarray(polarisation(jnp.asarray(values), floor))
-    return [
-        {
-            **head,
-            "floor": floor,
-            "world_seed": seed,
-            "diverged": bool(diverged[seed]),
-            "mmcs": mean[seed],
-            "position": (mean[seed] - floor) / (1 - floor),
-            "mcs_above_0.9": (values[seed] > 0.9).mean(),
-            "polarisation": polarised[seed],
-        }
-        for seed in range(len(values))
-    ]
+    tables, counts = [], []
+    table, asked = results.table, trainings(o)
+    for group in results.groups:
+        saes, arrays = table[table["group"] == group], results.arrays(group)
+        for c in asked[saes["training"].iloc[0]]:
+            rows = saes[np.isclose(saes["l1_coeff"], c.l1)]
+            points = [(-1, c.level)]
+            if c.cause == "undertraining":
+                points = enumerate(arrays["curve_steps"].astype(float))
+            for at, level in points:
+                head = {"recipe": saes["recipe"].iloc[0], "cause": c.cause, "level": level}
+                scores = {name: arrays[f"curve_{name}"][rows["row"], at] for name in SCORES}
+                tables.append(rows[["world_seed", "diverged", "floor"]].assign(**head, **scores))
+                values = arrays["curve_mcs"][rows.loc[~rows["diverged"], "row"], :, at]
+                found, _ = np.histogram(np.clip(values, 0, 1), BINS)
+                counts.append(pd.DataFrame({**head, "low": BINS[:-1], "count": found}))
+    return pd.concat(tables, ignore_index=True), pd.concat(counts, ignore_index=True)
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
@@ -167,59 +194,53 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     return found.assign(verdict=kind)
 
 
-def answer(found: pd.DataFrame, table: pd.DataFrame) -> str:
-    """The verdicts as one paragraph."""
-    said = []
+def answer(o: Options, results: Results) -> dict[str, pd.DataFrame]:
+    """The verdicts, and which causes have each of them."""
+    table, _ = levels(o, results)
+    found = verdicts(table)
+    return {"verdicts": found, "answer": causes_of(found, table)}
+
+
+def causes_of(found: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Of each verdict the causes that have it, in words; and those that are never in the middle.
+
+    Args:
+        found: the verdicts.
+        table: what they are of.
+    """
+    said = {}
     for kind in ("some fully", "a mixture", "all partly", "too uncertain to say"):
-        rows = found[found["verdict"] == kind]
-        names = [
+        said[kind] = [
             f"{_plain(row['cause'])} ({row['recipe']}, P {row['mean']:.2f} ± "
             f"{row['half_width']:.2f})"
-            for row in rows.to_dict("records")
+            for row in found[found["verdict"] == kind].to_dict("records")
         ]
-        if names:
-            said.append(f"{kind if not said else kind.capitalize()}: " + "; ".join(names))
-    absent = [
+    said["never in the middle"] = [
         f"{_plain(cause)} ({recipe})"
         for recipe in dict.fromkeys(table["recipe"])
         for cause in CAUSES
         if not len(found[(found["recipe"] == recipe) & (found["cause"] == cause)])
     ]
-    low, high = MIDDLING
-    text = (
-        f"Where mmcs lies between {low:g} and {high:g} of the way from the random floor to 1, "
-        f"the features are found, by cause, " + ". ".join(said) + "."
-    )
-    return text + (f" Never in the middle: {', '.join(absent)}." if absent else "")
+    rows = [(kind, "; ".join(names)) for kind, names in said.items() if names]
+    return pd.DataFrame(rows, columns=pd.Index(["verdict", "causes"]))
 
 
 def _plain(cause: str) -> str:
     return CAUSES[cause].replace("\n", " ")
 
 
-def run(o: Options, out_dir: Path, figures_dir: Path) -> None:
-    """Trains every condition, draws the map and the histograms, writes the answer."""
-    check_sizes(o)
-    table, counts = measure(o)
-    table.to_csv(out_dir / "table.csv", index=False)
-    found = verdicts(table)
-    found.to_csv(figures_dir / "verdicts.csv", index=False)
-    text = answer(found, table)
-    (figures_dir / "answer.txt").write_text(text + "\n")
-    print(text, flush=True)
-    # All points of one learning curve are one run.
-    n_runs = int((table["cause"] != "undertraining").sum()) + len(o.recipes) * o.world_seeds
+def draw(o: Options, results: Results) -> Iterator[Drawing]:
+    """The map of polarisation, and the histograms behind its middle."""
+    table, counts = levels(o, results)
     note = (
-        f"{n_runs} runs, {o.world_seeds} world seeds; random unit directions in d_in {o.d_in}; "
-        f"unless varied {round(o.ratio * o.d_in)} features, true L0 {o.l0:g}, as many latents, L1 "
-        f"{o.l1:g}; {o.n_steps:,} steps at ratio {o.ratio:g} and in proportion to the features "
-        f"elsewhere, {o.batch_size} samples each; ± 95 %, Student's t over world seeds"
+        f"{len(results.table)} runs, {o.world_seeds} world seeds; random unit directions in d_in "
+        f"{o.d_in}; unless varied {round(o.ratio * o.d_in)} features, true L0 {o.l0:g}, as many "
+        f"latents, L1 {o.l1:g}; {o.n_steps:,} steps at ratio {o.ratio:g} and in proportion to the "
+        f"features elsewhere, {o.batch_size} samples each; ± 95 %, Student's t over world seeds"
     )
     title = "A middling mmcs: all features partly, or some fully?"
-    fig, frame = draw.polarisation_map(table, CAUSES, title, note)
-    save(fig, frame, figures_dir, "polarisation")
-    fig, frame = draw.middling_histograms(table, counts, CAUSES, title, note)
-    save(fig, frame, figures_dir, "histograms")
+    yield "polarisation", *polarisation_map(table, CAUSES, title, note)
+    yield "histograms", *middling_histograms(table, counts, CAUSES, title, note)
 
 
 study = Study(
@@ -234,5 +255,7 @@ study = Study(
         "high_l1": (0.2, 0.8), "low_l1": (0.003,), "exponents": (2.0,), "sizes": (0.5,),
         "l0s": (4,), "points": 4, "l0": 1.5,
     },
-    run=run,
+    cells=cells,
+    answer=answer,
+    draw=draw,
 )  # fmt: skip

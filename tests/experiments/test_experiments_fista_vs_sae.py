@@ -10,7 +10,7 @@ import pytest
 
 from toysae.errors import ToysaeError
 
-FILE = Path(__file__).parents[2] / "experiments" / "fista_vs_sae.py"
+FILE = Path(__file__).parents[2] / "experiments" / "fista_vs_sae" / "experiment.py"
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parents[2] / "experiments"
 
 SAES = {
     "arithmetic": ("4 5aa7865cb6928d76", "150 7a582fd5b53832d0"),
+    "fista_vs_sae": ("8 2816da979ccd726a", "216 e802122782620ddd"),
     "init_schemes": ("4 95669a620361cd6a", "960 ebcd4b9ae8d8ba80"),
     "interim_report": ("4 0b95b69acee06327", "459 0e5874da281526cf"),
     "middling_mcs": ("28 be3874eebbed14c4", "320 b99f61c05d305d78"),

@@ -36,3 +36,10 @@ def test_a_pipe_is_wide(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "30")
     print_frame(FRAME, "arms")
     assert "untied, orthogonal" in capsys.readouterr().out
+
+
+def test_a_number_that_some_rows_lack_is_shown_row_by_row(capsys):
+    table = pd.DataFrame({"arm": ["a", "b"], "mse": [float("nan"), 0.25]})
+    print_frame(table, "arms")
+    printed = capsys.readouterr().out
+    assert "0.25" in printed and "mse nan" not in printed

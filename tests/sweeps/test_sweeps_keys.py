@@ -23,8 +23,10 @@ FOLDER = Path(__file__).parents[2] / "experiments"
 
 SAES = {
     "arithmetic": ("4 5aa7865cb6928d76", "150 7a582fd5b53832d0"),
+    "fista_vs_sae": ("8 2816da979ccd726a", "216 e802122782620ddd"),
     "init_schemes": ("4 95669a620361cd6a", "960 ebcd4b9ae8d8ba80"),
     "interim_report": ("4 0b95b69acee06327", "459 0e5874da281526cf"),
+    "middling_mcs": ("28 be3874eebbed14c4", "320 b99f61c05d305d78"),
     "recovery": ("48 6f89ff00d61d5c2d", "360 4dd1acf70cc8e065"),
     "recovery_phase_diagram": ("4 686c7cc409109a53", "1386 62e263d32363e6df"),
     "sae_zoo": ("4 8366cb1251130410", "450 ab8b52c0094323d2"),

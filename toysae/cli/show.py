@@ -41,7 +41,7 @@ def print_frame(frame: pd.DataFrame, title: str, constants: bool = True) -> None
     Where it is too wide, columns move together, then each cell is broken once.
     """
     below = constants and len(frame) > 1
-    constant = [c for c in frame.columns if below and frame[c].nunique() == 1]
+    constant = [c for c in frame.columns if below and _is_constant(frame[c])]
     shown = frame.drop(columns=constant)
     values = {c: str(frame[c].iloc[0]) for c in constant}
     fixed = ", ".join(f"{c} {value}" for c, value in values.items() if value not in ("", "-"))
@@ -65,6 +65,11 @@ def print_frame(frame: pd.DataFrame, title: str, constants: bool = True) -> None
     for row in cells:
         table.add_row(*row)
     console.print(table)
+
+
+def _is_constant(column: pd.Series) -> bool:
+    """Whether all rows have one value; a number beside NaN is not one."""
+    return column.nunique() == column.nunique(dropna=False) == 1
 
 
 def _broken(text: str) -> int:

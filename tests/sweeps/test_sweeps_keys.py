@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parents[2] / "experiments"
 
 SAES = {
     "arithmetic": ("4 5aa7865cb6928d76", "150 7a582fd5b53832d0"),
+    "failure_modes": ("4 dd6ca2afea3a643d", "125 0d8c41e0c2ca9b29"),
     "init_schemes": ("4 95669a620361cd6a", "960 ebcd4b9ae8d8ba80"),
     "interim_report": ("4 0b95b69acee06327", "459 0e5874da281526cf"),
     "label_free_signals": ("24 5eb256b1217973e2", "1280 cf0f4aaf487b2174"),

@@ -21,7 +21,7 @@ TINY = ["--d-in", "8", "--ratios", "1", "--l1", "0.1", "--world-seeds", "2", "--
         "--l0", "2", "--quiet"]  # fmt: skip
 STANDARD = str(ROOT / "tests" / "golden" / "saelens" / "standard")
 RECOVERY = str(ROOT / "experiments" / "recovery.py")
-STUDY = str(ROOT / "experiments" / "failure_modes.py")
+STUDY = str(ROOT / "experiments" / "worlds_gallery.py")
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,11 @@ FOLDER = Path(__file__).parents[2] / "experiments"
 
 SAES = {
     "arithmetic": ("4 5aa7865cb6928d76", "150 7a582fd5b53832d0"),
+    "failure_modes": ("4 dd6ca2afea3a643d", "125 0d8c41e0c2ca9b29"),
     "fista_vs_sae": ("8 2816da979ccd726a", "216 e802122782620ddd"),
     "init_schemes": ("4 95669a620361cd6a", "960 ebcd4b9ae8d8ba80"),
     "interim_report": ("4 0b95b69acee06327", "459 0e5874da281526cf"),
+    "label_free_signals": ("24 5eb256b1217973e2", "1280 cf0f4aaf487b2174"),
     "middling_mcs": ("28 be3874eebbed14c4", "320 b99f61c05d305d78"),
     "recovery": ("48 6f89ff00d61d5c2d", "360 4dd1acf70cc8e065"),
     "recovery_phase_diagram": ("4 686c7cc409109a53", "1386 62e263d32363e6df"),

@@ -1,6 +1,6 @@
 """What goes wrong in SAEs, and whether it shows without the truth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,38 @@ def modes_by_recipe(
         return st.legend(fig, title), frame.reset_index(drop=True)
 
 
+def detector_areas(
+    pairs: pd.DataFrame, detectors: Iterable[str], sets: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """How well detectors that see no truth tell absorbed pairs.
+
+    Args:
+        pairs: one row a pair of latents of one SAE: `world`, `world_seed`, `absorbed`, and each
+            detector's score.
+        detectors: their columns.
+        sets: the worlds whose pairs are judged together, by name.
+
+    Returns:
+        `set`, `detector`, `auroc` of all pairs, `mean` and `half_width` (95 % Student-t) over world
+        seeds, `n`, `absorbed` and `pairs`.
+    """
+    rows = []
+    for name, worlds in sets.items():
+        here = pairs[pairs["world"].isin(worlds)]
+        for detector in detectors:
+            each = pd.DataFrame([
+                {"world_seed": seed, "auroc": roc(part[detector], part["absorbed"])[1]}
+                for seed, part in here.groupby("world_seed")
+            ])  # fmt: skip
+            rows.append({
+                "set": name, "detector": detector,
+                "auroc": roc(here[detector], here["absorbed"])[1],
+                **over_seeds(each, [], "auroc").iloc[0],
+                "absorbed": int(here["absorbed"].sum()), "pairs": len(here),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def detector_curves(
     pairs: pd.DataFrame,
     detectors: Mapping[str, str],
@@ -68,33 +100,24 @@ def detector_curves(
     """ROC of detectors that see no truth: a panel a set of worlds, a line a detector.
 
     Args:
-        pairs: one row a pair of latents of one SAE: `world`, `world_seed`, `absorbed`, and each
-            detector's score.
+        pairs: see :func:`detector_areas`.
         detectors: what each is called.
-        sets: the worlds whose pairs are judged together, by name.
+        sets: see :func:`detector_areas`.
         title: of the figure.
         remarks: the footnote.
 
     Returns:
-        The figure, and a frame of AUROCs: `set`, `detector`, `auroc` of all pairs, `mean` and
-        `half_width` (95 % Student-t) over world seeds, `n`, `absorbed` and `pairs`.
+        The figure, and the frame of :func:`detector_areas`.
     """
-    rows = []
+    frame = detector_areas(pairs, detectors, sets)
     with st.style():
         fig, axes = st.canvas(1, len(sets), (2.3, 2.3), extra=1.1)
         for ax, (name, worlds) in zip(axes[0], sets.items(), strict=True):
             here = pairs[pairs["world"].isin(worlds)]
             for k, (detector, label) in enumerate(detectors.items()):
-                curve, area = roc(here[detector], here["absorbed"])
-                each = pd.DataFrame([
-                    {"world_seed": seed, "auroc": roc(part[detector], part["absorbed"])[1]}
-                    for seed, part in here.groupby("world_seed")
-                ])  # fmt: skip
-                interval = over_seeds(each, [], "auroc").iloc[0]
-                rows.append({
-                    "set": name, "detector": detector, "auroc": area, **interval,
-                    "absorbed": int(here["absorbed"].sum()), "pairs": len(here),
-                })  # fmt: skip
+                curve, _ = roc(here[detector], here["absorbed"])
+                of_set = (frame["set"] == name) & (frame["detector"] == detector)
+                interval = frame[of_set].iloc[0]
                 ax.plot(
                     curve["false_positives"], curve["true_positives"], color=st.OKABE_ITO[k % 7],
                     linestyle=st.LINES[k % 5], label=label, linewidth=1.2,
@@ -106,7 +129,7 @@ def detector_curves(
             ax.set(xlabel="false positives", title=name, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axes[0, 0].set_ylabel("true positives")
         st.footnote(fig, remarks)
-        return st.legend(fig, title), pd.DataFrame(rows)
+        return st.legend(fig, title), frame
 
 
 def ablation_scatter(

@@ -6,30 +6,36 @@ pairs of latents: the leaning apart of encoders, which weights show, and what is
 while one of the two fires for both, which only activations show.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 
+from toysae.axes import grid
 from toysae.errors import require
-from toysae.evaluation.score import Scored, score_sae
-from toysae.keys import named_key, seed_key
-from toysae.plotting import failure_modes as draw
-from toysae.plotting.style import save
 from toysae.recovery import cosines
-from toysae.recovery.absorption import ABSORBS, MOSTLY
-from toysae.recovery.absorption_signs import absorption_signs, within_span
+from toysae.recovery.absorption_signs import within_span
 from toysae.recovery.geometry import encoder_rows
-from toysae.recovery.probe import recovery_probe
+from toysae.recovery.matching import partners
+from toysae.runs.cell import Cell
+from toysae.runs.results import Results
+from toysae.runs.worlds import Worlds
 from toysae.sae import RECIPES, SAE, make_spec
 from toysae.sae.encoders import Tied, TiedGain
-from toysae.sweeps.study import Study, check_sizes
-from toysae.training import train_group
-from toysae.training.members import fallback, make_group, member_grid
-from toysae.worlds import World, make_world, sample
+from toysae.sweeps.study import Drawing, Study, check_sizes
+from toysae.training.members import fallback
+from toysae.worlds import World
+
+from .figures import (
+    ablation_scatter,
+    cosine_matrices,
+    detector_areas,
+    detector_curves,
+    modes_by_recipe,
+)
+from .measure import FailureModes
 
 _PLAIN: dict[str, Any] = {"d_in": 20, "n_features": 20, "l0": 1.2, "magnitude": "normal",
                           "magnitude_spread": 0.2}  # fmt: skip
@@ -108,7 +114,6 @@ def check(o: Options) -> None:
         spec = make_spec(recipe, 20, 20)
         read = "W_enc" in spec.encoder.provides or isinstance(spec.encoder, Tied | TiedGain)
         require(read, f"recipe {recipe!r} has no encoder direction of each latent: leave it out")
-        member_grid(spec, numbers(recipe, o), [0])  # refuses a number that is missing
 
 
 def numbers(recipe: str, o: Options) -> dict[str, Any]:
@@ -119,24 +124,65 @@ def numbers(recipe: str, o: Options) -> dict[str, Any]:
     return {**own, knob: ours.get(knob, RECIPES[recipe].toy[knob])}
 
 
-def detectors(sae: SAE, scored: Scored, x: jax.Array) -> pd.DataFrame:
-    """One row a pair of living latents: what each detector says of it, and the truth."""
-    table = absorption_signs(sae, x, ~scored.records.latents["dead"].to_numpy(bool))
-    table["activations"] = table["activations"].fillna(0)
-    table["both"] = table["weights"] * table["activations"]
-    taken = set()
-    if len(scored.pairs):
-        pairs = scored.pairs
-        absorbed = pairs[(pairs["share"] > MOSTLY) | (pairs["rate"] > ABSORBS)]
-        for one, other in absorbed[["parent_latent", "child_latent"]].to_numpy(int):
-            taken |= {(one, other), (other, one)}
-    latents = table[["latent", "other"]].itertuples(index=False, name=None)
-    return table.assign(absorbed=[pair in taken for pair in latents])
+def cells(o: Options) -> list[Cell]:
+    """A cell for each world and recipe; all recipes see the same samples of a world."""
+    check(o)
+    made = []
+    for name in o.worlds:
+        preset, fields = WORLDS[name]
+        data = Worlds(preset, tuple(fields.items()), tuple(range(o.world_seeds)))
+        for recipe in o.recipes:
+            made.append(
+                Cell(
+                    name=f"{name.replace(',', '').replace(' ', '-')}-{recipe}",
+                    data=data,
+                    spec=make_spec(recipe, data.worlds.d_in, data.worlds.n_features),
+                    members=grid(**numbers(recipe, o)),
+                    sae_seeds=(0,),
+                    n_steps=o.n_steps,
+                    batch_size=o.batch_size,
+                    measure=FailureModes(o.n_eval),
+                    columns={"world": name, "recipe": recipe},
+                )
+            )
+    return made
 
 
-def matrices(sae: SAE, scored: Scored, world: World) -> dict[str, np.ndarray]:
+def told(results: Results, kind: str) -> pd.DataFrame:
+    """One row a living latent, or a pair of them: what the measure says of each, whose arrays begin
+    with `kind`, beside the SAE's world and recipe."""
+    table, frames = results.table, []
+    for group in results.groups:
+        arrays = results.arrays(group).items()
+        columns = {name.removeprefix(kind): a for name, a in arrays if name.startswith(kind)}
+        saes = table.loc[table["group"] == group, ["world", "recipe", "world_seed"]]
+        each = saes.loc[saes.index.repeat(next(iter(columns.values())).shape[1])]
+        frame = each.assign(**{name: a.ravel() for name, a in columns.items()})
+        frames.append(frame.dropna(how="all", subset=list(columns)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def judged(o: Options, results: Results) -> dict[str, tuple[str, pd.DataFrame]]:
+    """The pairs of latents that detectors are judged on, and what they are, by the figure's name;
+    nothing where nothing absorbs."""
+    pairs = told(results, "pair_").astype({"absorbed": bool})
+    if not sets(o) or not pairs["absorbed"].any():
+        return {}
+    leaning = f"pairs with a cosine of decoder rows above {LEANING:g}"
+    return {
+        "detectors": ("all pairs of latents", pairs),
+        "detectors_leaning": (leaning, pairs[pairs["decoder"] > LEANING]),
+    }
+
+
+def sets(o: Options) -> dict[str, tuple[str, ...]]:
+    """Those of which all worlds are there."""
+    return {name: worlds for name, worlds in SETS.items() if set(worlds) <= set(o.worlds)}
+
+
+def matrices(sae: SAE, world: World) -> dict[str, np.ndarray]:
     """Latents in the order of the features they are matched to."""
-    partner = scored.records.features["partner"].to_numpy()
+    partner = partners(np.asarray(cosines(world.target, sae.W_dec)))
     order = partner[partner >= 0]
     rows = encoder_rows(sae)
     assert rows is not None
@@ -149,42 +195,20 @@ def matrices(sae: SAE, scored: Scored, world: World) -> dict[str, np.ndarray]:
     }
 
 
-def measure(o: Options) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:
-    """Of every SAE its row, its pairs of latents and its living latents; and small matrices."""
-    tables, pairs, latents, shown = [], [], [], {}
-    seeds = range(o.world_seeds)
-    for name in o.worlds:
-        preset, fields = WORLDS[name]
-        worlds = [make_world(preset, seed, **fields) for seed in seeds]
-        for recipe in o.recipes:
-            spec = make_spec(recipe, worlds[0].d_in, worlds[0].n_features)
-            group = make_group(worlds, seeds, spec, numbers(recipe, o), [0], o.batch_size)
-            trained = train_group(group, o.n_steps, recovery_probe, 1)
-            for seed, world in zip(seeds, worlds, strict=True):
-                head = {"world": name, "recipe": recipe, "world_seed": seed}
-                if trained.diverged[seed, 0]:
-                    tables.append(pd.DataFrame([{**head, "diverged": True}]))
-                    continue
-                sae = jax.tree.map(lambda leaf, seed=seed: leaf[seed, 0], trained.saes)
-                scored = score_sae(sae, world, o.n_eval, seed)
-                tables.append(scored.table.drop(columns="world").assign(**head, diverged=False))
-                batch = sample(world, named_key(seed_key(seed, "data"), "detectors"), 8192)
-                pairs.append(detectors(sae, scored, batch.x).assign(**head))
-                records = scored.records.latents
-                latents.append(records[~records["dead"]].assign(**head))
-                if seed == 0 and recipe in o.recipes[:2]:
-                    shown[f"{recipe}\n{name}"] = matrices(sae, scored, world)
-            print(f"{name}, {recipe}: {o.world_seeds} SAEs", flush=True)
-    require(pairs, "every SAE diverged: give a smaller l1")
-    return *(pd.concat(v, ignore_index=True) for v in (tables, pairs, latents)), shown
+def answer(o: Options, results: Results) -> dict[str, pd.DataFrame]:
+    """Means over worlds of what goes wrong, and the AUROC of each detector."""
+    table = results.table
+    require(not table["diverged"].all(), "every SAE diverged: give a smaller l1")
+    modes = table.groupby(["world", "recipe"], sort=False)[list(SCORES)].mean()
+    areas = {
+        name: detector_areas(pairs, DETECTORS, sets(o)).round(3)
+        for name, (_, pairs) in judged(o, results).items()
+    }
+    return {"modes": modes.round(2).reset_index(), **areas}
 
 
-def run(o: Options, out_dir: Path, figures_dir: Path) -> None:
-    """Trains, scores, and draws modes, detectors, ablation and matrices."""
-    check(o)
-    table, pairs, latents, shown = measure(o)
-    table.to_csv(out_dir / "table.csv", index=False)
-    pairs.to_csv(out_dir / "pairs.csv", index=False)
+def draw(o: Options, results: Results) -> Iterator[Drawing]:
+    table = results.table
     note = (
         f"{len(table)} runs, {o.world_seeds} world seeds; 20 features in d_in 20 (interference: "
         f"40), true L0 about {TRUE_L0:g}, as many latents; L1 {o.l1:g}, k {1.25 * TRUE_L0:g}; "
@@ -192,35 +216,27 @@ def run(o: Options, out_dir: Path, figures_dir: Path) -> None:
         f"{o.n_eval:,}"
     )
     t = "± 95 %, Student's t over world seeds"
-    fig, frame = draw.modes_by_recipe(table, SCORES, "What goes wrong", f"{note}; {t}")
-    save(fig, frame, figures_dir, "modes")
-    print(frame.pivot_table(index=["score"], columns=["world", "recipe"], values="mean")
-          .round(2).T.to_string(), flush=True)  # fmt: skip
-    _draw_detectors(o, pairs, f"{note}; AUROC {t}", figures_dir)
+    yield "modes", *modes_by_recipe(table, SCORES, "What goes wrong", f"{note}; {t}")
+    for name, (which, pairs) in judged(o, results).items():
+        title = f"Does absorption show without the truth? {which.capitalize()}"
+        yield name, *detector_curves(pairs, DETECTORS, sets(o), title, f"{note}; AUROC {t}")
     title = "A − aX: taking a latent out of the input"
-    save(*draw.ablation_scatter(latents, title, note), figures_dir, "ablation")
-    one = note.replace(f"{len(table)} runs, {o.world_seeds} world seeds", "one world and SAE seed")
-    title = "Latents in the order of the features they match; encoders within the decoder's span"
-    if shown:  # unless the first world's diverged
-        save(*draw.cosine_matrices(shown, title, one), figures_dir, "matrices")
-
-
-def _draw_detectors(o: Options, pairs: pd.DataFrame, note: str, figures_dir: Path) -> None:
-    sets = {name: worlds for name, worlds in SETS.items() if set(worlds) <= set(o.worlds)}
-    if not sets or not pairs["absorbed"].any():
-        return
-    title = "Does absorption show without the truth? "
-    kinds = {
-        "detectors": ("all pairs of latents", pairs),
-        "detectors_leaning": (
-            f"pairs with a cosine of decoder rows above {LEANING:g}",
-            pairs[pairs["decoder"] > LEANING],
-        ),
+    yield "ablation", *ablation_scatter(told(results, "latent_"), title, note)
+    first = table[
+        (table["world_seed"] == 0) & table["recipe"].isin(o.recipes[:2]) & ~table["diverged"]
+    ]
+    shown = {
+        f"{recipe}\n{world}": matrices(results.sae(row), results.world(row))
+        for row, recipe, world in zip(first.index, first["recipe"], first["world"], strict=True)
     }
-    for name, (which, kept) in kinds.items():
-        fig, frame = draw.detector_curves(kept, DETECTORS, sets, title + which.capitalize(), note)
-        save(fig, frame, figures_dir, name)
-        print(f"{which}\n{frame.round(3).to_string(index=False)}", flush=True)
+    if shown:  # unless the first world's diverged
+        one = note.replace(
+            f"{len(table)} runs, {o.world_seeds} world seeds", "one world and SAE seed"
+        )
+        title = (
+            "Latents in the order of the features they match; encoders within the decoder's span"
+        )
+        yield "matrices", *cosine_matrices(shown, title, one)
 
 
 study = Study(
@@ -234,5 +250,8 @@ study = Study(
         "worlds": ("trees", "independent"), "recipes": ("untied",), "world_seeds": 2,
         "n_steps": 100, "n_eval": 1024,
     },
-    run=run,
+    keep_weights=True,
+    cells=cells,
+    answer=answer,
+    draw=draw,
 )  # fmt: skip

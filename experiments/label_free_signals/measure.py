@@ -1,0 +1,68 @@
+"""True recovery, and the signals of one SAE alone."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from toysae.evaluation.measure import Measure
+from toysae.evaluation.scoring import evaluate_all, numbers_of, sizes_of
+from toysae.recovery import enc_dec_cosines, mcs
+from toysae.recovery.geometry import pairwise_cosines
+from toysae.recovery.probe import recovery_probe
+from toysae.sae import SAE
+from toysae.training import Group, Probe, Trained
+from toysae.worlds import World
+
+BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Signals(Measure):
+    """Scores of `n_eval` samples of each world and of :func:`of_weights`, and how often each latent
+    fired, `latent_freq`."""
+
+    n_eval: int
+    curve_points: int = 1
+
+    @property
+    def probe(self) -> Probe:
+        return recovery_probe
+
+    def identity(self) -> dict[str, Any]:
+        return {"measure": "label-free signals", "version": 1, "n_eval": self.n_eval}
+
+    def __call__(
+        self, group: Group, trained: Trained, n_steps: int
+    ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        n_batches = jnp.int32(-(-self.n_eval // BATCH))
+        spec, worlds, saes = group.spec.once_started(), group.worlds, trained.saes
+        scores, _ = evaluate_all(saes, spec, worlds, group.world_seeds, n_batches, BATCH)
+        freq = scores.pop("firing_freq")
+        scores |= of_weights(saes, worlds, freq > 0)
+        columns = {name: np.asarray(value).ravel() for name, value in scores.items()}
+        held = {**sizes_of(group, n_steps), **numbers_of(group)}
+        table = pd.DataFrame({**held, "diverged": trained.diverged.ravel(), **columns})
+        latent_freq = np.asarray(freq).reshape(-1, spec.d_sae)
+        return table, {"latent_freq": latent_freq, "curve_steps": trained.curve_steps}
+
+
+@jax.jit
+def of_weights(saes: SAE, worlds: World, alive: jax.Array) -> dict[str, jax.Array]:
+    """Recovery, and of the living latents the mean encoder-decoder cosine and the mean \\|cos\\|
+    between decoder rows, each `[n_worlds, n_members]`."""
+
+    def one(sae: SAE, world: World, alive: jax.Array) -> dict[str, jax.Array]:
+        found = mcs(world.target, sae.W_dec)
+        aligned = enc_dec_cosines(sae.weights.enc["W_enc"], sae.W_dec)
+        return {
+            "mmcs": found.mean(),
+            "mcs_above_0.9": (found > 0.9).mean(),
+            "enc_dec_cos": jnp.where(alive, aligned, 0).sum() / jnp.maximum(alive.sum(), 1),
+            "mean_abs_cos": pairwise_cosines(sae.W_dec, alive)["mean_abs_cos"],
+        }
+
+    return jax.vmap(jax.vmap(one, (0, None, 0)))(saes, worlds, alive)

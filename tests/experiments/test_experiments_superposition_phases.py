@@ -2,20 +2,21 @@
 it refuses sizes that it cannot run, before it trains anything."""
 
 from dataclasses import asdict, replace
+from importlib import import_module
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.superposition_phases.experiment import CURVE, SWEEP, cells, phases, study, sweep
-from experiments.superposition_phases.measure import sampled_loss
-from experiments.superposition_phases.toy_models import FeatureData, Features, toy_model
 from toysae import run
 from toysae.axes import grid
 from toysae.errors import ToysaeError
 from toysae.sae.forward import finished
 from toysae.sae.part import Params
+from toysae.sweeps import load_experiment
+from toysae.sweeps.study import Study
 from toysae.training import advance, start
 from toysae.training.members import group_of
 from toysae.training.state import member_loss
@@ -23,6 +24,16 @@ from toysae.worlds.tms import TMSSpec, expected_loss, overlap, two_in_one
 from toysae.worlds.tms.model import TMSParams, draw, features_at, loss
 from toysae.worlds.world import sample
 
+# Loaded as others load it in this process: a part that were imported too would be two of one name.
+study = load_experiment(Path(__file__).parents[2] / "experiments" / "superposition_phases")
+assert isinstance(study, Study) and study.cells is not None
+PACKAGE = study.cells.__module__.removesuffix(".experiment")
+FeatureData, Features, toy_model = (
+    getattr(import_module(f"{PACKAGE}.toy_models"), name)
+    for name in ("FeatureData", "Features", "toy_model")
+)
+sampled_loss = import_module(f"{PACKAGE}.measure").sampled_loss
+SWEEP, CURVE = "by-sparsity", "along-training"
 COUNTS = [option for option, value in asdict(study.options).items() if isinstance(value, int)]
 
 
@@ -128,7 +139,7 @@ def test_every_model_is_trained_once(options, results):
     assert list(table["group"].unique()) == ["2-in-1", "3-in-2", SWEEP, CURVE]
     by = ["group", "density", "importance", "world_seed"]
     assert not table.duplicated(by).any() and not table["diverged"].any()
-    assert len({key for cell in cells(options) for key in cell.keys.ravel()}) == len(table)
+    assert len({key for cell in study.cells(options) for key in cell.keys.ravel()}) == len(table)
 
 
 def test_losses_are_those_of_the_weights_that_were_kept(options, results):
@@ -139,7 +150,7 @@ def test_losses_are_those_of_the_weights_that_were_kept(options, results):
             W, b = (held[name][place].astype(float) for name in ("W_dec", "b_dec"))
             exact = expected_loss(W, b, model.density, np.append(np.ones(n - 1), model.importance))
             assert model.loss == pytest.approx(exact[0], rel=1e-3)
-    part, cell = results.select(group=SWEEP), cells(options)[2]
+    part, cell = results.select(group=SWEEP), study.cells(options)[2]
     for row, model in part.iterrows():
         sae = jax.tree.map(lambda leaf: leaf[None, None], results.sae(row))
         world = Features(jnp.float32([model["density"]]), 12)
@@ -148,22 +159,20 @@ def test_losses_are_those_of_the_weights_that_were_kept(options, results):
 
 
 def test_tables_and_figures_are_of_the_best_seeds_and_all_densities(options, results):
-    found = phases(results)
+    drawn = {name: frame for name, _, frame in study.draw(options, results)}
+    assert list(drawn) == ["phase_diagrams", "dimensions", "dimensionality",
+                           "dimensionality_curves"]  # fmt: skip
+    found, dimensions, shares, curve = drawn.values()
     assert len(found) == 2 * 2 * 2
     for point in found.itertuples():
         models = results.select(group=f"{point.n_features}-in-{point.d_hidden}")
         models = models[(models["density"] == point.density)
                         & (models["importance"] == point.importance)]  # fmt: skip
         assert len(models) == 2 and point.loss == models["loss"].min()
-    dimensions, shares = sweep(results)
     assert len(dimensions) == 3 * 2 and shares["density"].nunique() == 3
     np.testing.assert_allclose(shares.groupby("density")["share"].sum(), 1)
     W = results.weights(SWEEP)["W_dec"]
     np.testing.assert_allclose(dimensions["dimensions"], 3 / (W**2).sum((1, 2)), rtol=1e-5)
-    drawn = {name: frame for name, _, frame in study.draw(options, results)}
-    assert list(drawn) == ["phase_diagrams", "dimensions", "dimensionality",
-                           "dimensionality_curves"]  # fmt: skip
-    curve = drawn["dimensionality_curves"]
     assert curve["step"].iloc[0] == 0 and curve["step"].iloc[-1] == 130
     assert curve["loss"].iloc[-1] < curve["loss"].iloc[0]
     assert curve.filter(regex="^D_").shape == (len(curve), 12)

@@ -27,7 +27,7 @@ experiments: dict[str, Path] = {}
 have run. Those files alone have settings that are no code."""
 inside: dict[str, Path] = {}
 """Files of the packages that experiments are, by the names of their modules, which are gone once
-another experiment is loaded."""
+a file is edited and another experiment is loaded."""
 _UNTOLD = {"ctx", "kind", "type_comment"}
 _MAKERS = {"Experiment", "Study", "replace"}
 _PLAIN = {"dict", "tuple", "list", "range"}

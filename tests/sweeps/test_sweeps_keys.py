@@ -32,9 +32,11 @@ SAES = {
     "recovery": ("48 6f89ff00d61d5c2d", "360 4dd1acf70cc8e065"),
     "recovery_phase_diagram": ("4 686c7cc409109a53", "1386 62e263d32363e6df"),
     "sae_zoo": ("4 8366cb1251130410", "450 ab8b52c0094323d2"),
+    "superposition_phases": ("70 e7c3e02e5da9a5ab", "5157 806d39c50490abfa"),
     "tied_vs_untied": ("24 72b547719f209000", "4000 8647cfb9edf9207f"),
     "undertraining": ("10 ffc1327616cc3fec", "1260 198924bc4e47e6bf"),
     "what_is_found": ("6 e5dcfd6dd75348cf", "240 d3882a89074117cd"),
+    "worlds_gallery": ("0 e3b0c44298fc1c14", "0 e3b0c44298fc1c14"),
 }
 """Of each experiment at its smoke and its default size: how many, and a digest of their keys."""
 

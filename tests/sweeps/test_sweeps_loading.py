@@ -358,5 +358,8 @@ def test_an_experiment_with_a_folder_is_a_package_whose_measure_is_code(tmp_path
     assert (one.question, two.question) == ("one?", "two?")
     first, second = key(one), key(two)  # of the first after the second was loaded
     assert first != second
-    assert key(load_experiment(tmp_path / "one" / "experiment.py")) == first == key(one)
+    again = load_experiment(tmp_path / "one" / "experiment.py")
+    assert key(again) == first == key(one)
+    measures = [study.cells(study.options)[0].measure for study in (one, again)]
+    assert measures[0] == measures[1]  # of one class: files name it by its name
     assert key(loaded("one", 2)) == second

@@ -129,7 +129,8 @@ def carry_out(
     for title, figure, behind in shown.draw(results):
         for file in save(figure, behind, figures_dir, title, put):
             OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
-    OUT.print(f"{len(table)} SAEs in {out}/table.csv", highlight=False, soft_wrap=True)
+    where = f"{len(table)} SAEs in {out}/table.csv" if asked.cells else f"tables in {out}"
+    OUT.print(where, highlight=False, soft_wrap=True)
     if unfinished is not None:
         raise unfinished
 

@@ -38,8 +38,12 @@ def print_names(what: str, names: Iterable[str]) -> None:
 def print_frame(frame: pd.DataFrame, title: str, constants: bool = True) -> None:
     """A DataFrame as a table on the terminal; columns that never vary go below it if `constants`.
 
-    Where it is too wide, columns move together, then each cell is broken once.
+    Where it is too wide, columns move together, then each cell is broken once. Of a frame without
+    columns only the title is left.
     """
+    if frame.columns.empty:
+        OUT.print(title, highlight=False, soft_wrap=True)
+        return
     below = constants and len(frame) > 1
     constant = [c for c in frame.columns if below and _is_constant(frame[c])]
     shown = frame.drop(columns=constant)

@@ -63,11 +63,15 @@ def plan(cells: Sequence[Cell], out: str | Path, options: Options = PLAIN) -> Pl
     rows = [_row(*each, rate) for each in zip(blocks, groups, flops, strict=True)]
     disk = size(disk_bytes(blocks, options.keep_weights))
     devices = jax.devices()
+    whole = f"all {len(asked)} SAEs are finished in {path}" if asked else "no SAEs to train"
+    if blocks:
+        whole = (
+            f"{len(asked & done)} of {len(asked)} SAEs are finished in {path}; {len(blocks)} "
+            f"groups are left: {sum(flops) / 1e12:,.1f} TFLOP, about "
+            f"{_duration(sum(flops) / rate)}"
+        )
     lines = [
-        f"{len(asked & done)} of {len(asked)} SAEs are finished in {path}; {len(blocks)} groups "
-        f"are left: {sum(flops) / 1e12:,.1f} TFLOP, about {_duration(sum(flops) / rate)}"
-        if blocks
-        else f"all {len(asked)} SAEs are finished in {path}",
+        whole,
         f"{len(devices)} x {devices[0].device_kind}, {size(device_bytes())} of memory; "
         f"{disk} on disk, {size(free_bytes(path))} free",
     ]

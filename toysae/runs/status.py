@@ -54,7 +54,8 @@ def status(path: str | Path) -> tuple[pd.DataFrame, str]:
     who = sorted(set(claimed(results.path).values()))
     doing = f"run by {', '.join(who)}" if who else "not running"
     n_asked = sum(row["asked"] for row in rows)
-    line = f"{path}: {doing}, {len(table)} of {n_asked} SAEs finished"
+    finished = f"{len(table)} of {n_asked} SAEs finished" if n_asked else "no SAEs to train"
+    line = f"{path}: {doing}, {finished}"
     damaged = "".join(f"; {name} is broken ({wrong})" for name, (wrong, _) in broken.items())
     return pd.DataFrame(rows), line + damaged
 

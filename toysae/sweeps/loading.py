@@ -137,7 +137,9 @@ def _open_to_neighbours(path: Path, source: bytes) -> None:
     # One that was edited is part of those that import it.
     edited = any(_text(module.__file__) != text for module, text in _neighbours.values())
     for name, (module, _) in list(_neighbours.items()):
+        # What is in a package has a name of its own: it stays, or its parts would have two classes.
         left = _folder != [folder] and _is_within(module.__file__, _folder)
+        left = left and name not in own_code.inside
         if (edited or left) and sys.modules.get(name) is module:
             del sys.modules[name]
         if edited or left:

@@ -28,7 +28,7 @@ class Study:
         question: what it asks, in a sentence.
         options: a frozen dataclass instance with its defaults; each field can be overridden
             from the command line.
-        cells: `cells(options)` gives the SAEs to train, and what is measured of them.
+        cells: `cells(options)` gives the SAEs to train, if any, and what is measured of them.
         answer: `answer(options, results)` gives the tables that are printed and kept.
         draw: `draw(options, results)` gives the figures, one by one.
         prepare: `prepare(options, out_dir)` makes what the others need, such as the activations of

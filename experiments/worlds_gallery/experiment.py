@@ -1,15 +1,18 @@
 """What does each named world look like? One panel figure per world, and one table of all."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 
 import pandas as pd
 
 from toysae.errors import unknown
 from toysae.plotting.panel import panel_figure
-from toysae.plotting.style import save
-from toysae.sweeps.study import Study
+from toysae.runs.cell import Cell
+from toysae.runs.progress import say
+from toysae.runs.results import Results
+from toysae.sweeps.study import Drawing, Study
 from toysae.worlds import WORLDS, make_world, world_fields
 from toysae.worlds.panel import FeaturePanel, compare_panels, world_panel
 
@@ -20,7 +23,7 @@ SHOWN = (
     "largest firing-correlation eigenvalue",
     "excess kurtosis by dimension",
     "participation ratio / dimensions",
-)  # the rest is in worlds.csv
+)  # in the first table
 
 
 @dataclass(frozen=True)
@@ -40,27 +43,44 @@ class Options:
     seed: int = 0
 
 
-def run(options: Options, out_dir: Path, figures_dir: Path) -> None:
-    """Measures the worlds one by one, at their defaults; draws each as it comes."""
-    for name in options.worlds:
+def cells(o: Options) -> list[Cell]:
+    """None: worlds alone.
+
+    Raises:
+        ToysaeError: no world of a name.
+    """
+    for name in o.worlds:
         if name not in WORLDS:
             raise unknown("world", name, WORLDS)
-    names = options.worlds or tuple(
-        name
-        for name in WORLDS
-        if world_fields(name).get("n_features", 0) <= options.max_features
-    )  # fmt: skip
-    panels: dict[str, FeaturePanel] = {}
+    return []
+
+
+@lru_cache(maxsize=1)
+def panels(o: Options) -> dict[str, FeaturePanel]:
+    """The worlds one by one, at their defaults; measured once for the tables and the figures."""
+    names = o.worlds or tuple(
+        name for name in WORLDS if world_fields(name).get("n_features", 0) <= o.max_features
+    )
+    measured = {}
     for name in names:
         start = time.perf_counter()
-        panels[name] = world_panel(make_world(name, options.seed), options.n_samples, options.seed)
-        save(*panel_figure({name: panels[name]}), figures_dir, f"world_{name}")
-        print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
-    rows = compare_panels(*panels.values())
-    table = pd.DataFrame(rows, columns=["what", *panels]).set_index("what").T
-    table.index.name = "world"
-    table.to_csv(out_dir / "worlds.csv")
-    print(table[list(SHOWN)].to_string(), flush=True)
+        measured[name] = world_panel(make_world(name, o.seed), o.n_samples, o.seed)
+        say(f"{name}: {time.perf_counter() - start:.1f} s")
+    return measured
+
+
+def answer(o: Options, results: Results) -> dict[str, pd.DataFrame]:
+    """What the panels say in numbers, a row for each world."""
+    rows = compare_panels(*panels(o).values())
+    table = pd.DataFrame(rows, columns=["what", *panels(o)]).set_index("what").T
+    table = table.rename_axis("world").reset_index()
+    first = ["world", *SHOWN]
+    return {"worlds": table[first], "other_statistics": table.drop(columns=first[1:])}
+
+
+def draw(o: Options, results: Results) -> Iterator[Drawing]:
+    for name, panel in panels(o).items():
+        yield f"world_{name}", *panel_figure({name: panel})
 
 
 study = Study(
@@ -71,5 +91,7 @@ study = Study(
     run_time="about 5 s a world on 2 CPU cores, more for the largest",
     options=Options(),
     smoke={"n_samples": 2048, "worlds": ("antipodal", "exclusive-pair")},
-    run=run,
+    cells=cells,
+    answer=answer,
+    draw=draw,
 )

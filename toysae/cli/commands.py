@@ -1,4 +1,4 @@
-"""The commands: toysae run | status | list | world | ceilings | score | export | bench | lm."""
+"""The commands of toysae: run, status, work, list, world, ceilings, score, export, bench, lm."""
 
 import sys
 from dataclasses import fields
@@ -18,10 +18,12 @@ from .options import check_flags, flags, parsed, positional, world_options
 from .run import run_command
 from .scores import ceilings, score
 from .show import OUT, print_frame, print_names
+from .work import work
 
 USAGE = """usage: toysae COMMAND
 
   run FILE [--smoke | --full] [--out DIR] [--FIELD VALUE ...]   run it, draw its figures
+  work DIR                                             help with a run, from any machine
   status DIR                                           what of a run is finished
   list [DIR | RECIPE]                                  experiments, worlds, recipes, inits
   world NAME [NAME ...] [--FIELD VALUE ...]            what worlds' generators realise
@@ -205,6 +207,7 @@ def _lm(args: list[str]) -> None:
 COMMANDS = {
     "run": run_command,
     "status": _status,
+    "work": work,
     "list": _list,
     "world": _world,
     "ceilings": ceilings,

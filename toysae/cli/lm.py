@@ -15,6 +15,7 @@ from .lm_eval import eval_saes, page
 from .options import check_flags, count, parsed, positional, read_options
 from .running import EngineOptions, Shown, carry_out
 from .show import OUT, TokenBar
+from .work import again
 
 if TYPE_CHECKING:
     from ..lm.models import LM
@@ -181,7 +182,8 @@ def _train(args: list[str]) -> None:
         yield f"SAEs on {site.name}", table[[c for c in _SHOWN if c in table]]
 
     shown = Shown((), tables, False, lambda results: ())
-    carry_out(asked, shown, f"SAEs on {site.name}", out, out / "figures", o)
+    command = again(["lm", "train", str(Path(folder).absolute()), *rest], out)
+    carry_out(asked, shown, f"SAEs on {site.name}", out, out / "figures", o, command)
 
 
 _SHOWN = [

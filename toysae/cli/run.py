@@ -14,6 +14,7 @@ from ..errors import require, unknown
 from .options import check_flags, flags, parsed, positional
 from .running import EngineOptions, Shown, carry_out, check_room
 from .show import print_heading
+from .work import again
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def run_command(args: list[str]) -> None:
     """`toysae run FILE`: an experiment or a study."""
     from ..runs.directory import Directory
     from ..sweeps import Experiment, load_experiment
-    from ..sweeps.loading import name_of
+    from ..sweeps.loading import file_of, name_of
     from ..sweeps.override import refuse_what_axes_set
     from ..sweeps.run import asked_of
 
@@ -71,14 +72,16 @@ def run_command(args: list[str]) -> None:
     figures_dir = options.figures_dir or out / "figures"
     if hosts.is_first():
         print_heading(found.question)
+    command = again(["run", str(file_of(Path(path)).absolute()) if path else "", *rest], out)
     if isinstance(found, Experiment):
         refuse_what_axes_set(start, flags(rest))
         shown = _of_experiment(given.asked, name)
-        carry_out(asked_of(given.asked, out), shown, name, out, figures_dir, options)
+        carry_out(asked_of(given.asked, out), shown, name, out, figures_dir, options, command)
     elif found.run is None:
         study = replace(found, options=given.asked)
         asked = asked_of(study, out)
-        carry_out(asked, _of_study(study, asked.prepared), name, out, figures_dir, options)
+        shown = _of_study(study, asked.prepared)
+        carry_out(asked, shown, name, out, figures_dir, options, command)
     else:
         _refuse_for_studies(options)
         check_room(out, figures_dir, [])

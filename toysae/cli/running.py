@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from .show import OUT, print_frame
 
 if TYPE_CHECKING:
     from ..sweeps.run import Asked
+
+at_work: ContextVar[bool] = ContextVar("at_work", default=False)
+"""Whether this process is one of several that only train: tables and figures are left to others."""
 
 _DRAWING = 2**27
 """Bytes that figures take while they are drawn."""
@@ -33,6 +37,10 @@ class EngineOptions:
         split_batch: devices among which the samples of each SAE are split.
         split_latent: devices among which the latents of each SAE are split.
         many_hosts: this is one of many processes that train as one; see :mod:`toysae.hosts`.
+        launcher: "local:2" starts two processes that do the work,
+            "slurm:partition=gpu,gpus=1,jobs=32,time=4h" as many jobs of Slurm (pip install
+            'toysae[slurm]'). Others may be started by hand at any time: toysae work OUT.
+        other_versions: also help processes that have another version of toysae or jax.
         dry_run: only say what would be trained, and the memory, FLOPs and time it would take.
         quiet: no progress bar.
     """
@@ -43,6 +51,8 @@ class EngineOptions:
     split_batch: int = 1
     split_latent: int = 1
     many_hosts: bool = False
+    launcher: str = ""
+    other_versions: bool = False
     dry_run: bool = False
     quiet: bool = False
 
@@ -65,8 +75,9 @@ class Shown:
 
 
 def carry_out(
-    asked: "Asked", shown: Shown, name: str, out: Path, figures_dir: Path, o: EngineOptions
-) -> None:
+    asked: "Asked", shown: Shown, name: str, out: Path, figures_dir: Path, o: EngineOptions,
+    command: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Runs what is asked for, or says what it would take; prints tables and draws figures.
 
     Args:
@@ -76,10 +87,12 @@ def carry_out(
         out: results directory.
         figures_dir: where figures go.
         o: how.
+        command: that made the cells, for other processes that make them again.
     """
     from ..plotting.style import save
     from ..programs import forget_if_short
     from ..runs.directory import Directory
+    from ..runs.launch import launcher
     from ..runs.options import Options
     from ..runs.plan import plan
     from ..runs.results import Results
@@ -87,7 +100,10 @@ def carry_out(
     from ..training.devices import Split
 
     split = Split(o.split_batch, o.split_latent)
-    how = Options(o.fresh, o.quiet, o.checkpoint_seconds, split, asked.keep_weights)
+    how = Options(o.fresh, o.quiet, o.checkpoint_seconds, split, asked.keep_weights,
+                  wait=not at_work.get(), other_versions=o.other_versions)  # fmt: skip
+    launch = launcher(o.launcher) if o.launcher else None
+    require(launch is None or not o.many_hosts, "--launcher and --many-hosts: give one of them")
     if o.dry_run:
         made = plan(asked.cells, out, how)
         if not hosts.is_first():
@@ -101,12 +117,18 @@ def carry_out(
     hosts.on_first(check_room, out, figures_dir, [figures_dir / name for name in names])
     unfinished = None
     try:
-        results = run(asked.cells, out, how, settings=asked.settings, about=asked.about)
+        about = {**asked.about, "command": list(command), "folder": os.getcwd()}
+        results = run(asked.cells, out, how, launch=launch, settings=asked.settings, about=about)
     except Unfinished as error:
         results, unfinished = Results(out), error
     if not hosts.is_first():
         return
     table = results.table
+    if at_work.get():
+        n_asked = sum(len(cell["keys"]) for cell in results.plan)
+        OUT.print(f"no block is left to take: {len(table)} of {n_asked} SAEs are finished in {out}",
+                  highlight=False, soft_wrap=True)  # fmt: skip
+        return
     if unfinished is not None and table.empty:
         raise unfinished
     directory = Directory.open(out)

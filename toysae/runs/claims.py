@@ -9,12 +9,13 @@ claims/<block>.claim
 """
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import SoftFileLease, Timeout
+from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from ..disk import telling_of_a_full_disk, telling_of_no_access
 from ..errors import ToysaeError
@@ -51,6 +52,12 @@ class Claims:
                 self._leases[name].acquire(blocking=False)
         except Timeout:
             return False
+        except LeaseSettingsMismatch as error:
+            theirs = re.search(r"lease of ([\d.]+)s", str(error))
+            raise ToysaeError(
+                f"another process in {self._folder.parent} has a lease_seconds of "
+                f"{float(theirs[1]) if theirs else 0:g}, here {self._seconds:g}: give all the same"
+            ) from error
         return True
 
     def is_lost(self, name: str) -> bool:

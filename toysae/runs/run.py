@@ -23,6 +23,7 @@ from .blocks import Block, check_cells
 from .cell import Cell
 from .checkpoints import Checkpoints
 from .directory import Directory
+from .launch import Launcher, follow, work_command
 from .ledger import save_failed, save_table
 from .mark import check_ours
 from .options import PLAIN, Options
@@ -46,6 +47,7 @@ def run(
     out: str | Path,
     options: Options = PLAIN,
     *,
+    launch: Launcher | None = None,
     settings: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Results:
@@ -61,6 +63,8 @@ def run(
         out: the results directory; of the SAEs in it those that the cells ask for are used, the
             others are kept.
         options: how.
+        launch: starts other processes that do the work, see :mod:`toysae.runs.launch`, in place of
+            this one. `about["command"]` must tell them how to make the same cells.
         settings: what the cells were made from, to say what has changed since the run before.
         about: what else is written down beside the settings, such as the question.
 
@@ -82,7 +86,10 @@ def run(
         doing(f"reading {path}")
         hosts.on_first(prepare, queue, options, settings or {}, about or {})
         try:
-            _Run(path, queue, options, request).train()
+            if launch is None:
+                _Run(path, queue, options, request).train()
+            else:
+                follow(queue, launch, work_command(path), options.quiet)
         except BaseException:
             if hosts.is_first():
                 with suppress(ToysaeError):  # what went wrong is said, not what followed

@@ -1,0 +1,302 @@
+"""Starts other processes that work in a run's directory, through submitit, and follows them.
+
+>>> launcher("local:2"), launcher("slurm:partition=gpu,gpus=1,jobs=32,time=4h")
+
+A launched process is `toysae work DIR`. Where submitit is not wanted, the same command does as
+well, started by hand, over ssh or as the jobs of Kubernetes.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..checked import integer
+from ..errors import ToysaeError, require, unknown
+from ..watch import Stopped, doing, stop_requests
+from .progress import Progress, say
+from .queue import Queue
+
+FOLDER = "workers"
+"""Where submitit keeps what it submits and what the workers print."""
+
+_LOOK_SECONDS = 1.0
+_END_SECONDS, _STOP_SECONDS = 12.0, 6.0  # for a worker to save what it trains, and to wait for it
+_YEAR = 365 * 24 * 60  # minutes
+_KINDS = ("local", "slurm")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does: the command, in the environment that it is given.
+
+    Slurm tells a job that its time is over; submitit then queues it again, and it goes on from the
+    last checkpoint.
+
+    Attributes:
+        command: of the process.
+        stop: a file that says, once it is there, that the process is to end.
+        environment: set in it besides what there is.
+        cores: that it may use; all if empty.
+    """
+
+    command: tuple[str, ...]
+    stop: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+
+    def __call__(self) -> int:
+        if self.cores and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, self.cores)
+        child = subprocess.Popen(self.command, env={**os.environ, **self.environment})
+        _children.append(child)
+        while child.poll() is None:
+            if os.path.exists(self.stop):
+                _end(child)
+            time.sleep(_LOOK_SECONDS / 2)
+        return child.returncode
+
+    def checkpoint(self) -> Any:
+        """What submitit queues when the time is over."""
+        from submitit.helpers import DelayedSubmission
+
+        for child in _children:
+            _end(child)
+        return DelayedSubmission(self)
+
+
+_children: list[subprocess.Popen] = []
+
+
+def _end(child: subprocess.Popen) -> None:
+    """Lets a worker save what it trains."""
+    child.terminate()
+    try:
+        child.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+
+
+class Launcher(ABC):
+    """Starts workers."""
+
+    @property
+    @abstractmethod
+    def n_jobs(self) -> int:
+        """How many."""
+
+    @abstractmethod
+    def executor(self, folder: Path) -> Any:
+        """Submitit's executor.
+
+        Raises:
+            ToysaeError: submitit, or what it submits to, is not installed.
+        """
+
+    @abstractmethod
+    def work(self, command: Sequence[str], stop: str, i: int) -> Work:
+        """The i-th of the jobs."""
+
+
+@dataclass(frozen=True)
+class Local(Launcher):
+    """Processes on this machine, each with its share of the cores, or a GPU of its own.
+
+    Attributes:
+        n: how many.
+    """
+
+    n: int
+
+    @property
+    def n_jobs(self) -> int:
+        return self.n
+
+    def executor(self, folder: Path) -> Any:
+        executor = _submitit().LocalExecutor(folder=folder)
+        executor.update_parameters(timeout_min=_YEAR)
+        return executor
+
+    def work(self, command: Sequence[str], stop: str, i: int) -> Work:
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        share = tuple(cores[i :: self.n]) if len(cores) >= self.n else ()
+        gpus = [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g]
+        own = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
+        return Work(
+            tuple(command), stop, {"JAX_NUM_CPU_DEVICES": str(max(len(share), 1)), **own}, share
+        )
+
+
+@dataclass(frozen=True)
+class Slurm(Launcher):
+    """Jobs of Slurm, in one array.
+
+    Attributes:
+        jobs: how many.
+        time: of each, in minutes; it is queued again when that is over.
+        gpus: of each.
+        cpus: of each.
+        memory: of each, as Slurm writes it, e.g. "32G".
+        partition: of the cluster.
+        more: further options of sbatch, by name.
+    """
+
+    jobs: int = 1
+    time: int = 60
+    gpus: int = 0
+    cpus: int = 4
+    memory: str = ""
+    partition: str = ""
+    more: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def n_jobs(self) -> int:
+        return self.jobs
+
+    def executor(self, folder: Path) -> Any:
+        submitit = _submitit()
+        try:
+            executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=1000)
+        except RuntimeError as error:
+            raise ToysaeError(f"launcher slurm: {' '.join(str(error).split())}") from error
+        given = {"gpus_per_node": self.gpus or None, "mem": self.memory or None,
+                 "partition": self.partition or None}  # fmt: skip
+        executor.update_parameters(
+            time=self.time, cpus_per_task=self.cpus, array_parallelism=self.jobs,
+            job_name="toysae", additional_parameters=dict(self.more),
+            **{name: value for name, value in given.items() if value is not None},
+        )  # fmt: skip
+        return executor
+
+    def work(self, command: Sequence[str], stop: str, i: int) -> Work:
+        return Work(tuple(command), stop)
+
+
+def launcher(text: str) -> Launcher:
+    """The launcher that a text names: "local:N", or "slurm:" and options as in
+    `partition=gpu,gpus=1,jobs=32,time=4h`.
+
+    Raises:
+        ToysaeError: another kind, or an option that it does not have.
+    """
+    kind, _, rest = text.partition(":")
+    if kind not in _KINDS:
+        raise unknown("launcher", kind, _KINDS)
+    if kind == "local":
+        return Local(integer("--launcher local:", _whole(rest, "local:2"), 1, 1024))
+    given: dict[str, Any] = {}
+    more: list[tuple[str, str]] = []
+    for item in filter(None, rest.split(",")):
+        name, is_there, value = item.partition("=")
+        require(is_there and value, f"--launcher slurm: {item!r} is not NAME=VALUE")
+        if name in ("jobs", "gpus", "cpus"):
+            given[name] = integer(f"--launcher slurm:{name}", _whole(value, "8"), 0, 100_000)
+        elif name == "time":
+            given[name] = _minutes(value)
+        elif name in ("memory", "partition"):
+            given[name] = value
+        else:  # of sbatch
+            require(re.fullmatch(r"[a-z][a-z0-9_-]*", name), f"--launcher slurm: {name!r} is not "
+                    "the name of an option of sbatch")  # fmt: skip
+            more.append((name.replace("-", "_"), value))
+    found = Slurm(**given, more=tuple(more))
+    require(found.jobs >= 1, "--launcher slurm:jobs=0: give at least 1")
+    return found
+
+
+def follow(queue: Queue, how: Launcher, command: Sequence[str], quiet: bool) -> None:
+    """Starts workers and waits until nothing is left.
+
+    Args:
+        queue: prepared.
+        how: to start them.
+        command: of one of them.
+        quiet: no progress bar.
+
+    Raises:
+        ToysaeError: all of them ended and SAEs are left, with the last lines of one.
+        Stopped: by Ctrl-C or SIGTERM; they are stopped too.
+    """
+    if queue.is_empty():
+        return
+    folder = (queue.path / FOLDER).absolute()
+    executor, stop = how.executor(folder), folder / "stop"
+    stop.unlink(missing_ok=True)
+    with executor.batch():
+        jobs = [executor.submit(how.work(command, str(stop), i)) for i in range(how.n_jobs)]
+    say(f"{len(jobs)} workers started, of which {folder} tells: "
+        f"{', '.join(str(job.job_id) for job in jobs[:4])}{', ...' * (len(jobs) > 4)}")  # fmt: skip
+    cost = {block.name: block.cost for block in queue.read()[0]}
+    try:
+        with stop_requests() as request, Progress(cost, quiet) as progress:
+            while not queue.is_empty():
+                doing("following the workers", 100 * _LOOK_SECONDS)
+                progress.follow(queue.done())
+                if number := request.number:
+                    kept = f"all of it is kept in {queue.path}"
+                    raise Stopped(f"stopped, and the workers too; {kept}", number)
+                if all(job.done() for job in jobs) and not queue.is_empty():
+                    raise ToysaeError(
+                        f"all workers ended and SAEs are left in {queue.path}: {_last_words(jobs)}"
+                    )
+                time.sleep(_LOOK_SECONDS)
+    except BaseException:
+        stop.touch()
+        _wait(jobs, _STOP_SECONDS)  # they end by themselves, also after this process
+        raise
+    _wait(jobs, _END_SECONDS)
+    for job in jobs:
+        with suppress(OSError, subprocess.SubprocessError):  # it may be gone by now
+            if not job.done():
+                job.cancel()
+
+
+def _wait(jobs: Sequence[Any], most_seconds: float) -> None:
+    """Until all have ended."""
+    until = time.monotonic() + most_seconds
+    while time.monotonic() < until and not all(job.done() for job in jobs):
+        time.sleep(_LOOK_SECONDS / 4)
+
+
+def work_command(out: Path) -> list[str]:
+    """The command of a worker."""
+    return [sys.executable, "-m", "toysae", "work", str(out.absolute()), "--quiet"]
+
+
+def _last_words(jobs: Sequence[Any]) -> str:
+    for job in jobs:
+        lines = [line for line in (job.stderr() or "").splitlines() if line.startswith("toysae: ")]
+        if lines:
+            return lines[-1].removeprefix("toysae: ")
+    return f"see {shlex.quote(str(jobs[0].paths.stderr))}"
+
+
+def _submitit() -> Any:
+    try:
+        import submitit
+    except ImportError as error:
+        raise ToysaeError(
+            "launching needs submitit: pip install 'toysae[slurm]', or start `toysae work DIR` as "
+            "often as you like"
+        ) from error
+    return submitit
+
+
+def _whole(text: str, example: str) -> int:
+    require(text.isdecimal(), f"--launcher: {text!r} is not a whole number, as in {example}")
+    return int(text)
+
+
+def _minutes(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(m|min|h|d|)", text)
+    if found is None:
+        raise ToysaeError(f"--launcher slurm:time={text}: give minutes, or e.g. 4h")
+    return max(round(float(found[1]) * {"h": 60, "d": 1440}.get(found[2], 1)), 1)

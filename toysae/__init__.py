@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from . import worlds as worlds
     from .devices import use_all_cores as use_all_cores
     from .interop import load_any as load_any
+    from .runs import open_results as open_results
     from .sae import SAE as SAE
     from .sae import SAESpec as SAESpec
     from .sae import load_sae as load_sae
@@ -40,7 +41,7 @@ _HOME = {
     "SAE": "sae", "SAESpec": "sae", "load_sae": "sae", "make_spec": "sae", "save_sae": "sae",
     "Experiment": "sweeps", "Results": "sweeps", "run": "sweeps", "train": "sweeps",
     "World": "worlds", "load_world": "worlds", "make_world": "worlds", "save_world": "worlds",
-    "load_any": "interop", "use_all_cores": "devices",
+    "load_any": "interop", "use_all_cores": "devices", "open_results": "runs",
 }  # fmt: skip
 _MODULES = (
     "axes", "evaluation", "interop", "lm", "plotting", "recovery", "runs", "sae", "sweeps",
@@ -50,9 +51,32 @@ _PACKAGES = {name: name for name in _MODULES} | {"plot": "plotting"}
 
 __version__ = "0.1.0"
 __all__ = [
-    "SAE", "Experiment", "Results", "SAESpec", "ToysaeError", "World", "axes", "evaluation",
-    "interop", "lm", "load_any", "load_sae", "load_world", "make_spec", "make_world", "plotting",
-    "recovery", "run", "runs", "sae", "save_sae", "save_world", "sweeps", "train", "use_all_cores",
+    "SAE",
+    "Experiment",
+    "Results",
+    "SAESpec",
+    "ToysaeError",
+    "World",
+    "axes",
+    "evaluation",
+    "interop",
+    "lm",
+    "load_any",
+    "load_sae",
+    "load_world",
+    "make_spec",
+    "make_world",
+    "open_results",
+    "plotting",
+    "recovery",
+    "run",
+    "runs",
+    "sae",
+    "save_sae",
+    "save_world",
+    "sweeps",
+    "train",
+    "use_all_cores",
     "worlds",
 ]  # fmt: skip
 

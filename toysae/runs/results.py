@@ -272,3 +272,12 @@ def _together(found: list[tuple[Stored, int]]) -> tuple[list[Stored], np.ndarray
 def _stacked(held: list[dict[str, np.ndarray]], rows: np.ndarray) -> dict[str, np.ndarray]:
     names = [name for name in held[0] if name != _SHARED and all(name in each for each in held)]
     return {name: np.concatenate([each[name] for each in held])[rows] for name in names}
+
+
+def open_results(path: str | Path) -> Results:
+    """The results of a run, :meth:`Results.load`.
+
+    Raises:
+        ToysaeError: there are no results in that directory, or those of an older toysae.
+    """
+    return Results.load(path)

@@ -11,7 +11,8 @@ from toysae.lm.site_sae import load_site_sae
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "lm" / "golden"
-PYTHIA = str(ROOT / "experiments" / "lm_pythia.py")
+PYTHIA = str(ROOT / "experiments" / "lm_pythia")
+INITS = str(ROOT / "experiments" / "lm_inits")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def inits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inits")
     text = folder / "text.txt"
     text.write_text((ROOT / "toysae" / "lm" / "train.py").read_text(encoding="utf-8") * 3)
-    main(["run", str(ROOT / "experiments" / "lm_inits.py"), "--model", str(GOLDEN / "gpt-neox"),
+    main(["run", INITS, "--model", str(GOLDEN / "gpt-neox"),
           "--text", str(text), "--layer", "1", "--n-tokens", "3000", "--n-ctx", "32", "--inits",
           "random", "svd-write", "svd-read", "--n-steps", "20", "--batch-size", "64", "--seeds",
           "3", "--curve-points", "3", "--size", "1", "--n-sequences", "4", "--out",
@@ -91,13 +92,13 @@ def inits(tmp_path_factory):
 
 @pytest.mark.slow
 def test_what_inits_share_is_the_mmcs_of_unlike_seeds(inits):
-    shared = pd.read_csv(inits / "figures" / "shared.csv")
+    shared = pd.read_csv(inits / "shared.csv")
     assert len(shared) == 9 * 6 and (shared["sae_seed"] != shared["other_seed"]).all()
-    saes = inits / "saes" / "blocks.1.hook_resid_post"
-    table = pd.read_csv(saes / "table.csv").set_index(["init", "sae_seed"])
+    table = pd.read_csv(inits / "saes.csv").reset_index(names="row")
+    table = table.set_index(["init", "sae_seed"])
     assert (table["dead_fraction"] == 0).all()
     W, V = (
-        np.asarray(load_site_sae(saes / table.loc[where, "folder"]).W_dec, np.float64)
+        np.asarray(load_site_sae(inits, row=int(table.loc[where, "row"])).W_dec, np.float64)
         for where in (("svd-read", 2), ("random", 0))
     )
     W, V = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (W, V))
@@ -112,7 +113,7 @@ def test_what_inits_share_is_the_mmcs_of_unlike_seeds(inits):
 @pytest.mark.slow
 def test_the_curves_of_inits_end_where_the_scores_are(inits):
     frame = pd.read_csv(inits / "figures" / "inits.csv")
-    table = pd.read_csv(inits / "saes" / "blocks.1.hook_resid_post" / "table.csv")
+    table = pd.read_csv(inits / "table.csv")
     last = frame[frame["step"] == 20].set_index("init")
     assert set(frame["step"].dropna()) >= {0, 20} and (last["n"] == 3).all()
     for init, rows in table.groupby("init"):

@@ -99,7 +99,7 @@ def test_what_a_user_puts_into_a_run_stays(copy, tiny, reference, assert_same, c
     run(tiny, copy, fresh=True, quiet=True)
     assert all((copy / name).read_text() == name for name in theirs)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "also holds what no run of toysae wrote, which is left: " in line
+    assert "also holds what is none of a run's results, which is left: " in line
     assert_same(copy, reference)
 
 

@@ -13,7 +13,7 @@ from ..checked import path as checked_path
 from ..errors import require, unknown
 from .options import check_flags, flags, parsed, positional
 from .running import EngineOptions, Shown, carry_out, check_room
-from .show import print_heading
+from .show import OUT, print_heading
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,15 @@ def run_command(args: list[str]) -> None:
         carry_out(asked_of(given.asked, out), shown, name, out, figures_dir, options)
     elif found.run is None:
         study = replace(found, options=given.asked)
-        asked = asked_of(study, out)
+        left = study.unprepared(given.asked, out) if options.dry_run else ""
+        if left:
+            if hosts.is_first():
+                line = f"{left}; which SAEs are left to train can be told once that is done"
+                OUT.print(line, highlight=False, soft_wrap=True)
+            return
+        if study.prepare is not None and not options.dry_run:
+            hosts.on_first(check_room, out, figures_dir, [])  # before hours of it
+        asked = asked_of(study, out, options.dry_run)
         carry_out(asked, _of_study(study, asked.prepared), name, out, figures_dir, options)
     else:
         _refuse_for_studies(options)
@@ -116,6 +124,7 @@ def _of_study(study: Any, prepared: tuple[Any, ...]) -> Shown:
         lambda results: study.answer(study.options, results, *prepared).items(),
         True,
         lambda results: study.draw(study.options, results, *prepared),
+        study.whole,
     )
 
 

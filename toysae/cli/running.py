@@ -55,13 +55,15 @@ class Shown:
         figures: their names, where they are known before.
         tables: what is printed: titles and tables.
         files: whether the tables are written beside the results, named by their titles.
-        draw: the figures: name, figure and table of each.
+        draw: the figures: name, figure or HTML page, and table of each.
+        whole: all of it needs every SAE that was asked for.
     """
 
     figures: Sequence[str]
     tables: Callable[[Any], Iterable[tuple[str, Any]]]
     files: bool
     draw: Callable[[Any], Iterable[tuple[str, Any, Any]]]
+    whole: bool = False
 
 
 def carry_out(
@@ -106,7 +108,7 @@ def carry_out(
     if not hosts.is_first():
         return
     table = results.table
-    if unfinished is not None and table.empty:
+    if unfinished is not None and (shown.whole or table.empty):
         raise unfinished
     directory = Directory.open(out)
     doing("making tables")

@@ -207,7 +207,7 @@ def test_a_study_does_not_write_into_somebodys_folder(tmp_path, capsys):
         "from toysae.sweeps.study import Study\nfrom dataclasses import dataclass\n"
         "@dataclass(frozen=True)\nclass Options:\n    n: int = 1\n"
         "def run(options, out, figures_dir): (out / 'table.csv').write_text('theirs')\n"
-        "study = Study('Why?', run, Options())\n"
+        "study = Study('Why?', Options(), run=run)\n"
     )
     theirs = tmp_path / "theirs"
     theirs.mkdir()

@@ -54,7 +54,7 @@ class TwinWorlds(Data):
 
     def table(self, name: str) -> pd.DataFrame:
         """The "numbers" of the twin, or the "statistics" that it was fitted to."""
-        return pd.read_csv(self._tables[name], float_precision="round_trip")
+        return pd.read_csv(self._tables[name])
 
     @cached_property
     def worlds(self) -> World:

@@ -79,9 +79,6 @@ def carry_out(
         figures_dir: where figures go.
         o: how.
     """
-    from ..plotting.style import save
-    from ..programs import forget_if_short
-    from ..runs.directory import Directory
     from ..runs.plan import plan
     from ..runs.results import Results
     from ..runs.run import Options, Unfinished, run
@@ -105,8 +102,18 @@ def carry_out(
         results = run(asked.cells, out, how, settings=asked.settings, about=asked.about)
     except Unfinished as error:
         results, unfinished = Results(out), error
-    if not hosts.is_first():
-        return
+    # The others wait: a process that ends takes those down that go on.
+    hosts.on_first(_show, results, shown, out, figures_dir, unfinished)
+
+
+def _show(
+    results: Any, shown: Shown, out: Path, figures_dir: Path, unfinished: Exception | None
+) -> None:
+    """Prints tables and draws figures of what is finished."""
+    from ..plotting.style import save
+    from ..programs import forget_if_short
+    from ..runs.directory import Directory
+
     table = results.table
     if unfinished is not None and (shown.whole or table.empty):
         raise unfinished

@@ -243,7 +243,7 @@ def test_two_worlds_stand_side_by_side(capsys, tmp_path):
 
 STUDY = """
 from dataclasses import dataclass
-from pathlib import Path
+import pandas as pd
 from toysae.sweeps.study import Study
 
 @dataclass(frozen=True)
@@ -251,28 +251,30 @@ class Options:
     n: int = 1000
     names: tuple[str, ...] = ("a",)
 
-def go(options, out, figures):
-    (out / "n.txt").write_text(f"{options.n} {','.join(options.names)}")
-    (figures / "f.txt").write_text("drawn")
+def answer(options, results):
+    return {"n": pd.DataFrame({"n": [options.n], "names": [",".join(options.names)]})}
 
-study = Study("Does it run?", Options(), run=go, smoke={"n": 3})
+def draw(options, results):
+    yield "page", "<p>drawn</p>", pd.DataFrame({"n": [options.n]})
+
+study = Study("Does it run?", Options(), lambda options: [], answer, draw, smoke={"n": 3})
 """
 
 
 @pytest.mark.parametrize(
     ("args", "written"),
     [
-        ([], "1000 a"),
-        (["--smoke"], "3 a"),
-        (["--smoke", "--n", "7", "--names", "x", "y"], "7 x,y"),
+        ([], "1000,a"),
+        (["--smoke"], "3,a"),
+        (["--smoke", "--n", "7", "--names", "x", "y"], '7,"x,y"'),
     ],
 )
 def test_a_study_runs_with_its_options(tmp_path, capsys, args, written):
     (tmp_path / "asks.py").write_text(STUDY)
     out = tmp_path / "out"
     main(["run", str(tmp_path / "asks.py"), "--out", str(out), *args])
-    assert (out / "n.txt").read_text() == written
-    assert (out / "figures" / "f.txt").exists()
+    assert (out / "n.csv").read_text() == f"n,names\n{written}\n"
+    assert (out / "figures" / "page.html").read_text() == "<p>drawn</p>"
     assert "Does it run?" in capsys.readouterr().out
 
 

@@ -16,6 +16,9 @@ from .errors import ToysaeError, require
 
 T = TypeVar("T")
 
+_by_itself = False
+"""The first process does something that no other does: there is nobody to talk with."""
+
 _BY_HAND = {
     "coordinator_address": "JAX_COORDINATOR_ADDRESS",
     "num_processes": "JAX_NUM_PROCESSES",
@@ -59,20 +62,25 @@ def is_first() -> bool:
 
 
 def on_first(function: Callable[..., T], *args: Any) -> T:
-    """`function(*args)` of the first process, on all; what it raises is raised on all.
+    """`function(*args)` of the first process, on all; what it raises is raised on all. While it
+    runs the first process is as if alone, and may call what else is here.
 
     Args:
         function: called in the first process only; its result must pickle.
         *args: its arguments.
     """
-    if jax.process_count() == 1:
+    global _by_itself
+    if _is_alone():
         return function(*args)
     result, error = None, None
     if is_first():
+        _by_itself = True
         try:
             result = function(*args)
         except Exception as raised:
             error = raised
+        finally:
+            _by_itself = False
     result, said = _broadcast((result, _picklable(error)))
     if said is not None:
         raise said from error
@@ -86,7 +94,7 @@ def from_first(value: T) -> T:
 
 def largest(value: int) -> int:
     """Of the values of all processes, on all."""
-    if jax.process_count() == 1:
+    if _is_alone():
         return value
     from jax.experimental import multihost_utils
 
@@ -95,7 +103,7 @@ def largest(value: int) -> int:
 
 def whole(tree: Any) -> Any:
     """Arrays that other processes hold a part of, as NumPy arrays on all; others as they are."""
-    if jax.process_count() == 1:
+    if _is_alone():
         return tree
     from jax.experimental import multihost_utils
 
@@ -115,6 +123,10 @@ def placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
         return leaf
     value = np.asarray(leaf)
     return jax.make_array_from_callback(value.shape, sharding, lambda at: value[at])
+
+
+def _is_alone() -> bool:
+    return _by_itself or jax.process_count() == 1
 
 
 def _picklable(error: Exception | None) -> Exception | None:

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 
 from toysae.cli import main
+from toysae.lm import sample
 from toysae.lm.site_sae import load_site_sae
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "lm" / "golden"
-PYTHIA = str(ROOT / "experiments" / "lm_pythia.py")
+PYTHIA = str(ROOT / "experiments" / "lm_pythia")
+INITS = str(ROOT / "experiments" / "lm_inits")
 
 
 @pytest.fixture(scope="module")
@@ -31,21 +33,21 @@ def ran(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_recipe_is_the_published_one(ran):
-    table = pd.read_csv(ran / "figures" / "saes.csv")
+    table = pd.read_csv(ran / "table.csv")
     resid, mlp = (table[table["site"].str.contains(word)] for word in ("resid", "mlp"))
     assert len(resid) == 2 * 2 * 2 and len(mlp) == 2 * 2
     assert set(table["recipe"]) == {"cunningham-2023"} and set(table["lr"]) == {1e-3}
     # The paper's code averages the error over dimensions.
     np.testing.assert_allclose(sorted(set(resid["l1_coeff"])), [0.01 * 32, 0.03 * 32], rtol=1e-6)
     np.testing.assert_allclose(sorted(set(mlp["l1_coeff"])), [0.01 * 64], rtol=1e-6)
-    folder = ran / "gpt-neox" / "saes" / "blocks.1.hook_resid_post" / resid["folder"].iloc[0]
-    sae = load_site_sae(folder)
+    assert set(table["model"]) == {str(GOLDEN / "gpt-neox")}
+    sae = load_site_sae(ran, row=int(resid.index[0]))
     assert not np.asarray(sae.mean).any() and float(sae.scale) == 1  # activations as they are
 
 
 @pytest.mark.slow
 def test_dictionaries_are_sought_in_the_next_larger_one(ran):
-    table = pd.read_csv(ran / "figures" / "saes.csv")
+    table = pd.read_csv(ran / "saes.csv")
     small = table[table["d_sae"] == 16]
     assert small["mmcs_larger"].notna().all()
     assert (
@@ -54,12 +56,11 @@ def test_dictionaries_are_sought_in_the_next_larger_one(ran):
         .all()
     )
     row = small.iloc[0]
-    out = ran / "gpt-neox" / "saes" / row["site"]
     alike = (table["site"] == row["site"]) & (table["l1_coeff"] == row["l1_coeff"])
     alike &= (table["sae_seed"] != row["sae_seed"]) & (table["d_sae"] == 32)
     here, there = (
-        np.asarray(load_site_sae(out / f).W_dec, np.float64)
-        for f in (row["folder"], table[alike]["folder"].item())
+        np.asarray(load_site_sae(ran, row=int(at)).W_dec, np.float64)
+        for at in (small.index[0], table[alike].index.item())
     )
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (here, there)]
     assert row["dead_fraction"] == 0 and table[alike]["dead_fraction"].item() == 0
@@ -81,7 +82,7 @@ def inits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inits")
     text = folder / "text.txt"
     text.write_text((ROOT / "toysae" / "lm" / "train.py").read_text(encoding="utf-8") * 3)
-    main(["run", str(ROOT / "experiments" / "lm_inits.py"), "--model", str(GOLDEN / "gpt-neox"),
+    main(["run", INITS, "--model", str(GOLDEN / "gpt-neox"),
           "--text", str(text), "--layer", "1", "--n-tokens", "3000", "--n-ctx", "32", "--inits",
           "random", "svd-write", "svd-read", "--n-steps", "20", "--batch-size", "64", "--seeds",
           "3", "--curve-points", "3", "--size", "1", "--n-sequences", "4", "--out",
@@ -91,13 +92,13 @@ def inits(tmp_path_factory):
 
 @pytest.mark.slow
 def test_what_inits_share_is_the_mmcs_of_unlike_seeds(inits):
-    shared = pd.read_csv(inits / "figures" / "shared.csv")
+    shared = pd.read_csv(inits / "shared.csv")
     assert len(shared) == 9 * 6 and (shared["sae_seed"] != shared["other_seed"]).all()
-    saes = inits / "saes" / "blocks.1.hook_resid_post"
-    table = pd.read_csv(saes / "table.csv").set_index(["init", "sae_seed"])
+    table = pd.read_csv(inits / "saes.csv").reset_index(names="row")
+    table = table.set_index(["init", "sae_seed"])
     assert (table["dead_fraction"] == 0).all()
     W, V = (
-        np.asarray(load_site_sae(saes / table.loc[where, "folder"]).W_dec, np.float64)
+        np.asarray(load_site_sae(inits, row=int(table.loc[where, "row"])).W_dec, np.float64)
         for where in (("svd-read", 2), ("random", 0))
     )
     W, V = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (W, V))
@@ -112,12 +113,66 @@ def test_what_inits_share_is_the_mmcs_of_unlike_seeds(inits):
 @pytest.mark.slow
 def test_the_curves_of_inits_end_where_the_scores_are(inits):
     frame = pd.read_csv(inits / "figures" / "inits.csv")
-    table = pd.read_csv(inits / "saes" / "blocks.1.hook_resid_post" / "table.csv")
+    table = pd.read_csv(inits / "table.csv")
     last = frame[frame["step"] == 20].set_index("init")
     assert set(frame["step"].dropna()) >= {0, 20} and (last["n"] == 3).all()
     for init, rows in table.groupby("init"):
         assert last.loc[init, "fvu"] == pytest.approx(rows["fvu"].mean(), rel=0.1)
     assert len(frame[frame["other_init"].notna()]) == 9
+
+
+@pytest.fixture(scope="module")
+def smollm(tmp_path_factory):
+    """The study of the downloaded sample, on a tiny model reading this package."""
+    folder = tmp_path_factory.mktemp("smollm")
+    text = folder / "text.txt"
+    text.write_text((ROOT / "toysae" / "lm" / "train.py").read_text(encoding="utf-8") * 3)
+    found = {"is_there": True, "model_path": GOLDEN / "gpt-neox", "text_path": text,
+             "about": "this package (MIT)"}  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in found.items():
+            patch.setattr(sample, name, lambda value=value: value)
+        main(["run", str(ROOT / "experiments" / "lm_smollm"), "--smoke", "--layer", "1",
+              "--n-tokens", "3000", "--resid-size", "1", "--twin-ratios", "1", "--twin-seeds", "2",
+              "--out", str(folder / "out"), "--quiet"])  # fmt: skip
+    return folder / "out"
+
+
+@pytest.mark.slow
+def test_sites_and_the_twin_are_one_run(smollm):
+    table = pd.read_csv(smollm / "table.csv")
+    sites = ["blocks.1.hook_resid_post", "blocks.1.mlp.hook_post"]
+    kinds = table.groupby(["site", "recipe", "init"]).size()
+    assert len(table) == 2 * 2 * 2 * 2 + 2 * 2 and (kinds == 2).all()  # seeds, or worlds
+    twins = table[table["site"] == "twin"]
+    assert twins["world_seed"].tolist() == [0, 1] * 2 and set(twins["recipe"]) == {"tied", "untied"}
+    assert twins["mmcs"].between(0, 1).all() and table["diverged"].sum() == 0
+    recovered = pd.read_csv(smollm / "twin_recovery.csv")
+    np.testing.assert_allclose(recovered["mmcs"], twins["mmcs"])
+    losses = pd.read_csv(smollm / "cross_entropy.csv")
+    assert losses["site"].unique().tolist() == sites
+    named = losses["arm"].str.match(r"(tied|untied)-(random|svd-write)-\d+ l1_[\d.]+-seed[01]$")
+    assert named.sum() == 16
+    saes = pd.read_csv(smollm / "saes.csv")
+    assert len(saes) == 16 and saes["mmcs_seeds"].notna().all()
+    twin = pd.read_csv(smollm / "twin.csv")
+    assert twin["n_features"].item() == 32 and len(pd.read_csv(smollm / "twin_statistics.csv"))
+
+
+@pytest.mark.slow
+def test_the_card_and_the_page_are_of_the_best_sae_of_the_residual_stream(smollm):
+    table = pd.read_csv(smollm / "table.csv")
+    best = table[table["site"] == "blocks.1.hook_resid_post"].nsmallest(1, "fvu").iloc[0]
+    figures = smollm / "figures"
+    for name in ("mcs_across_seeds", "cross_entropy", "card-blocks.1.hook_resid_post"):
+        assert (figures / f"{name}.png").stat().st_size > 10_000
+        assert len(pd.read_csv(figures / f"{name}.csv"))
+    card = pd.read_csv(smollm / "card.csv").set_index("what")
+    assert card.columns.tolist() == ["blocks.1.hook_resid_post", "sphere"]
+    assert card.loc["features"].iloc[0].startswith(f"{best['d_sae']} (")
+    page, latents = (figures / "latents.html").read_text(), pd.read_csv(figures / "latents.csv")
+    assert f"{best['group']} l1_" in page and 1 <= len(latents) <= 4
+    assert latents["firing_freq"].between(0, 1).all()
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,10 @@ def test_every_experiment_runs_at_its_smoke_size(
     if file.stem == "recovery":
         return
     main([*command, "--quiet"])
+    if getattr(found, "prepare", None):
+        capsys.readouterr()
+        main([*command, "--dry-run"])
+        assert "SAEs are finished in" in capsys.readouterr().out
     figures = list((out / "figures").rglob("*.png"))
     assert figures and all(figure.stat().st_size > 5000 for figure in figures)
     assert list(out.rglob("*.csv"))
@@ -59,7 +63,7 @@ def test_every_experiment_runs_at_its_smoke_size(
 def test_what_needs_the_sample_says_so_where_it_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     with pytest.raises(SystemExit) as stop:
-        main(["run", str(ROOT / "experiments" / f"{SAMPLE}.py"), "--smoke", "--out",
+        main(["run", str(ROOT / "experiments" / SAMPLE), "--smoke", "--out",
               str(tmp_path / "out")])  # fmt: skip
     (line,) = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2 and "toysae lm sample" in line

@@ -99,7 +99,7 @@ def test_what_a_user_puts_into_a_run_stays(copy, tiny, reference, assert_same, c
     run(tiny, copy, fresh=True, quiet=True)
     assert all((copy / name).read_text() == name for name in theirs)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "also holds what no run of toysae wrote, which is left: " in line
+    assert "also holds what is none of a run's results, which is left: " in line
     assert_same(copy, reference)
 
 
@@ -205,9 +205,10 @@ def test_a_study_does_not_write_into_somebodys_folder(tmp_path, capsys):
     file = tmp_path / "asks.py"
     file.write_text(
         "from toysae.sweeps.study import Study\nfrom dataclasses import dataclass\n"
+        "import pandas as pd\n"
         "@dataclass(frozen=True)\nclass Options:\n    n: int = 1\n"
-        "def run(options, out, figures_dir): (out / 'table.csv').write_text('theirs')\n"
-        "study = Study('Why?', Options(), run=run)\n"
+        "study = Study('Why?', Options(), lambda o: [], lambda o, results: "
+        "{'table': pd.DataFrame({'n': [o.n]})})\n"
     )
     theirs = tmp_path / "theirs"
     theirs.mkdir()
@@ -218,7 +219,7 @@ def test_a_study_does_not_write_into_somebodys_folder(tmp_path, capsys):
     assert {each.name: each.read_text() for each in theirs.iterdir()} == {"table.csv": "mine"}
     for _ in range(2):
         main(["run", str(file), "--out", str(tmp_path / "own")])
-    assert (tmp_path / "own" / "table.csv").read_text() == "theirs"
+    assert (tmp_path / "own" / "table.csv").read_text() == "n\n1\n"
 
 
 # The mark

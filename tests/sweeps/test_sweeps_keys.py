@@ -9,11 +9,12 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from toysae.lm.shards import Manifest
-from toysae.lm.train import SiteData, site_cells
+from toysae.lm.train import SiteData
 from toysae.sweeps import Experiment, load_experiment
 from toysae.sweeps.loading import experiments_in
 from toysae.sweeps.run import asked_of
@@ -47,11 +48,10 @@ FULL = {
 
 OF_SITES = {
     "lm_inits": ("4 511aa796f6a921b5", "15 91c7709161dcec07"),
-    "lm_pythia": ("12 5162f95fef14c47e", "27 1fa0e6ca926c7dc4"),
-    "lm_smollm": ("8 5a5bf72345a647ac", "12 555b8fdc48760b89"),
+    "lm_pythia": ("24 40629adb42a00dd9", "108 dcbde970664c1ed7"),
+    "lm_smollm": ("18 d3caa8a4ca3c0ec3", "30 2c53cf737dcebd23"),
 }
-"""The same of the SAEs that each experiment on sites trains on its first site, of a capture whose
-contents are fixed here."""
+"""The same of the studies of sites, on captures whose contents are fixed here."""
 
 
 @cache
@@ -72,7 +72,7 @@ def keys_of(asked: Experiment | Study) -> str:
 def test_every_experiment_is_pinned():
     names = [path.stem for path in experiments_in(FOLDER)]
     swept = {name for name in names if isinstance(found(name), Experiment) or found(name).cells}
-    assert swept == SAES.keys()
+    assert swept == SAES.keys() | OF_SITES.keys()
     assert {name for name in swept if getattr(found(name), "full", None)} == FULL.keys()
     assert {name for name in names if name.startswith("lm_")} == OF_SITES.keys()
 
@@ -91,37 +91,33 @@ def test_keys_at_full_size(name):
     assert keys_of(found(name).at_full_size()) == FULL[name]
 
 
-def saes_of_a_site(name: str, options, folder: Path, monkeypatch) -> str:
-    """The keys of what a study of sites would train."""
-    run, keys = found(name).run, []
-    config = SimpleNamespace(d_model=64, d_mlp=256)
+def captured(site: str) -> SiteData:
+    """A capture that nothing can be read of."""
+    d = 256 if "mlp.hook_post" in site else 64
+    m = Manifest("model", "weights", site, d, "float16", False, "corpus", 1, 64, 9, 576)
+    return SiteData(Path("nowhere") / site, m, *[None] * 5)
 
-    def captured(source, text, sites, n_tokens, n_ctx, out):
-        return SimpleNamespace(config=config), [out / site for site in sites]
 
-    class Enough(Exception):
-        pass
+def prepared(name: str, o) -> Any:
+    """What a study of sites would have prepared."""
+    if name == "lm_inits":
+        return captured(f"blocks.{o.layer}.hook_resid_post")
+    if name == "lm_pythia":
+        return tuple(captured(f"blocks.{layer}.{s}") for layer in o.layers for s in o.sites)
+    resid, mlp = (captured(f"blocks.{o.layer}.{s}") for s in ("hook_resid_post", "mlp.hook_post"))
+    own = SimpleNamespace(**found(name).prepare.__globals__)
+    return own.Prepared(resid, mlp, own.twin_of(o, resid.folder, resid.manifest))
 
-    def trained(site, t, out, n_sequences=64, model=None):
-        d = config.d_mlp if "mlp.hook_post" in site.name else config.d_model
-        m = Manifest("model", "weights", site.name, d, "float16", False, "corpus", 1, 64, 9, 576)
-        data = SiteData(site, m, *[None] * 5)
-        keys.extend(key for cell in site_cells(data, t) for key in cell.keys.ravel().tolist())
-        raise Enough
 
-    for module, replaced in (("capture_text", captured), ("study_site", trained)):
-        monkeypatch.setitem(run.__globals__, module, replaced)
-    if "sample" in run.__globals__:
-        monkeypatch.setattr(run.__globals__["sample"], "is_there", lambda: True)
-    if "resolve" in run.__globals__:
-        monkeypatch.setitem(run.__globals__, "resolve", lambda model, text: (model, text))
-    with pytest.raises(Enough):
-        run(options, folder, folder)
-    return pinned(keys)
+def keys_of_sites(name: str, o) -> str:
+    cells = found(name).cells(o, prepared(name, o))
+    assert len({cell.name for cell in cells}) == len(cells)
+    return pinned([key for cell in cells for key in cell.keys.ravel().tolist()])
 
 
 @pytest.mark.parametrize("name", OF_SITES)
-def test_keys_of_sites(name, tmp_path, monkeypatch):
+def test_keys_of_sites(name):
     study = found(name)
-    keys = [saes_of_a_site(name, o, tmp_path, monkeypatch) for o in (study.smoked(), study.options)]
-    assert tuple(keys) == OF_SITES[name]
+    assert (keys_of_sites(name, study.smoked()), keys_of_sites(name, study.options)) == (
+        OF_SITES[name]
+    )

@@ -181,7 +181,7 @@ def _train(args: list[str]) -> None:
         table = write_shared(asked.cells, results).table
         yield f"SAEs on {site.name}", table[[c for c in _SHOWN if c in table]]
 
-    shown = Shown((), tables, False, lambda results: ())
+    shown = Shown((), tables, False, lambda results: (), whole=True)
     command = again(["lm", "train", str(Path(folder).absolute()), *rest], out)
     carry_out(asked, shown, f"SAEs on {site.name}", out, out / "figures", o, command)
 

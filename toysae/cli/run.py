@@ -13,7 +13,7 @@ from ..checked import path as checked_path
 from ..errors import require, unknown
 from .options import check_flags, flags, parsed, positional
 from .running import EngineOptions, Shown, carry_out, check_room
-from .show import print_heading
+from .show import OUT, print_heading
 from .work import again
 
 
@@ -35,7 +35,6 @@ class RunOptions(EngineOptions):
 
 def run_command(args: list[str]) -> None:
     """`toysae run FILE`: an experiment or a study."""
-    from ..runs.directory import Directory
     from ..sweeps import Experiment, load_experiment
     from ..sweeps.loading import file_of, name_of
     from ..sweeps.override import refuse_what_axes_set
@@ -77,17 +76,19 @@ def run_command(args: list[str]) -> None:
         refuse_what_axes_set(start, flags(rest))
         shown = _of_experiment(given.asked, name)
         carry_out(asked_of(given.asked, out), shown, name, out, figures_dir, options, command)
-    elif found.run is None:
+    else:
         study = replace(found, options=given.asked)
-        asked = asked_of(study, out)
+        left = study.unprepared(given.asked, out) if options.dry_run else ""
+        if left:
+            if hosts.is_first():
+                line = f"{left}; which SAEs are left to train can be told once that is done"
+                OUT.print(line, highlight=False, soft_wrap=True)
+            return
+        if study.prepare is not None and not options.dry_run:
+            hosts.on_first(check_room, out, figures_dir, [])  # before hours of it
+        asked = asked_of(study, out, options.dry_run)
         shown = _of_study(study, asked.prepared)
         carry_out(asked, shown, name, out, figures_dir, options, command)
-    else:
-        _refuse_for_studies(options)
-        check_room(out, figures_dir, [])
-        Directory.claim(out)
-        figures_dir.mkdir(parents=True, exist_ok=True)
-        found.run(given.asked, out, figures_dir)
 
 
 def _of_experiment(e: Any, name: str) -> Shown:
@@ -119,16 +120,8 @@ def _of_study(study: Any, prepared: tuple[Any, ...]) -> Shown:
         lambda results: study.answer(study.options, results, *prepared).items(),
         True,
         lambda results: study.draw(study.options, results, *prepared),
+        study.whole,
     )
-
-
-def _refuse_for_studies(o: RunOptions) -> None:
-    """What only experiments know must not be left aside unsaid: --dry-run would train."""
-    only = ("fresh", "checkpoint_seconds", "split_batch", "split_latent", "many_hosts", "dry_run")
-    for name in only:
-        option = f"--{name.replace('_', '-')}"
-        given = getattr(o, name) != getattr(RunOptions(), name)
-        require(not given, f"{option}: not for a study, which is no sweep of SAEs: leave it out")
 
 
 def _sized(found, smoke: bool, full: bool):

@@ -65,13 +65,15 @@ class Shown:
         figures: their names, where they are known before.
         tables: what is printed: titles and tables.
         files: whether the tables are written beside the results, named by their titles.
-        draw: the figures: name, figure and table of each.
+        draw: the figures: name, figure or HTML page, and table of each.
+        whole: all of it needs every SAE that was asked for.
     """
 
     figures: Sequence[str]
     tables: Callable[[Any], Iterable[tuple[str, Any]]]
     files: bool
     draw: Callable[[Any], Iterable[tuple[str, Any, Any]]]
+    whole: bool = False
 
 
 def carry_out(
@@ -89,9 +91,6 @@ def carry_out(
         o: how.
         command: that made the cells, for other processes that make them again.
     """
-    from ..plotting.style import save
-    from ..programs import forget_if_short
-    from ..runs.directory import Directory
     from ..runs.launch import launcher
     from ..runs.options import Options
     from ..runs.plan import plan
@@ -121,15 +120,25 @@ def carry_out(
         results = run(asked.cells, out, how, launch=launch, settings=asked.settings, about=about)
     except Unfinished as error:
         results, unfinished = Results(out), error
-    if not hosts.is_first():
-        return
+    # The others wait: a process that ends takes those down that go on.
+    hosts.on_first(_show, results, shown, out, figures_dir, unfinished)
+
+
+def _show(
+    results: Any, shown: Shown, out: Path, figures_dir: Path, unfinished: Exception | None
+) -> None:
+    """Prints tables and draws figures of what is finished."""
+    from ..plotting.style import save
+    from ..programs import forget_if_short
+    from ..runs.directory import Directory
+
     table = results.table
     if at_work.get():
         n_asked = sum(len(cell["keys"]) for cell in results.plan)
         OUT.print(f"no block is left to take: {len(table)} of {n_asked} SAEs are finished in {out}",
                   highlight=False, soft_wrap=True)  # fmt: skip
         return
-    if unfinished is not None and table.empty:
+    if unfinished is not None and (shown.whole or table.empty):
         raise unfinished
     directory = Directory.open(out)
     doing("making tables")

@@ -231,7 +231,8 @@ def begin(folder: Path, model: LM, manifest: Manifest) -> None:
         writes, reads = writing_matrix(model, site), reading_matrix(model, site)
         axes = {"writes": _axes(writes), "reads": _axes(reads)}
         write(folder / MATRICES, lambda path: _savez(path, axes))
-    write_manifest(folder, manifest)
+    if not (folder / MANIFEST).exists() or read_manifest(folder) != manifest:
+        write_manifest(folder, manifest)
 
 
 def _savez(path: Path, arrays: dict[str, np.ndarray]) -> None:

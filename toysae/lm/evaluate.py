@@ -1,7 +1,7 @@
 """From folders on disk to evaluations: which SAEs, which capture, which model, which text."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..runs.mark import is_marked
 from ..runs.results import Results
 from .contexts import latent_contexts
 from .firing import Firing, checked_latents, firing, sample_latents
-from .latents import latent_facts
+from .latents import Facts, latent_facts
 from .models import LM, load_tokenizer
 from .page import render
 from .shards import Manifest, find_site, read_manifest
@@ -180,6 +180,21 @@ class Chosen:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Page:
+    """A page of latents.
+
+    Attributes:
+        sae: which, by name.
+        html: its text.
+        table: one row a latent of it: what is known of it in numbers.
+    """
+
+    sae: str
+    html: str
+    table: pd.DataFrame
+
+
 def write_pages(
     path: Path,
     chosen: Chosen,
@@ -190,7 +205,7 @@ def write_pages(
     rows: Sequence[int] = (0,),
     on_batch: Callable[[int, int], object] = lambda tokens, total: None,
 ) -> list[Path]:
-    """A page of latents of each SAE, see :mod:`toysae.lm.page`.
+    """Writes :func:`pages`.
 
     Args:
         path: of the SAEs, as for :func:`open_bench`.
@@ -200,18 +215,49 @@ def write_pages(
         site: see :func:`open_bench`.
         model: see :func:`open_bench`.
         rows: of `table.csv`.
-        on_batch: called with the tokens done and in all; each is read twice.
+        on_batch: see :func:`pages`.
 
     Returns:
         The files.
 
     Raises:
-        ToysaeError: see :func:`open_bench`; before anything is computed: a latent that an SAE does
-            not have, an SAE that diverged, several SAEs for one file, another tokenizer.
+        ToysaeError: see :func:`pages`; several SAEs for one file.
     """
-    require(chosen.n_latents >= 1, f"n_latents {chosen.n_latents} must be at least 1")
     require(out is None or not out.is_dir(), f"{out} is a folder: name a file, e.g. page.html")
     require(out is None or len(rows) == 1, f"{len(rows)} SAEs do not go into one file: leave --out")
+    files = []
+    for page in pages(path, chosen, capture, site, model, rows, on_batch):
+        files.append(out or path / "pages" / f"{page.sae.replace(' ', '-')}.html")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(files[-1], page.html.encode())
+    return files
+
+
+def pages(
+    path: Path,
+    chosen: Chosen,
+    capture: Path | None = None,
+    site: str | None = None,
+    model: str | LM | None = None,
+    rows: Sequence[int] = (0,),
+    on_batch: Callable[[int, int], object] = lambda tokens, total: None,
+) -> Iterator[Page]:
+    """A page of latents of each SAE, see :mod:`toysae.lm.page`.
+
+    Args:
+        path: of the SAEs, as for :func:`open_bench`.
+        chosen: what to show.
+        capture: see :func:`open_bench`.
+        site: see :func:`open_bench`.
+        model: see :func:`open_bench`.
+        rows: of `table.csv`.
+        on_batch: called with the tokens done and in all; each is read twice.
+
+    Raises:
+        ToysaeError: see :func:`open_bench`; before anything is computed: a latent that an SAE does
+            not have, an SAE that diverged, another tokenizer.
+    """
+    require(chosen.n_latents >= 1, f"n_latents {chosen.n_latents} must be at least 1")
     b = open_bench(path, capture, site, model, rows)
     for sae in b.saes.values():
         if chosen.latents:
@@ -219,10 +265,10 @@ def write_pages(
     tokenizer = load_tokenizer(b.model.name)
     same = tokenizer.sha256 == b.corpus.about["tokenizer"]
     require(same, f"the tokenizer of {b.model.name} is not the one of the captured text")
-    sequences, files = spread(b.source.counts, chosen.n_tokens), []
+    sequences = spread(b.source.counts, chosen.n_tokens)
     total = 2 * len(b.saes) * int(b.source.counts[sequences].sum())
-    for name, sae in b.saes.items():
-        done = len(files) * total // len(b.saes)
+    for i, (name, sae) in enumerate(b.saes.items()):
+        done = i * total // len(b.saes)
         seen = firing(sae, b.source, sequences, on_batch=lambda n, d=done: on_batch(d + n, total))
         latents = chosen.latents or sample_latents(seen.freq, chosen.n_latents, chosen.seed)
         require(len(latents) > 0, f"no latent of {name} fires: there is nothing to show")
@@ -233,10 +279,13 @@ def write_pages(
         facts = latent_facts(sae, b.model, latents, seen.counts > 0, n_vocab=tokenizer.n_vocab)
         header = _header(b, sae, seen, _scores(path, name))
         html = render(f"{name}: latents at {sae.site}", header, facts, contexts, tokenizer)
-        files.append(out or path / "pages" / f"{name.replace(' ', '-')}.html")
-        files[-1].parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(files[-1], html.encode())
-    return files
+        yield Page(name, html, _in_numbers(facts, seen))
+
+
+def _in_numbers(facts: Sequence[Facts], seen: Firing) -> pd.DataFrame:
+    freq = seen.freq[[fact.latent for fact in facts]]
+    table = pd.DataFrame([asdict(fact) for fact in facts]).assign(firing_freq=freq)
+    return table.drop(columns=["promoted", "suppressed"])
 
 
 def _header(b: Bench, sae: SiteSAE, seen: Firing, scores: dict[str, float]) -> dict[str, str]:

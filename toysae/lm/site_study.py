@@ -1,29 +1,31 @@
-"""What an experiment does: capture sites, and on each train, replace, compare seeds and sizes."""
+"""What studies of real activations share: sites that are captured, and SAEs side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from ..recovery.label_free import found_in
+from ..runs.cell import Cell
 from ..runs.results import Results
 from .capture import capture, check_run
 from .evaluate import splice_saes
 from .figures import Found
-from .models import LM, load_model, load_tokenizer
+from .models import load_model, load_tokenizer
+from .seeds import shared_by_seeds
+from .shards import MANIFEST, read_manifest, without_missing
 from .sites import parse_site
-from .sources import CORPUS, open_site
+from .sources import CORPUS
 from .text import Layout, build_corpus
-from .train import Training, train_site
+
+CAPTURE = "capture"
+"""The folder of the sites inside that of a study's run."""
 
 
 def capture_text(
     source: str | Path, text: str | Path, sites: Sequence[str], n_tokens: int, n_ctx: int, out: Path
-) -> tuple[LM, list[Path]]:
-    """The model, and the folders of its sites on packed text; what is finished in `out` is kept.
+) -> list[Path]:
+    """The folders of a model's sites on packed text; what is finished in `out` is kept.
 
     Args:
         source: of the model, see :func:`toysae.lm.models.load_model`.
@@ -43,80 +45,64 @@ def capture_text(
     check_run(model, n_ctx, "bfloat16")
     tokenizer.check(model.config.n_vocab, str(source))
     corpus = build_corpus(text, tokenizer, out / CORPUS, n_tokens, Layout(n_ctx))
-    print(f"{source}: capturing {n_tokens:,} activations of {' and '.join(sites)}")
-    return model, capture(model, corpus, sites, out)
+    if left := uncaptured(sites, out):
+        print(f"{source}: capturing {n_tokens:,} activations of {' and '.join(left)}")
+    return capture(model, corpus, sites, out)
+
+
+def uncaptured(sites: Sequence[str], out: Path) -> list[str]:
+    """Those of some sites that are not yet captured whole in a folder. Reads only.
+
+    Raises:
+        ToysaeError: a damaged manifest.
+    """
+
+    def is_whole(folder: Path) -> bool:
+        if not ((folder / MANIFEST).exists() and (out / CORPUS).is_dir()):
+            return False
+        return without_missing(folder, read_manifest(folder)).is_complete
+
+    return [site for site in sites if not is_whole(out / site)]
 
 
 @dataclass(frozen=True)
-class SiteStudy:
-    """SAEs on one site.
+class SideBySide:
+    """The SAEs of one site in a run, with what is only said of several, or by the model.
 
     Attributes:
-        results: of the run.
-        table: one row an SAE, see :class:`toysae.lm.train.TrainedSite`.
+        table: their rows of the run's, with the columns of
+            :func:`toysae.lm.seeds.shared_by_seeds`.
         losses: see :func:`toysae.lm.splice.splice_table`.
         groups: table and arrays of each cell; `mcs_seeds` among the arrays.
     """
 
-    results: Results
     table: pd.DataFrame
     losses: pd.DataFrame
     groups: list[Found]
 
 
-def study_site(
-    site: Path, t: Training, out: Path, n_sequences: int = 64, model: LM | None = None
-) -> SiteStudy:
-    """Trains on a captured site, or goes on, and evaluates every SAE that did not diverge.
+def side_by_side(
+    cells: Sequence[Cell], results: Results, n_sequences: int, prefix: str = ""
+) -> SideBySide:
+    """Compares the SAEs of a site, and puts each that did not diverge in the place of activations.
 
     Args:
-        site: the folder of the site.
-        t: what to train.
-        out: where the SAEs go.
+        cells: of the site.
+        results: of a run that has finished them.
         n_sequences: held out, that the model predicts.
-        model: of the capture; loaded by its name if not given.
+        prefix: of the cells' names, without which the losses name their SAEs.
 
     Raises:
-        ToysaeError: see :func:`toysae.lm.train.train_site`.
+        ToysaeError: see :func:`toysae.lm.evaluate.splice_saes`.
     """
-    source = None if model is None else open_site(site, model)
-    trained = train_site(site, t, out, source=source)
-    results, table = trained.results, trained.table
+    shared, mcs_seeds = shared_by_seeds(cells, results)
+    table = results.table
+    table = table[table["group"].isin(mcs_seeds)]
+    table = pd.concat([table, shared.set_index(table.index)], axis=1)
     groups: list[Found] = [
-        (rows, {**results.arrays(str(name)), "mcs_seeds": trained.mcs_seeds[str(name)]})
-        for name, rows in table.groupby("group", sort=False)
+        (table[table["group"] == name], {**results.arrays(name), "mcs_seeds": mcs})
+        for name, mcs in mcs_seeds.items()
     ]
-    losses = splice_saes(out, model=model, n_sequences=n_sequences)
-    return SiteStudy(results, table, losses, groups)
-
-
-def found_in_larger(study: SiteStudy) -> pd.Series:
-    """MMCS with the next larger dictionary (Sharkey et al. 2022): the mean over an SAE's living
-    latents of the largest cosine with a living latent of the next size, of the next seed: one seed
-    starts dictionaries of all sizes from the same rows. NaN of the largest, of a lone seed, and of
-    SAEs that diverged.
-
-    Returns:
-        One number for each row of the study's table.
-    """
-    table = study.table
-    alive = {
-        place: np.asarray(arrays["firing_freq"])[i] > 0
-        for rows, arrays in study.groups
-        for i, place in enumerate(rows.index)
-    }
-    knobs = [c for c in ("l1_coeff", "k", "l0_target") if c in table]
-    found = pd.Series(np.nan, table.index)
-    for _, rows in table[~table["diverged"]].groupby(["recipe", "init", *knobs], dropna=False):
-        for size, next_size in pairwise(sorted(rows["d_sae"].unique())):
-            large = rows[rows["d_sae"] == next_size]
-            large = large.assign(place=large.index).set_index("sae_seed")
-            for i, row in rows[rows["d_sae"] == size].iterrows():
-                others = [s for s in large.index if s != row["sae_seed"]]
-                if not others:
-                    continue
-                later = [s for s in others if s > row["sae_seed"]]
-                there = int(large.loc[min(later or others), "place"])
-                mine, larger = (study.results.sae(int(str(at))).W_dec for at in (i, there))
-                found[i] = float(found_in(mine, larger, alive[i], alive[there]))
-    return found
+    losses = splice_saes(results.path, n_sequences=n_sequences, rows=table.index.tolist())
+    losses["arm"] = losses["arm"].str.removeprefix(prefix)
+    return SideBySide(table, losses, groups)

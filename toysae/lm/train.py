@@ -95,7 +95,7 @@ class Training:
             require(getattr(self, name), f"{name} is empty: give at least one")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SiteData:
     """A site made ready for training.
 
@@ -273,8 +273,13 @@ def write_shared(cells: Sequence[Cell], results: Results) -> TrainedSite:
     return TrainedSite(results, pd.concat([results.table, shared], axis=1), mcs_seeds)
 
 
-def site_cells(data: SiteData, t: Training) -> list[Cell]:
+def site_cells(data: SiteData, t: Training, prefix: str = "") -> list[Cell]:
     """The SAEs to train.
+
+    Args:
+        data: of the site.
+        t: what to train on it.
+        prefix: of the cells' names, where a run has several sites.
 
     Raises:
         ToysaeError: an unknown recipe or init, a size that is none, a recipe without its number.
@@ -298,7 +303,7 @@ def site_cells(data: SiteData, t: Training) -> list[Cell]:
                 read = {**spec.hypers(), **own}
                 cells.append(
                     Cell(
-                        name=f"{recipe}-{init}-{d_sae}",
+                        name=f"{prefix}{recipe}-{init}-{d_sae}",
                         data=Site(data, t, SVD_INITS.get(init)),
                         spec=spec,
                         members=grid(**{n: value for n, value in numbers.items() if n in read}),

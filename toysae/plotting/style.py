@@ -189,12 +189,12 @@ def note(ax: Axes, text: str) -> None:
 
 
 def save(
-    fig: Figure, frame: pd.DataFrame, out_dir: str | Path, name: str, put: Put = write
+    fig: Figure | str, frame: pd.DataFrame, out_dir: str | Path, name: str, put: Put = write
 ) -> list[Path]:
-    """Writes `name`.png (160 dpi) and `name`.csv; each appears whole or not at all.
+    """Writes `name`.png (160 dpi), or `name`.html, and `name`.csv; each whole or not at all.
 
     Args:
-        fig: the figure.
+        fig: the figure, or the text of an HTML page.
         frame: the table behind it.
         out_dir: where both go; made if need be.
         name: of both.
@@ -206,7 +206,10 @@ def save(
     out = Path(out_dir)
     with telling_of_no_access(out):
         out.mkdir(parents=True, exist_ok=True)
-    with style():
-        put(png := out / f"{name}.png", lambda p: fig.savefig(p, format="png", dpi=160))
+    if isinstance(fig, str):
+        put(shown := out / f"{name}.html", lambda p: p.write_bytes(fig.encode()))
+    else:
+        with style():
+            put(shown := out / f"{name}.png", lambda p: fig.savefig(p, format="png", dpi=160))
     put(csv := out / f"{name}.csv", lambda p: frame.to_csv(p, index=False, float_format="%.6g"))
-    return [png, csv]
+    return [shown, csv]

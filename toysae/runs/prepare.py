@@ -120,4 +120,4 @@ def _discard(directory: Directory) -> None:
     left = [name for name in directory.strangers() if name != BROKEN]
     if left:
         few = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-        say(f"{directory.path} also holds what no run of toysae wrote, which is left: {few}")
+        say(f"{directory.path} also holds what is none of a run's results, which is left: {few}")

@@ -190,7 +190,8 @@ class Results:
         manifest = block.manifest()
         data = manifest.object("data")
         kind = data.text("kind")
-        require(kind == KIND, f"row {row} was trained on {kind}, whose true features nobody knows")
+        named = "only a world with a name is made again"
+        require(kind == KIND, f"row {row} was trained on {kind}: {named}")
         return world_of(data, manifest.items("worlds")[at])
 
     def arrays_of(self, row: int) -> dict[str, np.ndarray]:

@@ -1,15 +1,19 @@
 """An experiment or a study through the engine: its cells are made, run, and their results read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import hosts
 from ..errors import require
 from ..runs.cell import Cell
+from ..runs.directory import Directory
+from ..runs.mark import check_ours
 from ..runs.options import Options
 from ..runs.plan import Plan
 from ..runs.plan import plan as plan_cells
+from ..runs.queue import Queue
 from ..runs.results import Results
 from ..runs.run import run as run_cells
 from ..training.devices import UNSPLIT, Split
@@ -37,23 +41,41 @@ class Asked:
     prepared: tuple[Any, ...] = ()
 
 
-def asked_of(found: Experiment | Study, out: str | Path) -> Asked:
+def asked_of(found: Experiment | Study, out: str | Path, dry: bool = False) -> Asked:
     """What an experiment, or a study with its options, asks for.
 
     Args:
         found: either.
         out: the results directory, where a study keeps what it prepares.
+        dry: nothing is written.
 
     Raises:
-        ToysaeError: bad input; a study that has no cells.
+        ToysaeError: bad input; if `dry`, a study that has not prepared all.
     """
     about = {"question": found.question, "expected": found.expected}
     if isinstance(found, Experiment):
         return Asked(cells(found), found.settings(), about, found.save_params)
-    require(found.cells is not None, "this study has no cells: run it with `toysae run`")
-    prepared = () if found.prepare is None else (found.prepare(found.options, Path(out)),)
-    made = found.cells(found.options, *prepared)  # pyright: ignore[reportOptionalCall]
+    prepared = () if found.prepare is None else (_prepared(found, found.prepare, Path(out), dry),)
+    made = found.cells(found.options, *prepared)
     return Asked(made, asdict(found.options), about, found.keep_weights, prepared)
+
+
+def _prepared(study: Study, prepare: Callable[[Any, Path], Any], out: Path, dry: bool) -> Any:
+    """What a study prepares in the results directory, which becomes a run's before: only an empty
+    one can. Of many processes the first writes, and all read."""
+    left = study.unprepared(study.options, out) if dry else ""
+    require(not left, f"{left}: run the study to do so; only then can it be planned")
+    made = []
+
+    def make() -> None:
+        check_ours(out)
+        Directory.claim(out)
+        with Queue(out, ()).planning():  # another process waits, and finds it made
+            made.append(prepare(study.options, out))
+
+    if not dry:
+        hosts.on_first(make)
+    return made[0] if made else prepare(study.options, out)
 
 
 def run(
@@ -95,5 +117,5 @@ def plan(e: Experiment | Study, out: str | Path, split: Split = UNSPLIT) -> Plan
     Raises:
         ToysaeError: what a run refuses before training, but for a full disk.
     """
-    asked = asked_of(e, out)
+    asked = asked_of(e, out, dry=True)
     return plan_cells(asked.cells, out, Options(split=split, keep_weights=asked.keep_weights))

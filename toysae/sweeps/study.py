@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 Tables = Mapping[str, pd.DataFrame]
 """By name, which is that of a file, what an answer consists of."""
 
-Drawing = tuple[str, "Figure", pd.DataFrame]
-"""A figure's name, the figure, and the table behind it."""
+Drawing = tuple[str, "Figure | str", pd.DataFrame]
+"""A figure's name, the figure or the text of an HTML page, and the table behind it."""
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,28 @@ class Study:
         prepare: `prepare(options, out_dir)` makes what the others need, such as the activations of
             a language model, and keeps what it makes in `out_dir`. What it gives is then the last
             argument of the three.
+        unprepared: `unprepared(options, out_dir)` says in words what `prepare` has still to make
+            there, "" if nothing; it writes nothing.
         expected: what is known or expected, to hold the figures against.
         run_time: how long it takes, and on what.
         smoke: overrides of the options that make it finish in seconds.
         keep_weights: keep the SAEs' weights.
-        run: in place of `cells`, `answer` and `draw`: `run(options, out_dir, figures_dir)` does
-            everything; both folders exist when it is called.
+        whole: `answer` and `draw` need every SAE; else they are also called where some did not fit
+            the device.
     """
 
     question: str
     options: Any
-    cells: Callable[..., Sequence[Cell]] | None = None
+    cells: Callable[..., Sequence[Cell]]
     answer: Callable[..., Tables] = lambda options, results, *prepared: {}
     draw: Callable[..., Iterable[Drawing]] = lambda options, results, *prepared: ()
     prepare: Callable[[Any, Path], Any] | None = None
+    unprepared: Callable[[Any, Path], str] = lambda options, out_dir: ""
     expected: str = ""
     run_time: str = ""
     smoke: Mapping[str, Any] = field(default_factory=dict)
     keep_weights: bool = False
-    run: Callable[[Any, Path, Path], None] | None = None
+    whole: bool = False
 
     def smoked(self) -> Any:
         """The options of the version that takes seconds.

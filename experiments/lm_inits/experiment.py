@@ -6,22 +6,25 @@ it, its own principal axes, its samples, and random directions. Three things are
 error falls, how much dictionaries from different inits share, and what each costs the model.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from toysae.cli.show import print_frame
 from toysae.errors import require
-from toysae.lm.figures import inits_figure
 from toysae.lm.sample import about, resolve
-from toysae.lm.site_study import SiteStudy, capture_text, study_site
-from toysae.lm.train import Training
-from toysae.plotting.style import save
+from toysae.lm.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
+from toysae.lm.train import SiteData, Training, site_cells
+from toysae.lm.train import prepare as prepare_site
 from toysae.recovery.label_free import found_in
-from toysae.sweeps.study import Study, check_sizes
+from toysae.runs.cell import Cell
+from toysae.runs.results import Results
+from toysae.sweeps.study import Drawing, Study, check_sizes
+
+from .figures import inits_figure
 
 
 @dataclass(frozen=True)
@@ -63,74 +66,108 @@ class Options:
     arithmetic: str = "bfloat16"
 
 
-def run(o: Options, out: Path, figures: Path) -> None:
-    check_sizes(o)
-    require(o.seeds >= 2, f"seeds {o.seeds} must be at least 2: dictionaries of seeds are compared")
-    source, text = resolve(o.model, o.text)
-    site = f"blocks.{o.layer}.hook_resid_post"
-    model, (folder,) = capture_text(source, text, [site], o.n_tokens, o.n_ctx, out)
-    t = Training(
+def site_of(o: Options) -> str:
+    return f"blocks.{o.layer}.hook_resid_post"
+
+
+def training(o: Options) -> Training:
+    return Training(
         recipes=(o.recipe,), inits=o.inits, sizes=(o.size,), l1=(o.l1,), seeds=o.seeds,
         n_steps=o.n_steps, batch_size=o.batch_size, curve_points=o.curve_points,
         arithmetic=o.arithmetic,
     )  # fmt: skip
-    saes = out / "saes" / site
-    study = study_site(folder, t, saes, o.n_sequences, model)
-    print_frame(study.table[[c for c in _SHOWN if c in study.table]], f"SAEs on {site}")
-    kept = study.table[~study.table["diverged"]].groupby("init")["sae_seed"].nunique()
-    require((kept >= 2).any(), f"fewer than two seeds of every init were left in {saes}/table.csv: "
-            "the others diverged")  # fmt: skip
-    print_frame(study.losses, f"cross-entropy with {site} replaced")
-    study.losses.to_csv(figures / "cross_entropy.csv", index=False)
-    curves, shared = _curves(study), _shared(study)
-    shared.to_csv(figures / "shared.csv", index=False)
+
+
+def check(o: Options) -> None:
+    check_sizes(o)
+    require(o.seeds >= 2, f"seeds {o.seeds} must be at least 2: dictionaries of seeds are compared")
+
+
+def prepare(o: Options, out: Path) -> SiteData:
+    """The site, captured."""
+    check(o)
+    source, text = resolve(o.model, o.text)
+    (folder,) = capture_text(source, text, [site_of(o)], o.n_tokens, o.n_ctx, out / CAPTURE)
+    return prepare_site(folder, training(o))
+
+
+def unprepared(o: Options, out: Path) -> str:
+    check(o)
+    left = uncaptured([site_of(o)], out / CAPTURE)
+    return f"{o.n_tokens:,} activations are captured first" if left else ""
+
+
+def cells(o: Options, site: SiteData) -> list[Cell]:
+    """A cell for each init."""
+    return site_cells(site, training(o))
+
+
+@lru_cache(maxsize=1)
+def compared(o: Options, results: Results, site: SiteData) -> SideBySide:
+    """The SAEs of all inits; kept, since the tables and the figure both show them."""
+    kept = results.table.query("not diverged").groupby("init")["sae_seed"].nunique()
+    where = results.path / "table.csv"
+    require((kept >= 2).any(), f"fewer than two seeds of every init were left in {where}: the "
+            "others diverged")  # fmt: skip
+    return side_by_side(cells(o, site), results, o.n_sequences)
+
+
+def answer(o: Options, results: Results, site: SiteData) -> dict[str, pd.DataFrame]:
+    """Scores, what each SAE costs the model, and what every two of unlike seeds share."""
+    found = compared(o, results, site)
+    return {
+        "saes": found.table[[c for c in _SHOWN if c in found.table]],
+        "cross_entropy": found.losses,
+        "shared": shared(found, results),
+    }
+
+
+def draw(o: Options, results: Results, site: SiteData) -> Iterator[Drawing]:
+    found, (source, text) = compared(o, results, site), resolve(o.model, o.text)
     read = about().split(" (")[0] if o.text == "sample" else Path(text).name
     note = (
-        f"{Path(source).name} on {read}; {site}; {len(study.table)} {o.recipe} SAEs "
+        f"{Path(source).name} on {read}; {site_of(o)}; {len(found.table)} {o.recipe} SAEs "
         f"of {o.n_steps:,} steps of {o.batch_size} from {o.n_tokens:,} activations"
     )
-    fig, frame = inits_figure(curves, shared, note)
-    for file in save(fig, frame, figures, "inits"):
-        print(f"drew {file}")
+    yield "inits", *inits_figure(curves(found), shared(found, results), note)
 
 
-def _curves(study: SiteStudy) -> pd.DataFrame:
+def curves(found: SideBySide) -> pd.DataFrame:
     """One row a step and SAE that did not diverge: `init`, `sae_seed`, `step`, `fvu`, `l0`."""
     return pd.concat([
         pd.DataFrame({
             "init": row["init"], "sae_seed": row["sae_seed"], "step": arrays["curve_steps"],
             "fvu": 1 - arrays["curve_ev"][i], "l0": arrays["curve_l0"][i],
         })
-        for rows, arrays in study.groups
+        for rows, arrays in found.groups
         for i, (_, row) in enumerate(rows.iterrows())
         if not row["diverged"]
     ])  # fmt: skip
 
 
-def _shared(study: SiteStudy) -> pd.DataFrame:
+def shared(found: SideBySide, results: Results) -> pd.DataFrame:
     """MMCS of the living latents of every SAE in those of every other of another seed."""
-    found = [
-        (row["init"], row["sae_seed"], W, np.asarray(arrays["firing_freq"])[i] > 0)
-        for rows, arrays in study.groups
-        for i, (place, row) in enumerate(rows.iterrows())
+    saes = [
+        (row["init"], row["sae_seed"], W_dec, arrays["firing_freq"][i] > 0)
+        for rows, arrays in found.groups
+        for W_decs in [results.weights(rows["group"].iloc[0])["W_dec"]]
+        for i, ((_, row), W_dec) in enumerate(zip(rows.iterrows(), W_decs, strict=True))
         if not row["diverged"]
-        for W in [study.results.sae(int(str(place))).W_dec]
     ]
     return pd.DataFrame([
         {"init": a, "other_init": b, "sae_seed": s, "other_seed": r,
          "mmcs": float(found_in(W, V, alive, others))}
-        for (a, s, W, alive), (b, r, V, others) in product(found, found)
+        for (a, s, W, alive), (b, r, V, others) in product(saes, saes)
         if s != r
     ])  # fmt: skip
 
 
-_SHOWN = ["init", "sae_seed", "fvu", "l0", "dead_fraction", "dense_latents", "mmcs_seeds",
+_SHOWN = ["site", "init", "sae_seed", "fvu", "l0", "dead_fraction", "dense_latents", "mmcs_seeds",
           "mmcs_seeds_init", "floor", "diverged"]  # fmt: skip
 
 study = Study(
     question="On a real layer, does an init's head start last, and do inits end at the same "
     "features?",
-    run=run,
     options=Options(),
     expected=(
         "Inits from data or weights start at a lower error and random ones catch up. Seeds of an "
@@ -142,4 +179,11 @@ study = Study(
         "layer": 1, "n_tokens": 4_000, "n_ctx": 32, "inits": ("random", "svd-write"), "size": 0.2,
         "seeds": 2, "n_steps": 20, "batch_size": 64, "curve_points": 4, "n_sequences": 4,
     },
+    prepare=prepare,
+    unprepared=unprepared,
+    cells=cells,
+    answer=answer,
+    draw=draw,
+    keep_weights=True,
+    whole=True,
 )  # fmt: skip

@@ -1,0 +1,193 @@
+"""Cunningham et al. 2023 on Pythia: tied SAEs of several sizes on residual streams and MLPs.
+
+The published recipe (arXiv 2309.08600): tied weights, unit rows, Adam 1e-3, activations as they
+are, an L1 of 8.6e-4 on the residual stream and 3.2e-4 on MLPs in its code's convention. Here with
+seeds, with sizes for the MMCS in a larger dictionary, and with the cross-entropy beside PCA's. The
+models and the Pile come from the Hugging Face hub; any model of a known family and any text will
+do: `--models FOLDER --text FILE`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from toysae.errors import require
+from toysae.lm.figures import seeds_figure, splice_figure
+from toysae.lm.shards import read_manifest
+from toysae.lm.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
+from toysae.lm.train import SiteData, Training, site_cells
+from toysae.lm.train import prepare as prepare_site
+from toysae.runs.cell import Cell
+from toysae.runs.results import Results
+from toysae.sweeps.study import Drawing, Study, check_sizes
+
+from .larger import found_in_larger
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is captured and trained.
+
+    Attributes:
+        models: folders, GGUF files or names on the hub.
+        layers: of each model.
+        sites: in each layer, after "blocks.L.".
+        text: a file, a folder or a data set on the hub.
+        n_tokens: activations of each site.
+        n_ctx: tokens of a sequence.
+        resid_l1: coefficients on the residual stream, in the convention of the paper's code.
+        mlp_l1: coefficients elsewhere.
+        sizes: d_sae / d_in.
+        seeds: of each kind of SAE.
+        n_steps: Adam steps.
+        batch_size: activations a step.
+        n_sequences: held out, that the model predicts.
+    """
+
+    models: tuple[str, ...] = ("EleutherAI/pythia-70m", "EleutherAI/pythia-410m")
+    layers: tuple[int, ...] = (2, 12)
+    sites: tuple[str, ...] = ("hook_resid_post", "mlp.hook_post")
+    text: str = "monology/pile-uncopyrighted"
+    n_tokens: int = 10_000_000
+    n_ctx: int = 256
+    resid_l1: tuple[float, ...] = (3e-4, 8.6e-4, 2.4e-3)
+    mlp_l1: tuple[float, ...] = (1e-4, 3.2e-4, 1e-3)
+    sizes: tuple[float, ...] = (1.0, 2.0, 4.0)
+    seeds: int = 3
+    n_steps: int = 40_000
+    batch_size: int = 256
+    n_sequences: int = 128
+
+
+Sites = tuple[SiteData, ...]
+
+
+def sites_of(o: Options) -> dict[str, list[str]]:
+    """Of each model the sites."""
+    check_sizes(o)
+    require(
+        len(o.layers) == len(o.models),
+        f"{len(o.layers)} layers for {len(o.models)} models: give one of each",
+    )
+    sites: dict[str, list[str]] = {model: [] for model in o.models}
+    for model, layer in zip(o.models, o.layers, strict=True):
+        sites[model] += [f"blocks.{layer}.{site}" for site in o.sites]
+    return {model: list(dict.fromkeys(each)) for model, each in sites.items()}
+
+
+def training(o: Options, site: str, d_in: int) -> Training:
+    """The paper's code averages the error over dimensions, here it is summed: L1 is scaled."""
+    alphas = o.resid_l1 if "resid" in site else o.mlp_l1
+    return Training(
+        recipes=("cunningham-2023",), inits=("recipe",), sizes=o.sizes,
+        l1=tuple(alpha * d_in for alpha in alphas), seeds=o.seeds, n_steps=o.n_steps,
+        batch_size=o.batch_size, lr=1e-3, lr_warmup=0.0, lr_decay=0.0, centre=False, scale="none",
+    )  # fmt: skip
+
+
+def prepare(o: Options, out: Path) -> Sites:
+    """The sites of every model, captured."""
+    folders = [
+        folder
+        for model, sites in sites_of(o).items()
+        for folder in capture_text(
+            model, o.text, sites, o.n_tokens, o.n_ctx, out / CAPTURE / Path(model).name
+        )
+    ]
+    return tuple(
+        prepare_site(folder, training(o, folder.name, read_manifest(folder).d))
+        for folder in folders
+    )
+
+
+def unprepared(o: Options, out: Path) -> str:
+    left = {
+        model: uncaptured(sites, out / CAPTURE / Path(model).name)
+        for model, sites in sites_of(o).items()
+    }
+    places = [f"{' and '.join(sites)} of {model}" for model, sites in left.items() if sites]
+    named = "; ".join(places)
+    return f"{o.n_tokens:,} activations of each of {named} are captured first" if places else ""
+
+
+def cells_by_site(o: Options, sites: Sites) -> dict[str, list[Cell]]:
+    """By the short name of a model and its site, a cell for each size."""
+    models = [model for model, names in sites_of(o).items() for _ in names]
+    found = {}
+    for model, site in zip(models, sites, strict=True):
+        name = site.manifest.site
+        where = f"{Path(model).name} {name}"
+        made = site_cells(site, training(o, name, site.manifest.d), prefix_of(where))
+        found[where] = [replace(cell, columns={"model": model, **cell.columns}) for cell in made]
+    return found
+
+
+def prefix_of(where: str) -> str:
+    """Of the names of the cells there."""
+    return where.replace(" ", "-") + "-"
+
+
+def cells(o: Options, sites: Sites) -> list[Cell]:
+    return [cell for of_site in cells_by_site(o, sites).values() for cell in of_site]
+
+
+@lru_cache(maxsize=1)
+def compared(o: Options, results: Results, sites: Sites) -> dict[str, SideBySide]:
+    """The SAEs of each site; kept, since the tables and the figures both show them."""
+    return {
+        where: side_by_side(of_site, results, o.n_sequences, prefix_of(where))
+        for where, of_site in cells_by_site(o, sites).items()
+    }
+
+
+def answer(o: Options, results: Results, sites: Sites) -> dict[str, pd.DataFrame]:
+    """Scores, what seeds and sizes have in common, and what each SAE costs its model."""
+    found = compared(o, results, sites)
+    tables = [
+        each.table.assign(mmcs_larger=found_in_larger(each, results)) for each in found.values()
+    ]
+    saes = pd.concat(tables)
+    losses = [each.losses.assign(site=where) for where, each in found.items()]
+    return {
+        "saes": saes[[c for c in _SHOWN if c in saes]],
+        "cross_entropy": pd.concat(losses, ignore_index=True),
+    }
+
+
+def draw(o: Options, results: Results, sites: Sites) -> Iterator[Drawing]:
+    found = compared(o, results, sites)
+    note = (
+        f"{len(results.table)} SAEs of {o.n_steps:,} steps of {o.batch_size} from "
+        f"{o.n_tokens:,} activations a site; {o.seeds} seeds"
+    )
+    groups = {where: each.groups for where, each in found.items()}
+    yield "mcs_across_seeds", *seeds_figure(groups, note)
+    losses = {where: each.losses for where, each in found.items()}
+    yield "cross_entropy", *splice_figure(losses, note)
+
+
+_SHOWN = ["model", "site", "d_sae", "l1_coeff", "sae_seed", "fvu", "l0", "dead_fraction",
+          "mmcs_seeds", "mmcs_larger", "floor", "diverged"]  # fmt: skip
+
+study = Study(
+    question="Do the published recipe's SAEs of Pythia agree between seeds and sizes, and what do "
+    "they cost the model?",
+    options=Options(),
+    expected="The paper's dictionaries are found in larger ones the better, the more sparse they "
+    "are; its numbers depend on activations as they are, without centring.",
+    run_time="an hour on a GPU; needs the Hugging Face hub and `pip install datasets`",
+    smoke={
+        "n_tokens": 100_000, "n_steps": 200, "sizes": (1.0, 2.0), "seeds": 2, "n_sequences": 16,
+        "models": ("EleutherAI/pythia-70m",), "layers": (2,),
+    },
+    prepare=prepare,
+    unprepared=unprepared,
+    cells=cells,
+    answer=answer,
+    draw=draw,
+    keep_weights=True,
+    whole=True,
+)  # fmt: skip

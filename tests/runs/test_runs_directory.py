@@ -208,7 +208,7 @@ def test_a_study_does_not_write_into_somebodys_folder(tmp_path, capsys):
         "import pandas as pd\n"
         "@dataclass(frozen=True)\nclass Options:\n    n: int = 1\n"
         "study = Study('Why?', Options(), lambda o: [], lambda o, results: "
-        "{'table': pd.DataFrame({'n': [o.n]})})\n"
+        "{'n': pd.DataFrame({'n': [o.n]})})\n"
     )
     theirs = tmp_path / "theirs"
     theirs.mkdir()
@@ -219,7 +219,7 @@ def test_a_study_does_not_write_into_somebodys_folder(tmp_path, capsys):
     assert {each.name: each.read_text() for each in theirs.iterdir()} == {"table.csv": "mine"}
     for _ in range(2):
         main(["run", str(file), "--out", str(tmp_path / "own")])
-    assert (tmp_path / "own" / "table.csv").read_text() == "n\n1\n"
+    assert (tmp_path / "own" / "n.csv").read_text() == "n\n1\n"
 
 
 # The mark

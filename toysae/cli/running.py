@@ -131,6 +131,7 @@ def _show(
     from ..plotting.style import save
     from ..programs import forget_if_short
     from ..runs.directory import Directory
+    from ..runs.results import NAMES
 
     table = results.table
     if at_work.get():
@@ -145,7 +146,11 @@ def _show(
     for title, found in shown.tables(results):
         print_frame(found, title)
         if shown.files:
-            directory.write({f"{title}.csv": found.to_csv(index=False).encode()})
+            name = f"{title}.csv"
+            require(
+                name not in NAMES, f"answer {title!r} is called like a run's own file: rename it"
+            )
+            directory.write({name: found.to_csv(index=False).encode()})
     doing("drawing figures")
     forget_if_short(_DRAWING)
 
@@ -160,7 +165,7 @@ def _show(
     for title, figure, behind in shown.draw(results):
         for file in save(figure, behind, figures_dir, title, put):
             OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
-    where = f"{len(table)} SAEs in {out}/table.csv" if asked.cells else f"tables in {out}"
+    where = f"{len(table)} SAEs in {out}/table.csv" if results.plan else f"tables in {out}"
     OUT.print(where, highlight=False, soft_wrap=True)
     if unfinished is not None:
         raise unfinished

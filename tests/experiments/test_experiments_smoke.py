@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from toysae.cli import main
+from toysae.sweeps import load_experiment
 from toysae.sweeps.loading import experiments_in
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def test_every_experiment_runs_at_its_smoke_size(
     if file.stem == "recovery":
         return
     main([*command, "--quiet"])
-    if getattr(found, "prepare", None):
+    if getattr(load_experiment(file), "prepare", None):
         capsys.readouterr()
         main([*command, "--dry-run"])
         assert "SAEs are finished in" in capsys.readouterr().out

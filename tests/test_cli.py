@@ -21,7 +21,7 @@ TINY = ["--d-in", "8", "--ratios", "1", "--l1", "0.1", "--world-seeds", "2", "--
         "--l0", "2", "--quiet"]  # fmt: skip
 STANDARD = str(ROOT / "tests" / "golden" / "saelens" / "standard")
 RECOVERY = str(ROOT / "experiments" / "recovery.py")
-STUDY = str(ROOT / "experiments" / "worlds_gallery.py")
+STUDY = str(ROOT / "experiments" / "worlds_gallery")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,10 @@ STUDY = str(ROOT / "experiments" / "worlds_gallery.py")
         (["run", RECOVERY, "--smoke", "--full"], ["--smoke and --full"]),
         (["run", str(ROOT / "experiments" / "sae_zoo.py"), "--full"], ["no full size"]),
         (["run", STUDY, "--full"], ["no full size"]),
-        (["run", STUDY, "--dry-run"], ["--dry-run: not for a"]),
+        (["run", STUDY, "--launcher", "slrum:jobs=2"], ["unknown launcher", "slurm"]),
+        (["work", "nowhere"], ["nowhere", "holds no results"]),
+        (["export", RECOVERY], ["name the folder to write"]),
+        (["export", "nowhere", "out", "--format", "saelense"], ["unknown format", "saelens"]),
         (["bench", "--preset", "smal"], ["'smal'", "'small'"]),
         (["bench", "--preset", "topk@smal"], ["'topk@smal'", "'topk@small'"]),
         (["list", "gao-topk-2042"], ["'gao-topk-2042'", "'gao-topk-2024'"]),

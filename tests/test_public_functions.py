@@ -209,7 +209,7 @@ def arguments(folder: Path) -> dict[str, dict]:
         "interop.from_dictionary_learning": {"folder": folder},
         "interop.from_saelens": {"folder": folder, "input_scale": None},
         "interop.from_sparsify": {"folder": folder},
-        "load_any": {"path": sae_file},
+        "load_any": {"path": sae_file}, "open_results": {"path": folder},
         "interop.score": {"path_or_sae": p["sae"], "world": world, "n_samples": 1024, "seed": 0},
         "interop.to_saelens": {"sae": p["sae"], "folder": folder / "lens", "model_name": "toy",
                                "hook_name": "x"},
@@ -236,6 +236,7 @@ def axes_split():
 
 
 REFUSED_ANYWAY = {
+    "open_results",
     "sweeps.status",
     "interop.from_dictionary_learning",
     "interop.from_saelens",

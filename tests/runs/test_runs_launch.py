@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(tmp_path):
 
 def test_workers_that_fail_are_told_of_by_their_own_words(tiny_file, tmp_path, monkeypatch, capsys):
     failing = [sys.executable, "-c", "import sys; sys.exit('toysae: there is no such thing')"]
-    monkeypatch.setattr("toysae.runs.run.work_command", lambda out: failing)
+    monkeypatch.setattr(import_module("toysae.runs.run"), "work_command", lambda out: failing)
     with pytest.raises(SystemExit):
         main(["run", str(tiny_file), "--out", str(tmp_path / "out"), "--launcher", "local:2",
               "--quiet"])  # fmt: skip

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import require, unknown
+from ..errors import unknown
 from .options import positional, read_options
 from .show import OUT
 
@@ -41,7 +41,6 @@ def export(args: list[str]) -> None:
         return
     out, rest = positional(rest, "the folder to write")
     o = read_options(ExportOptions, rest, "toysae export SAE OUT")
-    require(out, "say where to: toysae export SAE OUT")
     if o.format not in FORMATS:
         raise unknown("format", o.format, FORMATS)
     if is_of_site(Path(path)):

@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 
 from ..bits import in_32_bits
-from ..checked import integer
+from ..checked import integer, number
 from ..digests import FORMAT, add_arrays
 from ..disk import cache_dir, write
 from ..errors import ToysaeError, require, unknown
 from ..machine import check_bytes
 from ..own_code import own_code
 from ..recovery import linear_probes, mcs, random_floor
+from ..recovery.intervals import require_columns
 from ..training.state import keys_of
 from ..worlds import World
 from .oracles import METHODS, Method, Setting, fit_samples
@@ -87,8 +88,8 @@ def ceilings(
     require(world.directions.ndim == 2, f"directions {world.directions.shape} are of several "
             "worlds: give one")  # fmt: skip
     d_sae = world.target.shape[0] if d_sae is None else d_sae
-    for name, number in (("d_sae", d_sae), ("n_samples", n_samples), ("n_steps", n_steps)):
-        integer(name, number, 1)
+    for name, asked in (("d_sae", d_sae), ("n_samples", n_samples), ("n_steps", n_steps)):
+        integer(name, asked, 1)
     needed = 16 * d_sae * (world.d_in + world.n_features)
     check_bytes(f"a dictionary of {d_sae:,} latents", needed, "give a smaller d_sae")
     l1 = None if l1 is None else tuple(float(value) for value in l1)
@@ -180,9 +181,9 @@ def _rows(s: Setting, name: str, method: Method, coded: bool, n_samples: int) ->
     n_eval = max(n_samples // 8, min(n_samples, n)) if costly else n_samples
     floor = {"mmcs": random_floor(s.world.d_in, s.d_sae)} if name == "random" else {}
     matched: Matched | None = None
-    for number, value, sae in method.points(s):
+    for name_of_number, value, sae in method.points(s):
         if sae is None:
-            yield {"number": number, "value": value, "d_sae": method.rows(n, s.d_sae)}
+            yield {"number": name_of_number, "value": value, "d_sae": method.rows(n, s.d_sae)}
             continue
         if not coded:
             yield {"d_sae": len(sae.W_dec), **_directions(sae.W_dec, s.world), **floor}
@@ -191,7 +192,7 @@ def _rows(s: Setting, name: str, method: Method, coded: bool, n_samples: int) ->
             matched = match_dictionary(sae.W_dec, s.world.target)
         row = score_sae(sae, s.world, n_eval, s.seed, matched, modes=False).table.iloc[0]
         scores = {name: row[name] for name in ("d_sae", "n_eval", *SCORES)}
-        yield {"number": number, "value": value, **scores, **floor}
+        yield {"number": name_of_number, "value": value, **scores, **floor}
 
 
 def _directions(W_dec: jax.Array, world: World) -> dict[str, float]:
@@ -222,6 +223,8 @@ def at_l0(table: pd.DataFrame, l0: float) -> pd.DataFrame:
         One row a method, under the table's index. Where a method has no L0 that is positive, its
         first row.
     """
+    require_columns(table, ["method", "l0"])
+    l0 = number("l0", l0, above=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.abs(np.log(table["l0"].to_numpy(float) / l0))
     distance = pd.Series(np.where(np.isfinite(distance), distance, np.inf), index=table.index)

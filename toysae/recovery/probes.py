@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, PRNGKeyArray
 
+from ..checked import integer
 from ..errors import require
 from ..worlds.world import Batch, World, batches
 from .thresholds import add_scores, aurocs_of, best_thresholds, empty_counts
@@ -43,6 +44,8 @@ def linear_probes(
     Raises:
         ToysaeError: a world of that kind.
     """
+    integer("n_fit", n_fit, 1)
+    integer("n_score", n_score, 1)
     require(world.truth is None, f"world {world.name!r} is scored against other directions than "
             "fire in it: no probe can be fitted to coefficients that are not known")  # fmt: skip
     # The readouts read x less its mean in one batch, or float32 would lose the variance of a

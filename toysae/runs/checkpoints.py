@@ -137,10 +137,10 @@ def all_checkpoints(directory: Directory) -> list[Checkpoints]:
 
 
 def clear_away(directory: Directory, done: set[str]) -> list[np.ndarray]:
-    """Removes what no run can go on from: finished parts, and those without a snapshot.
+    """Removes what no run can go on from: finished blocks, and those without a snapshot.
 
     Returns:
-        The keys `[n_worlds, n_members]` of each part that is left.
+        The keys `[n_worlds, n_members]` of each block that is left.
     """
     begun = []
     for each in all_checkpoints(directory):

@@ -118,6 +118,10 @@ class Queue:
                 found[block.name] = block.cost * step // max(block.cell.n_steps, 1)
         return found
 
+    def is_done(self, block: Block) -> bool:
+        """Whether a block is finished."""
+        return self._is_done(Directory.open(self.path), block)
+
     def is_empty(self) -> bool:
         """Whether every block is finished, or could not be trained."""
         blocks, failed = self.read()

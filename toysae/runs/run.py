@@ -181,6 +181,8 @@ class _Run:
                 self._train(block, progress)
         except _Lost:
             say(f"{block.name} was taken over by another process while this one stood still")
+            if hosts.on_first(self.queue.is_done, block):  # its half-written checkpoint is nobody's
+                hosts.on_first(self._forget, block)
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise

@@ -38,6 +38,12 @@ CHANGES = {
         "the bias is taken out before bfloat16 rounds",
         "arithmetic lm_inits lm_smollm sae_zoo",
     ),
+    "3320158": ("TopK is asked for whole numbers of latents alone", "sae_zoo"),
+    "1ce2739": ("the samples of a world are drawn by its own seed", "tied_vs_untied"),
+    "8427028": (
+        "toy models are drawn by other seeds, and the tables have other names",
+        "superposition_phases",
+    ),
 }
 """What made the same settings give other numbers, oldest first; a new one is a row here.
 

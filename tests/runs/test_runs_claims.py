@@ -15,7 +15,9 @@ import pytest
 from toysae import Results, ToysaeError, run
 from toysae.cli import main
 from toysae.runs.claims import FOLDER, Claims, claimed
+from toysae.runs.directory import Directory
 from toysae.runs.options import Options
+from toysae.runs.queue import Queue
 from toysae.runs.run import run as run_cells
 from toysae.sweeps import status
 from toysae.sweeps.run import asked_of
@@ -240,3 +242,15 @@ def test_clocks_of_two_machines_are_never_compared(tmp_path):
             time.sleep(0.3)
         assert not mine.is_lost("a")
     mine.release_all()
+
+
+def test_a_run_that_another_took_the_directory_from_stops(tiny, tmp_path):
+    """Between two blocks it holds no claim; the places in the other's queue are not its own."""
+    out = tmp_path / "out"
+    mine, other = (Queue(out, asked_of(e, out).cells) for e in (tiny, replace(tiny, l1=(0.1, 0.3))))
+    Directory.claim(out)
+    for queue in (mine, other):
+        queue.write([])
+    with pytest.raises(ToysaeError, match="another run, of other SAEs, has begun in"):
+        mine.take()
+    assert other.take() is None and other.is_empty()

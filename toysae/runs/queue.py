@@ -1,7 +1,7 @@
 """The blocks of a run, which any number of processes take in turn until none is left.
 
-queue.json      the blocks in order: the cell, worlds and members of each, and why one that does not
-                fit the device was left out
+queue.json      which run it is of, and the blocks in order: the cell, worlds and members of each,
+                and why one that does not fit the device was left out
 """
 
 import json
@@ -13,7 +13,9 @@ from pathlib import Path
 from filelock import SoftFileLease
 
 from ..checked import Fields, parse_json
+from ..digests import digest
 from ..disk import telling_of_no_access
+from ..errors import require
 from ..training.devices import UNSPLIT, Split
 from .blocks import Block
 from .cell import Cell
@@ -67,12 +69,21 @@ class Queue:
              "members": block.members, "failed": (failed or {}).get(block.name, "")}
             for block in blocks
         ]  # fmt: skip
-        text = json.dumps({"blocks": rows}).encode()
+        text = json.dumps({"run": self._run(), "blocks": rows}).encode()
         Directory.open(self.path).write({QUEUE: text})
 
     def read(self) -> tuple[list[Block], dict[str, str]]:
-        """The blocks in order, and by name why some could not be trained."""
+        """The blocks in order, and by name why some could not be trained.
+
+        Raises:
+            ToysaeError: another run has begun there, while this one held no block.
+        """
         held = Fields(parse_json(Directory.open(self.path).read(QUEUE), QUEUE), QUEUE)
+        require(
+            held.text("run") == self._run(),
+            f"another run, of other SAEs, has begun in {self.path} meanwhile: run again when it "
+            "has ended, or choose another --out",
+        )
         blocks, failed = [], {}
         for item in held.items("blocks"):
             row = Fields(item, QUEUE)
@@ -127,6 +138,10 @@ class Queue:
         blocks, failed = self.read()
         directory = Directory.open(self.path)
         return all(b.name in failed or self._is_done(directory, b) for b in blocks)
+
+    def _run(self) -> str:
+        """Tells runs of other cells apart, in whose places the blocks are given."""
+        return digest(*(cell.name + digest(*cell.keys.reshape(-1).tolist()) for cell in self.cells))
 
     def _is_done(self, directory: Directory, block: Block) -> bool:
         names = files_of(block.name) if self.keep_weights else [manifest_name(block.name)]

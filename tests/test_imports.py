@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,17 +12,19 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "toysae"
 FOLDERS = ["worlds", "sae", "training", "recovery", "evaluation", "runs", "sweeps", "plotting",
            "interop", "lm"]  # fmt: skip
+WINGS = ["models", "capture", "saes", "effects", "cards"]  # of lm
 TOP = len(FOLDERS)  # cli.py and bench.py may import everything; so may toysae/__init__.py
 HELPERS = -1  # other top-level modules: all may import them, they import no folder
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 350
 
 
-def rank(name: str) -> int:
+def rank(name: str) -> float:
     """The height of a dotted module, or of a name in one, e.g. ``toysae.sae.spec.SAESpec``."""
-    part = name.split(".")[1] if "." in name else ""
+    part, wing = (*name.split("."), "", "")[1:3]
     if part in FOLDERS:
-        return FOLDERS.index(part)
+        within = WINGS.index(wing) if part == "lm" and wing in WINGS else len(WINGS)
+        return FOLDERS.index(part) + within / 10
     is_helper = part not in ("cli", "bench", "__main__") and (PACKAGE / f"{part}.py").exists()
     return HELPERS if part and is_helper else TOP
 
@@ -69,12 +72,36 @@ def test_imports_run_only_downward():
         ("sae/x.py", "def f():\n    import toysae.lm", False),
         ("sae/x.py", "import toysae", False),
         ("sae/x.py", "from toysae import training", False),
+        ("lm/saes/x.py", "from ..capture.text import Corpus", True),
+        ("lm/capture/x.py", "from ..saes import site_sae", False),
         ("errors.py", "from .worlds import world", False),
         ("cli.py", "from toysae import lm, __version__", True),
     ],
 )
 def test_the_rule_itself(place, source, allowed):
     assert (upward(source, PACKAGE / place) == []) is allowed
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    """Imports inside functions and for type checkers count too."""
+    modules = {".".join(f.relative_to(ROOT).with_suffix("").parts): f for f in FILES}
+
+    def home(name: str) -> str | None:
+        """The module that an imported name lives in, or None where it is a package's face."""
+        return name if name in modules else home(name.rpartition(".")[0]) if "." in name else None
+
+    def parents(name: str) -> str:
+        return name.rpartition(".")[0]
+
+    wanted = {
+        module: {home(name) for _, name in imported(SOURCES[file], parents(module))} - {None}
+        for module, file in modules.items()
+    }
+    order = TopologicalSorter(wanted)
+    try:
+        order.prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def test_import_toysae_is_light():

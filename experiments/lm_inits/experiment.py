@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from toysae.errors import require
-from toysae.lm.sample import about, resolve
-from toysae.lm.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
-from toysae.lm.train import SiteData, Training, site_cells
-from toysae.lm.train import prepare as prepare_site
+from toysae.lm.capture.sample import about, resolve
+from toysae.lm.cards.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
+from toysae.lm.saes.train import SiteData, Training, site_cells
+from toysae.lm.saes.train import prepare as prepare_site
 from toysae.recovery.label_free import found_in
 from toysae.runs.cell import Cell
 from toysae.runs.results import Results
@@ -38,7 +38,7 @@ class Options:
         n_tokens: activations.
         n_ctx: tokens of a sequence.
         recipe: of the SAEs, one that reads an L1.
-        inits: see :class:`toysae.lm.train.Training`.
+        inits: see :class:`toysae.lm.saes.train.Training`.
         l1: coefficient.
         size: d_sae / d_in.
         seeds: of each init.

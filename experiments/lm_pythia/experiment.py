@@ -15,11 +15,11 @@ from pathlib import Path
 import pandas as pd
 
 from toysae.errors import require
-from toysae.lm.figures import seeds_figure, splice_figure
-from toysae.lm.shards import read_manifest
-from toysae.lm.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
-from toysae.lm.train import SiteData, Training, site_cells
-from toysae.lm.train import prepare as prepare_site
+from toysae.lm.capture.shards import read_manifest
+from toysae.lm.cards.figures import seeds_figure, splice_figure
+from toysae.lm.cards.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
+from toysae.lm.saes.train import SiteData, Training, site_cells
+from toysae.lm.saes.train import prepare as prepare_site
 from toysae.runs.cell import Cell
 from toysae.runs.results import Results
 from toysae.sweeps.study import Drawing, Study, check_sizes

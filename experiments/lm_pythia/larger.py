@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from toysae.lm.site_study import SideBySide
+from toysae.lm.cards.site_study import SideBySide
 from toysae.recovery.label_free import found_in
 from toysae.runs.results import Results
 

@@ -18,15 +18,15 @@ import pandas as pd
 from toysae.axes import grid
 from toysae.errors import require
 from toysae.evaluation.measure import RecoveryScores
-from toysae.lm import sample
-from toysae.lm.card import Card, card, world_panels
-from toysae.lm.evaluate import Chosen, pages
-from toysae.lm.figures import seeds_figure, splice_figure
-from toysae.lm.shards import Manifest, read_manifest
-from toysae.lm.site_sae import sae_of_run
-from toysae.lm.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
-from toysae.lm.train import SiteData, Training, site_cells
-from toysae.lm.train import prepare as prepare_site
+from toysae.lm.capture import sample
+from toysae.lm.capture.shards import Manifest, read_manifest
+from toysae.lm.cards.card import Card, card, world_panels
+from toysae.lm.cards.figures import seeds_figure, splice_figure
+from toysae.lm.cards.pages import Chosen, pages
+from toysae.lm.cards.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
+from toysae.lm.saes.site_sae import sae_of_run
+from toysae.lm.saes.train import SiteData, Training, site_cells
+from toysae.lm.saes.train import prepare as prepare_site
 from toysae.plotting.panel import panel_figure
 from toysae.runs.cell import Cell
 from toysae.runs.results import Results
@@ -47,7 +47,7 @@ class Options:
         n_tokens: activations of each site.
         n_ctx: tokens of a sequence.
         recipes: SAE recipes that read an L1.
-        inits: see :class:`toysae.lm.train.Training`.
+        inits: see :class:`toysae.lm.saes.train.Training`.
         resid_l1: of the SAEs of the residual stream.
         mlp_l1: of those of the MLP's hidden layer.
         resid_size: d_sae / d_in there.

@@ -10,9 +10,9 @@ import pandas as pd
 
 from toysae.digests import canonical, digest
 from toysae.disk import write
-from toysae.lm.card import make_twin, normalised_world
-from toysae.lm.shards import Manifest
-from toysae.lm.stream import Source
+from toysae.lm.capture.shards import Manifest
+from toysae.lm.capture.stream import Source
+from toysae.lm.cards.card import make_twin, normalised_world
 from toysae.runs.cell import Data
 from toysae.worlds import World, stack
 from toysae.worlds.files import load_world, save_world

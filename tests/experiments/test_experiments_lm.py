@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from toysae.cli import main
-from toysae.lm import sample
-from toysae.lm.site_sae import load_site_sae
+from toysae.lm.capture.capture import sample
+from toysae.lm.saes.site_sae import load_site_sae
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "lm" / "golden"

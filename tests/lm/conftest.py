@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from toysae.lm.models import forward, load_model
-from toysae.lm.site_sae import SiteSAE
+from toysae.lm.saes.site_sae import SiteSAE
 from toysae.sae import SAE, Weights, make_spec
 
 GOLDEN = Path(__file__).parent / "golden"

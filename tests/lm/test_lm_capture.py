@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from toysae.lm.capture.capture.capture import bytes_needed, capture, describe, run_sequences
 
-import toysae.lm.shards as shards_module
+import toysae.lm.capture.shards as shards_module
 from toysae import ToysaeError
 from toysae.lm import forward, load_model, load_tokenizer
-from toysae.lm.capture import bytes_needed, capture, describe, run_sequences
-from toysae.lm.shards import (
+from toysae.lm.capture.shards import (
     MANIFEST,
     Shards,
     check_same_width,
@@ -32,10 +32,10 @@ from toysae.lm.shards import (
     site_folders,
     write_manifest,
 )
-from toysae.lm.text import Layout, build_corpus
+from toysae.lm.capture.text import Layout, build_corpus
 
 # The package has a function of the same name.
-module = importlib.import_module("toysae.lm.capture")
+module = importlib.import_module("toysae.lm.capture.capture")
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 POST, MLP = "blocks.1.hook_resid_post", "blocks.1.mlp.hook_post"
@@ -347,10 +347,10 @@ def hook(event, args):
     if event in events and out in str(args[0]) and tick():
         os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(hook)
-import toysae.lm.shards as shards
+import toysae.lm.capture.shards as shards
 from toysae.lm import load_model
-from toysae.lm.capture import capture
-from toysae.lm.text import load_corpus
+from toysae.lm.capture.capture import capture
+from toysae.lm.capture.text import load_corpus
 save_file = shards.save_file
 def half(tensors, path):
     save_file(tensors, path)

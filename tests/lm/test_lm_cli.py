@@ -6,8 +6,8 @@ import pytest
 
 from toysae.cli import main
 from toysae.cli.lm import COMMANDS
-from toysae.lm.shards import read_manifest
-from toysae.lm.site_sae import save_site_sae
+from toysae.lm.capture.shards import read_manifest
+from toysae.lm.saes.site_sae import save_site_sae
 from toysae.runs.lock import locked
 
 GOLDEN = Path(__file__).parent / "golden"

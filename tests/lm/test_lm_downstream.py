@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError
-from toysae.lm import downstream as module
-from toysae.lm.changes import Change
-from toysae.lm.downstream import downstream
-from toysae.lm.edits import Replace
+from toysae.lm.effects.changes import Change
+from toysae.lm.effects.downstream import downstream
+from toysae.lm.effects.on_disk import downstream as module
+from toysae.lm.models.edits import Replace
 from toysae.lm.models.forward import block
-from toysae.lm.sites import SITES, Site, is_behind
+from toysae.lm.models.sites import SITES, Site, is_behind
 
 A, B = "blocks.0.hook_resid_post", "blocks.1.hook_mlp_out"
 LENGTHS = np.array([9, 4, 9, 7, 2])

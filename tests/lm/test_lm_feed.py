@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toysae.lm.feed import Feed, Window
-from toysae.lm.scores import curve_probe
-from toysae.lm.stream import Stream
+from toysae.lm.capture.stream import Stream
+from toysae.lm.saes.feed import Feed, Window
+from toysae.lm.saes.scores import curve_probe
 from toysae.sae import make_spec
 from toysae.training import advance, train_group
 from toysae.training.members import make_group

@@ -5,16 +5,16 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toysae.lm.capture.capture.capture import capture
 
 from toysae import ToysaeError
 from toysae.lm import load_model, load_tokenizer
-from toysae.lm.capture import capture
-from toysae.lm.hooks import capture_from, hooked
+from toysae.lm.capture.hooks import capture_from, hooked
+from toysae.lm.capture.shards import Shards, read_manifest
+from toysae.lm.capture.sources import CORPUS
+from toysae.lm.capture.text import Layout, build_corpus
 from toysae.lm.models import forward
-from toysae.lm.shards import Shards, read_manifest
-from toysae.lm.sources import CORPUS
-from toysae.lm.text import Layout, build_corpus
-from toysae.lm.train import Training, train_site
+from toysae.lm.saes.train import Training, train_site
 
 GOLDEN = Path(__file__).parent / "golden"
 SITES = ["blocks.0.mlp.hook_post", "blocks.1.hook_resid_post"]

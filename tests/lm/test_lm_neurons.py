@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from toysae import ToysaeError
-from toysae.lm.neurons import neurons
+from toysae.lm.effects.neurons import neurons
 from toysae.recovery.geometry import basis_alignment, random_basis_alignment
 
 SITE = "blocks.0.hook_resid_post"
@@ -74,7 +74,7 @@ def test_the_expected_alignment_of_random_directions_is_that_of_a_sample(d):
 @pytest.fixture(scope="module")
 def captured(hand, tmp_path_factory):
     from toysae.cli import main
-    from toysae.lm.site_sae import save_site_sae
+    from toysae.lm.saes.site_sae import save_site_sae
 
     folder = tmp_path_factory.mktemp("effects")
     (folder / "text.txt").write_text("the cat sat on the mat, and it came and went\n" * 60)
@@ -118,7 +118,7 @@ def test_the_neurons_command_shows_the_medians(captured, capsys):
 
 
 def test_the_downstream_command_shows_the_largest_changes(captured, hand, capsys):
-    from toysae.lm.site_sae import save_site_sae
+    from toysae.lm.saes.site_sae import save_site_sae
 
     later = hand.drawn(32, "blocks.2.hook_resid_post", seed=1)
     save_site_sae(later, captured / "later")

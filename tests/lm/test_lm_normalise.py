@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError
-from toysae.lm.normalise import SCALES, normalisation
+from toysae.lm.saes.normalise import SCALES, normalisation
 
 D = 7
 RNG = np.random.default_rng(0)

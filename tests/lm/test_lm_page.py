@@ -12,13 +12,13 @@ from tokenizers import Tokenizer as Inner
 from tokenizers import decoders, models
 
 from toysae.cli import main
-from toysae.lm.contexts import Contexts, Example
-from toysae.lm.latents import Facts
+from toysae.lm.capture.shards import read_manifest
+from toysae.lm.cards.contexts import Contexts, Example
+from toysae.lm.cards.page import pieces, render, shown
+from toysae.lm.effects.latents import Facts
 from toysae.lm.models import load_tokenizer
 from toysae.lm.models.tokenizer import Tokenizer
-from toysae.lm.page import pieces, render, shown
-from toysae.lm.shards import read_manifest
-from toysae.lm.site_sae import SiteSAE, load_site_sae, save_site_sae
+from toysae.lm.saes.site_sae import SiteSAE, load_site_sae, save_site_sae
 from toysae.runs.directory import Directory
 from toysae.runs.ledger import open_run
 from toysae.runs.store import save_block
@@ -228,7 +228,7 @@ def test_a_latent_that_never_fires_has_a_section_too(tokenizer):
     ],
 )
 def test_bad_input_is_one_line(trained, capsys, monkeypatch, args, words):
-    monkeypatch.setattr("toysae.lm.evaluate.firing", None)  # nothing runs
+    monkeypatch.setattr("toysae.lm.cards.pages.firing", None)  # nothing runs
     with pytest.raises(SystemExit) as stop:
         main(["lm", "page", str(trained[1]), *args])
     assert stop.value.code == 2

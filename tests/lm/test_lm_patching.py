@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError
-from toysae.lm import attribution
-from toysae.lm.attribution import direction_pieces, latent_pieces, measured, run_pairs
-from toysae.lm.edits import Replace
+from toysae.lm.effects.attribution import direction_pieces, latent_pieces, measured, run_pairs
+from toysae.lm.effects.on_disk import attribution
+from toysae.lm.effects.pairs import NAMES, Pairs, ioi_pairs
+from toysae.lm.effects.patching import patching_curve
 from toysae.lm.models import forward, load_tokenizer
-from toysae.lm.pairs import NAMES, Pairs, ioi_pairs
-from toysae.lm.patching import patching_curve
+from toysae.lm.models.edits import Replace
 
 SITE = "blocks.1.hook_resid_post"
 WORDS = ("the", "of", "is", "in", "to", "be")  # single tokens of the tiny tokenizer

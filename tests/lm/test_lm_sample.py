@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError
-from toysae.lm import forward, load_model, load_tokenizer, sample
-from toysae.lm.text import documents
+from toysae.lm import forward, load_model, load_tokenizer
+from toysae.lm.capture.capture import sample
+from toysae.lm.capture.text import documents
 
 REAL_RUN = subprocess.run
 NOVELS = {"emma": ["EMMA", "", "By £ Jane"], "persuasion": ["Persuasion", "by"]}

@@ -11,7 +11,7 @@ import pytest
 
 from toysae import ToysaeError
 from toysae.interop import from_saelens
-from toysae.lm.site_sae import SiteSAE, export, fold, load_site_sae, save_site_sae
+from toysae.lm.saes.site_sae import SiteSAE, export, fold, load_site_sae, save_site_sae
 from toysae.sae import SAE, InitData, finished, init_params, init_stats, make_spec
 from toysae.sae.activations import AbsTopK
 from toysae.sae.decoders import Normalised, UnitNorm

@@ -10,10 +10,10 @@ import pytest
 from toysae import ToysaeError
 from toysae.interop.linear import build
 from toysae.lm import forward, load_model
-from toysae.lm.edits import Replace
-from toysae.lm.site_sae import SiteSAE, spliced
-from toysae.lm.splice import baselines, splice_table
-from toysae.lm.text import Corpus, Layout
+from toysae.lm.capture.text import Corpus, Layout
+from toysae.lm.effects.splice import baselines, splice_table
+from toysae.lm.models.edits import Replace
+from toysae.lm.saes.site_sae import SiteSAE, spliced
 from toysae.sae import Params, finished, init_stats, make_spec
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError
-from toysae.lm import steering
-from toysae.lm.changes import Change
-from toysae.lm.edits import Replace
-from toysae.lm.latents import logit_effects
+from toysae.lm.effects.changes import Change
+from toysae.lm.effects.latents import logit_effects
+from toysae.lm.effects.on_disk import steering
+from toysae.lm.effects.steering import moved_tokens, next_token_changes
 from toysae.lm.models import forward
-from toysae.lm.steering import moved_tokens, next_token_changes
+from toysae.lm.models.edits import Replace
 
 SITE = "blocks.1.hook_resid_post"
 LAST = "blocks.2.hook_resid_post"

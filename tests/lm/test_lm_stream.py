@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError
-from toysae.lm.stream import Stream, split_off
+from toysae.lm.capture.stream import Stream, split_off
 
 COUNTS = np.random.default_rng(0).integers(1, 9, 40)
 SOME = np.random.default_rng(1).permutation(40)[:31]  # in no order

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import toysae.lm.text as module
+import toysae.lm.capture.text as module
 from toysae import ToysaeError
 from toysae.lm import load_tokenizer
+from toysae.lm.capture.text import Layout, build_corpus, documents, load_corpus
 from toysae.lm.models.tokenizer import Tokenizer
-from toysae.lm.text import Layout, build_corpus, documents, load_corpus
 
 GOLDEN = Path(__file__).parent / "golden"
 # Of very different lengths, some empty.

@@ -16,18 +16,19 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import toysae.lm.train as module
+import toysae.lm.saes.train as module
 from toysae import ToysaeError
 from toysae.cli import main
 from toysae.cli.lm import count
 from toysae.interop import from_saelens
 from toysae.lm import load_model
-from toysae.lm.shards import Shards, read_manifest, write_manifest
-from toysae.lm.site_sae import load_site_sae
-from toysae.lm.sites import parse_site, reading_matrix, writing_matrix
-from toysae.lm.sources import open_site
-from toysae.lm.stream import split_off
-from toysae.lm.train import Training, site_cells, train_site
+from toysae.lm.capture.shards import Shards, read_manifest, write_manifest
+from toysae.lm.capture.sources import open_site
+from toysae.lm.capture.stream import split_off
+from toysae.lm.models.matrices import reading_matrix, writing_matrix
+from toysae.lm.models.sites import parse_site
+from toysae.lm.saes.site_sae import load_site_sae
+from toysae.lm.saes.train import Training, site_cells, train_site
 from toysae.runs.mark import COPY, MARK
 from toysae.runs.options import Options
 from toysae.runs.results import Results

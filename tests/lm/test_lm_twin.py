@@ -9,7 +9,7 @@ import pytest
 
 from toysae import ToysaeError
 from toysae.cli import main
-from toysae.lm.card import (
+from toysae.lm.cards.card import (
     card,
     make_twin,
     normalised_world,
@@ -17,11 +17,11 @@ from toysae.lm.card import (
     some_sequences,
     world_panels,
 )
-from toysae.lm.figures import seeds_figure, splice_figure
-from toysae.lm.massive import Massive, among, mean_of, split_massive
-from toysae.lm.twin import Twin, centred_panel, twin_world
-from toysae.lm.twin_fit import fit_twin
-from toysae.lm.twin_statistics import (
+from toysae.lm.cards.figures import seeds_figure, splice_figure
+from toysae.lm.cards.massive import Massive, among, mean_of, split_massive
+from toysae.lm.cards.twin import Twin, centred_panel, twin_world
+from toysae.lm.cards.twin_fit import fit_twin
+from toysae.lm.cards.twin_statistics import (
     NORMS,
     directions_of,
     distance,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from toysae.lm.shards import Manifest
-from toysae.lm.train import SiteData
+from toysae.lm.capture.shards import Manifest
+from toysae.lm.saes.train import SiteData
 from toysae.sweeps import Experiment, load_experiment
 from toysae.sweeps.loading import experiments_in
 from toysae.sweeps.run import asked_of

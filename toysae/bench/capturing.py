@@ -24,11 +24,11 @@ def time_capture(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from ..lm import sample
-    from ..lm.capture import activations, describe, runner, write_run
+    from ..lm.capture import sample
+    from ..lm.capture.capture import activations, describe, runner, write_run
+    from ..lm.capture.shards import Manifest, write_manifest
+    from ..lm.capture.text import Layout, build_corpus
     from ..lm.models import load_model, load_tokenizer
-    from ..lm.shards import Manifest, write_manifest
-    from ..lm.text import Layout, build_corpus
 
     require(sample.is_there(), "there is no model to time: run `toysae lm sample`")
     sites = CAPTURE_PRESETS[name]

@@ -137,7 +137,7 @@ def _print_recipe(name: str) -> None:
 
 
 def _world(args: list[str]) -> None:
-    from ..worlds import make_world
+    from ..worlds import make_world, world_card
 
     first, rest = positional(args, "a world, e.g. sphere")
     if not first:
@@ -153,7 +153,7 @@ def _world(args: list[str]) -> None:
     worlds = [make_world(name, seed, **chosen) for name in names]
     if len(worlds) == 1:
         table = Table("what", "realised", title=f"world {first}, seed {seed}")
-        for row in worlds[0].card(n_samples).rows():
+        for row in world_card(worlds[0], n_samples).rows():
             table.add_row(*row)
         OUT.print(table)
     if len(worlds) > 1 or out is not None:

@@ -29,8 +29,8 @@ class ExportOptions:
 
 def export(args: list[str]) -> None:
     from ..interop import load_any, to_saelens
-    from ..lm.site_sae import export as export_site
-    from ..lm.site_sae import is_of_site, load_site_sae, save_site_sae
+    from ..lm.saes.site_sae import export as export_site
+    from ..lm.saes.site_sae import is_of_site, load_site_sae, save_site_sae
     from ..runs.mark import is_marked
     from ..runs.results import Results
     from ..sae import save_sae

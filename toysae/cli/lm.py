@@ -13,13 +13,12 @@ from .lm_card import card, twin
 from .lm_effects import downstream, neurons, patch, steer
 from .lm_eval import eval_saes, page
 from .options import check_flags, count, parsed, positional, read_options
-from .running import EngineOptions, Shown, carry_out
+from .running import EngineOptions, Shown, again, carry_out
 from .show import OUT, TokenBar
-from .work import again
 
 if TYPE_CHECKING:
+    from ..lm.capture.text import Corpus
     from ..lm.models import LM
-    from ..lm.text import Corpus
 
 USAGE = """usage: toysae lm COMMAND
 
@@ -94,12 +93,12 @@ class CaptureOptions:
 
 
 def _capture(args: list[str]) -> None:
-    from ..lm.capture import check_run
+    from ..lm.capture.capture import check_run
+    from ..lm.capture.sample import resolve
+    from ..lm.capture.sources import CORPUS
+    from ..lm.capture.text import Layout, build_corpus
     from ..lm.models import load_model, load_tokenizer
-    from ..lm.sample import resolve
-    from ..lm.sites import parse_site
-    from ..lm.sources import CORPUS
-    from ..lm.text import Layout, build_corpus
+    from ..lm.models.sites import parse_site
     from ..runs.lock import locked
 
     name, rest = positional(args, "a model, e.g. EleutherAI/pythia-70m")
@@ -119,7 +118,7 @@ def _capture(args: list[str]) -> None:
 
 def _keep(o: CaptureOptions, model: "LM", corpus: "Corpus") -> None:
     from ..disk import disk_is_full, free_bytes, size
-    from ..lm.capture import begin, bytes_needed, capture, describe, found, told
+    from ..lm.capture.capture import begin, bytes_needed, capture, describe, found, told
 
     what = (o.dtype, o.centre_residual, o.live)
     manifests = [describe(model, corpus, site, *what) for site in dict.fromkeys(o.site)]
@@ -161,8 +160,8 @@ class TrainOptions(EngineOptions):
 
 
 def _train(args: list[str]) -> None:
-    from ..lm.shards import find_site
-    from ..lm.train import Training, asked_of, prepare, write_shared
+    from ..lm.capture.shards import find_site
+    from ..lm.saes.train import Training, asked_of, prepare, write_shared
 
     folder, rest = positional(args, "the directory of a capture")
 
@@ -198,7 +197,7 @@ class _None:
 
 
 def _fetch_sample(args: list[str]) -> None:
-    from ..lm import sample
+    from ..lm.capture import sample
 
     read_options(_None, args, "toysae lm sample")
     model, text = sample.fetch()

@@ -36,11 +36,11 @@ class CardOptions:
 
 def card(args: list[str]) -> None:
     """The panel of a layer, and of worlds beside it."""
-    from ..lm import card as cards
-    from ..lm.evaluate import check_belongs
-    from ..lm.shards import find_site, read_manifest
-    from ..lm.site_sae import load_site_sae
-    from ..lm.sources import open_site
+    from ..lm.capture.shards import find_site, read_manifest
+    from ..lm.capture.sources import open_site
+    from ..lm.cards import card as cards
+    from ..lm.saes.bench import check_belongs
+    from ..lm.saes.site_sae import load_site_sae
 
     folder, rest = positional(args, "the directory of a capture")
     o = read_options(CardOptions, rest, "toysae lm card")
@@ -99,10 +99,10 @@ class TwinOptions:
 def twin(args: list[str]) -> None:
     """Fits a world to a layer, and asks there what is recoverable."""
     from ..disk import write
-    from ..lm.card import make_twin, recovered_on
-    from ..lm.shards import find_site
-    from ..lm.sources import open_site
-    from ..lm.twin import twin_world
+    from ..lm.capture.shards import find_site
+    from ..lm.capture.sources import open_site
+    from ..lm.cards.card import make_twin, recovered_on
+    from ..lm.cards.twin import twin_world
     from ..sae import recipe_row
     from ..worlds.files import save_world
 

@@ -12,7 +12,7 @@ from .options import count, positional, read_options
 from .show import OUT, print_frame
 
 if TYPE_CHECKING:
-    from ..lm.changes import Change
+    from ..lm.effects.changes import Change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class SteerOptions(Where):
 
 
 def steer(args: list[str]) -> None:
-    from ..lm.effects import steer_saes
+    from ..lm.effects.on_disk import steer_saes
 
     path, rest = positional(args, SAES)
     o = read_options(SteerOptions, rest, "toysae lm steer")
@@ -82,7 +82,7 @@ class PatchOptions(Where):
 
 
 def patch(args: list[str]) -> None:
-    from ..lm.effects import patch_saes
+    from ..lm.effects.on_disk import patch_saes
 
     path, rest = positional(args, SAES)
     o = read_options(PatchOptions, rest, "toysae lm patch")
@@ -123,7 +123,7 @@ class DownstreamOptions(Where):
 
 
 def downstream(args: list[str]) -> None:
-    from ..lm.effects import downstream_saes
+    from ..lm.effects.on_disk import downstream_saes
 
     path, rest = positional(args, SAES)
     later, rest = positional(rest, "a later site's run, or the folder of an SAE")
@@ -158,7 +158,7 @@ class NeuronsOptions(Where):
 
 
 def neurons(args: list[str]) -> None:
-    from ..lm.effects import neurons_of_saes
+    from ..lm.effects.on_disk import neurons_of_saes
 
     path, rest = positional(args, SAES)
     o = read_options(NeuronsOptions, rest, "toysae lm neurons")
@@ -173,7 +173,7 @@ def neurons(args: list[str]) -> None:
 
 
 def _change(times: float | None, pin: float | None) -> "Change":
-    from ..lm.changes import Change
+    from ..lm.effects.changes import Change
 
     require(times is None or pin is None, "--times and --pin exclude each other: give one")
     return Change(0.0 if times is None else times, pin)

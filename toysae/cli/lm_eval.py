@@ -31,7 +31,7 @@ class EvalOptions(Where):
 
 def eval_saes(args: list[str]) -> None:
     from ..disk import write
-    from ..lm.evaluate import splice_saes
+    from ..lm.effects.on_disk import splice_saes
 
     path, rest = positional(args, SAES)
     o = read_options(EvalOptions, rest, "toysae lm eval")
@@ -67,7 +67,7 @@ class PageOptions(Where):
 
 
 def page(args: list[str]) -> None:
-    from ..lm.evaluate import Chosen, write_pages
+    from ..lm.cards.pages import Chosen, write_pages
 
     path, rest = positional(args, SAES)
     o = read_options(PageOptions, rest, "toysae lm page")

@@ -12,9 +12,8 @@ from ..checked import number
 from ..checked import path as checked_path
 from ..errors import require, unknown
 from .options import check_flags, flags, parsed, positional
-from .running import EngineOptions, Shown, carry_out, check_room
+from .running import EngineOptions, Shown, again, carry_out, check_room
 from .show import OUT, print_heading
-from .work import again
 
 
 @dataclass(frozen=True)

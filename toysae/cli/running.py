@@ -187,3 +187,23 @@ def check_room(out: Path, figures_dir: Path, files: list[Path]) -> None:
             there = there.parent
         good = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
         require(good, f"cannot write to {there}: choose another {option}")
+
+
+_LEFT_OUT = {
+    "--out": 2, "--figures-dir": 2, "--launcher": 2, "--checkpoint-seconds": 2, "--fresh": 1,
+    "--dry-run": 1, "--many-hosts": 1, "--quiet": 1, "--other-versions": 1,
+}  # fmt: skip
+"""What is of the process that began, and how many words that is."""
+
+
+def again(command: Sequence[str], out: Path) -> list[str]:
+    """The command by which another process makes the same cells in the same directory."""
+    words, kept = list(command), []
+    while words:
+        n = _LEFT_OUT.get(words[0].partition("=")[0], 0)
+        taken, words = words[: max(n, 1)], words[max(n, 1) :]
+        if n == 2 and "=" in taken[0]:
+            words = taken[1:] + words
+        if not n:
+            kept += taken
+    return [*kept, "--out", str(out.absolute())]

@@ -1,7 +1,6 @@
 """toysae work: helps with a run that another process has begun, from any machine."""
 
 import os
-from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,6 @@ from ..errors import require
 from .options import positional, read_options
 from .running import at_work
 from .show import OUT
-
-_LEFT_OUT = {"--out": 2, "--figures-dir": 2, "--launcher": 2, "--checkpoint-seconds": 2,
-             "--fresh": 1, "--dry-run": 1, "--quiet": 1, "--other-versions": 1}  # fmt: skip
-"""What is of the process that began, and how many words that is."""
 
 
 @dataclass(frozen=True)
@@ -31,23 +26,11 @@ class WorkOptions:
     quiet: bool = False
 
 
-def again(command: Sequence[str], out: Path) -> list[str]:
-    """The command by which another process makes the same cells in the same directory."""
-    words, kept = list(command), []
-    while words:
-        n = _LEFT_OUT.get(words[0].partition("=")[0], 0)
-        taken, words = words[: max(n, 1)], words[max(n, 1) :]
-        if n == 2 and "=" in taken[0]:
-            words = taken[1:] + words
-        if not n:
-            kept += taken
-    return [*kept, "--out", str(out.absolute())]
-
-
 def work(args: list[str]) -> None:
     """Takes blocks of a run's directory until none is left."""
     from ..runs.results import Results
-    from .commands import execute
+    from .lm import lm
+    from .run import run_command
 
     path, rest = positional(args, "the directory of a run")
     o = read_options(WorkOptions, rest, "toysae work DIR")
@@ -69,6 +52,6 @@ def work(args: list[str]) -> None:
     token = at_work.set(True)
     try:
         with chdir(folder if os.path.isdir(folder) else "."):  # where relative paths are from
-            execute(command)
+            (lm if command[0] == "lm" else run_command)(command[1:])
     finally:
         at_work.reset(token)

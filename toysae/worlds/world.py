@@ -63,8 +63,8 @@ class Batch:
 
 @runtime_checkable
 class Drawn(Protocol):
-    """What training draws from: a world, or :class:`toysae.lm.feed.Window`, which holds rows of
-    activations in its place."""
+    """What training draws from: a world, or :class:`toysae.lm.saes.feed.Window`, which holds
+    rows of activations in its place."""
 
     @property
     def directions(self) -> Any: ...
@@ -157,12 +157,6 @@ class World:
     def batch(self, key: PRNGKeyArray, step: Int[Array, ""], n: int) -> Batch:
         """The samples of a training step: fresh ones, whichever step it is."""
         return self.sample(key, n)
-
-    def card(self, n_samples: int = 131_072, seed: int = 0):
-        """What the generator realises on a sample, see :func:`toysae.worlds.card.world_card`."""
-        from .card import world_card
-
-        return world_card(self, n_samples, seed)
 
 
 @partial(jax.jit, static_argnames="n_features")

@@ -11,10 +11,11 @@ from safetensors.numpy import load_file
 
 from toysae import ToysaeError
 from toysae.checked import Fields
-from toysae.lm.edits import Ablate, Add, Pin, Replace
 from toysae.lm.models import Rotary, forward, load_model, load_tokenizer, traced_forward
+from toysae.lm.models.edits import Ablate, Add, Pin, Replace
 from toysae.lm.models.families import FAMILIES
-from toysae.lm.sites import SITES, Site, parse_site, reading_matrix, width, writing_matrix
+from toysae.lm.models.matrices import reading_matrix, writing_matrix
+from toysae.lm.models.sites import SITES, Site, parse_site, width
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = ["gpt-neox", "gpt-neox-sequential", "gpt2", "llama", "llama3", "qwen2", "llama-gguf"]

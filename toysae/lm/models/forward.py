@@ -16,9 +16,9 @@ from jaxtyping import Array, Float, Int
 
 from ... import pytree
 from ...errors import require
-from ..edits import Edit
-from ..sites import Site, parse_site
 from .config import LMConfig, Rotary
+from .edits import Edit
+from .sites import Site, parse_site
 
 Weights = dict[str, Any]
 Tokens = Int[Array | np.ndarray, "batch seq"]

@@ -1,0 +1,119 @@
+"""Where activations come from: shards on disk, or the model run anew. Either is a
+:class:`toysae.lm.capture.stream.Source`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from ...errors import ToysaeError, require
+from ..models import LM, load_model
+from .capture import describe, run_sequences, weights_sha256
+from .shards import DTYPES, MATRICES, Manifest, Shards, read_manifest
+from .stream import Source
+from .text import Corpus, load_corpus
+
+CORPUS = "corpus"
+"""The folder of the token ids, beside those of the sites."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A model that is run for each sequence asked for, so that nothing is stored.
+
+    Attributes:
+        model: whose activations.
+        corpus: what it reads.
+        manifest: of the site.
+        batch_size: sequences at once.
+    """
+
+    model: LM
+    corpus: Corpus
+    manifest: Manifest
+    batch_size: int = 16
+
+    @property
+    def d(self) -> int:
+        return self.manifest.d
+
+    @property
+    def dtype(self) -> Any:
+        return DTYPES[self.manifest.dtype]
+
+    @property
+    def counts(self) -> Int[np.ndarray, " n_seq"]:
+        return self.corpus.counts
+
+    def read(self, sequences: Int[np.ndarray, " n"]) -> Float[np.ndarray, "rows d"]:
+        """The activations of some sequences, one sequence after the other."""
+        return run_sequences(self.model, self.corpus, sequences, self.manifest, self.batch_size)
+
+
+def open_site(folder: Path, model: LM | None = None, verify: bool = True) -> Source:
+    """The activations of a captured site.
+
+    Args:
+        folder: of the site.
+        model: run where the capture is live; loaded by its name if not given.
+        verify: compare every shard's checksum.
+
+    Raises:
+        ToysaeError: see :class:`.Shards`; a model or text that is not the one that the capture was
+            made of.
+    """
+    manifest = read_manifest(folder)
+    if not manifest.live:
+        return Shards(folder, verify)
+    model = load_captured(manifest.model, manifest, folder) if model is None else model
+    corpus = load_corpus(folder.parent / CORPUS)
+    now = describe(model, corpus, manifest.site, manifest.dtype, manifest.centred, live=True)
+    changed = manifest.same_run(now)
+    require(not changed, f"{folder}: the model or the text is not that of the capture "
+            f"({', '.join(changed)} differ)")  # fmt: skip
+    return Live(model, corpus, manifest)
+
+
+def load_captured(model: str | LM, manifest: Manifest, folder: Path) -> LM:
+    """The model that a site was captured from, in the arithmetic that it had then.
+
+    Args:
+        model: what to load it from, or the model itself.
+        manifest: of the site.
+        folder: of the site, for messages.
+
+    Raises:
+        ToysaeError: another model.
+    """
+    if isinstance(model, LM):
+        name, models = model.name, iter([model])
+    else:
+        name, models = model, (load_model(model, dtype=t) for t in (jnp.float32, jnp.bfloat16))
+    for each in models:
+        if weights_sha256(each) == manifest.weights:
+            return each
+    raise ToysaeError(
+        f"{name} is not the model that {folder} was captured from: its weights differ; give the "
+        "right one to `toysae lm eval --model`, or capture again (a capture through hooks has no "
+        "model here)"
+    )
+
+
+def axes_of(folder: Path, which: str) -> Float[np.ndarray, "d r"]:
+    """The axes of the matrix that "writes" a site or "reads" it.
+
+    Raises:
+        ToysaeError: the capture's file is missing or damaged.
+    """
+    try:
+        with np.load(folder / MATRICES) as found:
+            return found[which]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise ToysaeError(
+            f"{folder / MATRICES} is missing or damaged: capture again (a "
+            "capture through hooks has no matrices: take another init)"
+        ) from error

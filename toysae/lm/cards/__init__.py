@@ -1,0 +1,1 @@
+"""What is shown of a layer: its statistics, the world most like it, contexts of latents."""

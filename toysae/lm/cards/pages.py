@@ -1,0 +1,176 @@
+"""Pages of latents, of SAEs in folders."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ...disk import write_bytes
+from ...errors import require
+from ...runs.mark import is_marked
+from ...runs.results import Results
+from ..capture.stream import spread
+from ..effects.latents import Facts, latent_facts
+from ..models import LM, load_tokenizer
+from ..saes.bench import Bench, names_of, open_bench
+from ..saes.firing import Firing, checked_latents, firing, sample_latents
+from ..saes.site_sae import SiteSAE
+from .contexts import latent_contexts
+from .page import render
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a page shows.
+
+    Attributes:
+        n_latents: drawn over the whole range of firing frequencies.
+        latents: these instead.
+        n_tokens: about how many tokens are looked into, evenly over the text; all if None.
+        seed: of what is drawn.
+    """
+
+    n_latents: int = 24
+    latents: tuple[int, ...] = ()
+    n_tokens: int | None = 100_000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of latents.
+
+    Attributes:
+        sae: which, by name.
+        html: its text.
+        table: one row a latent of it: what is known of it in numbers.
+    """
+
+    sae: str
+    html: str
+    table: pd.DataFrame
+
+
+def write_pages(
+    path: Path,
+    chosen: Chosen,
+    out: Path | None = None,
+    capture: Path | None = None,
+    site: str | None = None,
+    model: str | LM | None = None,
+    rows: Sequence[int] = (0,),
+    on_batch: Callable[[int, int], object] = lambda tokens, total: None,
+) -> list[Path]:
+    """Writes :func:`pages`.
+
+    Args:
+        path: of the SAEs, as for :func:`open_bench`.
+        chosen: what to show.
+        out: the file of a single SAE; `path`/pages/<SAE>.html if not given.
+        capture: see :func:`open_bench`.
+        site: see :func:`open_bench`.
+        model: see :func:`open_bench`.
+        rows: of `table.csv`.
+        on_batch: see :func:`pages`.
+
+    Returns:
+        The files.
+
+    Raises:
+        ToysaeError: see :func:`pages`; several SAEs for one file.
+    """
+    require(out is None or not out.is_dir(), f"{out} is a folder: name a file, e.g. page.html")
+    require(out is None or len(rows) == 1, f"{len(rows)} SAEs do not go into one file: leave --out")
+    files = []
+    for page in pages(path, chosen, capture, site, model, rows, on_batch):
+        files.append(out or path / "pages" / f"{page.sae.replace(' ', '-')}.html")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(files[-1], page.html.encode())
+    return files
+
+
+def pages(
+    path: Path,
+    chosen: Chosen,
+    capture: Path | None = None,
+    site: str | None = None,
+    model: str | LM | None = None,
+    rows: Sequence[int] = (0,),
+    on_batch: Callable[[int, int], object] = lambda tokens, total: None,
+) -> Iterator[Page]:
+    """A page of latents of each SAE, see :mod:`toysae.lm.cards.page`.
+
+    Args:
+        path: of the SAEs, as for :func:`open_bench`.
+        chosen: what to show.
+        capture: see :func:`open_bench`.
+        site: see :func:`open_bench`.
+        model: see :func:`open_bench`.
+        rows: of `table.csv`.
+        on_batch: called with the tokens done and in all; each is read twice.
+
+    Raises:
+        ToysaeError: see :func:`open_bench`; before anything is computed: a latent that an SAE does
+            not have, an SAE that diverged, another tokenizer.
+    """
+    require(chosen.n_latents >= 1, f"n_latents {chosen.n_latents} must be at least 1")
+    b = open_bench(path, capture, site, model, rows)
+    for sae in b.saes.values():
+        if chosen.latents:
+            checked_latents(chosen.latents, sae.sae.spec.d_sae)
+    tokenizer = load_tokenizer(b.model.name)
+    same = tokenizer.sha256 == b.corpus.about["tokenizer"]
+    require(same, f"the tokenizer of {b.model.name} is not the one of the captured text")
+    sequences = spread(b.source.counts, chosen.n_tokens)
+    total = 2 * len(b.saes) * int(b.source.counts[sequences].sum())
+    for i, (name, sae) in enumerate(b.saes.items()):
+        done = i * total // len(b.saes)
+        seen = firing(sae, b.source, sequences, on_batch=lambda n, d=done: on_batch(d + n, total))
+        latents = chosen.latents or sample_latents(seen.freq, chosen.n_latents, chosen.seed)
+        require(len(latents) > 0, f"no latent of {name} fires: there is nothing to show")
+        contexts = latent_contexts(
+            sae, b.source, b.corpus, latents, sequences, seen, seed=chosen.seed,
+            on_batch=lambda n, d=done: on_batch(d + total // (2 * len(b.saes)) + n, total),
+        )  # fmt: skip
+        facts = latent_facts(sae, b.model, latents, seen.counts > 0, n_vocab=tokenizer.n_vocab)
+        header = _header(b, sae, seen, _scores(path, name))
+        html = render(f"{name}: latents at {sae.site}", header, facts, contexts, tokenizer)
+        yield Page(name, html, _in_numbers(facts, seen))
+
+
+def _in_numbers(facts: Sequence[Facts], seen: Firing) -> pd.DataFrame:
+    freq = seen.freq[[fact.latent for fact in facts]]
+    table = pd.DataFrame([asdict(fact) for fact in facts]).assign(firing_freq=freq)
+    return table.drop(columns=["promoted", "suppressed"])
+
+
+def _header(b: Bench, sae: SiteSAE, seen: Firing, scores: dict[str, float]) -> dict[str, str]:
+    info, dead = sae.info, int((seen.counts == 0).sum())
+    said = {
+        "model": _named(b.model.name),
+        "site": sae.site,
+        "recipe": str(info.get("recipe", "")),
+        "init": str(info.get("init", "")).replace("recipe", "its own"),
+        "trained on": f"{info['n_tokens']:,} tokens" if "n_tokens" in info else "",
+        "text": _named(str(b.corpus.about["text"])),
+        "seen here": f"{seen.n_tokens:,} tokens, those of the training among them",
+        "latents": f"{len(seen.counts):,}, {dead:,} never fire here",
+        "L0 here": f"{seen.freq.sum():.4g}",
+        **{f"{k} held out": f"{v:.4g}" for k, v in scores.items()},
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+def _named(source: str) -> str:
+    """A file without its folder, which is of no use elsewhere; a name on the hub as it is."""
+    return Path(source).name if Path(source).exists() else source
+
+
+def _scores(path: Path, name: str) -> dict[str, float]:
+    """What the table of a run says of an SAE; nothing of one in a folder of its own."""
+    if not is_marked(path):
+        return {}
+    table = Results.load(path).table
+    row = table.iloc[names_of(table).index(name)]
+    return {"FVU": row["fvu"], "L0": row["l0"], "dead": row["dead_fraction"]}

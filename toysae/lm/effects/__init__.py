@@ -1,0 +1,1 @@
+"""What SAEs and their latents do in a model: losses, steering, patching, neurons."""

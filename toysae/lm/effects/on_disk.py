@@ -1,0 +1,136 @@
+"""From folders on disk to what latents are and do: neurons, steering, effects on later layers and
+patching, with SAEs of a capture."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ...errors import require
+from ..capture.stream import spread
+from ..models import LM, load_tokenizer
+from ..saes.bench import open_bench, sample_rows
+from ..saes.firing import checked_latents
+from ..saes.site_sae import load_site_sae
+from .changes import Change
+from .downstream import Downstream, downstream
+from .neurons import Neurons, neurons
+from .pairs import ioi_pairs
+from .patching import patching_curve
+from .splice import splice_table
+from .steering import Moved, moved_tokens
+
+
+def splice_saes(
+    path: Path, capture: Path | None = None, site: str | None = None, model: str | LM | None = None,
+    n_sequences: int = 64, batch_size: int = 8, ranks: Sequence[int] = (16, 64, 256),
+    rows: Sequence[int] = (), on_batch: Callable[[int, int], object] = lambda done, total: None,
+) -> pd.DataFrame:  # fmt: skip
+    """:func:`.splice_table` of SAEs on disk, on text held out from their training.
+
+    Raises:
+        ToysaeError: see :func:`open_bench`.
+    """
+    require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
+    b = open_bench(path, capture, site, model, rows)
+    x = sample_rows(b)
+    return splice_table(
+        b.model, b.corpus, b.held_out[:n_sequences], b.saes, x, batch_size=batch_size, ranks=ranks,
+        on_batch=on_batch,
+    )  # fmt: skip
+
+
+def steer_saes(
+    path: Path, latent: int, change: Change, capture: Path | None = None, site: str | None = None,
+    model: str | LM | None = None, n_sequences: int = 32, batch_size: int = 8, n: int = 10,
+    rows: Sequence[int] = (0,),
+) -> dict[str, tuple[pd.DataFrame, Moved]]:  # fmt: skip
+    """:func:`.moved_tokens` of SAEs on disk, on text held out from training.
+
+    Returns:
+        By the SAE's name: a table of `up`, `up_delta_log_p`, `down`, `down_delta_log_p`, the tokens
+        as text with their mean changes in nats; and all else.
+
+    Raises:
+        ToysaeError: see :func:`.open_bench`; a latent that an SAE does not have.
+    """
+    require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
+    require(n >= 1, f"n {n} must be at least 1")
+    b = open_bench(path, capture, site, model, rows)
+    for sae in b.saes.values():
+        checked_latents([latent], sae.sae.spec.d_sae)
+    tokenizer = load_tokenizer(b.model.name)
+    some = b.held_out[:n_sequences]
+    found = {}
+    for name, sae in b.saes.items():
+        moved = moved_tokens(
+            b.model, sae, latent, b.corpus.tokens[some], change, n,
+            lengths=b.corpus.lengths[some], n_vocab=tokenizer.n_vocab, batch_size=batch_size,
+        )  # fmt: skip
+        table = pd.DataFrame({
+            "up": [repr(tokenizer.decode([i])) for i, _ in moved.up],
+            "up_delta_log_p": [value for _, value in moved.up],
+            "down": [repr(tokenizer.decode([i])) for i, _ in moved.down],
+            "down_delta_log_p": [value for _, value in moved.down],
+        })  # fmt: skip
+        found[name] = table, moved
+    return found
+
+
+def patch_saes(
+    path: Path, capture: Path | None = None, site: str | None = None, model: str | LM | None = None,
+    n_pairs: int = 32, batch_size: int = 8, seed: int = 0, rows: Sequence[int] = (0,),
+    names: Sequence[str] = (), signed: bool = True,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """:func:`.patching_curve` of SAEs on disk, on indirect objects (see
+    :func:`.ioi_pairs`), beside the principal axes of what they were trained on.
+
+    Raises:
+        ToysaeError: see :func:`.open_bench` and :func:`ioi_pairs`.
+    """
+    b = open_bench(path, capture, site, model, rows)
+    own = {"names": names} if names else {}
+    pairs = ioi_pairs(load_tokenizer(b.model.name), n_pairs, seed, bos=b.corpus.layout.bos, **own)
+    x = np.asarray(sample_rows(b), np.float64)
+    axes = np.linalg.eigh(np.cov(x.T))[1].T.astype(np.float32)
+    how = {"signed": signed, "batch_size": batch_size}
+    return {name: patching_curve(b.model, sae, pairs, axes, **how) for name, sae in b.saes.items()}
+
+
+def neurons_of_saes(
+    path: Path, capture: Path | None = None, site: str | None = None,
+    model: str | LM | None = None, n_tokens: int | None = 100_000, seed: int = 0,
+    rows: Sequence[int] = (0,),
+) -> dict[str, Neurons]:  # fmt: skip
+    """:func:`.neurons.neurons` of SAEs on disk, on tokens spread evenly over the text.
+
+    Raises:
+        ToysaeError: see :func:`.open_bench`.
+    """
+    b = open_bench(path, capture, site, model, rows)
+    some = spread(b.source.counts, n_tokens)
+    return {name: neurons(sae, b.source, some, seed=seed) for name, sae in b.saes.items()}
+
+
+def downstream_saes(
+    path: Path, later: Path, latents: Sequence[int], change: Change, capture: Path | None = None,
+    site: str | None = None, later_site: str | None = None, model: str | LM | None = None,
+    n_sequences: int = 32, batch_size: int = 8, rows: Sequence[int] = (0,), later_row: int = 0,
+) -> dict[str, Downstream]:  # fmt: skip
+    """:func:`.downstream.downstream` of SAEs on disk on one of a later site, whose folder
+    is `later` (or row `later_row` of that run), on text held out from training.
+
+    Raises:
+        ToysaeError: see :func:`.open_bench` and
+            :func:`.downstream.downstream`.
+    """
+    require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
+    behind = load_site_sae(later, later_site, later_row)
+    b = open_bench(path, capture, site, model, rows)
+    some = b.held_out[:n_sequences]
+    how = {"lengths": b.corpus.lengths[some], "batch_size": batch_size}
+    return {
+        name: downstream(b.model, sae, behind, latents, b.corpus.tokens[some], change, **how)
+        for name, sae in b.saes.items()
+    }

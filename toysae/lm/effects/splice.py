@@ -1,0 +1,211 @@
+"""What a model loses when an SAE stands in for its activations, beside what cruder stand-ins cost.
+
+CE recovered alone misleads: at a residual site a rank-64 PCA recovers most of it, and where zero
+ablation hardly hurts it is a ratio of noise. So the difference in cross-entropy, the divergence
+of the predictions and the baselines stand beside it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float, Int
+
+from ... import pytree
+from ...errors import require
+from ..capture.text import Corpus
+from ..models import LM, traced_forward
+from ..models.edits import Edit, KeepMean, Replace
+from ..models.sites import parse_site
+from ..saes.site_sae import SiteSAE, spliced
+
+PCA_RANKS = (16, 64, 256)
+
+
+@pytree.dataclass
+class Project(Edit):
+    """x -> mean + its projection on the rows of `basis [r, d]`: orthonormal, or zeros."""
+
+    mean: Float[Array, " d"]
+    basis: Float[Array, "r d"]
+
+    def __call__(self, acts: Array) -> Array:
+        return self.mean + (acts - self.mean) @ self.basis.T @ self.basis
+
+
+def baselines(
+    site: str, rows: Float[np.ndarray, "n d"], first: int, shape: tuple[int, int],
+    ranks: Sequence[int] = PCA_RANKS, seed: int = 0,
+) -> dict[str, Edit]:  # fmt: skip
+    """Stand-ins that know nothing of features.
+
+    Args:
+        site: where.
+        rows: activations there, not those that are scored.
+        first: position from which on they are replaced.
+        shape: (sequences, tokens) of the batches they are used on.
+        ranks: of the projections; those above d are left out.
+        seed: of what is drawn.
+
+    Returns:
+        "zero"; "mean"; "random token", the activation of some other token at each place; and for
+        each rank "pca-r" and "random-r", projections on the leading axes and on random ones.
+    """
+    x = np.asarray(rows, np.float64)
+    n, d = x.shape
+    rng = np.random.default_rng(seed)
+    mean = x.mean(0)
+    values, axes = np.linalg.eigh((x - mean).T @ (x - mean))
+    axes = axes[:, np.argsort(-values)].T
+    random, _ = np.linalg.qr(rng.normal(size=(d, d)))
+    known: dict[str, Edit] = {
+        "zero": Replace(site, jnp.zeros((*shape, d)), first=first),
+        "mean": Replace(site, _f32(np.broadcast_to(mean, (*shape, d))), first=first),
+        "random token": Replace(site, _f32(x[rng.integers(0, n, shape)]), first=first),
+    }
+    ranks = [r for r in ranks if r < d]
+    most = max(ranks, default=0)
+    for rank in ranks:
+        kept = np.arange(most)[:, None] < rank  # of one shape, so that there is one program
+        for name, basis in (("pca", axes[:most]), ("random", random[:most])):
+            known[f"{name}-{rank}"] = Project(site, _f32(mean), _f32(basis * kept), first=first)
+    return known
+
+
+def splice_table(
+    model: LM,
+    corpus: Corpus,
+    sequences: Int[np.ndarray, " n"],
+    saes: Mapping[str, SiteSAE],
+    rows: Float[np.ndarray, "m d"],
+    *,
+    batch_size: int = 8,
+    ranks: Sequence[int] = PCA_RANKS,
+    on_batch: Callable[[int, int], object] = lambda done, total: None,
+) -> pd.DataFrame:
+    """Cross-entropy with each SAE in place of one site's activations, and with each baseline.
+
+    Args:
+        model: that the SAEs were trained on.
+        corpus: text that it predicts.
+        sequences: of the corpus, best those held out from training.
+        saes: by name, all of one site.
+        rows: activations of that site, for the baselines.
+        batch_size: sequences at once.
+        ranks: of the PCA baselines.
+        on_batch: called with the tokens done, of each arm, and in all.
+
+    Returns:
+        One row an arm, "clean" first: `ce` in nats a token; `delta_ce`, what it is above the clean
+        model's, with `delta_ce_half_width` of its 95 % interval over sequences; `ce_recovered`,
+        the share of what zero ablation costs that is not lost, and `ce_recovered_mean` of what mean
+        ablation costs; `kl` from the clean predictions, in nats; `fvu` of what stands in;
+        `n_tokens` predicted.
+
+    Raises:
+        ToysaeError: no SAE, SAEs of several sites or of another model.
+    """
+    require(saes, "name at least one SAE")
+    sites = sorted({sae.site for sae in saes.values()})
+    require(len(sites) == 1, f"these SAEs are of several sites ({', '.join(sites)}): one at a time")
+    require(len(sequences) > 0, "there are no sequences to predict")
+    centred = {sae.centred for sae in saes.values()}
+    require(len(centred) == 1, "some of these SAEs read centred activations and others do not")
+    first = int(next(iter(saes.values())).info.get("first", 1))
+    size = min(batch_size, len(sequences))
+    arms = baselines(sites[0], rows, first, (size, corpus.layout.n_ctx), ranks)
+    if centred.pop():  # as the SAEs leave it
+        arms = {k: KeepMean(sites[0], edit, first=first) for k, edit in arms.items()}
+    arms |= {name: spliced(sae) for name, sae in saes.items()}
+    about = jnp.asarray(np.asarray(rows, np.float64).mean(0), jnp.float32)
+    sums: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", *arms)}
+    counts, around = [], np.zeros(len(about) + 1)
+    total = int(np.asarray(corpus.lengths)[sequences].sum()) * len(sums)
+    done = 0
+    for start in range(0, len(sequences), size):
+        some = sequences[start : start + size]
+        real = len(some)
+        some = np.pad(some, (0, size - real), mode="edge")  # one shape, one program
+        tokens = jnp.asarray(corpus.tokens[some])
+        used = _used(corpus, some, first) & (np.arange(size) < real)[:, None]
+        counts.append(used.sum(1)[:real])
+        clean, ce, x, before, moments = _clean(model, tokens, jnp.asarray(used), about, sites[0])
+        sums["clean"].append(np.asarray(ce)[:real])
+        around += np.asarray(moments, np.float64)
+        tokens_here = int(np.asarray(corpus.lengths)[some[:real]].sum())
+        for name, edit in arms.items():
+            on_batch(done := done + tokens_here, total)
+            found = _with_edit(model, tokens, jnp.asarray(used), clean, x, before, edit)
+            sums[name].append(np.asarray(found)[:real])
+        on_batch(done := done + tokens_here, total)
+    n = np.concatenate(counts)
+    power = around[-1] - (around[:-1] ** 2).sum() / n.sum()
+    return _table({name: np.concatenate(parts) for name, parts in sums.items()}, n, power)
+
+
+def _used(corpus: Corpus, some: np.ndarray, first: int) -> np.ndarray:
+    """`[n, n_ctx]`: the positions whose prediction of the next token is scored."""
+    pos = np.arange(corpus.layout.n_ctx)
+    return (pos >= first) & (pos < corpus.lengths[some, None] - 1)
+
+
+def _losses(log_p: Array, tokens: Array, used: Array) -> Array:
+    next_ = jnp.roll(tokens, -1, 1)
+    ce = -jnp.take_along_axis(log_p, next_[..., None], -1)[..., 0]
+    return jnp.where(used, ce, 0.0)
+
+
+@partial(jax.jit, static_argnames="site")
+def _clean(model: LM, tokens: Array, used: Array, about: Array, site: str):
+    """Log probabilities, sums of each sequence as in :func:`_with_edit`, the activations, what the
+    residual stream is before their layer, and their sum and sum of squares about a point."""
+    before = f"blocks.{parse_site(site, model.config).layer}.hook_resid_pre"
+    acts, logits = traced_forward(model, tokens, [site, before])
+    assert logits is not None
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    ce = _losses(log_p, tokens, used).sum(1)
+    x = acts[site].astype(jnp.float32)
+    off = jnp.where(used[..., None], x - about, 0)
+    moments = jnp.append(off.sum((0, 1)), (off**2).sum())
+    zero = jnp.zeros_like(ce)
+    return log_p, jnp.stack([ce, zero, zero], 1), x, acts[before], moments
+
+
+@jax.jit
+def _with_edit(
+    model: LM, tokens: Array, used: Array, clean: Array, x: Array, before: Array, edit: Edit
+) -> Float[Array, "n 3"]:
+    """Of each sequence: sums of cross-entropy, divergence and squared error."""
+    resume = parse_site(edit.site, model.config).layer, before
+    acts, logits = traced_forward(model, tokens, [edit.site], [edit], resume=resume)
+    assert logits is not None
+    log_q = jax.nn.log_softmax(logits.astype(jnp.float32))
+    ce = _losses(log_q, tokens, used).sum(1)
+    kl = jnp.where(used, jnp.sum(jnp.exp(clean) * (clean - log_q), -1), 0).sum(1)
+    error = jnp.sum((acts[edit.site].astype(jnp.float32) - x) ** 2, -1)
+    return jnp.stack([ce, kl, jnp.where(used, error, 0).sum(1)], 1)
+
+
+def _table(sums: dict[str, np.ndarray], n: Int[np.ndarray, " n_seq"], power: float) -> pd.DataFrame:
+    total, clean = n.sum(), sums["clean"][:, 0]
+    above = {name: (s[:, 0] - clean).sum() / total for name, s in sums.items()}
+    rows = []
+    for name, s in sums.items():
+        ce, kl, error = s.sum(0, dtype=np.float64)
+        own = (s[:, 0] - clean) / np.maximum(n, 1)
+        spread = own.std(ddof=1) / len(own) ** 0.5 if len(own) > 1 else np.nan
+        rows.append({
+            "arm": name, "ce": ce / total, "delta_ce": above[name],
+            "delta_ce_half_width": 1.96 * spread,
+            "ce_recovered": 1 - above[name] / above["zero"] if above["zero"] else np.nan,
+            "ce_recovered_mean": 1 - above[name] / above["mean"] if above["mean"] else np.nan,
+            "kl": kl / total, "fvu": error / power, "n_tokens": int(total),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _f32(x: np.ndarray) -> Array:
+    return jnp.asarray(x, jnp.float32)

@@ -1,0 +1,1 @@
+"""SAEs of captured activations: trained, saved, loaded, and when their latents fire."""

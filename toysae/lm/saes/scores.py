@@ -1,0 +1,109 @@
+"""What can be measured of SAEs without the truth, on activations held out from training."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float
+
+from ...evaluation.measure import Measure
+from ...evaluation.scoring import numbers_of
+from ...recovery import add_batch, empty_totals, random_floor, summarise
+from ...sae import SAE
+from ...training import Group, Probe, Trained
+from .feed import Window
+
+_BATCH = 1024
+DENSE = 0.1
+"""A latent that fires in more than this share of tokens is called dense."""
+
+
+def curve_probe(sae: SAE, window: Any, x: Float[Array, "n d_in"]) -> dict[str, Array]:
+    """EV and L0, one point of the learning curves: of rows held out, evenly over the window's pool.
+    `x`, drawn from what is trained on, only says how many."""
+    n_pool = window.pool.shape[0]
+    x = window.normalised(window.pool[:: max(1, n_pool // len(x))][: len(x)])
+    f = sae(x)
+    totals = summarise(add_batch(empty_totals(*sae.W_dec.shape[::-1]), x, f.x_hat, f.z))
+    return {"ev": totals["ev"], "l0": totals["l0"]}
+
+
+@partial(jax.jit, static_argnames="n")
+def _evaluated(saes: SAE, window: Window, n: int) -> dict[str, Array]:
+    """Over the first `n` rows of the pool, in batches; leading axis of the members."""
+    size = min(_BATCH, n)
+    d_sae, d_in = saes.W_dec.shape[-2:]
+
+    def body(i, totals):
+        x = window.normalised(jax.lax.dynamic_slice_in_dim(window.pool, i * size, size))
+
+        def one(totals, sae):
+            f = sae(x)
+            return add_batch(totals, x, f.x_hat, f.z)
+
+        return jax.vmap(one)(totals, saes)
+
+    empty = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (saes.W_dec.shape[0], *leaf.shape)),
+        empty_totals(d_in, d_sae),
+    )
+    return jax.vmap(summarise)(jax.lax.fori_loop(0, n // size, body, empty))
+
+
+@dataclass(frozen=True)
+class SiteScores(Measure):
+    """What can be measured of one SAE without the truth.
+
+    Attributes:
+        curve_points: about how many points the learning curves have.
+    """
+
+    curve_points: int
+
+    @property
+    def probe(self) -> Probe:
+        return curve_probe
+
+    def identity(self) -> dict[str, Any]:
+        return {"measure": "site", "version": 1, "curve_points": self.curve_points}
+
+    def __call__(
+        self, group: Group, trained: Trained, n_steps: int
+    ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        """Scores every SAE of a group.
+
+        Returns:
+            A table, one row a member: its numbers and seed; on `n_eval` activations held out, `ev`,
+            `fvu`, `l0`, `mse`, `shrinkage`, `reconstruction_bias`, `dead_latents`, `dead_fraction`
+            (never fired in them) and `dense_latents`; and `floor`, what random directions would
+            score. And arrays by row: `firing_freq` `[rows, d_sae]`; `mean` `[rows, d_in]` and
+            `scale` `[rows]`, the normalisation of the inputs; `curve_* [rows, points]`;
+            `curve_steps [points]`.
+        """
+        saes = jax.tree.map(lambda leaf: leaf[0], trained.saes)
+        window: Window = jax.tree.map(lambda leaf: leaf[0], group.worlds)
+        n_pool = window.pool.shape[0]
+        n = n_pool // min(_BATCH, n_pool) * min(_BATCH, n_pool)
+        scores = jax.device_get(_evaluated(saes, window, n))
+        freq = np.asarray(scores.pop("firing_freq"))
+        table = pd.DataFrame({
+            "row": np.arange(len(freq)),
+            "d_in": group.spec.d_in, "d_sae": group.spec.d_sae,
+            "sae_seed": np.asarray(group.sae_seeds), **numbers_of(group),
+            "diverged": trained.diverged[0], "n_eval": n,
+            **{k: np.asarray(v) for k, v in scores.items()},
+            "dense_latents": (freq > DENSE).sum(1),
+            "floor": random_floor(group.spec.d_in, group.spec.d_sae),
+        })  # fmt: skip
+        arrays = {
+            "firing_freq": freq,
+            "mean": np.tile(np.asarray(window.mean), (len(freq), 1)),
+            "scale": np.full(len(freq), np.asarray(window.scale)),
+            "curve_steps": trained.curve_steps,
+            **{f"curve_{name}": np.asarray(curve)[0] for name, curve in trained.curves.items()},
+        }
+        return table, arrays

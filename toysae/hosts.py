@@ -92,7 +92,7 @@ def from_first(value: T) -> T:
     return on_first(lambda: value)
 
 
-def largest(value: int) -> int:
+def largest_of_all(value: int) -> int:
     """Of the values of all processes, on all."""
     if _is_alone():
         return value

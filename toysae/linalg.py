@@ -4,7 +4,7 @@ On a CPU with as many devices as cores, jaxlib's batched LAPACK calls (svd, eigh
 cholesky, ...) can wait for ever on the threads that they need themselves. What programs need is
 therefore made of matrix products alone, which any device is good at: :func:`polar`,
 :func:`top_eigenvalue`, :func:`top_eigenvector`, :func:`solve_positive`. What is needed once,
-outside of any program, is NumPy's in float64: :func:`axes_of`, :func:`orthonormal_rows`.
+outside of any program, is NumPy's in float64: :func:`singular_axes`, :func:`orthonormal_rows`.
 """
 
 from functools import partial
@@ -38,7 +38,7 @@ class Axes:
     rank: Int[Array, "*lead"]
 
 
-def axes_of(matrix: Float[np.ndarray, "n d"] | Float[Array, "n d"]) -> Axes:
+def singular_axes(matrix: Float[np.ndarray, "n d"] | Float[Array, "n d"]) -> Axes:
     """The right singular vectors of a matrix, by NumPy in float64, as float32.
 
     Args:

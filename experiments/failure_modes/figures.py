@@ -125,7 +125,7 @@ def detector_curves(
                 shown = st.pm(interval["mean"], interval["half_width"])
                 ax.text(0.98, 0.03 + 0.075 * (len(detectors) - 1 - k), shown, fontsize=6.5,
                         color=st.OKABE_ITO[k % 7], ha="right", transform=ax.transAxes)  # fmt: skip
-            ax.plot([0, 1], [0, 1], **st.FLOOR)
+            ax.plot([0, 1], [0, 1], **st.FLOOR_LINE)
             ax.set(xlabel="false positives", title=name, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axes[0, 0].set_ylabel("true positives")
         st.footnote(fig, remarks)

@@ -15,7 +15,7 @@ from toysae.recovery.absorption import ABSORBS, MOSTLY
 from toysae.recovery.absorption_signs import absorption_signs
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import SAE
-from toysae.training import Group, Probe, Trained
+from toysae.training import Ensemble, Probe, Trained
 from toysae.worlds import World, sample
 
 N_DETECTED = 8192
@@ -41,13 +41,13 @@ class FailureModes(Measure):
     def identity(self) -> dict[str, Any]:
         return {"measure": "failure modes", "version": 1, "n_eval": self.n_eval}
 
-    def row_bytes(self, group: Group) -> int:
+    def row_bytes(self, group: Ensemble) -> int:
         d_sae = group.spec.d_sae
         numbers = len(LATENTS) * d_sae + len(PAIRS) * d_sae * (d_sae - 1) // 2
         return super().row_bytes(group) + 4 * numbers
 
     def __call__(
-        self, group: Group, trained: Trained, n_steps: int
+        self, group: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         n_members, found = len(group.sae_seeds), []
         for row, diverged in enumerate(trained.diverged.ravel()):

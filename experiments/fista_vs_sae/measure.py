@@ -22,7 +22,7 @@ from toysae.recovery import (
 from toysae.recovery.amortisation import gap_decomposition
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import SAE
-from toysae.training import Group, Probe, Trained
+from toysae.training import Ensemble, Probe, Trained
 from toysae.training.state import keys_of
 from toysae.worlds import World
 
@@ -55,7 +55,7 @@ class LadderScores(Measure):
         return {"measure": "ladder", "version": 1, **sizes}
 
     def __call__(
-        self, group: Group, trained: Trained, n_steps: int
+        self, group: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         sizes = self.n_eval, self.n_gap, self.n_iterations
         scores = jax.device_get(score(trained.saes, group.worlds, group.world_seeds, *sizes))

@@ -14,7 +14,7 @@ from toysae.recovery import enc_dec_cosines, mcs
 from toysae.recovery.geometry import pairwise_cosines
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import SAE
-from toysae.training import Group, Probe, Trained
+from toysae.training import Ensemble, Probe, Trained
 from toysae.worlds import World
 
 BATCH = 1024
@@ -36,7 +36,7 @@ class Signals(Measure):
         return {"measure": "label-free signals", "version": 1, "n_eval": self.n_eval}
 
     def __call__(
-        self, group: Group, trained: Trained, n_steps: int
+        self, group: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         n_batches = jnp.int32(-(-self.n_eval // BATCH))
         spec, worlds, saes = group.spec.once_started(), group.worlds, trained.saes

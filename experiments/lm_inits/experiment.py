@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from toysae.errors import require
-from toysae.lm.capture.sample import about, resolve
+from toysae.lm.capture.sample import about_text, resolve_sources
 from toysae.lm.cards.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
 from toysae.lm.saes.train import SiteData, Training, site_cells
-from toysae.lm.saes.train import prepare as prepare_site
+from toysae.lm.saes.train import prepare_site as prepare_site
 from toysae.recovery.label_free import found_in
 from toysae.runs.cell import Cell
 from toysae.runs.results import Results
@@ -86,7 +86,7 @@ def check(o: Options) -> None:
 def prepare(o: Options, out: Path) -> SiteData:
     """The site, captured."""
     check(o)
-    source, text = resolve(o.model, o.text)
+    source, text = resolve_sources(o.model, o.text)
     (folder,) = capture_text(source, text, [site_of(o)], o.n_tokens, o.n_ctx, out / CAPTURE)
     return prepare_site(folder, training(o))
 
@@ -123,8 +123,8 @@ def answer(o: Options, results: Results, site: SiteData) -> dict[str, pd.DataFra
 
 
 def draw(o: Options, results: Results, site: SiteData) -> Iterator[Drawing]:
-    found, (source, text) = compared(o, results, site), resolve(o.model, o.text)
-    read = about().split(" (")[0] if o.text == "sample" else Path(text).name
+    found, (source, text) = compared(o, results, site), resolve_sources(o.model, o.text)
+    read = about_text().split(" (")[0] if o.text == "sample" else Path(text).name
     note = (
         f"{Path(source).name} on {read}; {site_of(o)}; {len(found.table)} {o.recipe} SAEs "
         f"of {o.n_steps:,} steps of {o.batch_size} from {o.n_tokens:,} activations"

@@ -19,7 +19,7 @@ from toysae.lm.capture.shards import read_manifest
 from toysae.lm.cards.figures import seeds_figure, splice_figure
 from toysae.lm.cards.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
 from toysae.lm.saes.train import SiteData, Training, site_cells
-from toysae.lm.saes.train import prepare as prepare_site
+from toysae.lm.saes.train import prepare_site as prepare_site
 from toysae.runs.cell import Cell
 from toysae.runs.results import Results
 from toysae.sweeps.study import Drawing, Study, check_sizes

@@ -20,13 +20,13 @@ from toysae.errors import require
 from toysae.evaluation.measure import RecoveryScores
 from toysae.lm.capture import sample
 from toysae.lm.capture.shards import Manifest, read_manifest
-from toysae.lm.cards.card import Card, card, world_panels
+from toysae.lm.cards.card import LayerCard, layer_card, world_panels
 from toysae.lm.cards.figures import seeds_figure, splice_figure
 from toysae.lm.cards.pages import Chosen, pages
 from toysae.lm.cards.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
 from toysae.lm.saes.site_sae import sae_of_run
 from toysae.lm.saes.train import SiteData, Training, site_cells
-from toysae.lm.saes.train import prepare as prepare_site
+from toysae.lm.saes.train import prepare_site as prepare_site
 from toysae.plotting.panel import panel_figure
 from toysae.runs.cell import Cell
 from toysae.runs.results import Results
@@ -189,11 +189,11 @@ def compared(o: Options, results: Results, p: Prepared) -> dict[str, SideBySide]
 
 
 @lru_cache(maxsize=1)
-def cards(o: Options, results: Results, p: Prepared) -> tuple[Card, dict[str, FeaturePanel]]:
+def cards(o: Options, results: Results, p: Prepared) -> tuple[LayerCard, dict[str, FeaturePanel]]:
     """The card of the residual stream with its best SAE's latents, and the worlds' panels."""
     m = p.resid.manifest
     sae = sae_of_run(results, best(results, m.site))
-    return card(m.site, p.resid.source, m.first, sae=sae), world_panels(o.worlds)
+    return layer_card(m.site, p.resid.source, m.first, sae=sae), world_panels(o.worlds)
 
 
 def best(results: Results, site: str) -> int:
@@ -223,8 +223,8 @@ def draw(o: Options, results: Results, p: Prepared) -> Iterator[Drawing]:
     found, (of_site, panels) = compared(o, results, p), cards(o, results, p)
     n_saes = sum(len(each.table) for each in found.values())
     note = (
-        f"SmolLM2-135M on {sample.about().split(' (')[0]}; {n_saes} SAEs of {o.n_steps:,} steps of "
-        f"{o.batch_size} from {o.n_tokens:,} activations; {o.seeds} seeds"
+        f"SmolLM2-135M on {sample.about_text().split(' (')[0]}; {n_saes} SAEs of {o.n_steps:,} "
+        f"steps of {o.batch_size} from {o.n_tokens:,} activations; {o.seeds} seeds"
     )
     groups = {site: each.groups for site, each in found.items()}
     yield "mcs_across_seeds", *seeds_figure(groups, note)

@@ -94,7 +94,7 @@ def middling_histograms(
                 color = st.OKABE_ITO[k % 7]
                 ax.stairs(share, BINS, fill=True, color=color, alpha=0.5, linewidth=0)
                 ax.stairs(share, BINS, color=color, linewidth=0.8)
-                ax.axvline(here.loc[level, "floor"], **st.FLOOR, label="random floor")
+                ax.axvline(here.loc[level, "floor"], **st.FLOOR_LINE, label="random floor")
                 ax.axvline(here.loc[level, "mmcs"], color="black", linewidth=1, label="mmcs")
                 polarised = st.share(float(here.loc[level, "polarisation"]))
                 ax.set_title(f"{causes[cause]}\nat {level:g}, P = {polarised}", fontsize=7)

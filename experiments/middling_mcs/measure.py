@@ -11,7 +11,7 @@ from toysae.evaluation.measure import Measure
 from toysae.evaluation.scoring import numbers_of, sizes_of
 from toysae.recovery import mcs, polarisation, random_floor
 from toysae.sae import SAE
-from toysae.training import Group, Probe, Trained
+from toysae.training import Ensemble, Probe, Trained
 from toysae.worlds import World
 
 
@@ -30,7 +30,7 @@ class Polarisation(Measure):
         return {"measure": "polarisation", "version": 1, "curve_points": self.curve_points}
 
     def __call__(
-        self, group: Group, trained: Trained, n_steps: int
+        self, group: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         found = trained.curves["mcs"]
         found = found.reshape(-1, *found.shape[2:])

@@ -11,7 +11,7 @@ import pandas as pd
 from toysae.evaluation.measure import Measure
 from toysae.evaluation.scoring import numbers_of, sizes_of
 from toysae.sae import SAE
-from toysae.training import Group, Probe, Trained
+from toysae.training import Ensemble, Probe, Trained
 from toysae.training.state import keys_of
 from toysae.worlds import Drawn, World
 from toysae.worlds.tms import expected_loss, feature_dimensionality
@@ -39,7 +39,7 @@ class ExactLoss(Measure):
     def identity(self) -> dict[str, Any]:
         return {"measure": "toy model, exact loss", "version": 1, "n_nodes": self.n_nodes}
 
-    def __call__(self, group: Group, trained: Trained, n_steps: int) -> Measured:
+    def __call__(self, group: Ensemble, trained: Trained, n_steps: int) -> Measured:
         assert isinstance(group.worlds, Features)
         weights, importances = trained.saes.weights, group.hypers["importance"]
         held = (weights.W_dec, weights.b_dec, group.worlds.density, importances)
@@ -74,7 +74,7 @@ class SampledLoss(Measure):
         sizes = {"n_eval": self.n_eval, "curve_points": self.curve_points}
         return {"measure": "toy model, sampled loss", "version": 1, **sizes}
 
-    def __call__(self, group: Group, trained: Trained, n_steps: int) -> Measured:
+    def __call__(self, group: Ensemble, trained: Trained, n_steps: int) -> Measured:
         losses = sampled_loss(trained.saes, group.worlds, group.world_seeds, self.n_eval)
         curves = {
             f"curve_{name}": curve.reshape(-1, *curve.shape[2:])
@@ -112,6 +112,6 @@ def sampled_loss(saes: SAE, worlds: Drawn, seeds: jax.Array, n: int) -> jax.Arra
     return jax.lax.map(in_world, (worlds, keys_of(seeds, "evaluation"), saes))
 
 
-def _table(group: Group, trained: Trained, n_steps: int, losses: Any) -> pd.DataFrame:
+def _table(group: Ensemble, trained: Trained, n_steps: int, losses: Any) -> pd.DataFrame:
     held = {**sizes_of(group, n_steps), **numbers_of(group)}
     return pd.DataFrame({**held, "diverged": trained.diverged.ravel(), "loss": losses})

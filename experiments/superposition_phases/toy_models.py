@@ -18,11 +18,11 @@ from toysae import draws, pytree
 from toysae.runs.cell import Data
 from toysae.sae import Hypers, SAESpec
 from toysae.sae.activations import Act, Activation
+from toysae.sae.component import Encoding, Forward, Hyper, Stats, Weights
 from toysae.sae.decoders import Free
 from toysae.sae.encoders import Encoder, Shift
 from toysae.sae.inits import Init, InitData
 from toysae.sae.objectives import Objective
-from toysae.sae.part import Encoding, Forward, Hyper, Stats, Weights
 from toysae.sae.penalties import Sum
 from toysae.worlds import Batch
 
@@ -154,7 +154,7 @@ class FeatureData(Data):
     def columns(self) -> dict[str, tuple[float, ...]]:
         return {"density": self.densities}
 
-    def own_parts(self) -> tuple[object, ...]:
+    def own_components(self) -> tuple[object, ...]:
         return (self.worlds,)
 
     def manifest(self) -> dict[str, Any]:

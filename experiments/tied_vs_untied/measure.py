@@ -14,7 +14,7 @@ from toysae.evaluation.scoring import numbers_of, sizes_of
 from toysae.recovery import add_batch, cosines, empty_totals, summarise
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import SAE
-from toysae.training import Group, Probe, Trained
+from toysae.training import Ensemble, Probe, Trained
 from toysae.training.state import keys_of
 from toysae.worlds import World
 
@@ -34,7 +34,7 @@ class PairScores(Measure):
         return {"measure": "pairs", "version": 1, "n_eval": self.n_eval}
 
     def __call__(
-        self, group: Group, trained: Trained, n_steps: int
+        self, group: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         scores = score(trained.saes, group.worlds, group.world_seeds, self.n_eval)
         columns = {name: np.asarray(value).ravel() for name, value in scores.items()}

@@ -9,7 +9,7 @@ from toysae import make_world, train
 from toysae.evaluation.score import score_sae
 from toysae.keys import named_key, seed_key
 from toysae.sae import decoder_rows
-from toysae.sae.part import Weights
+from toysae.sae.component import Weights
 from toysae.worlds import assemble, sample
 
 TRAINING = {"n_steps": 3000, "lr": 1e-2, "lr_decay": 0.3, "curve_points": 2, "quiet": True}

@@ -12,7 +12,7 @@ from toysae.evaluation.score import score_sae
 from toysae.evaluation.scoring import oracle_columns, truth_columns
 from toysae.keys import named_key, seed_key
 from toysae.sae import SAE
-from toysae.sae.part import Weights
+from toysae.sae.component import Weights
 from toysae.training.members import make_group
 from toysae.worlds import assemble, sample
 

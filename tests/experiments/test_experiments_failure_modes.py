@@ -29,7 +29,7 @@ from toysae import run
 from toysae.errors import ToysaeError
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import SAE, make_spec
-from toysae.sae.part import Weights
+from toysae.sae.component import Weights
 from toysae.training import train_group
 
 

@@ -22,7 +22,7 @@ from experiments.label_free_signals.measure import of_weights
 from toysae import run
 from toysae.errors import ToysaeError
 from toysae.sae import SAE, make_spec
-from toysae.sae.part import Weights
+from toysae.sae.component import Weights
 from toysae.worlds import make_world, stack
 
 

@@ -13,8 +13,8 @@ import pytest
 from toysae import run
 from toysae.axes import grid
 from toysae.errors import ToysaeError
+from toysae.sae.component import Params
 from toysae.sae.forward import finished
-from toysae.sae.part import Params
 from toysae.sweeps import load_experiment
 from toysae.sweeps.study import Study
 from toysae.training import advance, start

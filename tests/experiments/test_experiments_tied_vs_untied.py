@@ -14,8 +14,8 @@ from toysae import run
 from toysae.errors import ToysaeError
 from toysae.recovery import mmcs
 from toysae.sae import SAE, make_spec
+from toysae.sae.component import Weights
 from toysae.sae.decoders import UnitNorm
-from toysae.sae.part import Weights
 from toysae.worlds.world import sample, stack
 
 N = 65_536

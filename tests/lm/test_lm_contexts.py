@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toysae.lm.saes.latent_firing import Firing, firing, sample_latents
 
 from toysae import ToysaeError
 from toysae.lm.capture.text import Corpus, Layout
 from toysae.lm.cards.contexts import latent_contexts
 from toysae.lm.effects.latents import RESIDUAL, latent_facts, logit_effects
 from toysae.lm.models import load_model
-from toysae.lm.saes.firing import Firing, firing, sample_latents
 
 GOLDEN = Path(__file__).parent / "golden"
 D, N_SEQ, N_CTX, FIRST = 6, 40, 20, 2

@@ -30,8 +30,8 @@ from toysae.recovery.absorption_signs import (
 from toysae.recovery.baselines import Dictionary
 from toysae.recovery.hierarchy import parents_of
 from toysae.sae import SAE, make_spec
+from toysae.sae.component import Weights
 from toysae.sae.decoders import Free
-from toysae.sae.part import Weights
 from toysae.sae.penalties import Sum
 from toysae.worlds import Batch
 from toysae.worlds.assemble import assemble

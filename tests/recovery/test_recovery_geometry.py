@@ -20,8 +20,8 @@ from toysae.recovery.geometry import (
 from toysae.recovery.mixing import features_per_latent, hedging, shared
 from toysae.recovery.roc import roc
 from toysae.sae import SAE, make_spec
+from toysae.sae.component import Weights
 from toysae.sae.decoders import Free
-from toysae.sae.part import Weights
 from toysae.sae.penalties import Sum
 
 

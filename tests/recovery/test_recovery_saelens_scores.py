@@ -28,7 +28,7 @@ from toysae.recovery import (
     summarise,
 )
 from toysae.sae import SAE
-from toysae.sae.part import Weights
+from toysae.sae.component import Weights
 from toysae.worlds import Batch, sample
 
 DETECTION = ("precision", "recall", "f1", "accuracy")

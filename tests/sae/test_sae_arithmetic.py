@@ -13,8 +13,8 @@ from toysae.errors import ToysaeError
 from toysae.sae import RECIPES, make_spec
 from toysae.sae.activations import TopK
 from toysae.sae.arithmetic import product
+from toysae.sae.component import Weights
 from toysae.sae.encoders import affine
-from toysae.sae.part import Weights
 from toysae.training import advance, start, trained
 from toysae.training.members import make_group
 

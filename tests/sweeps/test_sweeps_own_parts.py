@@ -18,7 +18,7 @@ from toysae.disk import by_name, subclasses
 from toysae.interop import score
 from toysae.own_code import own_code
 from toysae.sae import RECIPES, Recipe, make_spec
-from toysae.sae.part import Hyper, Part
+from toysae.sae.component import Hyper, Part
 from toysae.sae.penalties import LatentPenalty
 from toysae.sweeps import load_experiment
 from toysae.sweeps.cells import cells
@@ -133,7 +133,7 @@ from helping_code import shifted
 
 from toysae import Experiment, axes
 from toysae.sae import RECIPES, Recipe
-from toysae.sae.part import Hyper
+from toysae.sae.component import Hyper
 from toysae.sae.penalties import LatentPenalty
 
 POWER = 3

@@ -19,7 +19,7 @@ from toysae.recovery.probe import recovery_probe
 from toysae.sae import INITS, RECIPES, make_spec
 from toysae.training import advance, probe_all
 from toysae.training.devices import AXES, Layout, over_rows
-from toysae.training.group import spread_group
+from toysae.training.ensemble import spread_group
 from toysae.training.loop import axes_of_worlds, start_from
 from toysae.training.members import fallback, make_group
 from toysae.training.state import init_data

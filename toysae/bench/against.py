@@ -149,7 +149,7 @@ def time_against(
         **{f"k SAE-samples/s {kind}": _thousands(raw[f"our {kind}"]) for kind in ways},
         **{f"sae-lens {kind}": _thousands(raw[kind]) for kind in ways},
         **{f"ratio {kind}": round(float(np.median(ratios[kind])), 2) for kind in ways},
-        **{f"low-high {kind}": spread(ratios[kind]) for kind in ways},
+        **{f"low-high {kind}": range_text(ratios[kind]) for kind in ways},
         "ratio of the best": round(float(np.median(best)), 2),
         **{f"sae-lens {kind} runs": _words(way) for kind, way in ways.items()},
         "compile s": round(opened["compile_s"], 2),
@@ -162,7 +162,7 @@ def time_against(
     }
 
 
-def spread(values: Any) -> str:
+def range_text(values: Any) -> str:
     """The lowest and the highest of several numbers."""
     return f"{min(values):.2f}-{max(values):.2f}"
 

@@ -25,9 +25,9 @@ def time_capture(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from ..lm.capture import sample
-    from ..lm.capture.capture import activations, describe, runner, write_run
+    from ..lm.capture.capture import activations, new_manifest, runner, write_run
     from ..lm.capture.shards import Manifest, write_manifest
-    from ..lm.capture.text import Layout, build_corpus
+    from ..lm.capture.text import TextLayout, build_corpus
     from ..lm.models import load_model, load_tokenizer
 
     require(sample.is_there(), "there is no model to time: run `toysae lm sample`")
@@ -52,8 +52,10 @@ def time_capture(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     forward, whole, matmul = [], [], []
     with TemporaryDirectory() as folder:
         text = sample.text_path()
-        corpus = build_corpus(text, tokenizer, Path(folder) / "corpus", kept, Layout(_N_CTX))
-        fresh = [describe(model, corpus, site) for site in sites]  # hashes the weights: not timed
+        corpus = build_corpus(text, tokenizer, Path(folder) / "corpus", kept, TextLayout(_N_CTX))
+        fresh = [
+            new_manifest(model, corpus, site) for site in sites
+        ]  # hashes the weights: not timed
         run = runner(model, corpus, sites, "bfloat16", False, _BATCH)
         for _ in range(rounds):
             matmul.append(matmul_rate())

@@ -5,7 +5,7 @@ from .presets import Preset
 _FLOAT = 4  # bytes
 
 
-def step_flops(p: Preset) -> int:
+def preset_step_flops(p: Preset) -> int:
     """FLOPs of a step: each SAE's five products of 2 * batch * d_in * d_sae (encode, decode, the
     gradients of both weights and of z), nothing else."""
     return 10 * p.batch_size * p.d_in * p.d_sae * p.n_members

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..sae import RECIPES, make_spec
-from ..training import Group
-from ..training.members import make_group
+from ..training import Ensemble
+from ..training.members import make_ensemble
 from ..worlds import World, make_world
 
 
@@ -75,14 +75,14 @@ def _recipe_presets() -> dict[str, Preset]:
 RECIPE_PRESETS = _recipe_presets()
 
 
-def world_of(p: Preset) -> World:
+def preset_world(p: Preset) -> World:
     if p.world != "sphere":
         return make_world(p.world)
     return make_world("sphere", d_in=p.d_in, n_features=p.n_features, l0=p.l0, magnitude="normal")
 
 
-def group_of(p: Preset, numbers: Mapping[str, float] | None = None) -> Group:
+def preset_ensemble(p: Preset, numbers: Mapping[str, float] | None = None) -> Ensemble:
     """The preset's group, with the recipe's toy numbers unless others are given."""
     spec = make_spec(p.recipe, p.d_in, p.d_sae, arithmetic=p.arithmetic)
     given = RECIPES[p.recipe].toy if numbers is None else numbers
-    return make_group([world_of(p)], [0], spec, given, range(p.n_members), p.batch_size)
+    return make_ensemble([preset_world(p)], [0], spec, given, range(p.n_members), p.batch_size)

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from ..evaluation.score import score_sae
-from ..evaluation.scoring import score_group
+from ..evaluation.scoring import score_ensemble
 from ..recovery.probe import recovery_probe
-from ..training import train_group
-from .presets import Preset, group_of
+from ..training import train_ensemble
+from .presets import Preset, preset_ensemble
 from .training import Trainer
 
-N_STEPS = 20_000
+_N_STEPS = 20_000
 """Of the training that scoring is held against, at the preset's batch size."""
 
 
@@ -36,8 +36,8 @@ SCORING_PRESETS = {
 def time_scoring(name: str, seconds: float, rounds: int) -> dict[str, float | str]:
     """Seconds a SAE, and their share of the training of one, the two taking turns."""
     p = SCORING_PRESETS[name]
-    group = group_of(p.shape)
-    trained = train_group(group, 1, recovery_probe, 1)
+    group = preset_ensemble(p.shape)
+    trained = train_ensemble(group, 1, recovery_probe, 1)
 
     def score() -> float:
         """Seconds a SAE."""
@@ -46,12 +46,12 @@ def time_scoring(name: str, seconds: float, rounds: int) -> dict[str, float | st
             sae = jax.tree.map(lambda leaf: leaf[0, 0], trained.saes)
             score_sae(sae, jax.tree.map(lambda leaf: leaf[0], group.worlds), p.n_samples)
         else:
-            score_group(group, trained, 1, p.n_samples)
+            score_ensemble(group, trained, 1, p.n_samples)
         return (time.perf_counter() - begun) / p.shape.n_members
 
     compile_s = score()
     trainer = Trainer(p.shape, seconds)
-    samples = N_STEPS * p.shape.batch_size
+    samples = _N_STEPS * p.shape.batch_size
     timed = [(samples / trainer.rate(), score()) for _ in range(rounds)]
     train_s, score_s = np.array(timed).T
     return {
@@ -60,7 +60,7 @@ def time_scoring(name: str, seconds: float, rounds: int) -> dict[str, float | st
         "SAEs": p.shape.n_members,
         "samples": p.n_samples,
         "score s/SAE": round(float(np.median(score_s)), 2),
-        f"train {N_STEPS // 1000}k steps, s/SAE": round(float(np.median(train_s)), 1),
+        f"train {_N_STEPS // 1000}k steps, s/SAE": round(float(np.median(train_s)), 1),
         "share of training": round(float(np.median(score_s / train_s)), 4),
         "compile s": round(compile_s * p.shape.n_members, 2),
     }

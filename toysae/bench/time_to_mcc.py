@@ -18,8 +18,8 @@ import numpy as np
 
 from ..recovery import cosines, mcc
 from ..training import advance, start, trained
-from .against import SAELENS, WORKER, fastest, spread, their_world, thread_counts
-from .presets import Preset, group_of
+from .against import SAELENS, WORKER, fastest, range_text, their_world, thread_counts
+from .presets import Preset, preset_ensemble
 from .protocol import Child
 
 
@@ -64,7 +64,7 @@ def train_to_mcc(
     """Trains one SAE until it has found the features, or for `most` steps; `seed` is of its init
     and of the data."""
     seeds = jnp.asarray([seed], jnp.int32)
-    group = replace(group_of(Preset(**preset), numbers), sae_seeds=seeds, world_seeds=seeds)
+    group = replace(preset_ensemble(Preset(**preset), numbers), sae_seeds=seeds, world_seeds=seeds)
     state, truth = start(group), group.worlds.target[0]
     steps, found = 0, 0.0
     while not found >= target and steps < most:
@@ -142,11 +142,11 @@ def _row(name: str, r: Race, kind: str, runs: dict[str, list[dict[str, Any]]]) -
         "shape": r.preset.shape,
         "run": kind,
         f"s to MCC {r.target}": round(float(np.median(taken)), 2),
-        "low-high": spread(taken),
+        "low-high": range_text(taken),
         "steps": int(np.median([run["steps"] for run in runs[kind]])),
         "MCC": round(float(np.median([run["mcc"] for run in runs[kind]])), 4),
     }
     if "sae-lens" in runs:
         ratios = seconds("sae-lens") / taken
-        row |= {"sae-lens / this": round(float(np.median(ratios)), 2), "ratios": spread(ratios)}
+        row |= {"sae-lens / this": round(float(np.median(ratios)), 2), "ratios": range_text(ratios)}
     return row | {"rounds": runs[kind]}

@@ -11,11 +11,11 @@ import numpy as np
 
 from ..training import TrainState, advance, start
 from ..training.devices import layout_of
-from ..training.group import spread_group
+from ..training.ensemble import spread_ensemble
 from ..training.memory import training_bytes
-from .counts import step_bytes, step_flops
+from .counts import preset_step_flops, step_bytes
 from .device import copy_rate, matmul_rate, peak_bytes
-from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, RECIPE_PRESETS, Preset, group_of
+from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, RECIPE_PRESETS, Preset, preset_ensemble
 
 BASELINE = "untied"
 
@@ -25,10 +25,10 @@ class Trainer:
 
     def __init__(self, p: Preset, seconds: float):
         self.preset, self.total = p, jnp.float32(1e6)
-        group = group_of(p)
+        group = preset_ensemble(p)
         self.planned = training_bytes(group)
         self.layout = layout_of(len(group.world_seeds), len(group.sae_seeds))
-        group = spread_group(group, self.layout)
+        group = spread_ensemble(group, self.layout)
         self.state: TrainState = start(group, self.layout)
         self.group = group.once_started()
         self.n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.members.params))
@@ -49,7 +49,7 @@ class Trainer:
         return samples / self.train(self.chunk)
 
 
-def described(p: Preset, samples: list[float]) -> dict[str, Any]:
+def rate_row(p: Preset, samples: list[float]) -> dict[str, Any]:
     return {
         "recipe": p.recipe,
         "shape": p.shape,
@@ -79,7 +79,7 @@ def time_preset(
         for _ in range(rounds)
     ]
     samples, matmul, matmul_bf16, copy = map(list, zip(*timed, strict=True))
-    flops, moved = step_flops(p), step_bytes(p, trainer.n_params)
+    flops, moved = preset_step_flops(p), step_bytes(p, trainer.n_params)
 
     def share(of_step: int, rates: list[float]) -> float:
         done = np.array(samples) * of_step / (p.batch_size * p.n_members)
@@ -87,7 +87,7 @@ def time_preset(
 
     return {
         "preset": name,
-        **described(p, samples),
+        **rate_row(p, samples),
         "MFLOP a step": round(flops / 1e6, 1),
         "MB a step": round(moved / 1e6, 1),
         "share of matmul": share(flops, matmul),
@@ -119,7 +119,7 @@ def time_recipe(
     ratio = np.median(np.array(samples) / np.array(baseline))
     return {
         "preset": name,
-        **described(p, samples),
+        **rate_row(p, samples),
         f"of {BASELINE}": round(float(ratio), 3),
         "compile s": round(trainer.compile_s, 2),
     }

@@ -49,9 +49,9 @@ class Worker:
         """Writes what the other side needs to draw from the same world."""
         import numpy as np
 
-        from .presets import Preset, world_of
+        from .presets import Preset, preset_world
 
-        world = world_of(Preset(**preset))
+        world = preset_world(Preset(**preset))
         bias = np.zeros(world.d_in, np.float32) if world.bias is None else world.bias
         np.savez(path, directions=world.rows, bias=bias)
 

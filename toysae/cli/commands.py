@@ -20,7 +20,7 @@ from .scores import ceilings, score
 from .show import OUT, print_frame, print_names
 from .work import work
 
-USAGE = """usage: toysae COMMAND
+_USAGE = """usage: toysae COMMAND
 
   run FILE [--smoke | --full] [--out DIR] [--FIELD VALUE ...]   run it, draw its figures
   work DIR                                             help with a run, from any machine
@@ -43,7 +43,7 @@ def execute(args: list[str]) -> None:
     try:
         check_addresses()
         if not args or args[0] in ("-h", "--help"):
-            OUT.print(USAGE, highlight=False)
+            OUT.print(_USAGE, highlight=False)
             return
         if args[0] == "--version":
             OUT.print(f"toysae {__version__}", highlight=False)

@@ -29,7 +29,7 @@ class ExportOptions:
 
 def export(args: list[str]) -> None:
     from ..interop import load_any, to_saelens
-    from ..lm.saes.site_sae import export as export_site
+    from ..lm.saes.site_sae import export_site_sae as export_site
     from ..lm.saes.site_sae import is_of_site, load_site_sae, save_site_sae
     from ..runs.mark import is_marked
     from ..runs.results import Results

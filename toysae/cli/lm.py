@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..lm.capture.text import Corpus
     from ..lm.models import LM
 
-USAGE = """usage: toysae lm COMMAND
+_USAGE = """usage: toysae lm COMMAND
 
   sample                     a small real model and text, without a hub
   capture MODEL --site S [S2 ...] --text T --out DIR      activations to shards
@@ -43,7 +43,7 @@ toysae lm COMMAND --help shows the fields."""
 def lm(args: list[str]) -> None:
     """The command group."""
     if not args or args[0] in ("-h", "--help"):
-        OUT.print(USAGE, markup=False, highlight=False)
+        OUT.print(_USAGE, markup=False, highlight=False)
         return
     if args[0] not in COMMANDS:
         raise unknown("command", f"lm {args[0]}", [f"lm {name}" for name in COMMANDS])
@@ -94,17 +94,17 @@ class CaptureOptions:
 
 def _capture(args: list[str]) -> None:
     from ..lm.capture.capture import check_run
-    from ..lm.capture.sample import resolve
+    from ..lm.capture.sample import resolve_sources
     from ..lm.capture.sources import CORPUS
-    from ..lm.capture.text import Layout, build_corpus
+    from ..lm.capture.text import TextLayout, build_corpus
     from ..lm.models import load_model, load_tokenizer
     from ..lm.models.sites import parse_site
     from ..runs.lock import locked
 
     name, rest = positional(args, "a model, e.g. EleutherAI/pythia-70m")
     o = read_options(CaptureOptions, rest, "toysae lm capture")
-    n_tokens, layout = count(o.tokens), Layout(o.n_ctx, o.pack, o.bos, o.first)
-    source, text = resolve(name, o.text)
+    n_tokens, layout = count(o.tokens), TextLayout(o.n_ctx, o.pack, o.bos, o.first)
+    source, text = resolve_sources(name, o.text)
     model = load_model(source, dtype=_dtype(o.arithmetic))
     for site in o.site:
         parse_site(site, model.config)
@@ -118,11 +118,11 @@ def _capture(args: list[str]) -> None:
 
 def _keep(o: CaptureOptions, model: "LM", corpus: "Corpus") -> None:
     from ..disk import disk_is_full, free_bytes, size
-    from ..lm.capture.capture import begin, bytes_needed, capture, describe, found, told
+    from ..lm.capture.capture import begin, capture, capture_bytes, found, new_manifest, told
 
     what = (o.dtype, o.centre_residual, o.live)
-    manifests = [describe(model, corpus, site, *what) for site in dict.fromkeys(o.site)]
-    rows, need = manifests[0].rows, 0 if o.live else bytes_needed(manifests)
+    manifests = [new_manifest(model, corpus, site, *what) for site in dict.fromkeys(o.site)]
+    rows, need = manifests[0].rows, 0 if o.live else capture_bytes(manifests)
     dropped = f", positions before {o.first} of each left out" if o.first else ""
     OUT.print(
         f"{rows:,} activations of {len(manifests)} site(s) in sequences of {o.n_ctx} tokens"
@@ -161,7 +161,7 @@ class TrainOptions(EngineOptions):
 
 def _train(args: list[str]) -> None:
     from ..lm.capture.shards import find_site
-    from ..lm.saes.train import Training, asked_of, prepare, write_shared
+    from ..lm.saes.train import Training, asked_of_site, prepare_site, write_shared
 
     folder, rest = positional(args, "the directory of a capture")
 
@@ -174,7 +174,7 @@ def _train(args: list[str]) -> None:
     o = parsed(Options, rest, "toysae lm train")
     site = find_site(folder, o.site)
     out = o.out or site.parent / "saes" / site.name
-    asked = asked_of(prepare(site, o.training), o.training)
+    asked = asked_of_site(prepare_site(site, o.training), o.training)
 
     def tables(results: Any) -> Iterator[tuple[str, Any]]:
         table = write_shared(asked.cells, results).table
@@ -201,7 +201,9 @@ def _fetch_sample(args: list[str]) -> None:
 
     read_options(_None, args, "toysae lm sample")
     model, text = sample.fetch()
-    OUT.print(f"model: {model}\ntext: {text}, {sample.about()}", highlight=False, soft_wrap=True)
+    OUT.print(
+        f"model: {model}\ntext: {text}, {sample.about_text()}", highlight=False, soft_wrap=True
+    )
 
 
 def _dtype(arithmetic: str) -> Any:

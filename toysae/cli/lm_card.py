@@ -50,7 +50,7 @@ def card(args: list[str]) -> None:
     sae = None if o.sae is None else load_site_sae(o.sae, site.name, o.row)
     if sae is not None:
         check_belongs(str(o.sae), sae, manifest)
-    found = cards.card(site.name, open_site(site), manifest.first, o.n_rows, sae=sae)
+    found = cards.layer_card(site.name, open_site(site), manifest.first, o.n_rows, sae=sae)
     title = "activations" if sae is None else "activations and latents, beside true features"
     table = Table("what", site.name, *panels, title=title)
     for row in found.rows(*panels.values()):

@@ -9,8 +9,8 @@ import pandas as pd
 
 from ..recovery.mcs import EDGES
 from ..recovery.probe import recovery_probe
-from ..training import Group, Probe, Trained
-from .scoring import score_group
+from ..training import Ensemble, Probe, Trained
+from .scoring import score_ensemble
 
 _ROW = 2_000  # bytes of a row in two tables
 _FEATURE = 24  # of a row's arrays, for each feature
@@ -35,7 +35,7 @@ class Measure(ABC):
 
     @abstractmethod
     def __call__(
-        self, group: Group, trained: Trained, n_steps: int
+        self, group: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         """Measures every SAE of a trained group.
 
@@ -44,7 +44,7 @@ class Measure(ABC):
             those rows, all but `curve_steps`.
         """
 
-    def row_bytes(self, group: Group) -> int:
+    def row_bytes(self, group: Ensemble) -> int:
         """About how many bytes a row and its arrays take on disk."""
         curves = _POINT * self.curve_points
         return _ROW + _FEATURE * group.worlds.n_features + 4 * group.spec.d_sae + curves
@@ -56,7 +56,7 @@ class Measure(ABC):
 
 @dataclass(frozen=True)
 class RecoveryScores(Measure):
-    """Recovery of the true features: :func:`toysae.evaluation.scoring.score_group`.
+    """Recovery of the true features: :func:`toysae.evaluation.scoring.score_ensemble`.
 
     Attributes:
         n_eval: samples that each SAE is scored on.
@@ -74,6 +74,6 @@ class RecoveryScores(Measure):
         return {"n_eval": self.n_eval, "curve_points": self.curve_points}
 
     def __call__(
-        self, group: Group, trained: Trained, n_steps: int
+        self, group: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-        return score_group(group, trained, n_steps, self.n_eval)
+        return score_ensemble(group, trained, n_steps, self.n_eval)

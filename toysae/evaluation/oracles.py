@@ -19,14 +19,14 @@ from ..recovery.probe import recovery_probe
 from ..recovery.thresholds import add_scores, empty_counts, shared_threshold
 from ..sae import SAE, SAESpec, make_spec
 from ..sae.activations import ReLU
+from ..sae.component import Weights
 from ..sae.decoders import Bias, Decoder, Free
 from ..sae.encoders import Encoder, Untied
 from ..sae.frozen import Frozen
-from ..sae.part import Weights
 from ..sae.penalties import Sum
 from ..sae.pursuit import OMP
-from ..training import train_group
-from ..training.members import fallback, make_group
+from ..training import train_ensemble
+from ..training.members import fallback, make_ensemble
 from ..training.state import keys_of
 from ..worlds import Batch, World, batches
 
@@ -232,8 +232,8 @@ def _trained(init: str, decoder: Decoder | None, whole: bool = False):
         # An init with fewer latents than features starts at the most frequent.
         world = replace(s.world, truth=s.world.target[s.order]) if init == "truth" else s.world
         given = {**fallback("untied", spec), "l1_coeff": s.coefficients}
-        group = make_group([world], [s.seed], spec, given, (0,), _BATCH)
-        trained = train_group(group, s.n_steps, recovery_probe, n_points=1)
+        group = make_ensemble([world], [s.seed], spec, given, (0,), _BATCH)
+        trained = train_ensemble(group, s.n_steps, recovery_probe, n_points=1)
         for i, l1 in enumerate(s.coefficients):
             sae = jax.tree.map(lambda leaf, i=i: leaf[0, i], trained.saes)
             yield "l1_coeff", l1, None if trained.diverged[0, i] else sae

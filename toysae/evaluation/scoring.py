@@ -28,7 +28,7 @@ from ..recovery import (
     summarise,
 )
 from ..sae import SAE, SAESpec
-from ..training import Group, Trained
+from ..training import Ensemble, Trained
 from ..training.devices import ROWS, Layout, layout_of, over_rows
 from ..training.state import keys_of, training_loss, training_pass
 from ..worlds import Batch, Drawn, World, sample
@@ -156,8 +156,8 @@ def truth_columns(cos: np.ndarray) -> pd.DataFrame:
     return table.where(np.broadcast_to(measured[:, None], table.shape))
 
 
-def score_group(
-    group: Group, trained: Trained, n_steps: int, n_eval: int
+def score_ensemble(
+    group: Ensemble, trained: Trained, n_steps: int, n_eval: int
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Scores every SAE of a trained group.
 
@@ -226,7 +226,7 @@ def score_group(
     return table, arrays
 
 
-def sizes_of(group: Group, n_steps: int) -> dict[str, np.ndarray | float]:
+def sizes_of(group: Ensemble, n_steps: int) -> dict[str, np.ndarray | float]:
     """What a table says first of each SAE of a group: sizes, seeds and steps."""
     n_worlds, n_members = len(group.world_seeds), len(group.sae_seeds)
     n_features, d_in = group.worlds.target.shape[-2:]
@@ -243,7 +243,7 @@ def sizes_of(group: Group, n_steps: int) -> dict[str, np.ndarray | float]:
     }
 
 
-def numbers_of(group: Group) -> dict[str, np.ndarray]:
+def numbers_of(group: Ensemble) -> dict[str, np.ndarray]:
     """The numbers of each SAE of a group, by name."""
     n_worlds = len(group.world_seeds)
     return {name: np.tile(np.asarray(v), n_worlds) for name, v in group.hypers.items()}
@@ -260,7 +260,7 @@ def _rows(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, *values.shape[2:])
 
 
-def oracle_columns(group: Group) -> pd.DataFrame:
+def oracle_columns(group: Ensemble) -> pd.DataFrame:
     """The true dictionary with FISTA codes at each coefficient: what a perfect SAE pays. One row
     for each world and coefficient."""
     coefficients = np.unique(np.asarray(group.hypers["l1_coeff"]))

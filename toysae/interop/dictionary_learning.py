@@ -9,7 +9,7 @@ from ..checked import Fields
 from ..errors import ToysaeError, require
 from ..sae import SAE
 from ..sae.encoders import Gated
-from .linear import GATED, Tensors, build, jump_relu, topk
+from .linear import GATED, Tensors, build_jump_relu, build_sae, topk
 from .saelens import read_config
 from .torch_file import read_torch_file
 
@@ -69,14 +69,14 @@ def _decode(kind: str, trainer: Fields, saved: Tensors) -> SAE:
 
 def _built(kind: str, trainer: Fields, tensors: Tensors) -> SAE:
     if kind == "GatedAutoEncoder":
-        return build(tensors, pre_bias=True, encoder=Gated())
+        return build_sae(tensors, pre_bias=True, encoder=Gated())
     if kind == "AutoEncoderTopK":
         return topk(tensors, tensors["k"] if "k" in tensors else trainer.any("k"), pre_bias=True)
     if kind in ("AutoEncoder", "AutoEncoderNew"):
-        return build(tensors, pre_bias=kind == "AutoEncoder")
+        return build_sae(tensors, pre_bias=kind == "AutoEncoder")
     require("threshold" in tensors, "tensor threshold is missing")
     threshold = np.asarray(tensors["threshold"], np.float32)
     learned = kind == "JumpReluAutoEncoder"
     require(learned or (threshold.ndim == 0 and bool(threshold >= 0)), f"its threshold {threshold} "
             "was never set: train past threshold_start_step")  # fmt: skip
-    return jump_relu(tensors, threshold, pre_bias=not learned)
+    return build_jump_relu(tensors, threshold, pre_bias=not learned)

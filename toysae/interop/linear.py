@@ -10,9 +10,9 @@ from ..checked import integer
 from ..errors import require
 from ..sae import SAE, SAESpec
 from ..sae.activations import Activation, ReLU, Threshold, TopK
+from ..sae.component import Weights
 from ..sae.decoders import Free
 from ..sae.encoders import Encoder, Gated, Untied
-from ..sae.part import Weights
 from ..sae.penalties import GatedAux, Sum
 
 Tensors = dict[str, np.ndarray]
@@ -20,7 +20,7 @@ GATED = ("b_gate", "b_mag", "r_mag")
 """The tensors of a gated encoder beside its matrix."""
 
 
-def build(
+def build_sae(
     tensors: Tensors,
     *,
     pre_bias: bool,
@@ -73,17 +73,19 @@ def build(
 
 
 def topk(tensors: Tensors, k: Any, *, pre_bias: bool) -> SAE:
-    """:func:`build` with the k largest of each sample.
+    """:func:`build_sae` with the k largest of each sample.
 
     Raises:
         ToysaeError: a k outside 1..d_sae.
     """
     k = integer("k", k, 1, len(tensors.get("W_dec", ())) or None)
-    return build(tensors, pre_bias=pre_bias, activation=TopK(), k=k)
+    return build_sae(tensors, pre_bias=pre_bias, activation=TopK(), k=k)
 
 
-def jump_relu(tensors: Tensors, threshold: Float[np.ndarray, "*d_sae"], *, pre_bias: bool) -> SAE:
-    """:func:`build` with a constant threshold for each latent, or one for all.
+def build_jump_relu(
+    tensors: Tensors, threshold: Float[np.ndarray, "*d_sae"], *, pre_bias: bool
+) -> SAE:
+    """:func:`build_sae` with a constant threshold for each latent, or one for all.
 
     The other libraries keep z > threshold, :class:`Threshold` z >= it: the next float makes the
     two the same for every z.
@@ -94,11 +96,11 @@ def jump_relu(tensors: Tensors, threshold: Float[np.ndarray, "*d_sae"], *, pre_b
     d_sae = tensors["W_dec"].shape[0] if "W_dec" in tensors else 0
     require(above.shape in ((), (d_sae,)), f"threshold has shape {list(above.shape)}, not [] or "
             f"[{d_sae}]")  # fmt: skip
-    return build(tensors, pre_bias=pre_bias, activation=Threshold(), run=run)
+    return build_sae(tensors, pre_bias=pre_bias, activation=Threshold(), run=run)
 
 
 def constant_threshold(sae: SAE) -> Float[np.ndarray, "*d_sae"]:
-    """The t of z > t that stands for a :class:`Threshold`, the inverse of :func:`jump_relu`."""
+    """The t of z > t that stands for a :class:`Threshold`, undoing :func:`build_jump_relu`."""
     pair = np.asarray(sae.run["threshold"], np.float32)
     at_least = pair[..., 0] / np.maximum(pair[..., 1], np.float32(1e-12))
     below = np.nextafter(at_least, np.float32(-np.inf))

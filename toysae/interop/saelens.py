@@ -20,13 +20,13 @@ from ..sae import SAE
 from ..sae.activations import AbsTopK, ReLU, Threshold, TopK
 from ..sae.encoders import Gated, Tied, TiedGain, Untied
 from ..sae.jumprelu import JumpReLU
-from .linear import GATED, Tensors, build, constant_threshold, jump_relu
+from .linear import GATED, Tensors, build_jump_relu, build_sae, constant_threshold
 
 WEIGHTS, CONFIG, SCALER = "sae_weights.safetensors", "cfg.json", "activation_scaler.json"
 ARCHITECTURES = (
     "standard", "topk", "abstopk", "jumprelu", "gated", "batchtopk", "matryoshka_batchtopk"
 )  # fmt: skip
-HARMLESS = frozenset({
+_HARMLESS = frozenset({
     "metadata", "dtype", "device", "normalize_activations", "k", "model_name",
     "model_class_name", "model_from_pretrained_kwargs", "hook_name", "hook_layer",
     "hook_head_index", "hook_point", "hook_point_layer", "hook_point_head_index", "prepend_bos",
@@ -42,7 +42,7 @@ HARMLESS = frozenset({
 })  # fmt: skip
 """Fields of `cfg.json` that say where an SAE comes from, or how it was trained. Of a trained one
 they change nothing."""
-FORMAT = "6.54.12"
+SAELENS_VERSION = "6.54.12"
 """The SAELens release whose on-disk format is written."""
 
 FLOATS: dict[str, Any] = {
@@ -90,7 +90,7 @@ def to_saelens(
     Raises:
         ToysaeError: an ensemble, or an SAE that SAELens cannot express, naming the part.
     """
-    config, tensors = described(sae)
+    config, tensors = saelens_files(sae)
     names = {"model_name": model_name, "hook_name": hook_name, **metadata}
     config["metadata"] |= names
     folder = checked.path("folder", folder)
@@ -101,7 +101,7 @@ def to_saelens(
     return folder
 
 
-def described(sae: SAE) -> tuple[dict[str, Any], Tensors]:
+def saelens_files(sae: SAE) -> tuple[dict[str, Any], Tensors]:
     """What `cfg.json` and the weights of an SAE hold, see :func:`to_saelens`.
 
     Raises:
@@ -135,7 +135,7 @@ def described(sae: SAE) -> tuple[dict[str, Any], Tensors]:
         "reshape_activations": "none",
         **own,
         "metadata": {
-            "sae_lens_version": FORMAT,
+            "sae_lens_version": SAELENS_VERSION,
             "sae_lens_training_version": None,
         },
     }
@@ -157,7 +157,7 @@ def from_saelens(folder: str | Path, input_scale: float | None = None) -> SAE:
             that cannot be expressed, tensors that are missing or misshapen.
     """
     folder = checked.path("folder", folder)
-    config, tensors = read_config(folder / CONFIG), read_tensors(folder / WEIGHTS)
+    config, tensors = read_config(folder / CONFIG), read_safetensors(folder / WEIGHTS)
     try:
         return decoded(config, tensors, _input_scale(config, folder, input_scale))
     except ToysaeError as error:
@@ -185,31 +185,31 @@ def decoded(config: dict[str, Any], tensors: Tensors, scale: float = 1.0) -> SAE
             architecture in ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk"),
             f"rescale_acts_by_decoder_norm has no meaning in a {architecture} SAE",
         )
-        build(tensors, pre_bias=pre_bias)  # refuses shapes that do not fit
+        build_sae(tensors, pre_bias=pre_bias)  # refuses shapes that do not fit
         norms = np.linalg.norm(tensors["W_dec"], axis=1)
         require((norms > 0).all(), "W_dec has a row of zeros, by whose norm codes are divided")
         tensors |= {"W_enc": tensors["W_enc"] * norms, "b_enc": tensors["b_enc"] * norms}
         tensors["W_dec"] = tensors["W_dec"] / norms[:, None]
     read = {"W_enc", "W_dec", "b_dec", *(GATED if architecture == "gated" else ("b_enc",))}
     if architecture == "standard":
-        sae = build(tensors, pre_bias=pre_bias)
+        sae = build_sae(tensors, pre_bias=pre_bias)
     elif architecture in ("topk", "abstopk"):
         activation = TopK() if architecture == "topk" else AbsTopK()
         k = kwargs.integer("k", low=1, high=len(tensors.get("W_dec", ())) or None)
-        sae = build(tensors, pre_bias=pre_bias, activation=activation, k=k)
+        sae = build_sae(tensors, pre_bias=pre_bias, activation=activation, k=k)
     elif architecture == "gated":
-        sae = build(tensors, pre_bias=pre_bias, encoder=Gated())
+        sae = build_sae(tensors, pre_bias=pre_bias, encoder=Gated())
     else:
         name, threshold = _threshold(architecture, tensors)
         read.add(name)
-        sae = jump_relu(tensors, threshold, pre_bias=pre_bias)
+        sae = build_jump_relu(tensors, threshold, pre_bias=pre_bias)
     past = sorted(set(tensors) - read)
     require(not past, f"tensor {', '.join(past)} has no meaning in a {architecture} SAE: it is not "
             "read past")  # fmt: skip
     for size in ("d_in", "d_sae"):
         said, has = c.integer(size), getattr(sae.spec, size)
         require(has == said, f"cfg.json says {size} {said}, W_dec has {has}")
-    unknown_fields = [name for name in c.unread() if name not in HARMLESS]
+    unknown_fields = [name for name in c.unread() if name not in _HARMLESS]
     require(
         not unknown_fields,
         f"{CONFIG} has {', '.join(unknown_fields)}, of which it is not known what it changes: take "
@@ -304,7 +304,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return Fields(read_json(path), path).value
 
 
-def read_tensors(path: Path) -> Tensors:
+def read_safetensors(path: Path) -> Tensors:
     """All tensors of a safetensors file as float32, bfloat16 ones too.
 
     Raises:

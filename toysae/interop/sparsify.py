@@ -7,10 +7,10 @@ from ..checked import Fields
 from ..errors import ToysaeError, require
 from ..sae import SAE
 from .linear import topk
-from .saelens import read_config, read_tensors
+from .saelens import read_config, read_safetensors
 
 WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
-HARMLESS = frozenset(("expansion_factor", "normalize_decoder", "multi_topk"))
+_HARMLESS = frozenset(("expansion_factor", "normalize_decoder", "multi_topk"))
 """Fields of `cfg.json` that change nothing of a trained SAE."""
 
 
@@ -22,7 +22,7 @@ def from_sparsify(folder: str | Path) -> SAE:
             activation than TopK, tensors missing or misshapen.
     """
     folder = checked.path("folder", folder)
-    config, tensors = read_config(folder / CONFIG), read_tensors(folder / WEIGHTS)
+    config, tensors = read_config(folder / CONFIG), read_safetensors(folder / WEIGHTS)
     try:
         c = Fields(config, CONFIG)
         require(not c.flag("transcode", False), "a transcoder predicts another site than it reads, "
@@ -42,7 +42,7 @@ def from_sparsify(folder: str | Path) -> SAE:
         for name, size in (("d_in", sae.spec.d_in), ("num_latents", sae.spec.d_sae)):
             said = c.integer(name, 0)  # 0 stands for what the expansion factor gives
             require(said in (0, size), f"{CONFIG} says {name} {said}, W_dec has {size}")
-        past = [name for name in c.unread() if name not in HARMLESS]
+        past = [name for name in c.unread() if name not in _HARMLESS]
         require(not past, f"{CONFIG} has {', '.join(past)}, of which it is not known what it "
                 "changes: take it out if it changes nothing of a trained SAE")  # fmt: skip
         return sae

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from toysae.plotting import style as st
 from toysae.plotting.rows import (
     ARM,
-    NAMES,
-    Results,
+    COLUMN_LABELS,
+    SweepResults,
     arms,
     best,
     interval_frame,
@@ -19,11 +19,11 @@ from toysae.plotting.rows import (
     with_arrays,
 )
 
-PANELS = {"mmcs": "mmcs", "l0_ratio": "L0 / true L0", "ev": "EV"}
+_PANELS = {"mmcs": "mmcs", "l0_ratio": "L0 / true L0", "ev": "EV"}
 N_POINTS = 40  # steps drawn per curve, spread evenly over its logarithm
 
 
-def learning_curves(results: Results) -> tuple[Figure, pd.DataFrame]:
+def learning_curves(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """mmcs, L0 / true L0 and EV against the step, at the best L1, one panel per ratio and case.
 
     Returns:
@@ -34,9 +34,9 @@ def learning_curves(results: Results) -> tuple[Figure, pd.DataFrame]:
     chosen = best(table)
     by = ["case", *ARM, column, "step"]
     keep = [*by[:-1], "floor", "world_seed", "sae_seed", "diverged"]
-    frame = interval_frame(points(results, chosen, keep), by, PANELS)
+    frame = interval_frame(points(results, chosen, keep), by, _PANELS)
     cases, columns = sorted(table["case"].unique()), sorted(table[column].unique())
-    rows = [(case, value) for case in cases for value in PANELS]
+    rows = [(case, value) for case in cases for value in _PANELS]
     with st.style():
         fig, axes = st.canvas(max(1, len(rows)), max(1, len(columns)), (2.3, 1.5))
         for i, (case, value) in enumerate(rows):
@@ -45,12 +45,12 @@ def learning_curves(results: Results) -> tuple[Figure, pd.DataFrame]:
                 part = frame[(frame["case"] == case) & (frame[column] == at)]
                 _panel(ax, part, value, frame)
                 if i == 0:
-                    ax.set_title(f"{NAMES[column].split(' (')[0]} {at:g}")
+                    ax.set_title(f"{COLUMN_LABELS[column].split(' (')[0]} {at:g}")
                 if j == 0:
                     ax.set_ylabel(
-                        PANELS[value]
+                        _PANELS[value]
                         if len(cases) == 1
-                        else f"{case}\n{PANELS[value]}".replace(", ", "\n")
+                        else f"{case}\n{_PANELS[value]}".replace(", ", "\n")
                     )
                 if i == len(rows) - 1:
                     ax.set_xlabel("step (0, then log)")
@@ -58,7 +58,7 @@ def learning_curves(results: Results) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, remarks(table, chosen)), frame
 
 
-def points(results: Results, chosen: pd.DataFrame, keep: list[str]) -> pd.DataFrame:
+def points(results: SweepResults, chosen: pd.DataFrame, keep: list[str]) -> pd.DataFrame:
     """One row per member and step drawn: the columns to `keep`, and each score."""
     out = []
     for rows, arrays in with_arrays(results, chosen):
@@ -70,7 +70,7 @@ def points(results: Results, chosen: pd.DataFrame, keep: list[str]) -> pd.DataFr
             }
             curves["l0_ratio"] = curves.pop("l0") / row["true_l0"]
             out.append(pd.DataFrame({**{c: row[c] for c in keep}, "step": steps[at], **curves}))
-    return pd.concat(out) if out else pd.DataFrame(columns=[*keep, "step", *PANELS])
+    return pd.concat(out) if out else pd.DataFrame(columns=[*keep, "step", *_PANELS])
 
 
 def thin(steps: np.ndarray, n: int) -> np.ndarray:
@@ -94,7 +94,7 @@ def _panel(ax: Axes, part: pd.DataFrame, value: str, frame: pd.DataFrame) -> Non
     if part.empty:
         return st.note(ax, "every run diverged")
     if value == "mmcs":
-        ax.axhline(part["floor"].mean(), **st.FLOOR, label="random floor")
+        ax.axhline(part["floor"].mean(), **st.FLOOR_LINE, label="random floor")
         ax.axhline(0.9, **st.THRESHOLD)
     for arm in arms(part):
         line = of_arm(part, arm).sort_values("step")
@@ -113,5 +113,5 @@ def step_axis(ax: Axes, part: pd.DataFrame, frame: pd.DataFrame) -> None:
     ax.set_xscale("symlog", linthresh=first, linscale=0.4)
     ax.set_xlim(-0.15 * first, None)
     decades = 10.0 ** np.arange(np.ceil(np.log10(first)), np.log10(part["step"].max() + 1) + 1e-9)
-    ax.set_xticks([0, *decades], ["0", *map(st.number, decades)])
+    ax.set_xticks([0, *decades], ["0", *map(st.short_number, decades)])
     ax.set_xticks([], minor=True)

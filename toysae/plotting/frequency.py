@@ -12,8 +12,8 @@ from toysae.plotting import style as st
 from toysae.plotting.rows import (
     ARM,
     CEILINGS,
-    NAMES,
-    Results,
+    COLUMN_LABELS,
+    SweepResults,
     arms,
     best,
     choice_remark,
@@ -26,7 +26,7 @@ N_RANKS = 24  # rank bins, at most
 MCS_EDGES = np.linspace(0.0, 1.0, 21)
 
 
-def mcs_by_frequency(results: Results) -> tuple[Figure, pd.DataFrame]:
+def mcs_by_frequency(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """For each arm and ratio, the spread of MCS at each frequency rank (1 fires most often).
 
     Returns:
@@ -48,7 +48,7 @@ def mcs_by_frequency(results: Results) -> tuple[Figure, pd.DataFrame]:
                 here = of_arm(frame[(frame["case"] == case) & (frame[column] == at)], arm)
                 _panel(ax, here, arm)
                 if i == 0:
-                    ax.set_title(f"{NAMES[column].split(' (')[0]} {at:g}", pad=12)
+                    ax.set_title(f"{COLUMN_LABELS[column].split(' (')[0]} {at:g}", pad=12)
                 if j == 0:
                     ax.set_ylabel(st.row_label(case, arm, "MCS"), fontsize=7)
                 if i == len(rows) - 1:
@@ -57,7 +57,7 @@ def mcs_by_frequency(results: Results) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, choice_remark(chosen)), frame
 
 
-def _points(results: Results, chosen: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+def _points(results: SweepResults, chosen: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """One row per member and feature."""
     out = []
     for rows, arrays in with_arrays(results, chosen):
@@ -116,7 +116,7 @@ def _panel(ax: Axes, here: pd.DataFrame, arm: tuple[str, str]) -> None:
     ax.plot(middle, bins["median_mcs"], color="black", linewidth=1.0, linestyle=dashes)
     ends = bins["feature_freq"].to_numpy(float)[[0, -1]]
     equal = abs(ends[0] - ends[1]) <= 0.01 * ends.max()
-    seen = st.number(float(bins["firings_seen"].iloc[-1]))
+    seen = st.short_number(float(bins["firings_seen"].iloc[-1]))
     text = f"fire at {ends[0]:.2g} to {ends[1]:.2g}, rarest seen {seen}×"
     if equal:
         text = f"all fire at {ends[0]:.2g}, seen {seen}×"

@@ -11,17 +11,17 @@ from matplotlib.figure import Figure
 from toysae.plotting import style as st
 from toysae.plotting.rows import (
     ARM,
-    Results,
+    SweepResults,
     arms,
     by_ratio,
-    ceilings,
     interval_frame,
     interval_remark,
     members,
     of_arm,
+    oracle_rows,
 )
 
-SCORES = {"ev": "EV", "mmcs": "mmcs", "mcs_above_0.9": "share MCS > .9", "f1": "F1"}
+_SCORES = {"ev": "EV", "mmcs": "mmcs", "mcs_above_0.9": "share MCS > .9", "f1": "F1"}
 _DICTIONARY = ("mmcs", "mcs_above_0.9")  # 1 for every oracle: they hold the truth
 ORACLES: dict[str, Mapping[str, Any]] = {
     "truth-fista": {"linestyle": "-", "label": "truth, FISTA codes"},
@@ -31,7 +31,7 @@ ORACLES: dict[str, Mapping[str, Any]] = {
 _ORACLE = {"color": "0.45", "linewidth": 1.1, "zorder": 1}
 
 
-def frontier(results: Results) -> tuple[Figure, pd.DataFrame]:
+def frontier(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """EV and recovery against L0 over each arm's whole grid, one row of panels a world and size.
 
     Beside the arms, where the results can give them (`ceilings()`): the EV and F1 of the true
@@ -46,7 +46,7 @@ def frontier(results: Results) -> tuple[Figure, pd.DataFrame]:
     table, _ = members(results)
     table = table.assign(case=by_ratio(table))
     alive = table[~table["diverged"]]
-    scores = [name for name in SCORES if name in table and table[name].notna().any()]
+    scores = [name for name in _SCORES if name in table and table[name].notna().any()]
     scores = scores or ["ev"]
     by = ["case", *ARM, "l1"]
     frame = interval_frame(alive[alive["l0"].notna()], by, ["l0", *scores])
@@ -64,7 +64,7 @@ def frontier(results: Results) -> tuple[Figure, pd.DataFrame]:
                 _beside(ax, score, rows, oracles[oracles["case"] == case])
                 l0_axis(ax, l0_limits(here), float(rows["true_l0"].mean()))
                 ax.set_ylim(*_limits(here, score))
-                ax.set_title(SCORES[score] if i == 0 else "")
+                ax.set_title(_SCORES[score] if i == 0 else "")
                 ax.set_xlabel("L0" if i == len(cases) - 1 else "")
             axes[i, 0].set_ylabel(case.replace(", ", "\n"), fontsize=7)
         remark = interval_remark(table) + ("; oracles: first world seed" if len(oracles) else "")
@@ -87,7 +87,7 @@ def l0_limits(frame: pd.DataFrame) -> tuple[float, float]:
 
 def l0_axis(ax: Axes, limits: tuple[float, float], true_l0: float) -> None:
     """A logarithmic axis of L0 with the truth on it."""
-    ax.axvline(true_l0, **st.FLOOR | {"linestyle": "-", "linewidth": 0.8}, label="true L0")
+    ax.axvline(true_l0, **st.FLOOR_LINE | {"linestyle": "-", "linewidth": 0.8}, label="true L0")
     ax.set_xscale("log", base=2)
     ax.set_xlim(min(limits[0], true_l0 / 1.2), max(limits[1], true_l0 * 1.2))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -100,10 +100,10 @@ def _limits(frame: pd.DataFrame, score: str) -> tuple[float, float]:
     return (low - room, 1 + room) if score == "ev" else (min(low, 0.0) - 0.03, 1.05)
 
 
-def _oracles(results: Results, table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
+def _oracles(results: SweepResults, table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     """The oracles' rows of each case; none where the results have no worlds to rebuild."""
     columns = ["case", *ARM, "l1", "l0", *scores]
-    found = ceilings(results)
+    found = oracle_rows(results)
     if found is None:
         return pd.DataFrame(columns=columns)
     curves = found.rename(columns={"method": "recipe", "value": "l1"})
@@ -114,7 +114,7 @@ def _oracles(results: Results, table: pd.DataFrame, scores: list[str]) -> pd.Dat
 
 def _beside(ax: Axes, score: str, rows: pd.DataFrame, oracles: pd.DataFrame) -> None:
     if score == "mmcs" and rows["floor"].notna().any():
-        ax.axhline(rows["floor"].mean(), **st.FLOOR, label="random floor")
+        ax.axhline(rows["floor"].mean(), **st.FLOOR_LINE, label="random floor")
     if score in _DICTIONARY:
         return
     for name, look in ORACLES.items():

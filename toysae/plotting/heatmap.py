@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from toysae.plotting import style as st
-from toysae.plotting.rows import ARM, Results, members, with_case
+from toysae.plotting.rows import ARM, SweepResults, members, with_case
 
-PANELS = {
+_PANELS = {
     "mmcs": "mmcs",
     "mmcs_next_size": "mmcs with the next larger SAE",
     "dead_fraction": "dead latents, share",
@@ -18,7 +18,7 @@ PANELS = {
 }
 
 
-def l1_by_size(results: Results) -> tuple[Figure, pd.DataFrame]:
+def l1_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """Mean over seeds of mmcs, dead latents and mse, L1 across and d_sae / n_features up.
 
     Returns:
@@ -28,7 +28,9 @@ def l1_by_size(results: Results) -> tuple[Figure, pd.DataFrame]:
     """
     table, _ = members(results)
     table = with_case(table, ["world", "ratio", "size"])
-    values = [v for v in PANELS if v in table and (v != "mmcs_next_size" or table[v].notna().any())]
+    values = [
+        v for v in _PANELS if v in table and (v != "mmcs_next_size" or table[v].notna().any())
+    ]
     by = ["case", *ARM, "ratio", "size", "l1"]
     alive = table.assign(**{v: table[v].where(~table["diverged"]) for v in values})
     groups = alive.groupby(by)
@@ -48,7 +50,7 @@ def l1_by_size(results: Results) -> tuple[Figure, pd.DataFrame]:
                 if ax is axes[i, 0]:
                     ax.set_ylabel(f"{head}\nd_sae / n_features", fontsize=7)
                 if i == 0:
-                    ax.set_title(PANELS[value])
+                    ax.set_title(_PANELS[value])
                 if i == len(rows) - 1:
                     ax.set_xlabel("L1 coefficient")
         return st.finish(fig, results, "L1 by dictionary size (hatched: diverged)"), frame
@@ -68,7 +70,7 @@ def _map(fig: Figure, ax: Axes, part: pd.DataFrame, frame: pd.DataFrame, value: 
     ax.set_yticks(range(n_sizes), [f"{v:g}" for v in grid.index])
     every = max(1, n_l1 // 10 if n_l1 > 12 else 1)
     ticks = range(0, n_l1, every)
-    labels = [st.number(float(grid.columns[t])) for t in ticks]
+    labels = [st.short_number(float(grid.columns[t])) for t in ticks]
     crowded = n_l1 > 5
     ax.set_xticks(ticks, labels, rotation=45 if crowded else 0, ha="right" if crowded else "center")
     if crowded:

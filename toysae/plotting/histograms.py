@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from toysae.plotting import style as st
 from toysae.plotting.rows import (
     CEILINGS,
-    NAMES,
-    Results,
+    COLUMN_LABELS,
+    SweepResults,
     arms,
     best,
     mean_over_seeds,
@@ -27,7 +27,7 @@ from toysae.recovery.mcs import EDGES
 _KEY = ["case", "recipe", "init"]
 
 
-def mcs_histograms(results: Results) -> tuple[Figure, pd.DataFrame]:
+def mcs_histograms(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """One panel per arm and ratio: MCS of every feature at the best L1, and at the others.
 
     Returns:
@@ -48,7 +48,7 @@ def mcs_histograms(results: Results) -> tuple[Figure, pd.DataFrame]:
                 where = (frame["case"] == case) & (frame[column] == value)
                 _panel(ax, of_arm(frame[where], arm), arm, notes.get((case, *arm, value), ""))
                 if i == 0:
-                    ax.set_title(f"{NAMES[column].split(' (')[0]} {value:g}", pad=12)
+                    ax.set_title(f"{COLUMN_LABELS[column].split(' (')[0]} {value:g}", pad=12)
                 if j == 0:
                     ax.set_ylabel(st.row_label(case, arm, "share"), fontsize=7)
                 if i == len(rows) - 1:
@@ -60,7 +60,7 @@ def mcs_histograms(results: Results) -> tuple[Figure, pd.DataFrame]:
 
 
 def _counts(
-    results: Results, table: pd.DataFrame, chosen: pd.DataFrame, column: str
+    results: SweepResults, table: pd.DataFrame, chosen: pd.DataFrame, column: str
 ) -> tuple[pd.DataFrame, dict[tuple, str]]:
     """The long frame of bin counts, and each panel's annotation."""
     mcs: dict[int, np.ndarray] = {}
@@ -147,7 +147,7 @@ def _panel(ax: Axes, frame: pd.DataFrame, arm: tuple[str, str], text: str) -> No
         top = max(top, level.max())
     if len(chosen):
         ax.stairs(base, EDGES, color=look["color"], linewidth=1.1, linestyle=ceiling)
-        ax.axvline(chosen["floor"].iloc[0], **st.FLOOR, label="random floor")
+        ax.axvline(chosen["floor"].iloc[0], **st.FLOOR_LINE, label="random floor")
     for _, part in frame[frame["line"] == "other L1"].groupby("l1"):
         ax.stairs(_levels(part), EDGES, color="0.6", linewidth=0.6, label="other L1", zorder=0.5)
         top = max(top, min(part["share"].max(), 1.3 * top or np.inf))

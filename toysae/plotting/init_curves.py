@@ -8,10 +8,18 @@ from matplotlib.figure import Figure
 
 from toysae.plotting import style as st
 from toysae.plotting.curves import points, step_axis
-from toysae.plotting.rows import ARM, NAMES, Results, best, interval_frame, members, remarks
+from toysae.plotting.rows import (
+    ARM,
+    COLUMN_LABELS,
+    SweepResults,
+    best,
+    interval_frame,
+    members,
+    remarks,
+)
 
 
-def curves_by_init(results: Results) -> tuple[Figure, pd.DataFrame]:
+def curves_by_init(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """mmcs against steps at the best L1: rows of panels by case and recipe, a line an init.
 
     Returns:
@@ -33,7 +41,7 @@ def curves_by_init(results: Results) -> tuple[Figure, pd.DataFrame]:
                 here = (frame["case"] == case) & (frame["recipe"] == recipe)
                 _panel(ax, frame[here & (frame[column] == at)], frame, inits)
                 if i == 0:
-                    ax.set_title(f"{NAMES[column].split(' (')[0]} {at:g}")
+                    ax.set_title(f"{COLUMN_LABELS[column].split(' (')[0]} {at:g}")
                 if j == 0:
                     ax.set_ylabel(f"{case}\n{recipe}\nmmcs".replace(", ", "\n"))
                 if i == len(rows) - 1:
@@ -46,7 +54,7 @@ def _panel(ax: Axes, part: pd.DataFrame, frame: pd.DataFrame, inits: list[str]) 
     ax.set_ylim(-0.03, 1.03)
     if part.empty:
         return st.note(ax, "every run diverged")
-    ax.axhline(part["floor"].mean(), **st.FLOOR, label="random floor")
+    ax.axhline(part["floor"].mean(), **st.FLOOR_LINE, label="random floor")
     ax.axhline(0.9, **st.THRESHOLD)
     colours = matplotlib.colormaps["tab20"].colors  # pyright: ignore[reportAttributeAccessIssue]
     for k, init in enumerate(inits):

@@ -21,7 +21,7 @@ from toysae.plotting import style as st
 from toysae.worlds.panel import FeaturePanel, PanelStats
 from toysae.worlds.panel.features import COSINE_EDGES
 
-Source = PanelStats | FeaturePanel
+PanelSource = PanelStats | FeaturePanel
 _COLUMNS = ["source", "panel", "x", "x_high", "y"]
 _LINEAR = ("linear", "linear")
 _MARK: dict[str, Any] = {"marker": "o", "markersize": 3}
@@ -41,7 +41,7 @@ class _Small:
     scales: tuple[str, str] = ("log", "log")
 
 
-def panel_figure(sources: Mapping[str, Source]) -> tuple[Figure, pd.DataFrame]:
+def panel_figure(sources: Mapping[str, PanelSource]) -> tuple[Figure, pd.DataFrame]:
     """Small multiples of up to eight statistics, one colour for each source.
 
     Args:
@@ -82,7 +82,7 @@ def panel_figure(sources: Mapping[str, Source]) -> tuple[Figure, pd.DataFrame]:
     return fig, pd.concat(frames, ignore_index=True).reindex(columns=_COLUMNS)
 
 
-def _stats(source: Source) -> PanelStats:
+def _stats(source: PanelSource) -> PanelStats:
     return source.stats if isinstance(source, FeaturePanel) else source
 
 
@@ -252,7 +252,7 @@ def _two_or_five(value: float, _: object) -> str:
     return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
-def _explain(fig: Figure, ax: Axes, sources: Mapping[str, Source]) -> None:
+def _explain(fig: Figure, ax: Axes, sources: Mapping[str, PanelSource]) -> None:
     """One legend for all, and a footnote with what each source is."""
     inches = fig.get_size_inches()[0]
     if len(sources) == 1:
@@ -268,7 +268,7 @@ def _explain(fig: Figure, ax: Axes, sources: Mapping[str, Source]) -> None:
     fig.supxlabel(note, fontsize=6.5, color="0.35")
 
 
-def _what(source: Source) -> str:
+def _what(source: PanelSource) -> str:
     s = _stats(source)
     silent = 1 - s.norm_counts.sum() / s.n_samples
     text = f"{s.n_samples:,} samples of {s.d_in:,} dimensions"

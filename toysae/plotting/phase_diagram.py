@@ -18,36 +18,40 @@ from toysae.plotting import style as st
 from toysae.plotting.rows import (
     ARM,
     CEILINGS,
-    NAMES,
-    Results,
+    COLUMN_LABELS,
+    SweepResults,
     arms,
     best,
     case_without,
-    ceilings,
     choice_remark,
     interval_frame,
     members,
     of_arm,
+    oracle_rows,
 )
 from toysae.recovery.limits import phase_transition
 
-SCORE = "mcs_above_0.9"
+_SCORE = "mcs_above_0.9"
 LEAST_F1 = 0.9
 """Of an oracle: below it, it does not find the support."""
-ORACLES = {
+ORACLE_LINES = {
     "truth-fista": "truth with FISTA codes: F1 = .9",
     "truth-omp": "truth with OMP codes: F1 = .9",
 }
 LIMIT = "compressed-sensing"
 _LINES: dict[str, dict[str, Any]] = {
     LIMIT: {"linestyle": "-", "label": "compressed sensing with the truth, d to infinity"},
-    "truth-fista": {"linestyle": (0, (4, 1.5)), "marker": "o", "label": ORACLES["truth-fista"]},
-    "truth-omp": {"linestyle": (0, (1, 1)), "marker": "s", "label": ORACLES["truth-omp"]},
+    "truth-fista": {
+        "linestyle": (0, (4, 1.5)),
+        "marker": "o",
+        "label": ORACLE_LINES["truth-fista"],
+    },
+    "truth-omp": {"linestyle": (0, (1, 1)), "marker": "s", "label": ORACLE_LINES["truth-omp"]},
 }
 _SHADOW = [patheffects.Stroke(linewidth=3.2, foreground="black"), patheffects.Normal()]
 
 
-def phase_diagram(results: Results) -> tuple[Figure, pd.DataFrame]:
+def phase_diagram(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """Share of features with MCS > .9 at the best L1 (chosen on the other world seeds) over the
     ratio and the true L0; hatched where the L0 of some chosen SAE is not within 2x of the truth.
 
@@ -70,7 +74,7 @@ def phase_diagram(results: Results) -> tuple[Figure, pd.DataFrame]:
     table, chosen = (t[~ceiling.loc[t.index]] if not ceiling.all() else t for t in (table, chosen))
     by = ["case", *ARM, "ratio", "l0"]
     matched = chosen.groupby(by)["l0_matched"].mean()
-    frame = interval_frame(chosen, by, [SCORE]).drop(columns="floor")
+    frame = interval_frame(chosen, by, [_SCORE]).drop(columns="floor")
     frame = frame.assign(matched=matched.to_numpy(float))
     oracles = _oracles(results, table)
     limits = _limits(table, oracles)
@@ -88,7 +92,7 @@ def phase_diagram(results: Results) -> tuple[Figure, pd.DataFrame]:
             name = arm[0] if len({a[1] for a in arms(table)}) == 1 else ", ".join(arm)
             ax.set_title(name if table["case"].nunique() == 1 else f"{case}\n{name}", loc="left")
             ax.set_ylabel("true L0" if k % width == 0 else "")
-            ax.set_xlabel(NAMES["ratio"] if k + width >= len(panels) else "")
+            ax.set_xlabel(COLUMN_LABELS["ratio"] if k + width >= len(panels) else "")
         if drawn is not None:
             place = {"ax": axes.ravel().tolist(), "fraction": 0.03, "aspect": 25, "pad": 0.01}
             fig.colorbar(drawn, label="share of features with MCS > .9", **place)
@@ -105,10 +109,10 @@ def _true_l0(table: pd.DataFrame) -> pd.Series:
     return pd.Series(round(float(table["true_l0"].mean()), 2), index=table.index)
 
 
-def _oracles(results: Results, table: pd.DataFrame) -> pd.DataFrame:
+def _oracles(results: SweepResults, table: pd.DataFrame) -> pd.DataFrame:
     """Each oracle's best F1 by case, ratio and L0; nothing of results without worlds."""
     columns = ["case", *ARM, "ratio", "l0", "f1"]
-    found = ceilings(results, tuple(ORACLES))
+    found = oracle_rows(results, tuple(ORACLE_LINES))
     if found is None:
         return pd.DataFrame(columns=columns)
     same = ["world", "setting", "n_features", "d_in"]
@@ -178,7 +182,7 @@ def _map(ax: Axes, part: pd.DataFrame, here: pd.DataFrame) -> QuadMesh | None:
     if part.empty:
         st.note(ax, "every run diverged")
         return None
-    grid = part.pivot(index="l0", columns="ratio", values=SCORE).reindex(index=l0s, columns=ratios)
+    grid = part.pivot(index="l0", columns="ratio", values=_SCORE).reindex(index=l0s, columns=ratios)
     image = grid.to_numpy(float)
     drawn = ax.pcolormesh(x, y, image, vmin=0, vmax=1, cmap="viridis")
     matched = part.pivot(index="l0", columns="ratio", values="matched")

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from toysae.plotting import style as st
 from toysae.plotting.rows import (
     ARM,
-    NAMES,
-    Results,
+    COLUMN_LABELS,
+    SweepResults,
     arms,
     best,
     interval_frame,
@@ -18,14 +18,14 @@ from toysae.plotting.rows import (
     remarks,
 )
 
-PANELS = {
+_PANELS = {
     "mmcs": "mmcs (mean MCS over features)",
     "mcs_above_0.9": "share of features with MCS > .9",
     "l0_ratio": "L0 / true L0",
 }
 
 
-def mmcs_by_ratio(results: Results) -> tuple[Figure, pd.DataFrame]:
+def mmcs_by_ratio(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """Three panels against the ratio, at the best L1: mmcs, features found, L0 / true L0.
 
     Returns:
@@ -38,10 +38,10 @@ def mmcs_by_ratio(results: Results) -> tuple[Figure, pd.DataFrame]:
     frame = _frame(chosen, column)
     cases = sorted(table["case"].unique())
     with st.style():
-        fig, axes = st.canvas(max(1, len(cases)), len(PANELS), (2.6, 2.2))
+        fig, axes = st.canvas(max(1, len(cases)), len(_PANELS), (2.6, 2.2))
         for row, case in zip(axes, cases, strict=False):
             here = frame[frame["case"] == case]
-            for ax, (value, label) in zip(row, PANELS.items(), strict=True):
+            for ax, (value, label) in zip(row, _PANELS.items(), strict=True):
                 if here.empty:
                     st.note(ax, "every run diverged")
                 _decorate(ax, here, value, column)
@@ -56,7 +56,7 @@ def mmcs_by_ratio(results: Results) -> tuple[Figure, pd.DataFrame]:
                 _log2_axis(ax, np.sort(table[column].unique()), column)
             if len(cases) > 1:
                 row[0].set_title(case, loc="left")
-        title = f"recovery by {NAMES[column]} at the best L1"
+        title = f"recovery by {COLUMN_LABELS[column]} at the best L1"
         return st.finish(fig, results, title, remarks(table, chosen)), frame
 
 
@@ -64,7 +64,7 @@ def _frame(chosen: pd.DataFrame, column: str) -> pd.DataFrame:
     by = ["case", *ARM, column]
     logged = chosen["l0_ratio"].where(chosen["l0_ratio"] > 0).astype(float)
     chosen = chosen.assign(l0_ratio=np.log2(logged))
-    frame = interval_frame(chosen, by, PANELS)
+    frame = interval_frame(chosen, by, _PANELS)
     middle, half = frame["l0_ratio"].astype(float), frame.pop("l0_ratio_half_width").astype(float)
     return frame.assign(
         l0_ratio=2.0**middle,
@@ -99,9 +99,9 @@ def _decorate(ax: Axes, here: pd.DataFrame, value: str, column: str) -> None:
         floor = here.groupby(column)["floor"].mean()
         x, y = floor.index.to_numpy(float), floor.to_numpy(float)
         if len(x) == 1:
-            ax.axhline(y[0], **st.FLOOR, label="random floor")
+            ax.axhline(y[0], **st.FLOOR_LINE, label="random floor")
         else:
-            ax.plot(x, y, **st.FLOOR, label="random floor")
+            ax.plot(x, y, **st.FLOOR_LINE, label="random floor")
 
 
 def _log2_axis(ax: Axes, values: np.ndarray, column: str) -> None:
@@ -109,4 +109,4 @@ def _log2_axis(ax: Axes, values: np.ndarray, column: str) -> None:
     ax.set_xticks(values, [f"{v:g}" for v in values])
     ax.set_xticks([], minor=True)
     ax.set_xlim(values.min() / 1.25, values.max() * 1.25)
-    ax.set_xlabel(NAMES[column])
+    ax.set_xlabel(COLUMN_LABELS[column])

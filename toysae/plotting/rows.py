@@ -23,12 +23,12 @@ CEILINGS = {TRUTH: "truth init (ceiling)", AT_TRUTH: "held at the truth (ceiling
 
 ARM = ["recipe", "init"]
 CELL = ["world", "setting", *ARM, "ratio", "d_sae", "d_in", "n_steps", "batch_size"]
-NAMES = {"size": "d_sae / n_features", "ratio": "ratio (n_features / d_in)"}
+COLUMN_LABELS = {"size": "d_sae / n_features", "ratio": "ratio (n_features / d_in)"}
 _CASE = ["ratio", "size", "d_in", "n_steps", "batch_size"]
 
 
 @runtime_checkable
-class Results(Protocol):
+class SweepResults(Protocol):
     """A finished sweep: one row per trained SAE (member), arrays by group."""
 
     @property
@@ -40,13 +40,13 @@ class Results(Protocol):
     def arrays(self, group: str, /) -> dict[str, np.ndarray]: ...
 
 
-def ceilings(results: Results, methods: Sequence[str] = ORACLES) -> pd.DataFrame | None:
+def oracle_rows(results: SweepResults, methods: Sequence[str] = ORACLES) -> pd.DataFrame | None:
     """The oracle curves of the worlds, see :mod:`toysae.sweeps.curves`; None of results that are
     not on disk, whose worlds cannot be made again."""
     return oracle_curves(results, methods) if isinstance(results, Stored) else None
 
 
-def members(results: Results) -> tuple[pd.DataFrame, str]:
+def members(results: SweepResults) -> tuple[pd.DataFrame, str]:
     """The table with `size`, `case` and `l0_ratio` added, and the name of the column axis."""
     table = results.table.copy()
     table["size"] = (table["d_sae"] / table["n_features"]).round(4)
@@ -74,7 +74,7 @@ def with_case(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     if table["setting"].nunique() > 1:
         case = case + ", " + table["setting"]
     for c in varied:
-        case = case + f", {NAMES.get(c, c).split(' (')[0]} " + table[c].map("{:g}".format)
+        case = case + f", {COLUMN_LABELS.get(c, c).split(' (')[0]} " + table[c].map("{:g}".format)
     return table.assign(case=case)
 
 
@@ -174,7 +174,7 @@ def remarks(table: pd.DataFrame, chosen: pd.DataFrame) -> str:
 
 
 def with_arrays(
-    results: Results, table: pd.DataFrame
+    results: SweepResults, table: pd.DataFrame
 ) -> Iterator[tuple[pd.DataFrame, dict[str, np.ndarray]]]:
     """(rows of one group, that group's arrays), each group read once."""
     for group, rows in table.groupby("group", sort=True):

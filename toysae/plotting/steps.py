@@ -6,12 +6,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toysae.plotting import style as st
-from toysae.plotting.rows import ARM, CEILINGS, NAMES, Results, best, choice_remark, members
+from toysae.plotting.rows import (
+    ARM,
+    CEILINGS,
+    COLUMN_LABELS,
+    SweepResults,
+    best,
+    choice_remark,
+    members,
+)
 
 STEPS, CENSORED = "steps_to_0.9", "censored_0.9"
 
 
-def steps_to_threshold(results: Results) -> tuple[Figure, pd.DataFrame]:
+def steps_to_threshold(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """One dot per run at the best L1; an open triangle at its last step if it never got there.
 
     Returns:
@@ -85,7 +93,7 @@ def _panel(ax: Axes, frame: pd.DataFrame, column: str) -> None:
             text = f" {never.sum()} of {len(runs)} never"
             ax.text(1.0, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=7)
         name = CEILINGS.get(init, str(init))
-        short = NAMES[column].split(" (")[0]
+        short = COLUMN_LABELS[column].split(" (")[0]
         labels.append(f"{name}, {short} {value:g}" if several else name)
     ax.scatter([], [], marker=">", facecolor="none", edgecolor="0.3", label="never, until here")
     ax.set_yticks(range(len(lines)), labels)
@@ -108,5 +116,5 @@ def _step_axis(ax: Axes, steps: pd.Series) -> None:
     else:
         ax.set_xscale("log")
         ax.set_xlim(low, high)
-    ax.set_xticks(ticks, [st.number(t) for t in ticks])
+    ax.set_xticks(ticks, [st.short_number(t) for t in ticks])
     ax.set_xticks([], minor=True)

@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from toysae.disk import telling_of_no_access, write
-from toysae.plotting.rows import CEILINGS, Results
+from toysae.plotting.rows import CEILINGS, SweepResults
 from toysae.recovery.minima import TRUTH
 
 Put = Callable[[Path, Callable[[Path], Any]], Any]
@@ -29,7 +29,7 @@ Put = Callable[[Path, Callable[[Path], Any]], Any]
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "v", "s", "X", "^", "D", "P", "*", "<", "p")
 LINES: tuple[Any, ...] = ("-", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (2, 1, 1, 1)), (0, (9, 1, 2, 1)))
-FLOOR = {"color": "0.3", "linestyle": ":", "linewidth": 1.2}
+FLOOR_LINE = {"color": "0.3", "linestyle": ":", "linewidth": 1.2}
 THRESHOLD = {"color": "0.75", "linestyle": "-", "linewidth": 0.7}
 
 # Only the order of the colours; a name that is not here takes a place by its checksum.
@@ -102,7 +102,7 @@ def canvas(n_rows: int, n_columns: int, panel: tuple[float, float], extra: float
     return fig, fig.subplots(n_rows, n_columns, squeeze=False)
 
 
-def finish(fig: Figure, results: Results, title: str, remarks: str = "") -> Figure:
+def finish(fig: Figure, results: SweepResults, title: str, remarks: str = "") -> Figure:
     """Adds the title, one legend for all panels, and the footnote with any `remarks`."""
     inches = fig.get_size_inches()[0]
     title = _wrap(title[:1].upper() + title[1:], inches * 14)
@@ -133,7 +133,7 @@ def legend(fig: Figure, title: str) -> Figure:
     return fig
 
 
-def caption(results: Results) -> str:
+def caption(results: SweepResults) -> str:
     """The footnote: runs, seeds, steps and samples, so that a figure says how much it rests on."""
     table = results.table
     if table.empty:
@@ -158,14 +158,14 @@ def _count(n: int, word: str) -> str:
 
 def _range(values: pd.Series) -> str:
     low, high = float(values.min()), float(values.max())
-    return number(low) if low == high else f"{number(low)}–{number(high)}"
+    return short_number(low) if low == high else f"{short_number(low)}–{short_number(high)}"
 
 
 def _wrap(text: str, width: float) -> str:
     return "\n".join(textwrap.wrap(text, max(30, int(width))))
 
 
-def number(value: float) -> str:
+def short_number(value: float) -> str:
     """A short form: 12 000 as 12k, 0.00316 as 0.0032."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:

@@ -15,7 +15,7 @@ from toysae.plotting import style as st
 from toysae.plotting.rows import (
     ARM,
     CEILINGS,
-    Results,
+    SweepResults,
     arms,
     best,
     choice_remark,
@@ -57,7 +57,7 @@ class Surface:
         return self.fit.probability((points[self.terms].to_numpy(float) - self.mean) / self.sd)
 
 
-def recovery_surface(results: Results) -> tuple[Figure, pd.DataFrame]:
+def recovery_surface(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """Each feature's MCS over its frequency and its nearest neighbour's cosine, a row of panels a
     world, ratio and arm, at the best L1; in thirds of magnitude where that varies.
 
@@ -106,7 +106,7 @@ def recovery_surface(results: Results) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, choice_remark(chosen)), pd.concat(frames)
 
 
-def _points(results: Results, chosen: pd.DataFrame) -> pd.DataFrame:
+def _points(results: SweepResults, chosen: pd.DataFrame) -> pd.DataFrame:
     """One row per member and feature: MCS, the terms, and the world."""
     out = [pd.DataFrame(columns=["case", *ARM, "world_seed", *_ARRAYS])]
     for rows, arrays in with_arrays(results, chosen):

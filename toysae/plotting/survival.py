@@ -12,8 +12,8 @@ from toysae.plotting import style as st
 from toysae.plotting.rows import (
     ARM,
     CEILINGS,
-    NAMES,
-    Results,
+    COLUMN_LABELS,
+    SweepResults,
     best,
     case_without,
     interval_remark,
@@ -29,7 +29,7 @@ _KEY = ["case", *ARM, "ratio"]
 _SHADES = 0.15, 0.85  # of the colour map: neither end is read well on white
 
 
-def survival_by_size(results: Results) -> tuple[Figure, pd.DataFrame]:
+def survival_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """Share of features that no step so far had recovered (MCS >= .9), a line a dictionary size,
     at the best L1; a panel an arm, case and ratio that has several sizes (all if none has).
 
@@ -73,7 +73,7 @@ def survival_by_size(results: Results) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, remark), frame
 
 
-def _curves(results: Results, chosen: pd.DataFrame, head: dict) -> Iterator[pd.DataFrame]:
+def _curves(results: SweepResults, chosen: pd.DataFrame, head: dict) -> Iterator[pd.DataFrame]:
     """The mean over worlds of each one's survival curve."""
     high = np.searchsorted(EDGES, RECOVERED - 1e-9)
     for rows, arrays in with_arrays(results, chosen):
@@ -94,11 +94,11 @@ def _panel(ax: Axes, part: pd.DataFrame, sizes: list[float]) -> None:
     steps = part.loc[part["step"] > 0, "step"]
     ax.set_xscale("symlog", linthresh=float(steps.min()), linscale=0.6)
     ax.set_xlim(0, float(steps.max()))
-    ax.xaxis.set_major_formatter(lambda value, _: st.number(value) if value else "0")
+    ax.xaxis.set_major_formatter(lambda value, _: st.short_number(value) if value else "0")
     for size, colour, dashes in zip(sizes, colours, [*st.LINES] * len(sizes), strict=False):
         line = part[part["size"] == size].sort_values("step")
         x, y, half = (line[c].to_numpy(float) for c in ("step", "share", "half_width"))
-        look = {"color": colour, "linestyle": dashes, "label": f"{NAMES['size']} {size:g}"}
+        look = {"color": colour, "linestyle": dashes, "label": f"{COLUMN_LABELS['size']} {size:g}"}
         ax.step(x, y, where="post", **look)
         low, high = np.clip([y - half, y + half], 0, 1)
         ax.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)

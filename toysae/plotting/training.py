@@ -12,8 +12,8 @@ from toysae.plotting import style as st
 from toysae.plotting.curves import thin
 from toysae.plotting.rows import (
     CEILINGS,
-    NAMES,
-    Results,
+    COLUMN_LABELS,
+    SweepResults,
     arms,
     best,
     choice_remark,
@@ -23,12 +23,12 @@ from toysae.plotting.rows import (
 )
 from toysae.recovery.mcs import EDGES
 
-N_STEPS = 10  # histograms in a panel, at most
+MOST_HISTOGRAMS = 10  # histograms in a panel, at most
 _KEY = ["case", "recipe", "init"]
 _HIGH = 0.9  # of a row: a histogram with every feature in one bin
 
 
-def mcs_over_training(results: Results) -> tuple[Figure, pd.DataFrame]:
+def mcs_over_training(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """One panel per arm and ratio at the best L1: a histogram of MCS a step, first step below.
 
     Returns:
@@ -54,7 +54,7 @@ def mcs_over_training(results: Results) -> tuple[Figure, pd.DataFrame]:
                 here = (frame["case"] == case) & (frame[column] == value)
                 _panel(ax, of_arm(frame[here], arm), arm)
                 if i == 0:
-                    ax.set_title(f"{NAMES[column].split(' (')[0]} {value:g}")
+                    ax.set_title(f"{COLUMN_LABELS[column].split(' (')[0]} {value:g}")
                 if j == 0:
                     ax.set_ylabel(st.row_label(case, arm, "step"), fontsize=7)
                 if i == len(rows) - 1:
@@ -68,7 +68,7 @@ def mcs_over_training(results: Results) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, choice_remark(chosen)), frame
 
 
-def _shares(results: Results, chosen: pd.DataFrame, head: dict) -> pd.DataFrame:
+def _shares(results: SweepResults, chosen: pd.DataFrame, head: dict) -> pd.DataFrame:
     """The frame of one panel, from the counts of all its members."""
     head, counts, steps = head | {"floor": chosen["floor"].mean()}, 0.0, np.zeros(0)
     for rows, arrays in with_arrays(results, chosen):
@@ -76,7 +76,7 @@ def _shares(results: Results, chosen: pd.DataFrame, head: dict) -> pd.DataFrame:
         counts = counts + arrays["curve_mcs_hist"][rows["row"].to_numpy()].sum(0)
     shares = counts / np.maximum(np.sum(counts, axis=0), 1)
     out = []
-    for at in thin(steps, N_STEPS - 1):
+    for at in thin(steps, MOST_HISTOGRAMS - 1):
         full = np.flatnonzero(shares[:, at])
         bins = {"low": EDGES[full], "high": EDGES[full + 1], "share": shares[full, at]}
         out.append(pd.DataFrame({**head, "step": steps[at], **bins}))
@@ -90,7 +90,7 @@ def _panel(ax: Axes, frame: pd.DataFrame, arm: tuple[str, str]) -> None:
         ax.set_yticks([])
         return st.note(ax, "every run diverged")
     ax.axvline(0.9, **st.THRESHOLD)
-    ax.axvline(frame["floor"].iloc[0], **st.FLOOR, label="random floor")
+    ax.axvline(frame["floor"].iloc[0], **st.FLOOR_LINE, label="random floor")
     color, dashes = st.arm_style(*arm)["color"], "--" if arm[1] in CEILINGS else "-"
     steps = sorted(frame["step"].unique())
     for y, step in enumerate(steps):
@@ -99,5 +99,5 @@ def _panel(ax: Axes, frame: pd.DataFrame, arm: tuple[str, str]) -> None:
         level[np.searchsorted(EDGES, part["low"].to_numpy(float))] += _HIGH * part["share"] ** 0.5
         ax.stairs(level, EDGES, baseline=y, fill=True, color=color, alpha=0.35, linewidth=0)
         ax.stairs(level, EDGES, baseline=y, color=color, linewidth=0.8, linestyle=dashes)
-    ax.set_yticks(range(len(steps)), [st.number(float(step)) for step in steps], fontsize=6.5)
+    ax.set_yticks(range(len(steps)), [st.short_number(float(step)) for step in steps], fontsize=6.5)
     ax.set_ylim(-0.1, len(steps) + 0.1)

@@ -12,7 +12,7 @@ from toysae.plotting import style as st
 from toysae.plotting.rows import (
     ARM,
     CEILINGS,
-    Results,
+    SweepResults,
     arms,
     best,
     case_without,
@@ -23,7 +23,7 @@ from toysae.plotting.rows import (
 )
 from toysae.recovery.minima import OBJECTIVE, OPTIMISER, RECOVERED, verdicts
 
-SCORE = "mcs_above_0.9"
+_SCORE = "mcs_above_0.9"
 MARGIN = 0.01
 IDENTIFIABILITY = "identifiability"
 FAULTS: dict[str, dict[str, Any]] = {
@@ -37,7 +37,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def undertraining(results: Results) -> tuple[Figure, pd.DataFrame]:
+def undertraining(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """Share of features with MCS > .9 over firings per feature at the best L1, a row of panels a
     case and recipe, a column a ratio; under each, the share of SAEs by what is at fault.
 
@@ -58,7 +58,7 @@ def undertraining(results: Results) -> tuple[Figure, pd.DataFrame]:
     table = table[table["size"] == varied.idxmax()]
     chosen = best(table)
     by = ["case", *ARM, "ratio", "firings"]
-    frame = interval_frame(chosen, by, [SCORE]).drop(columns="floor", errors="ignore")
+    frame = interval_frame(chosen, by, [_SCORE]).drop(columns="floor", errors="ignore")
     frame = frame.merge(_faults(table, chosen, by), on=by, how="left")
     rows = [*dict.fromkeys((c, a[0]) for c in table["case"].unique() for a in arms(table))]
     ratios = sorted(table["ratio"].unique())
@@ -110,9 +110,9 @@ def _lines(ax: Axes, here: pd.DataFrame, firings: np.ndarray) -> None:
     for arm in arms(here):
         line = of_arm(here, arm).sort_values("firings")
         x = np.searchsorted(firings, line["firings"])
-        error = np.nan_to_num(line[f"{SCORE}_half_width"].to_numpy(float))
+        error = np.nan_to_num(line[f"{_SCORE}_half_width"].to_numpy(float))
         look = st.arm_style(*arm) | {"capsize": 2, "elinewidth": 0.8}
-        ax.errorbar(x, line[SCORE], yerr=error, label=st.arm_label(*arm), **look)
+        ax.errorbar(x, line[_SCORE], yerr=error, label=st.arm_label(*arm), **look)
 
 
 def _bars(ax: Axes, here: pd.DataFrame, firings: np.ndarray) -> None:
@@ -131,6 +131,6 @@ def _bars(ax: Axes, here: pd.DataFrame, firings: np.ndarray) -> None:
 
 def _places(ax: Axes, firings: np.ndarray, labels: bool) -> None:
     """The same places in both kinds of panel: one for each number of firings."""
-    names = [st.number(float(value)) for value in firings] if labels else [""] * len(firings)
+    names = [st.short_number(float(value)) for value in firings] if labels else [""] * len(firings)
     ax.set_xticks(range(len(firings)), names)
     ax.set_xlim(-0.6, len(firings) - 0.4)

@@ -13,7 +13,7 @@ from toysae.plotting import style as st
 from toysae.plotting.frontier import l0_axis, l0_curve, l0_limits
 from toysae.plotting.rows import (
     CELL,
-    Results,
+    SweepResults,
     by_ratio,
     interval_frame,
     interval_remark,
@@ -23,7 +23,7 @@ from toysae.plotting.rows import (
 from toysae.recovery.mcs import EDGES
 from toysae.recovery.selection import best_coefficient
 
-SCORES = {
+_SCORES = {
     "mcc": "mcc",
     "mcc_abs": "mcc by |cos|",
     "mcs_above_0.9": "share MCS > .9",
@@ -41,7 +41,7 @@ def at_true_l0(table: pd.DataFrame) -> pd.DataFrame:
     return chosen[~chosen["diverged"] & chosen["mmcs"].notna()]
 
 
-def scores_by_recipe(results: Results) -> tuple[Figure, pd.DataFrame]:
+def scores_by_recipe(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """One line a recipe, one column of panels a world: scores at the true L0.
 
     Returns:
@@ -52,15 +52,15 @@ def scores_by_recipe(results: Results) -> tuple[Figure, pd.DataFrame]:
     with st.style():
         wide = min(2, len(cases))
         high = -(-len(cases) // wide)
-        fig, axes = st.canvas(high, wide * len(SCORES), (1.2, 0.19 * len(order) + 0.5))
-        for ax in axes.flat[len(cases) * len(SCORES) :]:
+        fig, axes = st.canvas(high, wide * len(_SCORES), (1.2, 0.19 * len(order) + 0.5))
+        for ax in axes.flat[len(cases) * len(_SCORES) :]:
             ax.set_axis_off()
         places = {arm: -i for i, arm in enumerate(order)}
         for i, case in enumerate(cases):
             here = frame[frame["case"] == case]
             y = here["arm"].map(places)
-            for j, (score, label) in enumerate(SCORES.items()):
-                ax = axes.flat[i * len(SCORES) + j]
+            for j, (score, label) in enumerate(_SCORES.items()):
+                ax = axes.flat[i * len(_SCORES) + j]
                 for k, place in enumerate(places.values()):
                     ax.axhline(place, color="0.93", linewidth=0.7 + 0.5 * (k % 2), zorder=0)
                 error = np.nan_to_num(here[f"{score}_half_width"].to_numpy(float))
@@ -76,7 +76,7 @@ def scores_by_recipe(results: Results) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, interval_remark(table)), frame
 
 
-def _scored(results: Results) -> tuple[pd.DataFrame, pd.DataFrame, list[str], list[str]]:
+def _scored(results: SweepResults) -> tuple[pd.DataFrame, pd.DataFrame, list[str], list[str]]:
     """(members, scores by case and arm, arms best first, cases). World, ratio, size and setting
     are panels here, not an axis; an arm is called by its recipe where that has no other init."""
     table, _ = members(results)
@@ -84,7 +84,7 @@ def _scored(results: Results) -> tuple[pd.DataFrame, pd.DataFrame, list[str], li
     inits = table.groupby("recipe")["init"].transform("nunique")
     arm = table["recipe"].where(inits == 1, table["recipe"] + ", " + table["init"])
     table = table.assign(case=case, arm=arm)
-    frame = interval_frame(at_true_l0(table), ["case", "arm"], SCORES)
+    frame = interval_frame(at_true_l0(table), ["case", "arm"], _SCORES)
     mean = frame.groupby("arm")["mcc"].mean().reindex(sorted(arm.unique()))
     order = mean.sort_values(ascending=False, kind="stable")
     return table, frame, [str(name) for name in order.index], sorted(case.unique())
@@ -96,7 +96,7 @@ def _lines(ax, score: str, table: pd.DataFrame) -> None:
         nearest = np.nanargmin(np.abs(np.log(l0 / table["true_l0"].to_numpy(float))))
         oracle = table["truth_fista_ev"].iloc[int(nearest)]
         label = "true dictionary, FISTA codes at the true L0"
-        ax.axvline(oracle, **st.FLOOR | {"linestyle": "--"}, label=label)
+        ax.axvline(oracle, **st.FLOOR_LINE | {"linestyle": "--"}, label=label)
     if score in ("mcc", "mcc_abs", "mcs_above_0.9"):
         ax.set_xlim(-0.03, 1.03)
         ax.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
@@ -107,7 +107,7 @@ def _lines(ax, score: str, table: pd.DataFrame) -> None:
         ax.set_xticks([0.5, 1, 2], ["1/2", "1", "2"])
 
 
-def recovery_by_l0(results: Results) -> tuple[Figure, pd.DataFrame]:
+def recovery_by_l0(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """One small panel a recipe: mcc against L0 over its whole grid, a line a world.
 
     Returns:
@@ -136,7 +136,7 @@ def recovery_by_l0(results: Results) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, "recovery against L0", interval_remark(table)), frame
 
 
-def mcs_by_recipe(results: Results) -> tuple[Figure, pd.DataFrame]:
+def mcs_by_recipe(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """MCS histograms as rows of shade, one row a recipe, one panel a world, at the true L0.
 
     Returns:
@@ -175,7 +175,7 @@ def mcs_by_recipe(results: Results) -> tuple[Figure, pd.DataFrame]:
             ax.axvline(0.9, **st.THRESHOLD)
             floor = scores[scores["case"] == case]["floor"].mean()
             if np.isfinite(floor):
-                ax.axvline(floor, **st.FLOOR, label="random floor")
+                ax.axvline(floor, **st.FLOOR_LINE, label="random floor")
             ax.set_yticks(range(len(order)), order if i == 0 else [])
             ax.set_xlabel("MCS of a feature")
             ax.set_title(case, loc="left")

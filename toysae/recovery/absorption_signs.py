@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .. import pytree
 from ..errors import ToysaeError, require
-from ..linalg import axes_of
+from ..linalg import singular_axes
 from ..sae import SAE
 from .geometry import encoder_rows
 from .mcs import cosines, enc_dec_cosines, unit_rows
@@ -36,7 +36,7 @@ def within_span(
     left there: it reads nothing, and only dilutes every cosine. The span is taken by NumPy, of
     directions with singular values above 1e-4 of the largest: not for use inside a program.
     """
-    axes = axes_of(unit_rows(W_dec))
+    axes = singular_axes(unit_rows(W_dec))
     basis = axes.rows * (axes.lengths > 1e-4 * axes.lengths[0])[:, None]
     return basis.T @ (basis @ W_enc)
 

@@ -27,9 +27,9 @@ from toysae.sae.classical import (
     semi_nmf,
     spectral_directions,
 )
+from toysae.sae.component import Weights
 from toysae.sae.decoders import Free
 from toysae.sae.encoders import FISTA
-from toysae.sae.part import Weights
 from toysae.sae.penalties import CodesL1
 from toysae.worlds.dictionaries import sphere, unit_rows
 
@@ -77,7 +77,7 @@ _K_MEANS = jax.jit(k_means, static_argnames=("n", "n_steps"))
 _SEMI_NMF = jax.jit(semi_nmf, static_argnames=("n", "n_steps"))
 _SPECTRAL = jax.jit(spectral_directions, static_argnames=("n", "oversample"))
 
-Method = Callable[..., tuple[Array, Array | None]]
+Baseline = Callable[..., tuple[Array, Array | None]]
 
 
 def _random(key: PRNGKeyArray, x: Array, n: int):
@@ -145,7 +145,7 @@ def _sklearn_learning(
     return unit_rows(_fitted(model, x)), None
 
 
-BASELINES: dict[str, Method] = {
+BASELINES: dict[str, Baseline] = {
     "random": _random,
     "data-samples": _data_samples,
     "pca": _pca,  # +- axes about the mean: at most 2 d_in rows

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ..digests import digest
-from ..training import Group
+from ..training import Ensemble
 from ..training.devices import UNSPLIT, Split, layout_of
 from ..training.memory import check_memory, fits
 from .cell import Cell
@@ -45,9 +45,9 @@ class Block:
         """SAE-samples from the start to the end."""
         return len(self.worlds) * len(self.members) * self.cell.n_steps * self.cell.batch_size
 
-    def group(self) -> Group:
+    def ensemble(self) -> Ensemble:
         """What trains."""
-        whole = replace(self.cell.group, split=self.split)
+        whole = replace(self.cell.ensemble, split=self.split)
         if self.keys.size == self.cell.keys.size:
             return whole
         worlds, members = np.array(self.worlds), np.array(self.members)
@@ -80,10 +80,10 @@ def check_cells(cells: Sequence[Cell], split: Split = UNSPLIT) -> None:
         ToysaeError: bad input; too few devices; an SAE that does not fit the device even alone.
     """
     for cell in cells:
-        group = replace(cell.group, split=split)
+        group = replace(cell.ensemble, split=split)
         layout_of(len(cell.data.seeds), len(group.sae_seeds), split)
         if not fits(group):
-            check_memory(Block(cell, (0,), (0,), split).group())
+            check_memory(Block(cell, (0,), (0,), split).ensemble())
 
 
 def blocks_of(
@@ -112,7 +112,7 @@ def blocks_of(
                 missing[np.ix_(block.worlds, block.members)] = False
                 found.append(block)
         for block in _together(cell, missing, split):
-            found += halved(block, lambda block: fits(block.group()))
+            found += halved(block, lambda block: fits(block.ensemble()))
     return found
 
 

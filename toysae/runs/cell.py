@@ -14,9 +14,9 @@ from ..digests import FORMAT, canonical, digest
 from ..evaluation.measure import Measure
 from ..own_code import own_code
 from ..sae import SAESpec
-from ..sae.files import encode
-from ..training import Feed, Group
-from ..training.members import group_of, member_grid
+from ..sae.files import as_json
+from ..training import Ensemble, Feed
+from ..training.members import ensemble_of, member_grid
 from ..worlds import Drawn
 
 Column = str | float | Sequence[str | float]
@@ -46,7 +46,7 @@ class Data(ABC):
         """What is said of each world in the table, besides what the measure says."""
         return {}
 
-    def own_parts(self) -> tuple[object, ...]:
+    def own_components(self) -> tuple[object, ...]:
         """Objects whose code decides the data too, where a user wrote it."""
         return ()
 
@@ -90,14 +90,16 @@ class Cell:
     labels: Mapping[str, Column] = field(default_factory=dict)
 
     @cached_property
-    def group(self) -> Group:
+    def ensemble(self) -> Ensemble:
         """All its SAEs, whether or not they fit the device together.
 
         Raises:
             ToysaeError: a number that is unknown, missing or out of bounds.
         """
-        return group_of(self.data.worlds, self.data.seeds, self.spec, self.members, self.sae_seeds,
-                        self.batch_size)  # fmt: skip
+        d = self.data
+        return ensemble_of(
+            d.worlds, d.seeds, self.spec, self.members, self.sae_seeds, self.batch_size
+        )
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -110,12 +112,12 @@ class Cell:
         shared = {
             "format": FORMAT,
             **self.data.identity(),
-            "spec": encode(self.spec, "spec"),
+            "spec": as_json(self.spec, "spec"),
             "n_steps": self.n_steps,
             "batch_size": self.batch_size,
             **self.measure.identity(),
         }
-        if code := own_code(self.spec, *self.data.own_parts(), self.measure):
+        if code := own_code(self.spec, *self.data.own_components(), self.measure):
             shared["code"] = code
         text = canonical(shared)
         hypers, seeds = self.hypers

@@ -16,12 +16,12 @@ import numpy as np
 
 from ..checked import Fields, parse_json
 from ..errors import ToysaeError, require
-from ..training import Group, Snapshot, start
+from ..training import Ensemble, Snapshot, start
 from .directory import Directory
 from .progress import say
 
 KEPT = 2
-FOLDER = "checkpoints"
+CHECKPOINTS = "checkpoints"
 _ABOUT = "part.json"
 _POINTS = "points/"  # before the name of a curve; the state's names begin with a dot
 
@@ -78,7 +78,7 @@ class Checkpoints:
         self.directory.put({name: write}, {name: n_bytes})
         self._remove(self.steps()[KEPT:])
 
-    def latest(self, group: Group) -> Snapshot | None:
+    def latest(self, group: Ensemble) -> Snapshot | None:
         """The last snapshot of a group that is whole; broken ones are named and left behind."""
         for step in self.steps():
             try:
@@ -99,7 +99,7 @@ class Checkpoints:
         if steps:
             self.directory.remove([self._snapshot(step) for step in steps])
 
-    def _read(self, step: int, group: Group) -> Snapshot:
+    def _read(self, step: int, group: Ensemble) -> Snapshot:
         data = self.directory.read(self._snapshot(step))
         try:
             with np.load(BytesIO(data), allow_pickle=False) as file:
@@ -120,7 +120,7 @@ class Checkpoints:
 
     @property
     def _folder(self) -> str:
-        return f"{FOLDER}/{self.part}"
+        return f"{CHECKPOINTS}/{self.part}"
 
     def _name(self, file: str) -> str:
         return f"{self._folder}/{file}"
@@ -132,7 +132,7 @@ class Checkpoints:
 def all_checkpoints(directory: Directory) -> list[Checkpoints]:
     """Those of every half-trained part."""
     paths = [PurePosixPath(name) for name in directory.files]
-    parts = {path.parent.name for path in paths if str(path.parent.parent) == FOLDER}
+    parts = {path.parent.name for path in paths if str(path.parent.parent) == CHECKPOINTS}
     return [Checkpoints(directory, part) for part in sorted(parts)]
 
 

@@ -20,7 +20,7 @@ from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 from ..disk import telling_of_a_full_disk, telling_of_no_access
 from ..errors import ToysaeError
 
-FOLDER = "claims"
+CLAIMS = "claims"
 LEASE_SECONDS = 120.0
 """All processes of a directory must have the same. Long: what one machine writes another may see
 late on a network file system."""
@@ -37,7 +37,7 @@ class Claims:
     """
 
     def __init__(self, path: Path, seconds: float = LEASE_SECONDS):
-        self._folder, self._seconds = path / FOLDER, seconds
+        self._folder, self._seconds = path / CLAIMS, seconds
         self._leases: dict[str, SoftFileLease] = {}
 
     def take(self, name: str) -> bool:
@@ -112,7 +112,7 @@ def claimed(path: Path) -> dict[str, str]:
     """
     found = {}
     with suppress(OSError):
-        for file in sorted((path / FOLDER).glob(f"*{_ENDING}")):
+        for file in sorted((path / CLAIMS).glob(f"*{_ENDING}")):
             pid, host = _owner(file)
             if not (host == socket.gethostname() and _is_dead(pid)):
                 found[file.name.removesuffix(_ENDING)] = f"process {pid} on {host}"

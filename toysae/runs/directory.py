@@ -22,7 +22,7 @@ from filelock import SoftFileLease
 from ..checked import read_regular
 from ..disk import file_sha256, sync, telling_of_a_full_disk, telling_of_no_access
 from ..errors import ToysaeError, require
-from .claims import FOLDER as CLAIMS
+from .claims import CLAIMS as CLAIMS
 from .claims import held
 from .mark import (
     COPY,

@@ -25,7 +25,7 @@ from ..watch import Stopped, doing, stop_requests
 from .progress import Progress, say
 from .queue import Queue
 
-FOLDER = "workers"
+WORKERS = "workers"
 """Where submitit keeps what it submits and what the workers print."""
 
 _LOOK_SECONDS = 1.0
@@ -227,7 +227,7 @@ def follow(queue: Queue, how: Launcher, command: Sequence[str], quiet: bool) -> 
     """
     if queue.is_empty():
         return
-    folder = (queue.path / FOLDER).absolute()
+    folder = (queue.path / WORKERS).absolute()
     executor, stop = how.executor(folder), folder / "stop"
     stop.unlink(missing_ok=True)
     with executor.batch():

@@ -14,8 +14,8 @@ from ..bits import in_32_bits
 from ..disk import free_bytes, size
 from ..training import advance, start
 from ..training.devices import layout_of
+from ..training.ensemble import Ensemble, spread_ensemble
 from ..training.flops import step_flops
-from ..training.group import Group, spread_group
 from ..training.memory import bytes_needed, device_bytes
 from .blocks import Block, blocks_of, check_cells
 from .cell import Cell
@@ -23,7 +23,7 @@ from .directory import Directory
 from .mark import check_ours
 from .options import PLAIN, Options
 from .space import disk_bytes
-from .store import broken_blocks, find, finished, stored_blocks
+from .store import broken_blocks, find, finished_keys, stored_blocks
 
 _TRIAL_S = 1.0
 
@@ -57,7 +57,7 @@ def plan(cells: Sequence[Cell], out: str | Path, options: Options = PLAIN) -> Pl
     asked = {key for cell in cells for key in cell.keys.reshape(-1).tolist()}
     done = hosts.on_first(lambda: _finished(path, options.keep_weights))
     blocks = blocks_of(cells, done, split=options.split)
-    groups = [block.group() for block in blocks]
+    groups = [block.ensemble() for block in blocks]
     flops = [step_flops(g) * b.cell.n_steps for g, b in zip(groups, blocks, strict=True)]
     rate = _rate(groups[flops.index(max(flops))]) if blocks else float("nan")
     rows = [_row(*each, rate) for each in zip(blocks, groups, flops, strict=True)]
@@ -85,10 +85,10 @@ def _finished(path: Path, with_weights: bool) -> set[str]:
         return set()
     directory = Directory.open(path)
     broken = broken_blocks(directory)
-    return finished(find(stored_blocks(directory, broken)), with_weights)
+    return finished_keys(find(stored_blocks(directory, broken)), with_weights)
 
 
-def _row(block: Block, group: Group, flops: int, rate: float) -> dict[str, object]:
+def _row(block: Block, group: Ensemble, flops: int, rate: float) -> dict[str, object]:
     return {
         "group": block.cell.name,
         "SAEs": block.keys.size,
@@ -100,11 +100,11 @@ def _row(block: Block, group: Group, flops: int, rate: float) -> dict[str, objec
     }
 
 
-def _rate(group: Group) -> float:
+def _rate(group: Ensemble) -> float:
     """FLOP/s of a group's steps, sampling included, in about a second."""
     per_step, total = step_flops(group), jnp.float32(1e6)
     layout = layout_of(len(group.world_seeds), len(group.sae_seeds), group.split)
-    group = spread_group(group, layout)
+    group = spread_ensemble(group, layout)
     state, group = start(group, layout), group.once_started()
 
     def train(state, until: int):

@@ -18,7 +18,7 @@ from .provenance import provenance
 from .queue import QUEUE, Queue
 from .results import NAMES, Results
 from .space import check_space
-from .store import files_of, find, finished, set_broken_aside, stored_blocks
+from .store import files_of, find, finished_keys, set_broken_aside, stored_blocks
 
 
 def prepare(
@@ -64,7 +64,7 @@ def _make_queue(
             for place in directory.set_aside([name]):
                 say(f"{path / name} {wrong}: moved to {place}")
     places = find(stored_blocks(directory))
-    done = finished(places, o.keep_weights)
+    done = finished_keys(places, o.keep_weights)
     begun = clear_away(directory, done)
     blocks = blocks_of(cells, done, begun, o.split)
     directory.check_free(

@@ -25,11 +25,11 @@ from ..checked import Fields, integer, parse_json, shown
 from ..errors import require, unknown
 from ..own_code import warn_of_other_code
 from ..sae import SAE, SAESpec
-from ..sae.files import classes_of, decode
+from ..sae.files import classes_of, from_json
 from ..sae.forward import of_arrays
 from ..worlds import World
 from .directory import Directory
-from .store import Places, Stored, find, stored_blocks
+from .store import Stored, StoredPlaces, find, stored_blocks
 from .worlds import KIND, world_of
 
 CONFIG, PLAN, FAILED, RESULTS = NAMES = ("config.json", "plan.json", "failed.json", "table.csv")
@@ -98,7 +98,7 @@ class Results:
         """
         return self.table_of(self._places())
 
-    def table_of(self, places: Places) -> pd.DataFrame:
+    def table_of(self, places: StoredPlaces) -> pd.DataFrame:
         """The rows of :attr:`table` at some places, see :func:`toysae.runs.store.find`."""
         plan, frames = self.plan, []
         told = {name for cell in plan for name, value in cell["labels"].items() if _says(value)}
@@ -169,7 +169,7 @@ class Results:
         block, at = self._stored(row)
         require(block.has_weights, f"row {row} was run without its weights: use --save-params")
         manifest = block.manifest()
-        spec = decode(manifest.any("spec"))
+        spec = from_json(manifest.any("spec"))
         require(isinstance(spec, SAESpec), f"{manifest.where} holds no spec: run again")
         code = manifest.object("code").value
         for part in classes_of(spec):

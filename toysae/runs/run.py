@@ -16,7 +16,7 @@ from ..bits import in_32_bits
 from ..errors import ToysaeError
 from ..programs import forget_if_short
 from ..sae import SAE
-from ..training import Snapshot, train_group
+from ..training import Snapshot, train_ensemble
 from ..training.memory import bytes_needed
 from ..watch import Request, Stopped, about, doing, stop_requests
 from .blocks import Block, check_cells
@@ -98,7 +98,7 @@ def run(
         finally:
             queue.claims.release_all()
         hosts.on_first(save_table, results)
-        if number := hosts.largest(request.number):
+        if number := hosts.largest_of_all(request.number):
             raise Stopped(f"stopped: every SAE that fits is finished in {path}", number)
         failed = hosts.on_first(lambda: queue.read()[1])
         if failed and options.wait:
@@ -135,7 +135,7 @@ class _Run:
         cost = hosts.on_first(lambda: {block.name: block.cost for block in self.queue.read()[0]})
         with Progress(cost, self.options.quiet) as progress:
             while True:
-                self._stop(None, 0, hosts.largest(self.request.number))
+                self._stop(None, 0, hosts.largest_of_all(self.request.number))
                 block = self._next()
                 if block is None:
                     if not self.options.wait or hosts.on_first(self.queue.is_empty):
@@ -195,7 +195,7 @@ class _Run:
         return True
 
     def _train(self, block: Block, progress: Progress) -> None:
-        cell, group = block.cell, block.group()
+        cell, group = block.cell, block.ensemble()
         forget_if_short(bytes_needed(group) if jax.default_backend() == "cpu" else 0)
         hosts.on_first(lambda: self._checkpoints(block).begin(block.keys, cell.n_steps))
         resume = hosts.on_first(lambda: self._checkpoints(block).latest(group))
@@ -207,7 +207,7 @@ class _Run:
             nonlocal saved
             self._check_held(block)
             progress.update(block.name, snapshot.step * group.n_rows * group.batch_size)
-            stop = hosts.largest(self.request.number)
+            stop = hosts.largest_of_all(self.request.number)
             late = time.monotonic() - saved >= self.options.checkpoint_seconds
             if stop or hosts.from_first(late):
                 doing(f"saving step {snapshot.step:,}")
@@ -217,7 +217,7 @@ class _Run:
             self._stop(block, snapshot.step, stop)
 
         with cell.data.feeding(cell.n_steps, cell.batch_size) as feed:
-            trained = train_group(
+            trained = train_ensemble(
                 group, cell.n_steps, cell.measure.probe, cell.measure.curve_points,
                 on_chunk=on_chunk, resume=resume, feed=feed,
             )  # fmt: skip

@@ -23,11 +23,11 @@ from ..checked import Fields, parse_json
 from ..digests import FORMAT
 from ..errors import ToysaeError, require
 from ..own_code import codes_of
-from ..sae.files import classes_of, encode
+from ..sae.files import as_json, classes_of
 from .blocks import Block
 from .directory import BROKEN, Directory
 
-FOLDER = "blocks"
+BLOCKS = "blocks"
 TABLE, ARRAYS, WEIGHTS, MANIFEST = ".csv", ".npz", ".safetensors", ".json"
 
 
@@ -80,7 +80,7 @@ class Stored:
         return self.directory.read(_file(self.name, ending))
 
 
-Places = Mapping[str, tuple[Stored, int]]
+StoredPlaces = Mapping[str, tuple[Stored, int]]
 """Of each SAE by its key: the block that holds it, and its row there."""
 
 
@@ -93,7 +93,7 @@ def manifest_of(block: Block) -> dict[str, Any]:
     n_worlds = len(block.worlds)
     by_row = {name: np.tile(values[members], n_worlds).tolist() for name, values in hypers.items()}
     return {
-        "spec": encode(cell.spec, "spec"),
+        "spec": as_json(cell.spec, "spec"),
         "code": codes_of(classes_of(cell.spec)),
         "hypers": by_row,
         "data": cell.data.manifest(),
@@ -157,7 +157,7 @@ def stored_blocks(directory: Directory, broken: Collection[str] = ()) -> list[St
     Raises:
         ToysaeError: a manifest is not as it was written.
     """
-    names = directory.names(FOLDER)
+    names = directory.names(BLOCKS)
     found = []
     for file in names:
         if file.endswith(MANIFEST) and PurePosixPath(file).stem not in broken:
@@ -167,7 +167,7 @@ def stored_blocks(directory: Directory, broken: Collection[str] = ()) -> list[St
     return found
 
 
-def find(blocks: Iterable[Stored]) -> Places:
+def find(blocks: Iterable[Stored]) -> StoredPlaces:
     """Where each SAE is: its block and row. Of two, the one with weights."""
     places: dict[str, tuple[Stored, int]] = {}
     for block in sorted(blocks, key=lambda block: block.has_weights):
@@ -175,7 +175,7 @@ def find(blocks: Iterable[Stored]) -> Places:
     return places
 
 
-def finished(places: Places, with_weights: bool) -> set[str]:
+def finished_keys(places: StoredPlaces, with_weights: bool) -> set[str]:
     """The keys of what is there, and has its weights if it must."""
     return {key for key, (block, _) in places.items() if block.has_weights or not with_weights}
 
@@ -184,7 +184,7 @@ def broken_blocks(directory: Directory) -> dict[str, tuple[str, list[str]]]:
     """By name, what is no whole block: what is wrong with it, and its files."""
     together: dict[str, list[str]] = {}
     for name in directory.files:
-        if str(PurePosixPath(name).parent) == FOLDER:
+        if str(PurePosixPath(name).parent) == BLOCKS:
             together.setdefault(PurePosixPath(name).stem, []).append(name)
     found = {}
     for block, names in together.items():
@@ -205,7 +205,7 @@ def set_broken_aside(directory: Directory) -> Iterator[str]:
         moved = directory.set_aside(names)
         if moved:
             path = directory.path
-            yield f"{path / FOLDER / block} is broken ({wrong}): moved to {path / BROKEN}"
+            yield f"{path / BLOCKS / block} is broken ({wrong}): moved to {path / BROKEN}"
 
 
 def manifest_name(block: str) -> str:
@@ -214,7 +214,7 @@ def manifest_name(block: str) -> str:
 
 
 def _file(block: str, ending: str) -> str:
-    return f"{FOLDER}/{block}{ending}"
+    return f"{BLOCKS}/{block}{ending}"
 
 
 def _stored(directory: Directory, manifest: str) -> Stored:

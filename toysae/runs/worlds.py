@@ -72,7 +72,7 @@ class Worlds(Data):
         own = {"world_fields_of_its_own": dict(self.of_each[i])} if self.of_each else {}
         return {"world_seed": self.seeds[i], **own, **contents}
 
-    def own_parts(self) -> tuple[object, ...]:
+    def own_components(self) -> tuple[object, ...]:
         return (self.worlds, *self._entries)
 
     def manifest(self) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .part import Forward, Hyper, Hypers, Part, RunningStat, Stats
+from .component import Component, Forward, Hyper, Hypers, RunningStat, Stats
 
 Act = dict[str, Array]
 
 
 @dataclass(frozen=True)
-class Activation(Part):
+class Activation(Component):
     """Base of activations."""
 
     def init(self, d_sae: int, h: Hypers) -> Act:

@@ -10,9 +10,9 @@ from jaxtyping import Array, PRNGKeyArray
 from ..checked import integer
 from ..errors import require
 from ..keys import named_key
+from .component import Encoding, Hyper, Hypers, Weights
 from .encoders import PRE_ACTS, Encoder, Shift, affine
 from .fista import exact_lipschitz
-from .part import Encoding, Hyper, Hypers, Weights
 
 _BRANCH = 0.1
 

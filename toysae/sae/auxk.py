@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .activations import largest
-from .part import Forward, Hyper, Hypers, Stats
+from .component import Forward, Hyper, Hypers, Stats
 from .penalties import NEEDS_PRE_ACTS, Penalty
 from .running import StepsSinceFired
 

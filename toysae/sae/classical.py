@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..keys import named_key
-from ..linalg import Axes, axes_of, polar, solve_positive
+from ..linalg import Axes, polar, singular_axes, solve_positive
 from ..worlds.dictionaries import unit_rows
 
 
 def principal_axes(x: Float[Array, "n d_in"]) -> Axes:
-    """Orthonormal axes of the centred data, strongest first, see :func:`toysae.linalg.axes_of`."""
+    """Orthonormal axes of the centred data, strongest first, see :func:`.singular_axes`."""
     exact = np.asarray(x, np.float64)
-    return axes_of(exact - exact.mean(0))
+    return singular_axes(exact - exact.mean(0))
 
 
 def tile_signed(axes: Axes, n: int) -> Float[Array, "n d_in"]:

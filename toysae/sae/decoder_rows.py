@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import require
 from ..worlds import World
-from ..worlds.assemble import Numbers
+from ..worlds.assemble import FloatArray
 from ..worlds.dictionaries import unit_rows
 from ..worlds.exactly_k import ExactlyKEqual
 from ..worlds.magnitudes import Constant
@@ -18,8 +18,8 @@ from .forward import SAE
 
 def decoder_rows(
     sae: SAE,
-    truth: Numbers | None = None,
-    latent_freq: Numbers | None = None,
+    truth: FloatArray | None = None,
+    latent_freq: FloatArray | None = None,
 ) -> World:
     """The SAE's decoder rows as a world: each sample is one of them, all equally often.
 

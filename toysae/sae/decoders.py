@@ -12,15 +12,15 @@ from jaxtyping import Array, Float
 
 from ..linalg import polar
 from ..worlds.dictionaries import unit_rows
+from .component import Component
 from .fista import spectral_square
-from .part import Part
 
 Bias = Literal["none", "pre", "post"]
 BiasStart = Literal["zero", "mean", "geometric_median"]
 
 
 @dataclass(frozen=True)
-class Decoder(Part):
+class Decoder(Component):
     """Base of decoders.
 
     Attributes:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..checked import integer
+from .component import Component, Encoding, Hyper, Hypers, Weights
 from .fista import fista, quick_lipschitz
-from .part import Encoding, Hyper, Hypers, Part, Weights
 
 Shift = Float[Array, " d_in"] | None
 
@@ -44,7 +44,7 @@ def affine(
 
 
 @dataclass(frozen=True)
-class Encoder(Part):
+class Encoder(Component):
     """Base of encoders."""
 
     @abstractmethod

@@ -21,11 +21,11 @@ from ..checked import Fields, parse_json
 from ..disk import by_name, read_tensors, subclasses, write_tensors
 from ..errors import ToysaeError, require, unknown
 from ..own_code import codes_of, warn_of_other_code
+from .component import Component, Weights
 from .forward import SAE
-from .part import Part, Weights
 from .spec import SAESpec
 
-VERSION = 1
+SAE_VERSION = 1
 _ENTRY = "toysae_sae"
 _Tensors = dict[str, np.ndarray]
 
@@ -48,8 +48,8 @@ def save_sae(sae: SAE, path: str | Path) -> Path:
             "time, e.g. result.sae(0)")  # fmt: skip
     path, tensors = checked.path("path", path), dict(_flatten(sae))
     header = {
-        "version": VERSION,
-        "spec": encode(sae.spec, "spec"),
+        "version": SAE_VERSION,
+        "spec": as_json(sae.spec, "spec"),
         "tensors": {name: _shape(array) for name, array in tensors.items()},
     }
     if code := codes_of(classes_of(sae.spec)):
@@ -70,10 +70,10 @@ def load_sae(path: str | Path) -> SAE:
     try:
         header = Fields(parse_json(text, "its header"), "its header")
         version = header.integer("version", low=1)
-        require(version <= VERSION, f"format version {version}, this toysae reads 1..{VERSION}: "
-                "upgrade toysae")  # fmt: skip
+        readable = f"this toysae reads 1..{SAE_VERSION}"
+        require(version <= SAE_VERSION, f"format version {version}, {readable}: upgrade toysae")
         _check_tensors(tensors, header.object("tensors").value)
-        spec = decode(header.any("spec"))
+        spec = from_json(header.any("spec"))
         for part in classes_of(spec):
             warn_of_other_code(part, header.object("code").value if "code" in header else {}, path)
         require(isinstance(spec, SAESpec), "its header holds no SAESpec: save it again")
@@ -86,10 +86,10 @@ def load_sae(path: str | Path) -> SAE:
     return sae
 
 
-def parts_by_name() -> dict[str, type]:
+def components_by_name() -> dict[str, type]:
     """Every class that an SAE file may name: the spec and all loaded parts with a name of their
     own."""
-    found = by_name((SAESpec, *subclasses(Part))).items()
+    found = by_name((SAESpec, *subclasses(Component))).items()
     return {name: next(iter(same.values())) for name, same in found if len(same) == 1}
 
 
@@ -132,32 +132,32 @@ def _check_tensors(tensors: _Tensors, declared: dict[str, Any]) -> None:
                 f"says {declared[name]}: save it again")  # fmt: skip
 
 
-def encode(value: Any, place: str) -> Any:
+def as_json(value: Any, place: str) -> Any:
     """JSON for a spec: a part is an object, a tuple a list, a plain value itself."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple):
-        return [encode(item, f"{place}[{i}]") for i, item in enumerate(value)]
+        return [as_json(item, f"{place}[{i}]") for i, item in enumerate(value)]
     name = type(value).__name__
-    if parts_by_name().get(name) is not type(value):
+    if components_by_name().get(name) is not type(value):
         raise ToysaeError(f"{place} is a {name}, which an SAE file cannot hold: use a part of a "
                           "name of its own, a tuple, a number or a string")  # fmt: skip
     fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    return {"part": name, "fields": {k: encode(v, f"{place}.{k}") for k, v in fields.items()}}
+    return {"part": name, "fields": {k: as_json(v, f"{place}.{k}") for k, v in fields.items()}}
 
 
-def decode(node: Any) -> Any:
-    """What :func:`encode` made the JSON of.
+def from_json(node: Any) -> Any:
+    """What :func:`as_json` made the JSON of.
 
     Raises:
         ToysaeError: a part that is not loaded, or a field that it has not.
     """
     if isinstance(node, list):
-        return tuple(decode(item) for item in node)
+        return tuple(from_json(item) for item in node)
     if not isinstance(node, dict):
         return node
-    name, nodes, known = node["part"], node["fields"], parts_by_name()
-    if name not in known and (two := by_name(subclasses(Part)).get(name)):
+    name, nodes, known = node["part"], node["fields"], components_by_name()
+    if name not in known and (two := by_name(subclasses(Component)).get(name)):
         raise ToysaeError(f"two parts have the same name, {' and '.join(two)}: rename one")
     require(
         name in known,
@@ -168,7 +168,7 @@ def decode(node: Any) -> Any:
     for given in nodes:
         if given not in names:
             raise unknown(f"field of {name}", given, names)
-    return known[name](**{key: decode(value) for key, value in nodes.items()})
+    return known[name](**{key: from_json(value) for key, value in nodes.items()})
 
 
 def classes_of(value: Any) -> set[type]:

@@ -10,9 +10,9 @@ from ..door import asked
 from ..errors import require
 from ..keys import named_key
 from .activations import Activation
+from .component import Forward, Hypers, Params, Stats, Weights
 from .encoders import Encoder
 from .inits import InitData, first_bias
-from .part import Forward, Hypers, Params, Stats, Weights
 from .spec import SAESpec
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .activations import Act, Activation, TopK, largest
-from .part import Forward, Hyper, Hypers, Stats
+from .component import Forward, Hyper, Hypers, Stats
 from .penalties import LatentPenalty
 from .running import RelativeFrequency
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from ..errors import require, unknown
 from ..keys import seed_key
 from ..worlds.dictionaries import unit_rows
-from .part import Forward, Hyper, Hypers, Stats
+from .component import Forward, Hyper, Hypers, Stats
 from .penalties import LatentPenalty, Penalty
 from .running import Steps
 

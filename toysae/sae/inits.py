@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import pytree
 from ..keys import named_key
-from ..linalg import Axes, axes_of, polar
+from ..linalg import Axes, polar, singular_axes
 from ..worlds.dictionaries import sphere, unit_rows
 from .classical import principal_axes, tile_signed
+from .component import Component, Hyper, Hypers
 from .decoders import BiasStart
-from .part import Hyper, Hypers, Part
 
 
 @pytree.dataclass
@@ -42,7 +42,7 @@ class InitData:
 
 
 @dataclass(frozen=True)
-class Init(Part):
+class Init(Component):
     """Base of inits. Encoder directions are the decoder's times `enc_scale`, or independent.
 
     Attributes:
@@ -199,7 +199,7 @@ def axes_for(init: Init, x: Array | None, generating_matrix: Array | np.ndarray)
         generating_matrix: `[d_in, d_hidden]`, whose left singular vectors they are.
     """
     if init.axes_from == "generating_matrix":
-        return axes_of(generating_matrix.T)
+        return singular_axes(generating_matrix.T)
     return None if x is None or not init.axes_from else principal_axes(x)
 
 

@@ -15,8 +15,8 @@ from .classical import (
     semi_nmf,
     spectral_directions,
 )
+from .component import Hyper
 from .inits import NOISE, Init, tile_noised
-from .part import Hyper
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from ..errors import unknown
 from .activations import Act, Activation
-from .part import Hyper, Hypers, Stats
+from .component import Hyper, Hypers, Stats
 
 Surrogate = Literal["step", "tanh"]
 

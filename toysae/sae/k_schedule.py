@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .activations import Act, Activation, TopK
-from .part import Hyper, Hypers, Stats
+from .component import Hyper, Hypers, Stats
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .part import Forward, Hyper, Hypers, RunningStat, Stats, parts_of
+from .component import Forward, Hyper, Hypers, RunningStat, Stats, components_of
 from .penalties import CodesL1, Penalty, Sum
 from .running import Controlled
 
@@ -65,12 +65,12 @@ class ToL0(Penalty):
 def controlled(penalty: Penalty) -> Penalty | None:
     """The penalty with its sparsity cost, the part that reads `l1_coeff` or `l0_coeff`, driven
     to a target L0; None if there is none. A penalty under control already stays as it is."""
-    if any(isinstance(part, ToL0) for part in parts_of(penalty)):
+    if any(isinstance(part, ToL0) for part in components_of(penalty)):
         return penalty
     if isinstance(penalty, Sum):
         steered = tuple(controlled(part) or part for part in penalty.parts)
         return Sum(steered) if steered != penalty.parts else None
     if isinstance(penalty, CodesL1):  # the encoder reads the number too, and is not driven
         return None
-    reads = {hyper.name for part in parts_of(penalty) for hyper in part.hypers}
+    reads = {hyper.name for part in components_of(penalty) for hyper in part.hypers}
     return ToL0(penalty) if reads & set(COEFFICIENTS) else None

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from .component import Forward, Hyper, Hypers, Stats
 from .jumprelu import JumpReLU, heaviside_ste
-from .part import Forward, Hyper, Hypers, Stats
 from .penalties import (
     NEEDS_PRE_ACTS,
     LatentPenalty,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 
-from .part import Forward, Hyper, Hypers, RunningStat, Stats
+from .component import Forward, Hyper, Hypers, RunningStat, Stats
 from .penalties import (
     BOUNDED,
     LatentPenalty,
@@ -18,14 +18,14 @@ from .penalties import (
 )
 from .running import Controlled
 
-FLOOR = 1e-3
+LEAST_SCALE = 1e-3
 """Of the activation: |z|^p is (|z| + floor)^p - floor^p, so that its slope at 0, infinite for
 p < 1, is p floor^(p - 1). At p = 1 it is |z| exactly."""
 
 
 def powers(acts: Float[Array, "*batch d_sae"], p: Float[Array, ""]) -> Float[Array, "*batch d_sae"]:
     """|z|^p with a finite slope at 0."""
-    return (acts + FLOOR) ** p - FLOOR**p
+    return (acts + LEAST_SCALE) ** p - LEAST_SCALE**p
 
 
 @dataclass(frozen=True)

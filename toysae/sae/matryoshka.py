@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..keys import named_key
+from .component import Forward, Hyper, Hypers
 from .objectives import Objective
-from .part import Forward, Hyper, Hypers
 
 
 @dataclass(frozen=True)

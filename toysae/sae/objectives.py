@@ -10,11 +10,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import draws
 from ..keys import named_key
-from .part import Forward, Hyper, Hypers, Part
+from .component import Component, Forward, Hyper, Hypers
 
 
 @dataclass(frozen=True)
-class Objective(Part):
+class Objective(Component):
     """Base of objectives."""
 
     def corrupt(self, key: PRNGKeyArray, x: Array, h: Hypers) -> Float[Array, "*batch d_in"]:

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .part import Forward, Hyper, Hypers, Part, Stats
+from .component import Component, Forward, Hyper, Hypers, Stats
 
 
 @dataclass(frozen=True)
-class Penalty(Part):
+class Penalty(Component):
     """Base of penalties."""
 
     @abstractmethod

@@ -17,13 +17,13 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..checked import integer
 from .activations import check_whole_k
+from .component import Encoding, Hyper, Hypers, Weights
 from .encoders import Encoder, Shift
-from .part import Encoding, Hyper, Hypers, Weights
 
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
-FLOOR = 1e-5
+LEAST_GAIN = 1e-5
 """A direction is not chosen for less than this times ||x||: it would fire on rounding errors."""
 _INDEPENDENT = 1e-5  # least squared distance of a new direction from the span of the chosen ones
 
@@ -37,7 +37,7 @@ def _directions(D: Float[Array, "n d"]) -> tuple[Float[Array, "n d"], Float[Arra
 
 def _floor(x: Float[Array, "n d"]) -> Float[Array, " n"]:
     x = jax.lax.stop_gradient(x)
-    return FLOOR * jnp.sqrt(jnp.sum(x * x, axis=-1))
+    return LEAST_GAIN * jnp.sqrt(jnp.sum(x * x, axis=-1))
 
 
 def matching_pursuit(

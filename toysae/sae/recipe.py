@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from ..checked import shown
 from ..errors import ToysaeError, require, unknown
 from .activations import BatchTopK
+from .component import Component
 from .decoders import Normalised, UnitNorm
 from .loss_scale import to_internal
 from .matryoshka import Matryoshka
-from .part import Part
 from .penalties import Penalty, Sum
 
-Parts = dict[str, Part]
+Parts = dict[str, Component]
 Numbers = Mapping[str, float]
 
 KNOBS = ("l0_target", "l1_coeff", "l0_coeff", "k")
@@ -105,12 +105,12 @@ NORMED = Normalised("none")
 """The decoder of Sharkey et al. 2022 and of Cunningham et al. 2023."""
 
 
-def mono(**parts: Part) -> Callable[[int, int], Parts]:
+def mono(**parts: Component) -> Callable[[int, int], Parts]:
     """Parts on the unit-norm decoder of Towards Monosemanticity."""
     return lambda d, s: {"decoder": MONO, **parts}
 
 
-def penalised(*penalties: Penalty, **parts: Part) -> Callable[[int, int], Parts]:
+def penalised(*penalties: Penalty, **parts: Component) -> Callable[[int, int], Parts]:
     return mono(penalty=Sum(penalties), **parts)
 
 

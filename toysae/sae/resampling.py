@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .component import Component, Hyper, Hypers, Stats
 from .decoders import Decoder, Free, Normalised, UnitNorm
 from .encoders import Encoder
-from .part import Hyper, Hypers, Part, Stats
 from .running import RelativeFrequency, StepsSinceFired
 
 
 @dataclass(frozen=True)
-class Resampling(Part):
+class Resampling(Component):
     """Base of the rules (Towards Monosemanticity 2023, "Neuron Resampling").
 
     Each chosen latent gets an input as its decoder row, drawn with probability proportional to

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .part import Forward, Hypers, RunningStat, Stats
+from .component import Forward, Hypers, RunningStat, Stats
 
 FREQUENCY_RATE = 0.003
 """Of the moving average of the firing frequency: it remembers some 300 batches."""

@@ -9,11 +9,11 @@ from ..disk import subclasses
 from ..errors import ToysaeError, require, unknown
 from .activations import Activation, ReLU
 from .arithmetic import ARITHMETICS
+from .component import Component, Hyper, RunningStat, components_of
 from .decoders import Decoder, UnitNorm
 from .encoders import Encoder, Untied
 from .inits import Init, RandomUnit
 from .objectives import Objective, Plain
-from .part import Hyper, Part, RunningStat, parts_of
 from .penalties import L1, Penalty, Sum
 from .resampling import Resampling
 
@@ -47,7 +47,7 @@ class SAESpec:
         for axis in AXES:
             part = getattr(self, axis)
             if not isinstance(part, AXES[axis]) or not _is_final(type(part)):
-                raise _no_part(axis, part)
+                raise _not_a_component(axis, part)
         if self.arithmetic not in ARITHMETICS:
             raise unknown("arithmetic", str(self.arithmetic), ARITHMETICS)
         reasons = {
@@ -67,8 +67,8 @@ class SAESpec:
                 raise ToysaeError(
                     f"{axis} {type(getattr(self, axis)).__name__} with d_sae {self.d_sae}: {reason}"
                 )
-        provided = frozenset().union(*(part.provides for part in self.parts()))
-        for part in self.parts():
+        provided = frozenset().union(*(part.provides for part in self.components()))
+        for part in self.components():
             for capability, remedy in part.requires.items():
                 if capability not in provided:
                     others = ", ".join(
@@ -78,17 +78,17 @@ class SAESpec:
                     )
                     raise ToysaeError(f"{type(part).__name__} does not go with {others}: {remedy}")
 
-    def parts(self) -> list[Part]:
+    def components(self) -> list[Component]:
         """Every part, those inside others too."""
-        return [part for axis in (*AXES, "resample") for part in parts_of(getattr(self, axis))]
+        return [part for axis in (*AXES, "resample") for part in components_of(getattr(self, axis))]
 
     def hypers(self) -> dict[str, Hyper]:
         """The numbers that the parts read, by name."""
-        return {hyper.name: hyper for part in self.parts() for hyper in part.hypers}
+        return {hyper.name: hyper for part in self.components() for hyper in part.hypers}
 
     def stats(self) -> dict[str, RunningStat]:
         """The running statistics that the parts read, by name."""
-        return {stat.name: stat for part in self.parts() for stat in part.stats}
+        return {stat.name: stat for part in self.components() for stat in part.stats}
 
     def once_started(self) -> "SAESpec":
         """The spec of the steps: the init plays no part any more, so that SAEs which differ
@@ -104,7 +104,9 @@ class SAESpec:
         """About how many numbers a training step of one SAE holds, besides parameters, their
         gradient and moments: pre-activations, z, the gradient of either, and x_hat; and what the
         parts add."""
-        parts = [part for axis in AXES if axis != "init" for part in parts_of(getattr(self, axis))]
+        parts = [
+            part for axis in AXES if axis != "init" for part in components_of(getattr(self, axis))
+        ]
         own = sum(part.working_floats(batch, self.d_in, self.d_sae) for part in parts)
         return batch * (3 * self.d_sae + self.d_in) + own
 
@@ -121,7 +123,7 @@ class SAESpec:
                 raise ToysaeError(f"{axis} {type(part).__name__}: {reason}")
 
 
-AXES: dict[str, type[Part]] = {
+AXES: dict[str, type[Component]] = {
     "decoder": Decoder, "encoder": Encoder, "activation": Activation,
     "penalty": Penalty, "objective": Objective, "init": Init,
 }  # fmt: skip
@@ -129,7 +131,7 @@ _NO_AXES = {"d_in", "d_sae", "resample", "arithmetic"}
 assert set(AXES) == {field.name for field in fields(SAESpec)} - _NO_AXES
 
 
-def _no_part(axis: str, given: object) -> ToysaeError:
+def _not_a_component(axis: str, given: object) -> ToysaeError:
     """The error for what is no part of an axis: a name, a part of another axis, several parts."""
     kind, shown = AXES[axis], " ".join(repr(given).split())
     names = sorted(c.__name__ for c in subclasses(kind) if _is_final(c))
@@ -141,7 +143,7 @@ def _no_part(axis: str, given: object) -> ToysaeError:
     )
 
 
-def _is_final(part: type[Part]) -> bool:
+def _is_final(part: type[Component]) -> bool:
     """Whether it is a part to use, not a base of parts."""
     methods = (getattr(part, name) for name in dir(part))
     abstract = any(getattr(method, "__isabstractmethod__", False) for method in methods)

@@ -23,7 +23,7 @@ from ..training.optimiser import declared
 from ..worlds import world_fields
 from ..worlds.registry import is_saved, kinds_of
 from .experiment import Experiment
-from .override import GRIDS, OF_CELLS, PLURAL, at_point
+from .override import GRIDS, OF_CELLS, PLURAL, experiment_at
 
 _KNOB_GRIDS = {knob: "l1" if knob == "l1_coeff" else knob for knob in KNOBS}
 """The number that a recipe's sparsity hangs on -> the field of its grid."""
@@ -45,7 +45,7 @@ def cells(e: Experiment) -> list[Cell]:
         if dial not in fields_of:
             raise unknown(f"dial of worlds {', '.join(e.worlds)}", dial, fields_of)
     for point in e.axes:
-        here, numbers = at_point(e, point)
+        here, numbers = experiment_at(e, point)
         _check(here)
         for cell, names in _cells_at(here, numbers, e.axes.names, shared):
             alike.setdefault(_shape(cell), []).append(cell)

@@ -20,7 +20,7 @@ _WHOLE = ("d_in", "n_steps", "batch_size")
 _NAMES = ("world", "recipe", "init", "probs", "firing", "magnitude", "arithmetic")
 
 
-def at_point(e: Experiment, point: Mapping[str, Value]) -> tuple[Experiment, dict[str, Any]]:
+def experiment_at(e: Experiment, point: Mapping[str, Value]) -> tuple[Experiment, dict[str, Any]]:
     """The experiment at a point of its axes.
 
     Args:

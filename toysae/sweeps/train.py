@@ -11,13 +11,13 @@ from .. import checked
 from ..axes import Points, grid
 from ..bits import in_32_bits
 from ..errors import require
-from ..evaluation.scoring import score_group
+from ..evaluation.scoring import score_ensemble
 from ..recovery.probe import recovery_probe
 from ..runs.progress import Progress
 from ..sae import SAE, SAESpec, make_spec
-from ..training import Trained, train_group
+from ..training import Trained, train_ensemble
 from ..training.devices import UNSPLIT, Split
-from ..training.members import fallback, make_group
+from ..training.members import fallback, make_ensemble
 from ..watch import about, doing, watching
 from ..worlds import World
 
@@ -140,11 +140,11 @@ def train(
         given = points.names if points else ()
         hypers = {**{n: v for n, v in numbers.items() if n not in given}, **hypers}
     wanted = grid(**hypers) * (points or Points())
-    group = make_group([world], [data_seed], spec, wanted, sae_seeds, batch_size, split)
+    group = make_ensemble([world], [data_seed], spec, wanted, sae_seeds, batch_size, split)
     a_step = group.n_rows * batch_size
     with watching("A call of train keeps nothing"), about(f"training on {world.name}"):
         with Progress({world.name: n_steps * a_step}, quiet) as progress:
-            trained = train_group(
+            trained = train_ensemble(
                 group,
                 n_steps,
                 recovery_probe,
@@ -152,4 +152,4 @@ def train(
                 on_chunk=lambda edge: progress.update(world.name, edge.step * a_step),
             )
         doing("scoring")
-        return TrainResult(*score_group(group, trained, n_steps, n_eval), trained)
+        return TrainResult(*score_ensemble(group, trained, n_steps, n_eval), trained)

@@ -2,20 +2,31 @@
 
 from .chunks import Snapshot
 from .loop import (
+    Ensemble,
     Feed,
-    Group,
     Probe,
     Trained,
     advance,
     curve_points,
     probe_all,
     start,
-    train_group,
+    train_ensemble,
     trained,
 )
 from .state import Member, TrainState
 
 __all__ = [
-    "Feed", "Group", "Member", "Probe", "Snapshot", "TrainState", "Trained", "advance",
-    "curve_points", "probe_all", "start", "train_group", "trained",
+    "Ensemble",
+    "Feed",
+    "Member",
+    "Probe",
+    "Snapshot",
+    "TrainState",
+    "Trained",
+    "advance",
+    "curve_points",
+    "probe_all",
+    "start",
+    "train_ensemble",
+    "trained",
 ]  # fmt: skip

@@ -30,7 +30,7 @@ class Snapshot:
     step: int = pytree.field(pytree_node=False)
 
 
-def placed(state: TrainState, like: TrainState) -> TrainState:
+def placed_like(state: TrainState, like: TrainState) -> TrainState:
     """`state` on the devices of `like`, as if it had been computed there, so that no program is
     compiled again for it."""
 

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import Group
+from . import Ensemble
 from .memory import state_shapes
 from .state import member_step
 
 
-def step_flops(group: Group) -> int:
+def step_flops(group: Ensemble) -> int:
     """Of the matrix products of one step of all SAEs of a group; sampling the world and all that
     is no product are left out. A loop of unknown length counts once."""
     group = group.once_started()

@@ -22,9 +22,9 @@ from ..sae import SAE, Hypers, finished
 from ..sae.inits import axes_for
 from ..watch import doing
 from ..worlds import World
-from .chunks import CHUNK_SECONDS, Pace, Snapshot, placed
+from .chunks import CHUNK_SECONDS, Pace, Snapshot, placed_like
 from .devices import ROWS, Layout, by_batch, layout_of, over_rows
-from .group import STATE, Group, specs_of, spread_group
+from .ensemble import STATE, Ensemble, specs_of, spread_ensemble
 from .resampling import due_steps, resample_member
 from .state import (
     Member,
@@ -46,7 +46,7 @@ Feed = Callable[[int], tuple[Any, int]]
 which on they do not. Always of the same shapes, so that nothing is compiled again."""
 
 
-def start(group: Group, layout: Layout | None = None) -> TrainState:
+def start(group: Ensemble, layout: Layout | None = None) -> TrainState:
     """The state before any step. With a layout the group must have been spread in it."""
     axes = axes_of_worlds(group)
     if layout is not None and axes is not None:
@@ -54,7 +54,7 @@ def start(group: Group, layout: Layout | None = None) -> TrainState:
     return start_from(group, axes, layout)
 
 
-def axes_of_worlds(group: Group) -> Axes | None:
+def axes_of_worlds(group: Ensemble) -> Axes | None:
     """What the init reads of each world's data, stacked; computed outside of any program."""
     init = group.spec.init
     if not init.axes_from:
@@ -76,14 +76,14 @@ _init_data = jax.jit(init_data)
 
 
 @partial(jax.jit, static_argnames="layout")
-def start_from(group: Group, axes: Axes | None, layout: Layout | None = None) -> TrainState:
+def start_from(group: Ensemble, axes: Axes | None, layout: Layout | None = None) -> TrainState:
     """:func:`start`, with what :func:`axes_of_worlds` gives."""
     specs = (specs_of(group), P("world"))
     state = over_rows(_start, layout, specs, STATE)(group, axes)
     return _pinned(state, group, layout)
 
 
-def _start(group: Group, axes: Axes | None) -> TrainState:
+def _start(group: Ensemble, axes: Axes | None) -> TrainState:
     def in_world(world, world_seed, axes):
         data = replace(init_data(world, world_seed), axes=axes)
 
@@ -99,7 +99,7 @@ def _start(group: Group, axes: Axes | None) -> TrainState:
 
 @partial(jax.jit, donate_argnums=0, static_argnames="layout")
 def advance(
-    state: TrainState, group: Group, until: Array, n_steps: Array, layout: Layout | None = None
+    state: TrainState, group: Ensemble, until: Array, n_steps: Array, layout: Layout | None = None
 ) -> TrainState:
     """Trains until step `until` of `n_steps`; both are traced, so any number of steps is one
     program. `state` is donated."""
@@ -108,13 +108,13 @@ def advance(
     return _pinned(state, group, layout)
 
 
-def _pinned(state: TrainState, group: Group, layout: Layout | None) -> TrainState:
+def _pinned(state: TrainState, group: Ensemble, layout: Layout | None) -> TrainState:
     if layout is None:
         return state
     return replace(state, members=layout.pinned(state.members, group.spec.d_sae))
 
 
-def _advance(state: TrainState, group: Group, until: Array, n_steps: Array) -> TrainState:
+def _advance(state: TrainState, group: Ensemble, until: Array, n_steps: Array) -> TrainState:
     data_keys = keys_of(group.world_seeds, "train")
 
     def in_world(world, key, step, members: Member, firings, progress):
@@ -154,7 +154,7 @@ def _advance(state: TrainState, group: Group, until: Array, n_steps: Array) -> T
     return jax.lax.while_loop(lambda s: s.step < until, stretch, state)
 
 
-def _resample(state: TrainState, group: Group, n_steps: Array) -> TrainState:
+def _resample(state: TrainState, group: Ensemble, n_steps: Array) -> TrainState:
     """Starts latents afresh by the spec's rule. One member at a time, or the inputs that it
     draws from would need `n_inputs * d_sae` numbers of each at once."""
     assert group.spec.resample is not None
@@ -178,12 +178,12 @@ def _resample(state: TrainState, group: Group, n_steps: Array) -> TrainState:
 
 
 @partial(jax.jit, static_argnames="layout")
-def trained(state: TrainState, group: Group, layout: Layout | None = None) -> SAE:
+def trained(state: TrainState, group: Ensemble, layout: Layout | None = None) -> SAE:
     """The SAEs, leading axes `[n_worlds, n_members]`."""
     return over_rows(_trained, layout, (STATE, specs_of(group)), ROWS)(state, group)
 
 
-def _trained(state: TrainState, group: Group) -> SAE:
+def _trained(state: TrainState, group: Ensemble) -> SAE:
     def one(member: Member, h: Hypers) -> SAE:
         return finished(group.spec, member.params, member.run, h)
 
@@ -192,7 +192,7 @@ def _trained(state: TrainState, group: Group) -> SAE:
 
 @partial(jax.jit, static_argnames=("probe", "n_eval", "layout"))
 def probe_all(
-    state: TrainState, group: Group, probe: Probe, n_eval: int, layout: Layout | None = None
+    state: TrainState, group: Ensemble, probe: Probe, n_eval: int, layout: Layout | None = None
 ) -> dict[str, Array]:
     """`probe` on every member, on the same evaluation batch at every call."""
 
@@ -200,7 +200,7 @@ def probe_all(
         x = world.sample(key, n_eval).x
         return jax.vmap(probe, (0, None, None))(saes, world, x)
 
-    def measure(state: TrainState, group: Group) -> dict[str, Array]:
+    def measure(state: TrainState, group: Ensemble) -> dict[str, Array]:
         keys = keys_of(group.world_seeds, "curve")
         return jax.vmap(in_world)(group.worlds, keys, _trained(state, group))
 
@@ -234,8 +234,8 @@ class Trained:
     curves: dict[str, np.ndarray]
 
 
-def train_group(
-    group: Group,
+def train_ensemble(
+    group: Ensemble,
     n_steps: int,
     probe: Probe,
     n_points: int = 40,
@@ -259,13 +259,13 @@ def train_group(
         feed: where the data of each step come from, if the group's worlds do not draw them.
     """
     layout = layout_of(len(group.world_seeds), len(group.sae_seeds), group.split)
-    group = spread_group(group, layout)
+    group = spread_ensemble(group, layout)
     doing("starting")
     state, group = start(group, layout), group.once_started()
     step, points = 0, []
     if resume is not None:
         saved = resume.state if layout is None else layout.spread(resume.state, STATE)
-        state, step = placed(saved, state), resume.step
+        state, step = placed_like(saved, state), resume.step
         n_measured = len(next(iter(resume.points.values())))
         points = [{name: p[i] for name, p in resume.points.items()} for i in range(n_measured)]
     steps, pace = curve_points(n_steps, n_points), Pace()

@@ -10,7 +10,7 @@ from ..axes import Points, grid
 from ..errors import require
 from ..sae import SAESpec, recipe_row, resolve_hypers
 from ..worlds import Drawn, stack
-from . import Group
+from . import Ensemble
 from .devices import UNSPLIT, Split, layout_of
 from .memory import check_memory
 from .optimiser import declared
@@ -63,7 +63,7 @@ def fallback(recipe: str, spec: SAESpec, settings: str = "toy") -> dict[str, flo
     return {name: value for name, value in numbers.items() if name in read}
 
 
-def make_group(
+def make_ensemble(
     worlds: Drawn | Sequence[Drawn],
     world_seeds: Sequence[int],
     spec: SAESpec,
@@ -71,7 +71,7 @@ def make_group(
     sae_seeds: Sequence[int],
     batch_size: int,
     split: Split = UNSPLIT,
-) -> Group:
+) -> Ensemble:
     """A group ready to train, after every check.
 
     Args:
@@ -88,12 +88,12 @@ def make_group(
             memory.
     """
     world_seeds = checked.several("data seeds", world_seeds, checked.seed)
-    group = group_of(worlds, world_seeds, spec, given, sae_seeds, batch_size, split)
+    group = ensemble_of(worlds, world_seeds, spec, given, sae_seeds, batch_size, split)
     check_memory(group)
     return group
 
 
-def group_of(
+def ensemble_of(
     worlds: Drawn | Sequence[Drawn],
     world_seeds: Sequence[int],
     spec: SAESpec,
@@ -101,9 +101,9 @@ def group_of(
     sae_seeds: Sequence[int],
     batch_size: int,
     split: Split = UNSPLIT,
-) -> Group:
-    """:func:`make_group` of what may be too large for the device, to be trained in blocks. Worlds
-    that differ otherwise may share a seed."""
+) -> Ensemble:
+    """:func:`make_ensemble` of what may be too large for the device, to be trained in blocks.
+    Worlds that differ otherwise may share a seed."""
     batch_size = checked.integer("batch_size", batch_size, 1)
     world_seeds = [checked.seed("data seeds", seed) for seed in world_seeds]
     worlds = worlds if isinstance(worlds, Drawn) else stack(list(worlds))
@@ -117,7 +117,7 @@ def group_of(
     require(spec.d_in == d_in, f"the spec's d_in {spec.d_in} is not the world's {d_in}")
     hypers, seeds = member_grid(spec, given, sae_seeds)
     layout_of(n_worlds, len(seeds), split)  # refuses too few devices
-    return Group(
+    return Ensemble(
         worlds,
         jnp.asarray(world_seeds, jnp.int32),
         {name: jnp.asarray(value) for name, value in hypers.items()},

@@ -16,7 +16,7 @@ from ..machine import host_bytes
 from ..sae import Hypers
 from ..sae.inits import InitData
 from ..worlds import Drawn
-from . import Group, Member, TrainState
+from . import Ensemble, Member, TrainState
 from .devices import layout_of
 from .loop import PROBE_SAMPLES
 from .state import INIT_SAMPLES, init_member, member_key
@@ -24,7 +24,7 @@ from .state import INIT_SAMPLES, init_member, member_key
 _FLOAT = 4  # bytes
 
 
-def check_memory(group: Group) -> None:
+def check_memory(group: Ensemble) -> None:
     """Refuses a group that cannot fit on the device.
 
     Raises:
@@ -39,12 +39,12 @@ def check_memory(group: Group) -> None:
     )
 
 
-def fits(group: Group) -> bool:
+def fits(group: Ensemble) -> bool:
     """Whether a group can train on the device as one."""
     return bytes_needed(group) <= device_bytes()
 
 
-def bytes_needed(group: Group) -> int:
+def bytes_needed(group: Ensemble) -> int:
     """About the most memory that a group takes at once, from its start to its scores, in bytes, of
     the device that has the most of it; on a CPU all devices share one memory."""
     layout = None
@@ -57,7 +57,7 @@ def bytes_needed(group: Group) -> int:
     return math.ceil(_bytes_needed(group) * rows / group.split.latent) + bytes_of(group)
 
 
-def _bytes_needed(group: Group) -> int:
+def _bytes_needed(group: Ensemble) -> int:
     spec, state = group.spec, state_shapes(group)
     starting = spec.init.working_floats(INIT_SAMPLES, spec.d_in, spec.d_sae)
     scored = max(PROBE_SAMPLES, group.batch_size) * (3 * spec.d_sae + spec.d_in)
@@ -66,7 +66,7 @@ def _bytes_needed(group: Group) -> int:
     return max(training_bytes(group), bytes_of((group, state)) + _FLOAT * others)
 
 
-def training_bytes(group: Group) -> int:
+def training_bytes(group: Ensemble) -> int:
     """About what the program of the steps takes, its arguments included, in bytes.
 
     Within a quarter of what XLA allots on a CPU. It may allot less where it fuses a product into
@@ -82,7 +82,7 @@ def training_bytes(group: Group) -> int:
     return bytes_of((group, state)) + gradient + _FLOAT * max(step, resampling)
 
 
-def state_shapes(group: Group) -> TrainState:
+def state_shapes(group: Ensemble) -> TrainState:
     """The shapes of the group's state: one member is traced, and no data are drawn. Which init it
     is makes no difference to them."""
     group = group.once_started()

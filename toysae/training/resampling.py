@@ -40,7 +40,9 @@ def sample_losses(
     return jax.vmap(one)(x, f.x_hat, f.z, f.pre_acts, f.gate_acts)
 
 
-def draw(key: PRNGKeyArray, weights: Float[Array, " n"], count: int) -> Int[Array, " count"]:
+def draw_indices(
+    key: PRNGKeyArray, weights: Float[Array, " n"], count: int
+) -> Int[Array, " count"]:
     """`count` indices with probability proportional to `weights`, none twice while others of
     positive weight are left (Gumbel's trick); then from the first again."""
     noise = jax.random.gumbel(key, weights.shape)
@@ -79,7 +81,7 @@ def resample_member(
     weights = jnp.where((x != 0).any(-1), losses**2, 0.0)
     latents = spec.resample.chosen(member.run, h, n_steps, spec.d_in)
     latents &= ~member.diverged & (weights.sum() > 0)
-    drawn = draw(named_key(key, "draw"), weights, spec.d_sae)
+    drawn = draw_indices(named_key(key, "draw"), weights, spec.d_sae)
     drawn = unit_rows(x[drawn[jnp.cumsum(latents) - 1]])  # the first of them for the first latent
     # Two latents at one input would have one gradient for ever.
     apart = jax.random.normal(named_key(key, "apart"), drawn.shape) / drawn.shape[1] ** 0.5

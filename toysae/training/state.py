@@ -21,7 +21,7 @@ from ..sae import (
     init_stats,
     resolve,
 )
-from ..sae.part import Weights
+from ..sae.component import Weights
 from ..sae.running import next_stats
 from ..worlds import Drawn
 from .optimiser import adam, clipped, learning_rate

@@ -14,17 +14,17 @@ from .magnitudes import Magnitude
 from .magnitudes import magnitude as magnitude_law
 from .world import World
 
-Numbers = Float[np.ndarray, "..."] | Float[Array, "..."]
+FloatArray = Float[np.ndarray, "..."] | Float[Array, "..."]
 """A user's array; its shape is checked with a message of its own."""
 
 
 def assemble(
-    directions: Numbers,
-    firing: Firing | Numbers,
+    directions: FloatArray,
+    firing: Firing | FloatArray,
     magnitude: Magnitude | str = "uniform",
     *,
-    generating_matrix: Numbers | None = None,
-    bias: Numbers | None = None,
+    generating_matrix: FloatArray | None = None,
+    bias: FloatArray | None = None,
     noise_sd: float = 0.0,
     rectify: bool = False,
     name: str = "custom",

@@ -60,7 +60,7 @@ class WorldRow:
         )
 
 
-def described(build: Callable[..., World]) -> WorldRow:
+def world_row(build: Callable[..., World]) -> WorldRow:
     """A row whose fields are the keyword parameters of a function `(key, ...)`."""
     about = (inspect.getdoc(build) or "").split("\n")[0].rstrip(".")
     return WorldRow(about, build, dials(build, 1))
@@ -105,7 +105,7 @@ def _exclusive(key, probs: np.ndarray, group_size: int = 4) -> Firing:
 
 
 def _pairs(key, probs: np.ndarray, co_occurrence: float = 0.0) -> Firing:
-    return groups.pairs(probs, co_occurrence)
+    return groups.paired_groups(probs, co_occurrence)
 
 
 def _forest(

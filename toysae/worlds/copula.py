@@ -48,10 +48,10 @@ class LowRankCopula(Firing):
         drawn = [part.fire(named_key(key, type(part).__name__), u) for part in self.parts]
         first = self.parts[0]  # with a slot for every feature it is the only one, see `parts`
         in_order = isinstance(first, OneByOne) and first.slots == self.total
-        return replace(side_by_side(drawn), in_order=in_order)
+        return replace(concatenated(drawn), in_order=in_order)
 
 
-def side_by_side(drawn: list[Active]) -> Active:
+def concatenated(drawn: list[Active]) -> Active:
     """Several draws over different features as one."""
     indices = jnp.concatenate([active.indices for active in drawn], 1)
     on = jnp.concatenate([active.on for active in drawn], 1)

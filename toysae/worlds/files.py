@@ -25,7 +25,7 @@ from .magnitudes import Magnitude
 from .probabilities import checked_probabilities
 from .world import World
 
-VERSION = 1
+WORLD_VERSION = 1
 _ENTRY = "toysae_world"
 _RETIRED = {("ScaledByParent", "depth")}  # fields of older files that nothing needs any more
 
@@ -47,7 +47,7 @@ def save_world(world: World, path: str | Path) -> Path:
     require(world.directions.ndim == 2, "a stack of worlds has no file: save each on its own")
     path, arrays = checked.path("path", path), {}
     tree = _encode(world, "", arrays, {})
-    header = {"version": VERSION, "world": tree}
+    header = {"version": WORLD_VERSION, "world": tree}
     if code := codes_of(_classes(tree)):
         header["code"] = code
     text = json.dumps(header, separators=(",", ":"))
@@ -145,8 +145,8 @@ def _header(text: str, path: Path) -> tuple[Any, dict[str, Any]]:
         code = header.object("code").value if "code" in header else {}
     except ToysaeError as error:
         raise ToysaeError(f"{path}: {error}: save it again") from error
-    require(version <= VERSION, f"{path} has format version {version}, this toysae reads up to "
-            f"{VERSION}: upgrade toysae")  # fmt: skip
+    require(version <= WORLD_VERSION, f"{path} has format version {version}, this toysae reads up "
+            f"to {WORLD_VERSION}: upgrade toysae")  # fmt: skip
     return tree, code
 
 

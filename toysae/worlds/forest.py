@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from .. import draws, pytree
 from ..errors import require
 from ..keys import named_key
-from .copula import LowRankCopula, side_by_side
+from .copula import LowRankCopula, concatenated
 from .firing import Active, Firing, FiringPart, compact
 from .given_factors import scores
 from .magnitudes import Magnitude
@@ -155,7 +155,7 @@ class Forest(Firing):
         if self.free is not None:
             free = _given(self.free, named_key(key, "free"), u)
             drawn.append(replace(free, indices=self.free_ids[free.indices]))
-        active = side_by_side(drawn)
+        active = concatenated(drawn)
         if not self.generations:
             return active
         parents = jnp.concatenate(parent, 1)

@@ -24,7 +24,7 @@ from .. import draws, pytree
 from ..keys import named_key
 from .firing import Active, FiringPart, compact
 
-TAIL = 2e-10  # probability that a sample would need more slots than it has
+FACTOR_TAIL = 2e-10  # probability that a sample would need more slots than it has
 NEVER = 1e6  # |offset| of a feature that always or never fires: Phi is 1 or 0 in float32
 _LEAF = 16  # features in a block, and blocks in a group, of the search for an arrival
 
@@ -138,7 +138,7 @@ def parts(
         factors: loadings a_i, of length below 1.
         everything: one slot for each feature, in order.
     """
-    slope, offset = linear(probs, factors)
+    slope, offset = linear_factors(probs, factors)
     ids = np.arange(len(probs), dtype=np.int32)
     if everything:
         return (_part(OneByOne, ids, slope, offset, len(ids)),)
@@ -164,7 +164,7 @@ def _part(kind, ids: np.ndarray, slope: np.ndarray, offset: np.ndarray, slots: i
     return kind(jnp.asarray(ids, jnp.int32), *tables, slots)
 
 
-def linear(probs: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def linear_factors(probs: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """slope `[m, rank]` and offset `[m]` in float64; probabilities of 0 and 1 are allowed."""
     s = np.sqrt(1 - (factors**2).sum(1))
     offset = np.clip(special.ndtri(probs) / s, -NEVER, NEVER)
@@ -225,7 +225,7 @@ def fewest_slots(log_tail: Callable[[int], np.ndarray], log_weight: np.ndarray, 
     low, high = 0, most
     while low < high:
         middle = (low + high) // 2
-        if np.exp(log_tail(middle) + log_weight).sum() <= TAIL:
+        if np.exp(log_tail(middle) + log_weight).sum() <= FACTOR_TAIL:
             high = middle
         else:
             low = middle + 1

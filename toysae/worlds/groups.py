@@ -158,7 +158,7 @@ def exclusive(
     return _groups(weights, members, len(probs))
 
 
-def pairs(probs: Float[np.ndarray, " n_features"], co_occurrence: float) -> Groups:
+def paired_groups(probs: Float[np.ndarray, " n_features"], co_occurrence: float) -> Groups:
     """Features 2i and 2i + 1 fire by a joint law; pairs are independent of each other.
 
     Args:

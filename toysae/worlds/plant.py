@@ -14,7 +14,7 @@ from .compensation import exact, first_order
 from .copula import SMALL, LowRankCopula, checked_factors
 from .firing import Firing
 from .forest import DenseForest, Forest, Generation
-from .given_factors import NEVER, THETA, chernoff, fewest_slots, linear, parts, wide_draws
+from .given_factors import NEVER, THETA, chernoff, fewest_slots, linear_factors, parts, wide_draws
 from .independent import independent
 from .probabilities import checked_probabilities, rescale
 
@@ -163,7 +163,7 @@ def families(
 
 
 def _dense(parents, q, exclusive, loadings) -> DenseForest:
-    slope, offset = linear(q, loadings)
+    slope, offset = linear_factors(q, loadings)
     depth = depths(parents)
     tables = [families(parents, np.flatnonzero(depth == d)) for d in range(1, depth.max() + 1)]
     return DenseForest(
@@ -180,7 +180,7 @@ def _dense(parents, q, exclusive, loadings) -> DenseForest:
 
 def _sparse(parents, q, exclusive, loadings) -> Forest:
     n, rank = loadings.shape
-    slope, offset = linear(q, loadings)
+    slope, offset = linear_factors(q, loadings)
     depth = depths(parents)
     has_child = np.bincount(parents[parents >= 0], minlength=n) > 0
     root = (parents < 0) & (has_child | ~has_child.any())  # without children, all are roots

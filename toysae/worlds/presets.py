@@ -17,7 +17,7 @@ from ..errors import require
 from ..keys import named_key
 from . import dictionaries
 from .assemble import assemble
-from .catalogue import WorldRow, described, dials
+from .catalogue import WorldRow, dials, world_row
 from .copula import dense_copula, nearest_correlation
 from .firing import Firing
 from .groups import State, joint
@@ -84,7 +84,7 @@ def sanity_checks_log_uniform(
     return assemble(directions, independent(probs), LogNormal(0.0, sigma))
 
 
-def absorption(
+def absorption_world(
     key,
     d_in: int = 50,
     p_parent: float = 0.25,
@@ -111,17 +111,17 @@ def absorption(
 
 def absorption_independent(key, d_in: int = 50, magnitude_sd: float = 0.0) -> World:
     """A is for Absorption: the same four features, all independent."""
-    return absorption(key, d_in, co_occurrence=0.25, magnitude_sd=magnitude_sd)
+    return absorption_world(key, d_in, co_occurrence=0.25, magnitude_sd=magnitude_sd)
 
 
 def absorption_variance(key, d_in: int = 50, magnitude_sd: float = 0.1) -> World:
     """A is for Absorption: implied, with magnitudes that vary (partial absorption)."""
-    return absorption(key, d_in, magnitude_sd=magnitude_sd)
+    return absorption_world(key, d_in, magnitude_sd=magnitude_sd)
 
 
 def absorption_co_occurrence(key, d_in: int = 50, co_occurrence: float = 0.95) -> World:
     """A is for Absorption: the child fires with the parent mostly, but not always."""
-    return absorption(key, d_in, co_occurrence=co_occurrence)
+    return absorption_world(key, d_in, co_occurrence=co_occurrence)
 
 
 def exclusive_pair(
@@ -137,7 +137,7 @@ def exclusive_pair(
 ) -> World:
     """Two features at cosine rho that never fire together (p_both 0): does untying help?
 
-    At the defaults it draws the very data of `absorption` without free features: the parent
+    At the defaults it draws the very data of `absorption_world` without free features: the parent
     alone is the first feature, parent and child together the second.
     """
     for name, p in (("p_first", p_first), ("p_second", p_second), ("p_both", p_both)):
@@ -153,7 +153,7 @@ def exclusive_pair(
     return assemble(directions, firing, Scaled(_near_one(magnitude_sd), scale))
 
 
-def hedging(
+def hedging_world(
     key,
     d_in: int = 50,
     p_parent: float = 0.25,
@@ -266,17 +266,17 @@ PRESETS: dict[str, WorldRow] = {
         "Sharkey et al. 2022, the other reading: Phi(z)^(decay g), rescaled for each sample",
         _power,
     ),
-    "synth-sae-bench-16k": described(synth_sae_bench),
-    "sanity-checks": described(sanity_checks),
-    "sanity-checks-log-uniform": described(sanity_checks_log_uniform),
-    "absorption": described(absorption),
-    "absorption-independent": described(absorption_independent),
-    "absorption-variance": described(absorption_variance),
-    "absorption-co-occurrence": described(absorption_co_occurrence),
-    "exclusive-pair": described(exclusive_pair),
-    "hedging": described(hedging),
-    "sparse-but-wrong": described(sparse_but_wrong),
-    "sparse-but-wrong-large": described(sparse_but_wrong_large),
-    "matryoshka-tree": described(matryoshka_tree),
-    "balanced-matryoshka": described(balanced_matryoshka),
+    "synth-sae-bench-16k": world_row(synth_sae_bench),
+    "sanity-checks": world_row(sanity_checks),
+    "sanity-checks-log-uniform": world_row(sanity_checks_log_uniform),
+    "absorption": world_row(absorption_world),
+    "absorption-independent": world_row(absorption_independent),
+    "absorption-variance": world_row(absorption_variance),
+    "absorption-co-occurrence": world_row(absorption_co_occurrence),
+    "exclusive-pair": world_row(exclusive_pair),
+    "hedging": world_row(hedging_world),
+    "sparse-but-wrong": world_row(sparse_but_wrong),
+    "sparse-but-wrong-large": world_row(sparse_but_wrong_large),
+    "matryoshka-tree": world_row(matryoshka_tree),
+    "balanced-matryoshka": world_row(balanced_matryoshka),
 }

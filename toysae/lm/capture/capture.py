@@ -53,7 +53,7 @@ def weights_sha256(model: LM) -> str:
     return total.hexdigest()
 
 
-def describe(
+def new_manifest(
     model: LM, corpus: Corpus, site: str, dtype: str = "bfloat16", centre: bool = False,
     live: bool = False,
 ) -> Manifest:  # fmt: skip
@@ -69,7 +69,7 @@ def describe(
     require(largest < c.n_vocab, f"the corpus has token ids up to {largest}, {model.name} only "
             f"{c.n_vocab} embeddings: tokenise it with the model's own tokenizer")  # fmt: skip
     d = width(parse_site(site, c), c)
-    return manifest_of(model.name, weights_sha256(model), site, d, corpus, dtype, centre, live)
+    return empty_manifest(model.name, weights_sha256(model), site, d, corpus, dtype, centre, live)
 
 
 def check_run(model: LM, n_ctx: int, dtype: str) -> None:
@@ -84,7 +84,7 @@ def check_run(model: LM, n_ctx: int, dtype: str) -> None:
         raise unknown("dtype", dtype, DTYPES)
 
 
-def manifest_of(
+def empty_manifest(
     model: str, weights: str, site: str, d: int, corpus: Corpus, dtype: str, centre: bool,
     live: bool = False,
 ) -> Manifest:  # fmt: skip
@@ -103,7 +103,7 @@ def manifest_of(
     )  # fmt: skip
 
 
-def bytes_needed(manifests: Sequence[Manifest]) -> int:
+def capture_bytes(manifests: Sequence[Manifest]) -> int:
     """Of all shards, about."""
     return sum(m.rows * (m.d * np.dtype(DTYPES[m.dtype]).itemsize + _PER_ROW) for m in manifests)
 
@@ -143,7 +143,7 @@ def capture(
     """
     require(sites, "name at least one site")
     require(batch_size >= 1, f"batch_size {batch_size} must be at least 1")
-    fresh = [describe(model, corpus, site, dtype, centre) for site in dict.fromkeys(sites)]
+    fresh = [new_manifest(model, corpus, site, dtype, centre) for site in dict.fromkeys(sites)]
     run = runner(model, corpus, [m.site for m in fresh], dtype, centre, batch_size)
     return write_run(
         run, corpus, fresh, out, lambda folder, m: begin(folder, model, m), shard_bytes, on_batch
@@ -195,7 +195,7 @@ def write_run(
     for folder in folders:
         remove_temporaries(folder, is_ours)
     left = [replace(m, rows=m.rows - sum(s.rows for s in m.shards)) for m in manifests]
-    need = bytes_needed(left)
+    need = capture_bytes(left)
     if free_bytes(out) < need:
         raise disk_is_full(out, need)
     for folder, m in zip(folders, manifests, strict=True):
@@ -283,7 +283,7 @@ def _edges(
 ) -> list[tuple[int, int]]:
     """Sequences of each shard, the same for every site; cut also where a site that was captured
     with others, or in shards of another size, goes on."""
-    widest = max(bytes_needed([m]) / max(m.rows, 1) for m in manifests)
+    widest = max(capture_bytes([m]) / max(m.rows, 1) for m in manifests)
     rows = max(1, int(shard_bytes / widest))
     done = np.cumsum(corpus.counts)
     cuts = np.searchsorted(done, np.arange(rows, done[-1], rows), "right")

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ...errors import require
-from .capture import SHARD_BYTES, Batches, manifest_of, write_run
+from .capture import SHARD_BYTES, Batches, empty_manifest, write_run
 from .shards import DTYPES, write_manifest
 from .text import Corpus
 
@@ -96,7 +96,7 @@ def capture_from(
     require(batch_size >= 1, f"batch_size {batch_size} must be at least 1")
     widths = {site: x.shape[-1] for site, x in _checked(acts, corpus.tokens[:1]).items()}
     fresh = [
-        manifest_of(model, weights or model, site, d, corpus, dtype, centre)
+        empty_manifest(model, weights or model, site, d, corpus, dtype, centre)
         for site, d in widths.items()
     ]
 

@@ -53,7 +53,7 @@ def is_there(folder: Path | None = None) -> bool:
     return model_path(folder).is_file() and text_path(folder).is_dir()
 
 
-def resolve(model: str, text: str) -> tuple[str, str]:
+def resolve_sources(model: str, text: str) -> tuple[str, str]:
     """Both, "sample" standing for what :func:`fetch` fetched.
 
     Raises:
@@ -67,7 +67,7 @@ def resolve(model: str, text: str) -> tuple[str, str]:
     )
 
 
-def about(folder: Path | None = None) -> str:
+def about_text(folder: Path | None = None) -> str:
     """One line: which text it is, and its licence.
 
     Raises:

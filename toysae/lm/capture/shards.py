@@ -25,7 +25,7 @@ from ...checked import Fields, read_json
 from ...disk import file_sha256, write, write_bytes
 from ...errors import ToysaeError, require, unknown
 
-VERSION = 1
+MANIFEST_VERSION = 1
 MANIFEST, MATRICES = "manifest.json", "matrices.npz"
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 
@@ -90,7 +90,7 @@ class Manifest:
     rows: int
     shards: tuple[Shard, ...] = ()
     live: bool = False
-    version: int = field(default=VERSION)
+    version: int = field(default=MANIFEST_VERSION)
 
     @property
     def is_complete(self) -> bool:
@@ -119,7 +119,8 @@ def read_manifest(folder: Path) -> Manifest:
         raw = Fields(read_json(file), file).value
         version = raw.get("version")
         require(
-            version == VERSION, f"{file} is of version {version!r}, this toysae reads {VERSION}"
+            version == MANIFEST_VERSION,
+            f"{file} is of version {version!r}, this toysae reads {MANIFEST_VERSION}",
         )
         shards = tuple(Shard(**{**s, "moments": tuple(s["moments"])}) for s in raw.pop("shards"))
         return Manifest(**raw, shards=shards)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from ...errors import ToysaeError, require
 from ..models import LM, load_model
-from .capture import describe, run_sequences, weights_sha256
+from .capture import new_manifest, run_sequences, weights_sha256
 from .shards import DTYPES, MATRICES, Manifest, Shards, read_manifest
 from .stream import Source
 from .text import Corpus, load_corpus
@@ -71,7 +71,7 @@ def open_site(folder: Path, model: LM | None = None, verify: bool = True) -> Sou
         return Shards(folder, verify)
     model = load_captured(manifest.model, manifest, folder) if model is None else model
     corpus = load_corpus(folder.parent / CORPUS)
-    now = describe(model, corpus, manifest.site, manifest.dtype, manifest.centred, live=True)
+    now = new_manifest(model, corpus, manifest.site, manifest.dtype, manifest.centred, live=True)
     changed = manifest.same_run(now)
     require(not changed, f"{folder}: the model or the text is not that of the capture "
             f"({', '.join(changed)} differ)")  # fmt: skip
@@ -103,7 +103,7 @@ def load_captured(model: str | LM, manifest: Manifest, folder: Path) -> LM:
     )
 
 
-def axes_of(folder: Path, which: str) -> Float[np.ndarray, "d r"]:
+def matrix_axes(folder: Path, which: str) -> Float[np.ndarray, "d r"]:
     """The axes of the matrix that "writes" a site or "reads" it.
 
     Raises:

@@ -58,7 +58,9 @@ def split_off(
     return np.sort(order[n:]), np.sort(order[:n])
 
 
-def spread(counts: Int[np.ndarray, " n_seq"], n_rows: int | None) -> Int[np.ndarray, " n"]:
+def spread_sequences(
+    counts: Int[np.ndarray, " n_seq"], n_rows: int | None
+) -> Int[np.ndarray, " n"]:
     """Sequences with about so many activations, evenly over the text; all if None."""
     share = 1.0 if n_rows is None else min(1.0, n_rows / counts.sum())
     n = max(1, round(share * len(counts)))

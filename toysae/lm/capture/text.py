@@ -34,7 +34,7 @@ _ARRAYS = ("tokens", "docs", "lengths")
 
 
 @dataclass(frozen=True)
-class Layout:
+class TextLayout:
     """How documents become sequences of `n_ctx` tokens.
 
     Attributes:
@@ -75,7 +75,7 @@ class Corpus:
     tokens: Int[np.ndarray, "n_seq n_ctx"]
     docs: Int[np.ndarray, "n_seq n_ctx"]
     lengths: Int[np.ndarray, " n_seq"]
-    layout: Layout
+    layout: TextLayout
     about: dict
 
     @property
@@ -149,8 +149,8 @@ def _of_hub(name: str, column: str) -> Iterator[str]:
 
 
 def build_corpus(
-    source: str | Path, tokenizer: Tokenizer, folder: Path, n_tokens: int | None, layout: Layout,
-    column: str = "text",
+    source: str | Path, tokenizer: Tokenizer, folder: Path, n_tokens: int | None,
+    layout: TextLayout, column: str = "text",
 ) -> Corpus:  # fmt: skip
     """Tokenises until `n_tokens` positions are kept, or the text ends if None; or reads what is in
     `folder` already.
@@ -232,7 +232,7 @@ def load_corpus(folder: Path) -> Corpus:
             require(whole, f"{name}.npy is not as it was written")
         tokens, docs = (np.load(folder / f"{name}.npy", "r") for name in ("tokens", "docs"))
         lengths = np.load(folder / "lengths.npy")
-        layout = Layout(**about["layout"])
+        layout = TextLayout(**about["layout"])
         require(tokens.shape == docs.shape == (len(lengths), layout.n_ctx), "shapes do not fit")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ToysaeError(
@@ -259,7 +259,7 @@ def _tokenised(texts: Iterator[str], tokenizer: Tokenizer) -> Iterator[tuple[int
 
 
 def _sequences(
-    texts: Iterator[str], tokenizer: Tokenizer, layout: Layout
+    texts: Iterator[str], tokenizer: Tokenizer, layout: TextLayout
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(tokens, docs) of each sequence; only a last one may be short."""
     room = layout.n_ctx - layout.bos
@@ -287,7 +287,7 @@ def _sequences(
         yield cut(room)
 
 
-def _write(sequences, folder: Path, n_tokens: int | None, layout: Layout) -> int:
+def _write(sequences, folder: Path, n_tokens: int | None, layout: TextLayout) -> int:
     """Appends sequences to files, then gives those a header; how many positions are kept."""
     lengths, kept = [], 0
     raw = [folder / f".{name}{TEMPORARY}" for name in ("tokens", "docs")]

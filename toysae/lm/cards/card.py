@@ -31,7 +31,7 @@ N_ROWS = 65_536
 
 
 @dataclass(frozen=True)
-class Card:
+class LayerCard:
     """What a layer's activations look like.
 
     Attributes:
@@ -70,7 +70,7 @@ def some_sequences(source: Source, n_rows: int, seed: int = 0) -> Int[np.ndarray
     return np.sort(order[:n])
 
 
-def pieces(
+def activation_pieces(
     source: Source, sequences: Int[np.ndarray, " n"], size: int = 64
 ) -> Iterator[Float[np.ndarray, "rows d"]]:
     """Their activations in float32, some sequences at a time."""
@@ -78,10 +78,10 @@ def pieces(
         yield np.asarray(source.read(sequences[start : start + size]), np.float32)
 
 
-def card(
+def layer_card(
     site: str, source: Source, first: int, n_rows: int = N_ROWS, seed: int = 0,
     sae: SiteSAE | None = None,
-) -> Card:  # fmt: skip
+) -> LayerCard:  # fmt: skip
     """The card of a site.
 
     Args:
@@ -104,7 +104,7 @@ def card(
     place = [np.arange(first, first + n) for n in counts]
 
     def watched() -> Iterator[np.ndarray]:
-        for i, x in zip(range(0, len(some), 64), pieces(source, some), strict=True):
+        for i, x in zip(range(0, len(some), 64), activation_pieces(source, some), strict=True):
             at = np.concatenate(place[i : i + 64])
             np.add.at(norms[0], at, np.linalg.norm(x, axis=1))
             np.add.at(norms[1], at, 1)
@@ -114,7 +114,7 @@ def card(
     with np.errstate(invalid="ignore"):
         by_position = norms[0] / norms[1]
     latents = None if sae is None else latent_panel("latents", sae, source, some, stats)
-    return Card(site, stats, stats.mean, by_position, latents)
+    return LayerCard(site, stats, stats.mean, by_position, latents)
 
 
 @dataclass(frozen=True)
@@ -147,14 +147,16 @@ def make_twin(
     """Fits a world to a source's activations (:func:`.fit_twin`), massive ones as
     a feature of their own, and holds what it realises against all of them."""
     some = some_sequences(source, n_rows, seed)
-    massive, others = split_massive(lambda: pieces(source, some))
-    mean = mean_of(among(pieces(source, some), others))
-    stats, covariance = centred_panel(among(pieces(source, some), others), mean)
+    massive, others = split_massive(lambda: activation_pieces(source, some))
+    mean = mean_of(among(activation_pieces(source, some), others))
+    stats, covariance = centred_panel(among(activation_pieces(source, some), others), mean)
     twin = fit_twin(stats, mean, covariance, ratios, directions, correlate, seed, on_look)
     twin = replace(twin, massive=massive)
     whole = stats
     if massive is not None:
-        whole, _ = centred_panel(pieces(source, some), mean_of(pieces(source, some)))
+        whole, _ = centred_panel(
+            activation_pieces(source, some), mean_of(activation_pieces(source, some))
+        )
     found, wanted = statistics(panel_of_twin(twin, 32_768, seed)), statistics(whole)
     table = pd.DataFrame({
         "statistic": list(wanted), "layer": list(wanted.values()),
@@ -219,7 +221,7 @@ def world_panels(names: Sequence[str], n_samples: int = 32_768) -> dict[str, Fea
     return {name: world_panel(make_world(name, 0), n_samples) for name in names}
 
 
-def save_card(card_: Card, panels: Mapping[str, FeaturePanel], folder: Path) -> list[Path]:
+def save_card(card_: LayerCard, panels: Mapping[str, FeaturePanel], folder: Path) -> list[Path]:
     """Draws the panels side by side: a PNG and the CSV behind it."""
     folder.mkdir(parents=True, exist_ok=True)
     sources = {card_.site: card_.panel, **panels}

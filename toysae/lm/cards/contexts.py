@@ -15,7 +15,15 @@ from jaxtyping import Float, Int
 from ...errors import require
 from ..capture.stream import Source
 from ..capture.text import Corpus
-from ..saes.firing import Firing, OnBatch, batches, checked_latents, firing, of_latents, silent
+from ..saes.firing import (
+    LatentFiring,
+    OnBatch,
+    activation_batches,
+    checked_latents,
+    latent_firing,
+    of_latents,
+    silent,
+)
 from ..saes.site_sae import SiteSAE
 
 _CANDIDATE = np.dtype([("group", "i4"), ("key", "f8"), ("seq", "i8"), ("pos", "i4")])
@@ -86,7 +94,7 @@ def latent_contexts(
     corpus: Corpus,
     latents: Sequence[int] | Int[np.ndarray, " n_latents"],
     sequences: Int[np.ndarray, " n"],
-    seen: Firing | None = None,
+    seen: LatentFiring | None = None,
     *,
     top: int = 5,
     n_bands: int = 5,
@@ -125,14 +133,14 @@ def latent_contexts(
     chosen = checked_latents(latents, len(sae.W_dec))
     for name, value in {"n_bands": n_bands, "bins": bins}.items():
         require(value >= 1, f"{name} {value} must be at least 1")
-    seen = firing(sae, source, sequences, batch_size) if seen is None else seen
+    seen = latent_firing(sae, source, sequences, batch_size) if seen is None else seen
     largest = seen.largest[chosen]
     histograms = np.zeros((len(chosen), bins), np.int64)
     bands = np.zeros((len(chosen), n_bands), np.int64)
     kept = [np.empty(0, _CANDIDATE)] * len(chosen)
     # So many of each group that those used up by the groups before it can be passed over.
     room, done = top + n_bands * per_band, 0
-    for some, acts, used in batches(sae, source, sequences, batch_size):
+    for some, acts, used in activation_batches(sae, source, sequences, batch_size):
         z = np.asarray(of_latents(sae, acts, jnp.asarray(chosen)))
         for j, latent in enumerate(chosen):
             at = np.nonzero(used & (z[..., j] > 0))
@@ -215,7 +223,7 @@ def _rows_of(
     rows: list[list[np.ndarray]] = [[np.empty(0)] * len(examples) for examples in picked]
     if not wanted:
         return rows
-    for some, acts, used in batches(sae, source, np.array(sorted(wanted)), batch_size):
+    for some, acts, used in activation_batches(sae, source, np.array(sorted(wanted)), batch_size):
         z = np.asarray(of_latents(sae, acts, jnp.asarray(chosen)))
         for b, seq in enumerate(some):
             for j, i in wanted[int(seq)]:

@@ -51,7 +51,7 @@ def seeds_figure(sites: Mapping[str, list[Found]], note: str) -> tuple[Figure, p
                     share = counts / max(1, len(mcs))
                     ax.stairs(share, EDGES, color=look["color"], label=f"{init} init")
                     ax.axvline(table["mmcs_seeds_init"].mean(), color=look["color"], linewidth=0.7)
-                    ax.axvline(table["floor"].mean(), **st.FLOOR, label="random floor")
+                    ax.axvline(table["floor"].mean(), **st.FLOOR_LINE, label="random floor")
                     full = np.flatnonzero(counts)
                     rows.append(pd.DataFrame({
                         "site": site, "recipe": recipe, "init": init, "low": EDGES[full],

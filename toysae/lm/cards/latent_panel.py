@@ -14,7 +14,7 @@ from ...worlds.panel.features import (
     most_frequent,
 )
 from ..capture.stream import Source
-from ..saes.firing import batches
+from ..saes.firing import activation_batches
 from ..saes.site_sae import SiteSAE
 
 
@@ -34,13 +34,13 @@ def latent_panel(
     norms = np.linalg.norm(rows, axis=1)
     unit = norms / float(sae.scale)
     counts, largest = np.zeros(len(rows)), 0.0
-    for _, acts, used in batches(sae, source, sequences, None):
+    for _, acts, used in activation_batches(sae, source, sequences, None):
         z = np.asarray(_latents(sae, jnp.asarray(acts)))[used]
         counts += (z != 0).sum(0)
         largest = max(largest, float(np.abs(z * unit).max(initial=0)))
     chosen, edges = most_frequent(counts), magnitude_edges(largest)
     sums = FeatureSums(len(rows), len(chosen))
-    for _, acts, used in batches(sae, source, sequences, None):
+    for _, acts, used in activation_batches(sae, source, sequences, None):
         z = np.asarray(_latents(sae, jnp.asarray(acts)))[used] * unit
         sums.add(_sums_of(z, chosen, edges))
     directions = rows / np.maximum(norms, 1e-30)[:, None]

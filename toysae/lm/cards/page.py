@@ -47,7 +47,7 @@ def render(
     )
 
 
-def pieces(tokenizer: Tokenizer, ids: Sequence[int] | Int[np.ndarray, " n"]) -> list[str]:
+def token_texts(tokenizer: Tokenizer, ids: Sequence[int] | Int[np.ndarray, " n"]) -> list[str]:
     """What each token adds to the text before it. A token alone may decode to something else: many
     tokenizers drop the space before it, and a character may be spread over several tokens: it
     stands with the first of these, and the others may add nothing."""
@@ -64,7 +64,7 @@ def pieces(tokenizer: Tokenizer, ids: Sequence[int] | Int[np.ndarray, " n"]) -> 
     return out
 
 
-def shown(text: str) -> str:
+def visible(text: str) -> str:
     """Escaped, with what cannot be seen made visible."""
     return escape("".join(_SHOWN.get(c, c if _can_be_seen(c) else _HALF) for c in text))
 
@@ -76,8 +76,8 @@ def _can_be_seen(c: str) -> bool:
 def _alone(tokenizer: Tokenizer, token: int) -> str:
     """A token as it stands behind others, its leading space made visible."""
     start = tokenizer.encode(["a"])[0]
-    text = pieces(tokenizer, [*start, token])[-1] or _HALF
-    return shown("␣" * (len(text) - len(text.lstrip(" "))) + text.lstrip(" "))
+    text = token_texts(tokenizer, [*start, token])[-1] or _HALF
+    return visible("␣" * (len(text) - len(text.lstrip(" "))) + text.lstrip(" "))
 
 
 def _entry(facts: Facts, contexts: Contexts, tokenizer: Tokenizer) -> str:
@@ -91,8 +91,8 @@ def _entry(facts: Facts, contexts: Contexts, tokenizer: Tokenizer) -> str:
 
 def _token_of(example: Example, tokenizer: Tokenizer) -> str:
     own = example.pos - example.start
-    text = pieces(tokenizer, example.tokens)[own]
-    return shown(text.strip(" ") or text.replace(" ", "␣") or _NOTHING)
+    text = token_texts(tokenizer, example.tokens)[own]
+    return visible(text.strip(" ") or text.replace(" ", "␣") or _NOTHING)
 
 
 def _section(facts: Facts, contexts: Contexts, tokenizer: Tokenizer) -> str:
@@ -153,13 +153,13 @@ def _example(example: Example, largest: float, tokenizer: Tokenizer) -> str:
     own = example.pos - example.start
     spans = []
     for i, (text, z) in enumerate(
-        zip(pieces(tokenizer, example.tokens), example.window_z, strict=True)
+        zip(token_texts(tokenizer, example.tokens), example.window_z, strict=True)
     ):
         lit = f' style="--a:{min(z / largest, 1):.2f}" title="{z:.3g}"' if z > 0 else ""
         if i == own:
-            spans.append(f'<b class="it"{lit}>{shown(text)}</b>')
+            spans.append(f'<b class="it"{lit}>{visible(text)}</b>')
         else:
-            spans.append(f"<span{lit}>{shown(text)}</span>" if lit else shown(text))
+            spans.append(f"<span{lit}>{visible(text)}</span>" if lit else visible(text))
     where = f"sequence {example.seq}, position {example.pos}"
     return (
         f'<div class="example"><span class="z" title="{where}">{example.activation:.3g}</span>'

@@ -10,11 +10,11 @@ from ...disk import write_bytes
 from ...errors import require
 from ...runs.mark import is_marked
 from ...runs.results import Results
-from ..capture.stream import spread
+from ..capture.stream import spread_sequences
 from ..effects.latents import Facts, latent_facts
 from ..models import LM, load_tokenizer
 from ..saes.bench import Bench, names_of, open_bench
-from ..saes.firing import Firing, checked_latents, firing, sample_latents
+from ..saes.firing import LatentFiring, checked_latents, latent_firing, sample_latents
 from ..saes.site_sae import SiteSAE
 from .contexts import latent_contexts
 from .page import render
@@ -122,11 +122,13 @@ def pages(
     tokenizer = load_tokenizer(b.model.name)
     same = tokenizer.sha256 == b.corpus.about["tokenizer"]
     require(same, f"the tokenizer of {b.model.name} is not the one of the captured text")
-    sequences = spread(b.source.counts, chosen.n_tokens)
+    sequences = spread_sequences(b.source.counts, chosen.n_tokens)
     total = 2 * len(b.saes) * int(b.source.counts[sequences].sum())
     for i, (name, sae) in enumerate(b.saes.items()):
         done = i * total // len(b.saes)
-        seen = firing(sae, b.source, sequences, on_batch=lambda n, d=done: on_batch(d + n, total))
+        seen = latent_firing(
+            sae, b.source, sequences, on_batch=lambda n, d=done: on_batch(d + n, total)
+        )
         latents = chosen.latents or sample_latents(seen.freq, chosen.n_latents, chosen.seed)
         require(len(latents) > 0, f"no latent of {name} fires: there is nothing to show")
         contexts = latent_contexts(
@@ -139,13 +141,13 @@ def pages(
         yield Page(name, html, _in_numbers(facts, seen))
 
 
-def _in_numbers(facts: Sequence[Facts], seen: Firing) -> pd.DataFrame:
+def _in_numbers(facts: Sequence[Facts], seen: LatentFiring) -> pd.DataFrame:
     freq = seen.freq[[fact.latent for fact in facts]]
     table = pd.DataFrame([asdict(fact) for fact in facts]).assign(firing_freq=freq)
     return table.drop(columns=["promoted", "suppressed"])
 
 
-def _header(b: Bench, sae: SiteSAE, seen: Firing, scores: dict[str, float]) -> dict[str, str]:
+def _header(b: Bench, sae: SiteSAE, seen: LatentFiring, scores: dict[str, float]) -> dict[str, str]:
     info, dead = sae.info, int((seen.counts == 0).sum())
     said = {
         "model": _named(b.model.name),

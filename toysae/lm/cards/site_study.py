@@ -11,7 +11,7 @@ from ...runs.results import Results
 from ..capture.capture import capture, check_run
 from ..capture.shards import MANIFEST, read_manifest, without_missing
 from ..capture.sources import CORPUS
-from ..capture.text import Layout, build_corpus
+from ..capture.text import TextLayout, build_corpus
 from ..effects.on_disk import splice_saes
 from ..models import load_model, load_tokenizer
 from ..models.sites import parse_site
@@ -44,7 +44,7 @@ def capture_text(
         parse_site(site, model.config)
     check_run(model, n_ctx, "bfloat16")
     tokenizer.check(model.config.n_vocab, str(source))
-    corpus = build_corpus(text, tokenizer, out / CORPUS, n_tokens, Layout(n_ctx))
+    corpus = build_corpus(text, tokenizer, out / CORPUS, n_tokens, TextLayout(n_ctx))
     if left := uncaptured(sites, out):
         print(f"{source}: capturing {n_tokens:,} activations of {' and '.join(left)}")
     return capture(model, corpus, sites, out)

@@ -17,7 +17,7 @@ from ...worlds.copula import from_factors
 from ...worlds.firing import Firing
 from ...worlds.independent import independent
 from ...worlds.magnitudes import LogNormal
-from ...worlds.panel.activations import PanelStats, add, empty_panel, finish, panel_of
+from ...worlds.panel.activations import PanelStats, add, empty_panel, finished_panel, panel_of
 from ...worlds.probabilities import firing_probabilities
 from ...worlds.world import batches
 from .massive import Massive
@@ -96,7 +96,7 @@ def centred_panel(
     panel = empty_panel(len(mean))
     for x in batches:
         panel = add(panel, np.asarray(x, np.float32) - np.asarray(mean, np.float32))
-    return finish(panel), panel.comoment / max(panel.n, 1)
+    return finished_panel(panel), panel.comoment / max(panel.n, 1)
 
 
 def panel_of_twin(t: Twin, n_samples: int = 16_384, seed: int = 0) -> PanelStats:

@@ -31,7 +31,7 @@ def statistics(s: PanelStats) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Directions:
+class UnitDirections:
     """Unit directions and what the cumulants read of them, taken once; float32, for sums over
     features are all that is read.
 
@@ -48,14 +48,14 @@ class Directions:
     gram2: Float[np.ndarray, "n n"]
 
 
-def directions_of(t: Twin, seed: int = 0) -> Directions:
+def directions_of(t: Twin, seed: int = 0) -> UnitDirections:
     """Those that :func:`twin_world` draws."""
     rows = rows_of(t, seed).astype(np.float32)
     squares = rows * rows
-    return Directions(rows, squares, squares * rows, squares * squares, (rows @ rows.T) ** 2)
+    return UnitDirections(rows, squares, squares * rows, squares * squares, (rows @ rows.T) ** 2)
 
 
-def predicted(t: Twin, f: Directions) -> dict[str, float]:
+def predicted(t: Twin, f: UnitDirections) -> dict[str, float]:
     """:func:`statistics` of a world with these directions, without a sample.
 
     Given what features share, they fire independently; so the moments are those of a mixture over

@@ -20,7 +20,7 @@ from ..models.edits import Add
 from ..models.forward import check_tokens
 from ..saes.site_sae import SiteSAE
 from .changes import check_fits, checked_text
-from .pairs import Pairs
+from .pairs import PromptPairs
 
 
 @pytree.dataclass
@@ -67,7 +67,7 @@ class Pieces:
 
 
 def run_pairs(
-    model: LM, sae: SiteSAE, pairs: Pairs, batch_size: int = 8
+    model: LM, sae: SiteSAE, pairs: PromptPairs, batch_size: int = 8
 ) -> Iterator[tuple[Runs, int]]:
     """(both runs of some pairs, how many pairs they are): the last batch is filled up by its last
     pair.

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from ...recovery.geometry import basis_alignment, random_basis_alignment
 from ..capture.stream import Source
-from ..saes.firing import OnBatch, batches, checked_latents, silent
+from ..saes.firing import OnBatch, activation_batches, checked_latents, silent
 from ..saes.site_sae import SiteSAE
 
 
@@ -103,7 +103,7 @@ def _moments(
     """(`[n_latents, d]` covariances of z and x, `[n_latents]` variances of z, `[d, d]` covariances
     of x, tokens)."""
     sums, n, centre = None, 0, None
-    for _, acts, used in batches(sae, source, sequences, batch_size):
+    for _, acts, used in activation_batches(sae, source, sequences, batch_size):
         if centre is None:  # a large mean would cost the digits that the covariances are made of
             centre = _centres(sae, acts, used, chosen)
         parts = jax.device_get(_sums(sae, acts, used, chosen, *centre))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import require
-from ..capture.stream import spread
+from ..capture.stream import spread_sequences
 from ..models import LM, load_tokenizer
 from ..saes.bench import open_bench, sample_rows
 from ..saes.firing import checked_latents
@@ -109,7 +109,7 @@ def neurons_of_saes(
         ToysaeError: see :func:`.open_bench`.
     """
     b = open_bench(path, capture, site, model, rows)
-    some = spread(b.source.counts, n_tokens)
+    some = spread_sequences(b.source.counts, n_tokens)
     return {name: neurons(sae, b.source, some, seed=seed) for name, sae in b.saes.items()}
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from ...errors import require
 from ..models.tokenizer import Tokenizer
 
-NAMES = (
+FIRST_NAMES = (
     "Mary", "John", "James", "Anna", "Tom", "Kate", "Paul", "Sarah", "Mark", "Alice", "Peter",
     "Emma", "David", "Laura", "Simon", "Jane", "Robert", "Helen", "Adam", "Lucy", "George", "Ruth",
     "Daniel", "Rachel",
@@ -28,7 +28,7 @@ _TEMPLATES = (
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PromptPairs:
     """Clean and corrupted prompts of the same lengths, padded at their ends.
 
     Attributes:
@@ -66,9 +66,9 @@ def ioi_pairs(
     n: int,
     seed: int = 0,
     *,
-    names: Sequence[str] = NAMES,
+    names: Sequence[str] = FIRST_NAMES,
     bos: bool = False,
-) -> Pairs:
+) -> PromptPairs:
     """Indirect objects (the task of Wang et al. 2022, arXiv 2211.00593): "When Mary and John went
     to the store, John gave a book to" asks for Mary. The corrupted prompt has the other of the two
     as its giver, so that the answer is the other name, and differs in that one token.
@@ -112,7 +112,7 @@ def ioi_pairs(
     for row, tokens in zip(padded, rows, strict=True):
         row[: len(tokens)] = tokens
     answer, wrong = np.array(answers).T
-    return Pairs(padded[::2], padded[1::2], lengths[::2], answer, wrong)
+    return PromptPairs(padded[::2], padded[1::2], lengths[::2], answer, wrong)
 
 
 def _single_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> dict[str, int]:

@@ -24,7 +24,7 @@ from .attribution import (
     measured,
     run_pairs,
 )
-from .pairs import Pairs
+from .pairs import PromptPairs
 
 MEASURES = ("logit_diff", "kl", "norm", "n_patched")
 
@@ -32,7 +32,7 @@ MEASURES = ("logit_diff", "kl", "norm", "n_patched")
 def patching_curve(
     model: LM,
     sae: SiteSAE,
-    pairs: Pairs,
+    pairs: PromptPairs,
     axes: Float[np.ndarray | Array, "r d"] | None = None,
     *,
     signed: bool = True,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Act = Literal["gelu", "gelu_new", "silu", "relu"]
+MLPAct = Literal["gelu", "gelu_new", "silu", "relu"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class LMConfig:
     d_mlp: int
     n_vocab: int
     n_ctx: int
-    act: Act
+    act: MLPAct
     norm: Literal["layer", "rms"]
     norm_eps: float
     parallel: bool = False

@@ -13,19 +13,19 @@ import numpy as np
 
 from ...checked import Fields
 from ...errors import ToysaeError, require
-from .config import Act, LMConfig, Rotary
-from .forward import LM, Weights
+from .config import LMConfig, MLPAct, Rotary
+from .forward import LM, LMWeights
 
 Get = Callable[[str], np.ndarray]
 """A tensor by its name, float32; a :class:`ToysaeError` names one that is missing."""
 
-_ACTS: dict[str, Act] = {
+_ACTS: dict[str, MLPAct] = {
     "gelu": "gelu", "gelu_new": "gelu_new", "gelu_fast": "gelu_new",
     "gelu_pytorch_tanh": "gelu_new", "silu": "silu", "swish": "silu", "relu": "relu",
 }  # fmt: skip
 
 
-def build(
+def build_model(
     config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], name: str, dtype: Any
 ) -> LM:
     """A model of any family.
@@ -44,7 +44,7 @@ def build(
     read, weigh, tied = FAMILIES[h.text("model_type", choices=FAMILIES)]
     c, used = read(h), set()
     tied = h.flag("tie_word_embeddings", tied)
-    past = [field for field in h.unread() if field not in HARMLESS]
+    past = [field for field in h.unread() if field not in _HARMLESS]
     require(not past, f"{name}: config.json has {', '.join(past)}, of which it is not known what "
             "it changes: take it out if the model is the same without it")  # fmt: skip
 
@@ -99,11 +99,11 @@ def _neox_config(h: Fields) -> LMConfig:
 
 
 def _neox_weights(c: LMConfig, get: Get, has: Callable[[str], bool]):
-    def layer(i: int) -> Weights:
+    def layer(i: int) -> LMWeights:
         at = f"gpt_neox.layers.{i}."
         split = (c.n_heads, 3, c.d_head)
         qkv = get(at + "attention.query_key_value.weight").reshape(*split, c.d_model)
-        own: Weights = {
+        own: LMWeights = {
             "ln1": _norm(get, at + "input_layernorm"),
             "ln2": _norm(get, at + "post_attention_layernorm"),
             "W_O": get(at + "attention.dense.weight").T,
@@ -150,11 +150,11 @@ def _gpt2_config(h: Fields) -> LMConfig:
 
 
 def _gpt2_weights(c: LMConfig, get: Get, has: Callable[[str], bool]):
-    def layer(i: int) -> Weights:
+    def layer(i: int) -> LMWeights:
         at = f"h.{i}."
         qkv = np.split(get(at + "attn.c_attn.weight"), 3, 1)
         bias = np.split(get(at + "attn.c_attn.bias"), 3)
-        own: Weights = {"ln1": _norm(get, at + "ln_1"), "ln2": _norm(get, at + "ln_2")}
+        own: LMWeights = {"ln1": _norm(get, at + "ln_1"), "ln2": _norm(get, at + "ln_2")}
         own |= {f"W_{name}": W for name, W in zip("QKV", qkv, strict=True)}
         own |= {f"b_{name}": b for name, b in zip("QKV", bias, strict=True)}
         for name, theirs in (("O", "attn.c_proj"), ("in", "mlp.c_fc"), ("out", "mlp.c_proj")):
@@ -198,9 +198,9 @@ def _llama_weights(c: LMConfig, get: Get, has: Callable[[str], bool]):
         "out": "mlp.down_proj",
     }  # fmt: skip
 
-    def layer(i: int) -> Weights:
+    def layer(i: int) -> LMWeights:
         at = f"layers.{i}."
-        own: Weights = {
+        own: LMWeights = {
             "ln1": {"w": get(at + "input_layernorm.weight")},
             "ln2": {"w": get(at + "post_attention_layernorm.weight")},
         }
@@ -210,7 +210,7 @@ def _llama_weights(c: LMConfig, get: Get, has: Callable[[str], bool]):
                 own[f"b_{name}"] = get(f"{at}{theirs}.bias")
         return own
 
-    top: Weights = {"W_E": get("embed_tokens.weight"), "ln_final": {"w": get("norm.weight")}}
+    top: LMWeights = {"W_E": get("embed_tokens.weight"), "ln_final": {"w": get("norm.weight")}}
     if has("lm_head.weight"):
         top["W_U"] = get("lm_head.weight").T
     return top, layer
@@ -227,7 +227,7 @@ FAMILIES: dict[str, tuple[Callable, Callable, bool]] = {
 output embeddings are the same where it does not say. Mistral and Qwen 2 are Llama's, with a sliding
 window and with biases."""
 
-HARMLESS = frozenset({
+_HARMLESS = frozenset({
     "_name_or_path", "architectures", "model_type", "torch_dtype", "dtype",
     "transformers_version", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id",
     "unk_token_id", "sep_token_id", "initializer_range", "attention_dropout", "hidden_dropout",
@@ -262,7 +262,7 @@ def _per_head(d: int, n_heads: int) -> int:
     return d // n_heads
 
 
-def _act(h: Fields, name: str, default: str) -> Act:
+def _act(h: Fields, name: str, default: str) -> MLPAct:
     return _ACTS[h.text(name, default, _ACTS)]
 
 
@@ -297,11 +297,11 @@ def _rotary(rope: Fields, dims: int) -> Rotary:
     return found
 
 
-def _norm(get: Get, name: str) -> Weights:
+def _norm(get: Get, name: str) -> LMWeights:
     return {"w": get(f"{name}.weight"), "b": get(f"{name}.bias")}
 
 
-def _leaves(tree: Weights) -> list[tuple[tuple[str, ...], np.ndarray]]:
+def _leaves(tree: LMWeights) -> list[tuple[tuple[str, ...], np.ndarray]]:
     found = []
     for name, value in tree.items():
         inner = value.items() if isinstance(value, dict) else ()
@@ -309,8 +309,8 @@ def _leaves(tree: Weights) -> list[tuple[tuple[str, ...], np.ndarray]]:
     return found
 
 
-def _nested(flat: dict[tuple[str, ...], np.ndarray]) -> Weights:
-    tree: Weights = {}
+def _nested(flat: dict[tuple[str, ...], np.ndarray]) -> LMWeights:
+    tree: LMWeights = {}
     for (*above, last), value in flat.items():
         place = tree
         for name in above:

@@ -20,7 +20,7 @@ from .config import LMConfig, Rotary
 from .edits import Edit
 from .sites import Site, parse_site
 
-Weights = dict[str, Any]
+LMWeights = dict[str, Any]
 Tokens = Int[Array | np.ndarray, "batch seq"]
 Tap = Callable[[str, Array], Array]
 
@@ -40,7 +40,7 @@ class LM:
         name: what it was loaded from.
     """
 
-    weights: Weights
+    weights: LMWeights
     config: LMConfig = pytree.field(pytree_node=False)
     name: str = pytree.field(pytree_node=False, default="")
 
@@ -48,7 +48,7 @@ class LM:
     def W_U(self) -> Float[Array, "d_model n_vocab"]:
         return self.weights["W_U"] if "W_U" in self.weights else self.weights["W_E"].T
 
-    def block(self, layer: int) -> Weights:
+    def block(self, layer: int) -> LMWeights:
         """The weights of one layer."""
         return jax.tree.map(lambda leaf: leaf[layer], self.weights["blocks"])
 
@@ -163,7 +163,7 @@ def traced_forward(
     return seen, norm(c, w["ln_final"], x) @ model.W_U
 
 
-def _embedded(w: Weights, tokens: Tokens) -> Float[Array, "batch seq d_model"]:
+def _embedded(w: LMWeights, tokens: Tokens) -> Float[Array, "batch seq d_model"]:
     x = w["W_E"][tokens]
     return x + w["W_pos"][: tokens.shape[1]] if "W_pos" in w else x
 
@@ -172,14 +172,14 @@ def _named(tap: Tap, layer: int, name: str, acts: Array) -> Array:
     return tap(str(Site(layer, name)), acts)
 
 
-def _layer(blocks: Weights, layer: Array | int) -> Weights:
+def _layer(blocks: LMWeights, layer: Array | int) -> LMWeights:
     return jax.tree.map(
         lambda leaf: jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False), blocks
     )
 
 
 def block(
-    c: LMConfig, w: Weights, x: Float[Array, "batch seq d_model"], angles: Array | None, tap: Tap
+    c: LMConfig, w: LMWeights, x: Float[Array, "batch seq d_model"], angles: Array | None, tap: Tap
 ) -> Float[Array, "batch seq d_model"]:
     """One layer; `tap(name, acts)` sees, and may change, what stands at each of its sites."""
     x = tap("hook_resid_pre", x)
@@ -192,7 +192,7 @@ def block(
 
 
 def attention(
-    c: LMConfig, w: Weights, x: Float[Array, "batch seq d_model"], angles: Array | None
+    c: LMConfig, w: LMWeights, x: Float[Array, "batch seq d_model"], angles: Array | None
 ) -> Float[Array, "batch seq d_z"]:
     """Causal attention, before its output matrix: the heads side by side."""
 
@@ -216,7 +216,7 @@ def rotate(
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin, rest], -1)
 
 
-def norm(c: LMConfig, w: Weights, x: Float[Array, "*lead d_model"]) -> Array:
+def norm(c: LMConfig, w: LMWeights, x: Float[Array, "*lead d_model"]) -> Array:
     """LayerNorm or RMSNorm, in float32 whatever the type of x."""
     own, x = x.dtype, x.astype(jnp.float32)
     if c.norm == "layer":
@@ -225,7 +225,7 @@ def norm(c: LMConfig, w: Weights, x: Float[Array, "*lead d_model"]) -> Array:
     return (x * w["w"] + w.get("b", 0.0)).astype(own)
 
 
-def _hidden(c: LMConfig, w: Weights, x: Array) -> Array:
+def _hidden(c: LMConfig, w: LMWeights, x: Array) -> Array:
     act = {
         "gelu": partial(jax.nn.gelu, approximate=False), "gelu_new": jax.nn.gelu,
         "silu": jax.nn.silu, "relu": jax.nn.relu,
@@ -234,6 +234,6 @@ def _hidden(c: LMConfig, w: Weights, x: Array) -> Array:
     return act(_affine(w, "gate", x)) * inner if c.gated else act(inner)
 
 
-def _affine(w: Weights, name: str, x: Array) -> Array:
+def _affine(w: LMWeights, name: str, x: Array) -> Array:
     y = x @ w[f"W_{name}"]
     return y + w[f"b_{name}"] if f"b_{name}" in w else y

@@ -10,7 +10,7 @@ from safetensors.flax import load_file
 
 from ...checked import Fields, read_json
 from ...errors import ToysaeError, require
-from .families import build
+from .families import build_model
 from .forward import LM
 from .tokenizer import Tokenizer, need, tokenizer_from_file
 
@@ -34,8 +34,8 @@ def load_model(source: str | Path, dtype: Any = jnp.float32) -> LM:
         from .gguf import read_gguf
 
         config, tensors = read_gguf(path)
-        return build(config, tensors, str(source), dtype)
-    return build(_config(path), _tensors(path), str(source), dtype)
+        return build_model(config, tensors, str(source), dtype)
+    return build_model(_config(path), _tensors(path), str(source), dtype)
 
 
 def load_tokenizer(source: str | Path) -> Tokenizer:

@@ -78,7 +78,7 @@ Windows = Callable[[Float[Array, "1 n_rows d_in"], Int[Array, "1"]], Window]
 """Rows and their first step to a stacked window."""
 
 
-class Feed:
+class SiteFeed:
     """Gives the training loop the window of a step, and loads the next one meanwhile.
 
     Args:

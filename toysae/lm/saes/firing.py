@@ -23,7 +23,7 @@ def silent(tokens: int) -> None:
 
 
 @dataclass(frozen=True)
-class Firing:
+class LatentFiring:
     """How often and how strongly the latents of an SAE fire.
 
     Attributes:
@@ -42,10 +42,10 @@ class Firing:
         return self.counts / self.n_tokens
 
 
-def firing(
+def latent_firing(
     sae: SiteSAE, source: Source, sequences: Int[np.ndarray, " n"], batch_size: int | None = None,
     on_batch: OnBatch = silent,
-) -> Firing:  # fmt: skip
+) -> LatentFiring:  # fmt: skip
     """Counts and largest activations of all latents over some sequences.
 
     Args:
@@ -59,13 +59,13 @@ def firing(
         ToysaeError: no activations, or a batch size that is none.
     """
     counts, largest, n = np.zeros(len(sae.W_dec), np.int64), np.zeros(len(sae.W_dec)), 0
-    for _, acts, used in batches(sae, source, sequences, batch_size):
+    for _, acts, used in activation_batches(sae, source, sequences, batch_size):
         more, top = jax.device_get(_totals(sae, acts, used))
         counts += more
         largest = np.maximum(largest, top)
         n += int(used.sum())
         on_batch(n)
-    return Firing(counts, largest, n)
+    return LatentFiring(counts, largest, n)
 
 
 def sample_latents(
@@ -102,7 +102,7 @@ def checked_latents(latents: Sequence[int] | np.ndarray, d_sae: int) -> np.ndarr
     return np.asarray(latents, np.int64)
 
 
-def batches(
+def activation_batches(
     sae: SiteSAE, source: Source, sequences: np.ndarray, batch_size: int | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(sequences `[b]`, activations `[b, longest, d]`, which of them are there `[b, longest]`): all

@@ -54,7 +54,7 @@ def folded(tensors: Tensors, n: Normalisation, pre_bias: bool) -> Tensors:
     x_hat in the units of x.
 
     Args:
-        tensors: as SAELens names them, see :func:`toysae.interop.saelens.described`: `W_enc`,
+        tensors: as SAELens names them, see :func:`toysae.interop.saelens.saelens_files`: `W_enc`,
             `W_dec`, `b_dec` and `b_enc`; or, gated, `b_gate` and `b_mag`.
         n: what its inputs went through.
         pre_bias: it encodes its input less `b_dec`.

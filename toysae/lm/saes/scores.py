@@ -14,7 +14,7 @@ from ...evaluation.measure import Measure
 from ...evaluation.scoring import numbers_of
 from ...recovery import add_batch, empty_totals, random_floor, summarise
 from ...sae import SAE
-from ...training import Group, Probe, Trained
+from ...training import Ensemble, Probe, Trained
 from .feed import Window
 
 _BATCH = 1024
@@ -72,7 +72,7 @@ class SiteScores(Measure):
         return {"measure": "site", "version": 1, "curve_points": self.curve_points}
 
     def __call__(
-        self, group: Group, trained: Trained, n_steps: int
+        self, group: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         """Scores every SAE of a group.
 

@@ -53,7 +53,7 @@ def shared_by_seeds(
         alive = (results.arrays(cell.name)["firing_freq"] > 0) & ~diverged[:, None]
         W_dec = results.weights(cell.name)["W_dec"]
         mcs, columns = _across_seeds(W_dec, alive, hypers, diverged)
-        at_start = np.asarray(start_of(start(cell.group), cell.group).W_dec[0])
+        at_start = np.asarray(start_of(start(cell.ensemble), cell.ensemble).W_dec[0])
         _, before = _across_seeds(at_start, np.ones_like(alive), hypers, diverged)
         frames.append(columns.assign(mmcs_seeds_init=before["mmcs_seeds"]))
         found[cell.name] = mcs

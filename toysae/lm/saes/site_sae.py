@@ -14,7 +14,7 @@ from ... import pytree
 from ...checked import Fields, parse_json, read_json, text
 from ...disk import read_tensors, write_tensors
 from ...errors import ToysaeError, require
-from ...interop.saelens import decoded, described, from_saelens, to_saelens
+from ...interop.saelens import decoded, from_saelens, saelens_files, to_saelens
 from ...runs.mark import is_marked
 from ...runs.results import Results
 from ...sae import SAE
@@ -208,13 +208,13 @@ def fold(sae: SiteSAE) -> SAE:
     Raises:
         ToysaeError: an encoder that is no affine map (MLP, LISTA, FISTA, pursuit).
     """
-    config, tensors = described(sae.sae)
+    config, tensors = saelens_files(sae.sae)
     n = Normalisation(np.asarray(sae.mean), float(sae.scale))
     tensors = folded(tensors, n, config["apply_b_dec_to_input"])
     return decoded({**config, "apply_b_dec_to_input": False}, tensors)
 
 
-def export(sae: SiteSAE, folder: str | Path) -> Path:
+def export_site_sae(sae: SiteSAE, folder: str | Path) -> Path:
     """Writes a folder that SAELens reads, with the normalisation in the weights.
 
     Raises:

@@ -27,9 +27,9 @@ from ...sae import INITS, SAESpec, make_spec, recipe_row
 from ...sweeps.run import Asked
 from ...training.members import fallback
 from ..capture.shards import Manifest, read_manifest
-from ..capture.sources import axes_of, open_site
-from ..capture.stream import BUFFER_ROWS, HELD_OUT, Source, Stream, split_off, spread
-from .feed import Feed, Window
+from ..capture.sources import matrix_axes, open_site
+from ..capture.stream import BUFFER_ROWS, HELD_OUT, Source, Stream, split_off, spread_sequences
+from .feed import SiteFeed, Window
 from .normalise import Normalisation, normalisation
 from .scores import SiteScores
 from .seeds import SEEDS, shared_by_seeds
@@ -128,7 +128,7 @@ class SiteData:
         }
 
 
-def prepare(folder: Path, t: Training, source: Source | None = None) -> SiteData:
+def prepare_site(folder: Path, t: Training, source: Source | None = None) -> SiteData:
     """Opens a site, splits off what is held out and measures the normalisation on it.
 
     Raises:
@@ -139,12 +139,12 @@ def prepare(folder: Path, t: Training, source: Source | None = None) -> SiteData
     pool = source.read(held_out)[: t.n_held_out]
     n = normalisation(np.asarray(pool, np.float32), t.centre, t.scale)
     full = train[source.counts[train] > 0]
-    drawn = source.read(full[spread(source.counts[full], _N_DRAWN)])[:_N_DRAWN]
+    drawn = source.read(full[spread_sequences(source.counts[full], _N_DRAWN)])[:_N_DRAWN]
     return SiteData(folder, read_manifest(folder), source, train, drawn, pool, n)
 
 
 @dataclass(frozen=True, eq=False)
-class Site(Data):
+class CapturedSite(Data):
     """A captured site, as the data of a cell.
 
     Attributes:
@@ -190,10 +190,10 @@ class Site(Data):
         }  # fmt: skip
 
     @contextmanager
-    def feeding(self, n_steps: int, batch_size: int) -> Iterator[Feed]:
+    def feeding(self, n_steps: int, batch_size: int) -> Iterator[SiteFeed]:
         t = self.training
         stream = Stream(self.site.source, self.site.train, t.data_seed, t.buffer_rows)
-        feed = Feed(stream, self._window, batch_size, n_steps)
+        feed = SiteFeed(stream, self._window, batch_size, n_steps)
         try:
             yield feed
         finally:
@@ -209,7 +209,7 @@ class Site(Data):
     def _matrix(self) -> Array:
         if self.which is None:
             return jnp.eye(self.site.manifest.d)[None]
-        return jnp.asarray(axes_of(self.site.folder, self.which))[None]
+        return jnp.asarray(matrix_axes(self.site.folder, self.which))[None]
 
 
 @dataclass(frozen=True)
@@ -249,12 +249,12 @@ def train_site(
         ToysaeError: bad input, before anything trains.
         Stopped: Ctrl-C or SIGTERM; the same call goes on.
     """
-    asked = asked_of(prepare(folder, t, source), t)
+    asked = asked_of_site(prepare_site(folder, t, source), t)
     results = run(asked.cells, out, options, settings=asked.settings, about=asked.about)
     return write_shared(asked.cells, results)
 
 
-def asked_of(data: SiteData, t: Training) -> Asked:
+def asked_of_site(data: SiteData, t: Training) -> Asked:
     """What a training on a site asks the engine for.
 
     Raises:
@@ -304,7 +304,7 @@ def site_cells(data: SiteData, t: Training, prefix: str = "") -> list[Cell]:
                 cells.append(
                     Cell(
                         name=f"{prefix}{recipe}-{init}-{d_sae}",
-                        data=Site(data, t, SVD_INITS.get(init)),
+                        data=CapturedSite(data, t, SVD_INITS.get(init)),
                         spec=spec,
                         members=grid(**{n: value for n, value in numbers.items() if n in read}),
                         sae_seeds=tuple(range(t.seeds)),

@@ -115,11 +115,11 @@ def empty_panel(d_in: int) -> Panel:
     )  # fmt: skip
 
 
-Batch = Float[Array | np.ndarray, "..."]
+Activations = Float[Array | np.ndarray, "..."]
 """A user's activations; their shape is checked with a message of its own."""
 
 
-def add(panel: Panel, x: Batch) -> Panel:
+def add(panel: Panel, x: Activations) -> Panel:
     """The panel with a batch more.
 
     Args:
@@ -139,7 +139,7 @@ def add(panel: Panel, x: Batch) -> Panel:
     return panel
 
 
-def panel_of(batches: Iterable[Batch]) -> PanelStats:
+def panel_of(batches: Iterable[Activations]) -> PanelStats:
     """The finished panel of a stream of batches `[n, d_in]`, n free to vary.
 
     Raises:
@@ -151,10 +151,10 @@ def panel_of(batches: Iterable[Batch]) -> PanelStats:
         panel = add(empty_panel(x.shape[1]) if panel is None else panel, x)
     require(panel is not None, "there are no batches to make a panel of")
     assert panel is not None
-    return finish(panel)
+    return finished_panel(panel)
 
 
-def _two_axes(x: Batch) -> None:
+def _two_axes(x: Activations) -> None:
     shape = np.shape(x)
     require(len(shape) == 2, f"a batch of shape {shape} must be [n, d_in]: reshape it")
 
@@ -230,7 +230,7 @@ def _merge_norms(
     return float(mean), float(square), float(min(low, norms.min())), float(max(high, norms.max()))
 
 
-def finish(panel: Panel) -> PanelStats:
+def finished_panel(panel: Panel) -> PanelStats:
     """The statistics of what the panel has seen.
 
     Raises:

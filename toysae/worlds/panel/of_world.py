@@ -9,7 +9,7 @@ from ...checked import integer
 from ...errors import require
 from ...keys import named_key, seed_key
 from ..world import World
-from .activations import add, empty_panel, finish
+from .activations import add, empty_panel, finished_panel
 from .features import (
     BINS,
     MAX_PAIRED,
@@ -60,7 +60,7 @@ def world_panel(world: World, n_samples: int = 65_536, seed: int = 0) -> Feature
         panel = add(panel, x.reshape(-1, x.shape[-1]))
         got = jax.device_get(found)
         sums.add({**got, "l0": got["l0"][:used]})
-    stats = finish(panel)
+    stats = finished_panel(panel)
     return feature_panel(world.name, world.directions, stats, sums, chosen, edges, seed)
 
 

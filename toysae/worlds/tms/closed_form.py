@@ -31,7 +31,7 @@ def ignored(density: float, importance: float) -> float:
     return importance * (density / 3 - density**2 / 4)
 
 
-def antipodal(density: float, importance: tuple[float, float]) -> float:
+def antipodal_loss(density: float, importance: tuple[float, float]) -> float:
     """Loss of two features at W = (1, -1), b = 0."""
     return sum(importance) * density**2 / 6
 
@@ -47,7 +47,7 @@ def two_in_one(density: float, importance: float) -> dict[str, float]:
     return {
         "extra ignored": ignored(density, importance),
         "extra alone": ignored(density, 1.0),
-        "extra in superposition": antipodal(density, (1.0, importance)),
+        "extra in superposition": antipodal_loss(density, (1.0, importance)),
     }
 
 
@@ -57,8 +57,8 @@ def three_in_two(density: float, importance: float) -> dict[str, float]:
     return {
         "extra ignored": ignored(density, importance),
         "extra alone, another ignored": ignored(density, 1.0),
-        "extra alone, others antipodal": antipodal(density, (1.0, 1.0)),
-        "extra in superposition": antipodal(density, (1.0, importance)),
+        "extra alone, others antipodal": antipodal_loss(density, (1.0, 1.0)),
+        "extra in superposition": antipodal_loss(density, (1.0, importance)),
         "triangle": triangle(density, (1.0, 1.0, importance)),
     }
 

@@ -100,7 +100,7 @@ class TMSParams:
     b: Float[Array, "*members n_features"]
 
 
-def init_params(spec: TMSSpec, key: PRNGKeyArray) -> TMSParams:
+def init_tms_params(spec: TMSSpec, key: PRNGKeyArray) -> TMSParams:
     """Xavier-normal weights, zero bias."""
     shape = (spec.d_hidden, spec.n_features)
     scale = (2 / sum(shape)) ** 0.5
@@ -110,7 +110,7 @@ def init_params(spec: TMSSpec, key: PRNGKeyArray) -> TMSParams:
     return TMSParams(W, W_out, jnp.zeros(spec.n_features))
 
 
-def draw(spec: TMSSpec, key: PRNGKeyArray, n: int) -> Float[Array, "n n_features"]:
+def draw_uniforms(spec: TMSSpec, key: PRNGKeyArray, n: int) -> Float[Array, "n n_features"]:
     """The uniforms that :func:`features_at` turns into features at any density: models of
     different density see coupled data, and drawing is paid once for all."""
     return draws.uniform(key, (n, spec.n_features))
@@ -119,8 +119,8 @@ def draw(spec: TMSSpec, key: PRNGKeyArray, n: int) -> Float[Array, "n n_features
 def features_at(
     spec: TMSSpec, uniforms: Float[Array, "n n_features"], density: Float[Array, ""]
 ) -> Float[Array, "n n_features"]:
-    """Features x from :func:`draw`: one uniform u says both on (u < density) and how strongly
-    (u / density, again uniform)."""
+    """Features x from :func:`draw_uniforms`: one uniform u says both on (u < density) and how
+    strongly (u / density, again uniform)."""
     if spec.pairs == "none":
         x = _on(uniforms, density)
     else:

@@ -18,9 +18,9 @@ from ... import pytree
 from ...errors import require
 from ...keys import named_key, seed_key
 from .geometry import dimensions_per_feature, feature_dimensionality
-from .model import TMSHypers, TMSParams, TMSSpec, draw, features_at, init_params, loss
+from .model import TMSHypers, TMSParams, TMSSpec, draw_uniforms, features_at, init_tms_params, loss
 
-Numbers = float | Sequence | np.ndarray
+NumberGrid = float | Sequence | np.ndarray
 """One number for all points, or one for each."""
 
 _ADAM = optax.scale_by_adam(0.9, 0.999, eps=1e-8)
@@ -29,10 +29,10 @@ _EVAL_CHUNK = 4096  # samples of the evaluation that are held at a time
 
 def tms_hypers(
     spec: TMSSpec,
-    density: Numbers,
-    importance: Numbers = 1.0,
-    lr: Numbers = 1e-3,
-    lr_decay: Numbers = 0.0,
+    density: NumberGrid,
+    importance: NumberGrid = 1.0,
+    lr: NumberGrid = 1e-3,
+    lr_decay: NumberGrid = 0.0,
 ) -> TMSHypers:
     """Checked hypers with one leading axis of points.
 
@@ -90,11 +90,11 @@ class TMSState:
 
 
 @partial(jax.jit, static_argnames="spec")
-def start(spec: TMSSpec, hypers: TMSHypers, seeds: Int[Array, " n_seeds"]) -> TMSState:
+def start_models(spec: TMSSpec, hypers: TMSHypers, seeds: Int[Array, " n_seeds"]) -> TMSState:
     """The state before any step. All points of a seed start at the same weights."""
 
     def one(seed, _):
-        params = init_params(spec, seed_key(seed, "tms-init"))
+        params = init_tms_params(spec, seed_key(seed, "tms-init"))
         return params, _ADAM.init(params)  # pyright: ignore[reportArgumentType]  (any pytree)
 
     members = jax.vmap(jax.vmap(one, (None, 0)), (0, None))(seeds, hypers)
@@ -102,7 +102,7 @@ def start(spec: TMSSpec, hypers: TMSHypers, seeds: Int[Array, " n_seeds"]) -> TM
 
 
 @partial(jax.jit, static_argnames=("spec", "batch_size"), donate_argnames="state")
-def advance(
+def advance_models(
     spec: TMSSpec,
     state: TMSState,
     hypers: TMSHypers,
@@ -115,7 +115,7 @@ def advance(
     keys = jax.vmap(lambda seed: seed_key(seed, "tms-data"))(seeds)
 
     def in_seed(key, step, params, moments):
-        uniforms = draw(spec, jax.random.fold_in(key, step), batch_size)
+        uniforms = draw_uniforms(spec, jax.random.fold_in(key, step), batch_size)
 
         def one(params, moments, h):
             x = features_at(spec, uniforms, h.density)
@@ -143,7 +143,7 @@ def evaluate(
     key = named_key(jax.random.key(0), "tms-eval")
 
     def add(chunk, total):
-        uniforms = draw(spec, jax.random.fold_in(key, chunk), _EVAL_CHUNK)
+        uniforms = draw_uniforms(spec, jax.random.fold_in(key, chunk), _EVAL_CHUNK)
 
         def one(params, h):
             return loss(spec, params, features_at(spec, uniforms, h.density), h.importance)
@@ -230,11 +230,11 @@ def train_tms(
         f"seeds {seeds} must be non-negative integers",
     )
     keys = jnp.asarray(chosen, jnp.int32)
-    state = start(spec, hypers, keys)
+    state = start_models(spec, hypers, keys)
     steps = np.unique(np.linspace(0, n_steps, n_snapshots + 1).round().astype(int))
     W, losses = [], []
     for until in steps:
-        state = advance(
+        state = advance_models(
             spec, state, hypers, keys, jnp.int32(until), jnp.float32(n_steps), batch_size
         )
         W.append(np.asarray(state.params.W))
@@ -245,7 +245,7 @@ def train_tms(
     return TrainedTMS(spec, hypers, chosen, params, final, steps, np.stack(W), np.stack(losses))
 
 
-def at_point(trained: TrainedTMS, point: int) -> TrainedTMS:
+def models_of_point(trained: TrainedTMS, point: int) -> TrainedTMS:
     """The models of one point, which keeps its axis of length 1."""
     keep = slice(point, point + 1)
     return replace(

@@ -41,7 +41,7 @@ class RunningStat:
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """Base of all parts. Static: it is hashed into the compiled program."""
 
     hypers: ClassVar[tuple[Hyper, ...]] = ()
@@ -56,16 +56,16 @@ class Part:
         return 0
 
 
-def parts_of(part: object) -> Iterator[Part]:
+def components_of(part: object) -> Iterator[Component]:
     """A part and all parts inside it, depth first."""
-    if isinstance(part, Part):
+    if isinstance(part, Component):
         yield part
     if isinstance(part, tuple):
         for item in part:
-            yield from parts_of(item)
+            yield from components_of(item)
     elif is_dataclass(part):
         for field in fields(part):
-            yield from parts_of(getattr(part, field.name))
+            yield from components_of(getattr(part, field.name))
 
 
 @pytree.dataclass

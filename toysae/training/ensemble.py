@@ -15,7 +15,7 @@ from .state import TrainState
 
 
 @pytree.dataclass
-class Group:
+class Ensemble:
     """What one compiled program trains: worlds x members of one shape.
 
     Attributes:
@@ -41,7 +41,7 @@ class Group:
         """SAEs in the group: worlds x members."""
         return self.world_seeds.shape[0] * self.sae_seeds.shape[0]
 
-    def once_started(self) -> "Group":
+    def once_started(self) -> "Ensemble":
         """The group as its steps see it: without what only the init reads."""
         spec = self.spec.once_started()
         read = declared(spec, self.hypers)
@@ -49,7 +49,7 @@ class Group:
         return replace(self, spec=spec, hypers=hypers)
 
 
-def specs_of(group: Group) -> Group:
+def specs_of(group: Ensemble) -> Ensemble:
     """How a group is split: a group of the specs."""
     worlds, members = P("world"), P("member")
     return replace(group, worlds=worlds, world_seeds=worlds, hypers=members, sae_seeds=members)  # pyright: ignore[reportArgumentType]
@@ -59,6 +59,6 @@ STATE: Any = TrainState(ROWS, P(), P("world"), ROWS)  # pyright: ignore[reportAr
 """How the state is split: a state of the specs."""
 
 
-def spread_group(group: Group, layout: Layout | None) -> Group:
+def spread_ensemble(group: Ensemble, layout: Layout | None) -> Ensemble:
     """A group on the devices of a layout."""
     return group if layout is None else layout.spread(group, specs_of(group))

@@ -78,7 +78,7 @@ def two(file, out, *more, then=lambda processes: None):
 
 
 def assert_close(table, alone):
-    assert table["group"].tolist() == alone["group"].tolist()
+    assert table["cell"].tolist() == alone["cell"].tolist()
     for name in EXACT:
         np.testing.assert_array_equal(table[name], alone[name])
     for name in ("true_l0", "mmcs", "l0", "ev", "mcc"):

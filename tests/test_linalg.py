@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from toysae.linalg import (
-    axes_of,
     orthonormal_rows,
     polar,
+    singular_axes,
     solve_positive,
     top_eigenvalue,
     top_eigenvector,
@@ -94,13 +94,13 @@ def test_solve_positive_is_as_exact_as_lapack(n):
 @pytest.mark.parametrize("shape", [(4, 6), (6, 6), (300, 6)])
 def test_axes_are_numpys_singular_vectors_with_their_rank(shape):
     W = RNG.normal(size=shape) * [1, 2, 3, 1, 1, 0]
-    axes = axes_of(W)
+    axes = singular_axes(W)
     _, s, Vt = np.linalg.svd(W, full_matrices=False)
     assert int(axes.rank) == min(shape[0], 5) and axes.rows.dtype == jnp.float32
     np.testing.assert_allclose(axes.lengths, s, atol=1e-5)
     kept = slice(int(axes.rank))
     np.testing.assert_allclose(np.abs((axes.rows * Vt)[kept].sum(1)), 1, atol=1e-5)
-    assert int(axes_of(np.zeros((3, 2))).rank) == 1
+    assert int(singular_axes(np.zeros((3, 2))).rank) == 1
 
 
 def test_orthonormal_rows_span_what_the_rows_span():

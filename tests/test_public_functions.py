@@ -74,7 +74,7 @@ def parts() -> dict:
     freq = np.full(S, 0.5)
     rows = [
         {"recipe": recipe, "init": init, "world": "sphere", "ratio": 1.5, "d_in": D,
-         "n_features": N, "d_sae": S, "size": 1.0, "group": "sphere", "setting": "-",
+         "n_features": N, "d_sae": S, "size": 1.0, "cell": "sphere", "setting": "-",
          "n_steps": 10, "batch_size": 4, "lr": 1e-3,
          "l1": 0.1, "knob": "l1_coeff", "world_seed": w, "sae_seed": 0, "mmcs": 0.9 + 0.01 * w,
          "mcs_above_0.9": 0.5 + 0.1 * w, "eval_loss": 1.0 + w, "l0": 2.0, "true_l0": 2.0,

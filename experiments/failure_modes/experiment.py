@@ -152,10 +152,10 @@ def told(results: Results, kind: str) -> pd.DataFrame:
     """One row a living latent, or a pair of them: what the measure says of each, whose arrays begin
     with `kind`, beside the SAE's world and recipe."""
     table, frames = results.table, []
-    for group in results.groups:
-        arrays = results.arrays(group).items()
+    for cell in results.cells:
+        arrays = results.arrays(cell).items()
         columns = {name.removeprefix(kind): a for name, a in arrays if name.startswith(kind)}
-        saes = table.loc[table["group"] == group, ["world", "recipe", "world_seed"]]
+        saes = table.loc[table["cell"] == cell, ["world", "recipe", "world_seed"]]
         each = saes.loc[saes.index.repeat(next(iter(columns.values())).shape[1])]
         frame = each.assign(**{name: a.ravel() for name, a in columns.items()})
         frames.append(frame.dropna(how="all", subset=list(columns)))

@@ -41,26 +41,26 @@ class FailureModes(Measure):
     def identity(self) -> dict[str, Any]:
         return {"measure": "failure modes", "version": 1, "n_eval": self.n_eval}
 
-    def row_bytes(self, group: Ensemble) -> int:
-        d_sae = group.spec.d_sae
+    def row_bytes(self, ensemble: Ensemble) -> int:
+        d_sae = ensemble.spec.d_sae
         numbers = len(LATENTS) * d_sae + len(PAIRS) * d_sae * (d_sae - 1) // 2
-        return super().row_bytes(group) + 4 * numbers
+        return super().row_bytes(ensemble) + 4 * numbers
 
     def __call__(
-        self, group: Ensemble, trained: Trained, n_steps: int
+        self, ensemble: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-        n_members, found = len(group.sae_seeds), []
+        n_members, found = len(ensemble.sae_seeds), []
         for row, diverged in enumerate(trained.diverged.ravel()):
             i, j = divmod(row, n_members)
-            world = jax.tree.map(lambda leaf, i=i: leaf[i], group.worlds)
+            world = jax.tree.map(lambda leaf, i=i: leaf[i], ensemble.worlds)
             sae = jax.tree.map(lambda leaf, i=i, j=j: leaf[i, j], trained.saes)
-            seed = int(group.world_seeds[i])
+            seed = int(ensemble.world_seeds[i])
             found.append(NOTHING if diverged else look(sae, world, self.n_eval, seed))
         scores, latents, pairs = zip(*found, strict=True)
-        held = {**sizes_of(group, n_steps), **numbers_of(group)}
+        held = {**sizes_of(ensemble, n_steps), **numbers_of(ensemble)}
         table = pd.DataFrame({**held, "diverged": trained.diverged.ravel()})
         scored = pd.DataFrame(list(scores), index=table.index)
-        d_sae = group.spec.d_sae
+        d_sae = ensemble.spec.d_sae
         every_pair = pd.MultiIndex.from_arrays(np.triu_indices(d_sae, 1))
         arrays = {
             **_stacked("latent", [frame.reindex(range(d_sae)) for frame in latents]),

@@ -55,15 +55,15 @@ class LadderScores(Measure):
         return {"measure": "ladder", "version": 1, **sizes}
 
     def __call__(
-        self, group: Ensemble, trained: Trained, n_steps: int
+        self, ensemble: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         sizes = self.n_eval, self.n_gap, self.n_iterations
-        scores = jax.device_get(score(trained.saes, group.worlds, group.world_seeds, *sizes))
+        scores = jax.device_get(score(trained.saes, ensemble.worlds, ensemble.world_seeds, *sizes))
         found = scores.pop("cosines")  # matched on the host
         scores["mcc"] = np.array([mcc(c) if np.isfinite(c).all() else np.nan
                                   for c in found.reshape(-1, *found.shape[2:])])  # fmt: skip
         columns = {name: np.asarray(value).ravel() for name, value in scores.items()}
-        held = {**sizes_of(group, n_steps), **numbers_of(group)}
+        held = {**sizes_of(ensemble, n_steps), **numbers_of(ensemble)}
         table = pd.DataFrame({**held, "diverged": trained.diverged.ravel(), **columns})
         return table, {"curve_steps": trained.curve_steps}
 

@@ -144,9 +144,9 @@ Dictionary = tuple[np.ndarray, np.ndarray]
 def dictionaries(results: Results) -> list[Dictionary]:
     """Of each row of the table its dictionary."""
     found = []
-    for group in results.groups:
-        alive = results.arrays(group)["latent_freq"] > 0
-        found += zip(results.weights(group)["W_dec"], alive, strict=True)
+    for cell in results.cells:
+        alive = results.arrays(cell)["latent_freq"] > 0
+        found += zip(results.weights(cell)["W_dec"], alive, strict=True)
     return found
 
 

@@ -36,15 +36,15 @@ class Signals(Measure):
         return {"measure": "label-free signals", "version": 1, "n_eval": self.n_eval}
 
     def __call__(
-        self, group: Ensemble, trained: Trained, n_steps: int
+        self, ensemble: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         n_batches = jnp.int32(-(-self.n_eval // BATCH))
-        spec, worlds, saes = group.spec.once_started(), group.worlds, trained.saes
-        scores, _ = evaluate_all(saes, spec, worlds, group.world_seeds, n_batches, BATCH)
+        spec, worlds, saes = ensemble.spec.once_started(), ensemble.worlds, trained.saes
+        scores, _ = evaluate_all(saes, spec, worlds, ensemble.world_seeds, n_batches, BATCH)
         freq = scores.pop("firing_freq")
         scores |= of_weights(saes, worlds, freq > 0)
         columns = {name: np.asarray(value).ravel() for name, value in scores.items()}
-        held = {**sizes_of(group, n_steps), **numbers_of(group)}
+        held = {**sizes_of(ensemble, n_steps), **numbers_of(ensemble)}
         table = pd.DataFrame({**held, "diverged": trained.diverged.ravel(), **columns})
         latent_freq = np.asarray(freq).reshape(-1, spec.d_sae)
         return table, {"latent_freq": latent_freq, "curve_steps": trained.curve_steps}

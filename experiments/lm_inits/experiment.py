@@ -139,7 +139,7 @@ def curves(found: SideBySide) -> pd.DataFrame:
             "init": row["init"], "sae_seed": row["sae_seed"], "step": arrays["curve_steps"],
             "fvu": 1 - arrays["curve_ev"][i], "l0": arrays["curve_l0"][i],
         })
-        for rows, arrays in found.groups
+        for rows, arrays in found.found
         for i, (_, row) in enumerate(rows.iterrows())
         if not row["diverged"]
     ])  # fmt: skip
@@ -149,8 +149,8 @@ def shared(found: SideBySide, results: Results) -> pd.DataFrame:
     """MMCS of the living latents of every SAE in those of every other of another seed."""
     saes = [
         (row["init"], row["sae_seed"], W_dec, arrays["firing_freq"][i] > 0)
-        for rows, arrays in found.groups
-        for W_decs in [results.weights(rows["group"].iloc[0])["W_dec"]]
+        for rows, arrays in found.found
+        for W_decs in [results.weights(rows["cell"].iloc[0])["W_dec"]]
         for i, ((_, row), W_dec) in enumerate(zip(rows.iterrows(), W_decs, strict=True))
         if not row["diverged"]
     ]

@@ -163,8 +163,8 @@ def draw(o: Options, results: Results, sites: Sites) -> Iterator[Drawing]:
         f"{len(results.table)} SAEs of {o.n_steps:,} steps of {o.batch_size} from "
         f"{o.n_tokens:,} activations a site; {o.seeds} seeds"
     )
-    groups = {where: each.groups for where, each in found.items()}
-    yield "mcs_across_seeds", *seeds_figure(groups, note)
+    cells = {where: each.found for where, each in found.items()}
+    yield "mcs_across_seeds", *seeds_figure(cells, note)
     losses = {where: each.losses for where, each in found.items()}
     yield "cross_entropy", *splice_figure(losses, note)
 

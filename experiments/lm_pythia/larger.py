@@ -22,7 +22,7 @@ def found_in_larger(found: SideBySide, results: Results) -> pd.Series:
     table = found.table
     alive = {
         place: np.asarray(arrays["firing_freq"])[i] > 0
-        for rows, arrays in found.groups
+        for rows, arrays in found.found
         for i, place in enumerate(rows.index)
     }
     shared = pd.Series(np.nan, table.index)

@@ -226,8 +226,8 @@ def draw(o: Options, results: Results, p: Prepared) -> Iterator[Drawing]:
         f"SmolLM2-135M on {sample.about_text().split(' (')[0]}; {n_saes} SAEs of {o.n_steps:,} "
         f"steps of {o.batch_size} from {o.n_tokens:,} activations; {o.seeds} seeds"
     )
-    groups = {site: each.groups for site, each in found.items()}
-    yield "mcs_across_seeds", *seeds_figure(groups, note)
+    cells = {site: each.found for site, each in found.items()}
+    yield "mcs_across_seeds", *seeds_figure(cells, note)
     losses = {site: each.losses for site, each in found.items()}
     yield "cross_entropy", *splice_figure(losses, note)
     yield f"card-{of_site.site}", *panel_figure({of_site.site: of_site.panel, **panels})

@@ -159,8 +159,8 @@ def levels(o: Options, results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One row a recipe, cause, level and world; and all features by bin of MCS."""
     tables, counts = [], []
     table, asked = results.table, trainings(o)
-    for group in results.groups:
-        saes, arrays = table[table["group"] == group], results.arrays(group)
+    for cell in results.cells:
+        saes, arrays = table[table["cell"] == cell], results.arrays(cell)
         for c in asked[saes["training"].iloc[0]]:
             rows = saes[np.isclose(saes["l1_coeff"], c.l1)]
             points = [(-1, c.level)]

@@ -30,13 +30,13 @@ class Polarisation(Measure):
         return {"measure": "polarisation", "version": 1, "curve_points": self.curve_points}
 
     def __call__(
-        self, group: Ensemble, trained: Trained, n_steps: int
+        self, ensemble: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         found = trained.curves["mcs"]
         found = found.reshape(-1, *found.shape[2:])
-        floor = random_floor(group.spec.d_in, group.spec.d_sae)
+        floor = random_floor(ensemble.spec.d_in, ensemble.spec.d_sae)
         curves = score(found, floor)
-        held = {**sizes_of(group, n_steps), **numbers_of(group)}
+        held = {**sizes_of(ensemble, n_steps), **numbers_of(ensemble)}
         held |= {"diverged": trained.diverged.ravel(), "floor": floor}
         table = pd.DataFrame({**held, **{name: curve[:, -1] for name, curve in curves.items()}})
         arrays = {f"curve_{name}": curve for name, curve in curves.items()}

@@ -110,7 +110,7 @@ def _phase_name(n_features: int, d_hidden: int) -> str:
 
 def _of_cell(results: Results, name: str) -> tuple[pd.DataFrame, np.ndarray]:
     """The rows of a cell, and their W `[rows, d_hidden, n_features]`."""
-    table = results.select(group=name).reset_index(drop=True)
+    table = results.select(cell=name).reset_index(drop=True)
     return table, results.weights(name)["W_dec"]
 
 

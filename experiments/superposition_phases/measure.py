@@ -39,10 +39,10 @@ class ExactLoss(Measure):
     def identity(self) -> dict[str, Any]:
         return {"measure": "toy model, exact loss", "version": 1, "n_nodes": self.n_nodes}
 
-    def __call__(self, group: Ensemble, trained: Trained, n_steps: int) -> Measured:
-        assert isinstance(group.worlds, Features)
-        weights, importances = trained.saes.weights, group.hypers["importance"]
-        held = (weights.W_dec, weights.b_dec, group.worlds.density, importances)
+    def __call__(self, ensemble: Ensemble, trained: Trained, n_steps: int) -> Measured:
+        assert isinstance(ensemble.worlds, Features)
+        weights, importances = trained.saes.weights, ensemble.hypers["importance"]
+        held = (weights.W_dec, weights.b_dec, ensemble.worlds.density, importances)
         W, b, density, importance = (np.asarray(v, float) for v in jax.device_get(held))
         others = np.ones(W.shape[-1] - 1)
         losses = [
@@ -51,7 +51,7 @@ class ExactLoss(Measure):
             )[0]
             for i, k in np.ndindex(W.shape[:2])
         ]
-        return _table(group, trained, n_steps, losses), {"curve_steps": trained.curve_steps}
+        return _table(ensemble, trained, n_steps, losses), {"curve_steps": trained.curve_steps}
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ class SampledLoss(Measure):
         sizes = {"n_eval": self.n_eval, "curve_points": self.curve_points}
         return {"measure": "toy model, sampled loss", "version": 1, **sizes}
 
-    def __call__(self, group: Ensemble, trained: Trained, n_steps: int) -> Measured:
-        losses = sampled_loss(trained.saes, group.worlds, group.world_seeds, self.n_eval)
+    def __call__(self, ensemble: Ensemble, trained: Trained, n_steps: int) -> Measured:
+        losses = sampled_loss(trained.saes, ensemble.worlds, ensemble.world_seeds, self.n_eval)
         curves = {
             f"curve_{name}": curve.reshape(-1, *curve.shape[2:])
             for name, curve in trained.curves.items()
         }
-        table = _table(group, trained, n_steps, np.asarray(losses).ravel())
+        table = _table(ensemble, trained, n_steps, np.asarray(losses).ravel())
         return table, {"curve_steps": trained.curve_steps, **curves}
 
 
@@ -112,6 +112,6 @@ def sampled_loss(saes: SAE, worlds: Drawn, seeds: jax.Array, n: int) -> jax.Arra
     return jax.lax.map(in_world, (worlds, keys_of(seeds, "evaluation"), saes))
 
 
-def _table(group: Ensemble, trained: Trained, n_steps: int, losses: Any) -> pd.DataFrame:
-    held = {**sizes_of(group, n_steps), **numbers_of(group)}
+def _table(ensemble: Ensemble, trained: Trained, n_steps: int, losses: Any) -> pd.DataFrame:
+    held = {**sizes_of(ensemble, n_steps), **numbers_of(ensemble)}
     return pd.DataFrame({**held, "diverged": trained.diverged.ravel(), "loss": losses})

@@ -34,11 +34,11 @@ class PairScores(Measure):
         return {"measure": "pairs", "version": 1, "n_eval": self.n_eval}
 
     def __call__(
-        self, group: Ensemble, trained: Trained, n_steps: int
+        self, ensemble: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-        scores = score(trained.saes, group.worlds, group.world_seeds, self.n_eval)
+        scores = score(trained.saes, ensemble.worlds, ensemble.world_seeds, self.n_eval)
         columns = {name: np.asarray(value).ravel() for name, value in scores.items()}
-        held = {**sizes_of(group, n_steps), **numbers_of(group)}
+        held = {**sizes_of(ensemble, n_steps), **numbers_of(ensemble)}
         table = pd.DataFrame({**held, "diverged": trained.diverged.ravel(), **columns})
         table["l0_ratio"] = table["l0"] / table["true_l0"]
         return table, {"curve_steps": trained.curve_steps}

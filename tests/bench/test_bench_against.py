@@ -17,7 +17,7 @@ from toysae.bench.against import (
     thread_counts,
     time_against,
 )
-from toysae.bench.presets import PRESETS, Preset, world_of
+from toysae.bench.presets import PRESETS, Preset, preset_world
 from toysae.bench.protocol import Child
 from toysae.bench.time_to_mcc import Race, race, train_to_mcc
 from toysae.worlds.world import sample
@@ -93,7 +93,7 @@ def test_saelens_trains_on_the_same_world(tmp_path):
     from toysae.bench.saelens import SAELens
 
     p = Preset("untied", 8, 300, 16, 1, 4096, l0=2.0)  # sparse firing, as its generator draws it
-    world, path = world_of(p), tmp_path / "world.npz"
+    world, path = preset_world(p), tmp_path / "world.npz"
     np.savez(path, directions=world.rows, bias=np.zeros(8, np.float32))
     peer = SAELens()
     opened = peer.open(**their_world(p, path, 0.1, 1e-3))
@@ -111,7 +111,7 @@ def test_saelens_itself_in_a_child(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("sae_lens")
     p, path = PRESETS["small"], tmp_path / "world.npz"
-    world = world_of(p)
+    world = preset_world(p)
     np.savez(path, directions=world.rows, bias=np.zeros(p.d_in, np.float32))
     told = their_world(p, path, 0.3, 0.01)
     with Child("toysae.bench.saelens") as child:

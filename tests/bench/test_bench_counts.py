@@ -4,19 +4,19 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from toysae.bench.counts import step_bytes, step_flops
-from toysae.bench.presets import GPU_PRESETS, GRID_PRESETS, PRESETS, Preset, group_of
+from toysae.bench.counts import preset_step_flops, step_bytes
+from toysae.bench.presets import GPU_PRESETS, GRID_PRESETS, PRESETS, Preset, preset_ensemble
 from toysae.training import start
 
 
 def n_params(p: Preset) -> int:
-    shapes = jax.eval_shape(start, group_of(p))
+    shapes = jax.eval_shape(start, preset_ensemble(p))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes.members.params))
 
 
 def test_hand_worked():
     p = Preset("untied", 2, 5, 3, 2, 4)
-    assert step_flops(p) == 2 * 5 * (2 * 4 * 2 * 3) == 480
+    assert preset_step_flops(p) == 2 * 5 * (2 * 4 * 2 * 3) == 480
     # a member has 2 x 3 weights twice, 3 and 2 biases
     assert n_params(p) == 2 * (6 + 6 + 3 + 2) == 34
     adam, weights, latents, inputs = 8 * 34, 2 * 3 * 6, 2 * 5 * 12, 2 * 6 * 8
@@ -40,7 +40,7 @@ def test_flops_are_those_that_xla_counts():
     lowered = jax.jit(jax.grad(loss)).lower(shapes, jnp.zeros((p.batch_size, p.d_in)))
     cost = lowered.cost_analysis()
     assert cost is not None
-    assert step_flops(p) == pytest.approx(cost["flops"], rel=0.01)
+    assert preset_step_flops(p) == pytest.approx(cost["flops"], rel=0.01)
 
 
 def test_the_presets_are_what_they_are_called():
@@ -49,4 +49,4 @@ def test_the_presets_are_what_they_are_called():
     assert GPU_PRESETS["small-512"].n_members == 512
     assert sum(p.n_members for p in GRID_PRESETS.values()) == 153
     assert [p.d_sae for p in GRID_PRESETS.values()] == [512 * 2**i // 8 for i in range(9)]
-    assert step_flops(PRESETS["large"]) == 10 * 1024 * 768 * 4096
+    assert preset_step_flops(PRESETS["large"]) == 10 * 1024 * 768 * 4096

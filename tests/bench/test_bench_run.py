@@ -95,7 +95,7 @@ def test_the_children_live_beside_the_code_that_starts_them():
 
 def test_a_capture_is_timed_beside_the_bare_forward(tmp_path, monkeypatch):
     from toysae.bench import capturing
-    from toysae.lm.capture.capture import sample
+    from toysae.lm.capture import sample
 
     text = tmp_path / "text.txt"
     text.write_text("To be, or not to be: that is the question.\n" * 2000)

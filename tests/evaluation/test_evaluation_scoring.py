@@ -13,7 +13,7 @@ from toysae.evaluation.scoring import oracle_columns, truth_columns
 from toysae.keys import named_key, seed_key
 from toysae.sae import SAE
 from toysae.sae.component import Weights
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 from toysae.worlds import assemble, sample
 
 
@@ -55,7 +55,7 @@ def test_the_oracle_knows_the_bias_of_the_world():
     fields = {"d_in": 8, "n_features": 12, "l0": 2.0}
     spec = make_spec("untied", 8, 12)
     tables = [
-        oracle_columns(make_group([make_world("sphere", 0, bias=bias, **fields)], [0], spec,
+        oracle_columns(make_ensemble([make_world("sphere", 0, bias=bias, **fields)], [0], spec,
                                   {"l1_coeff": [0.1, 0.3]}, [0], 32))
         for bias in (0.0, 3.0)
     ]  # fmt: skip
@@ -68,7 +68,7 @@ def test_the_oracle_is_computed_once_for_all_that_share_a_world(monkeypatch):
     def columns(seed, recipe, **given):
         world = make_world("sphere", seed, d_in=8, n_features=12, l0=2.0)
         spec = make_spec(recipe, 8, 12)
-        return oracle_columns(make_group([world], [seed], spec, given, [0], 32))
+        return oracle_columns(make_ensemble([world], [seed], spec, given, [0], 32))
 
     untied = columns(0, "untied", l1_coeff=[0.1, 0.3])
     monkeypatch.setattr(scoring, "fista_oracle", None)

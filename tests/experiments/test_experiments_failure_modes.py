@@ -30,7 +30,7 @@ from toysae.errors import ToysaeError
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import SAE, make_spec
 from toysae.sae.component import Weights
-from toysae.training import train_group
+from toysae.training import train_ensemble
 
 
 @pytest.fixture
@@ -151,17 +151,17 @@ def test_the_study_on_tiny_sizes_has_every_sae_once(options, tmp_path):
 @pytest.mark.slow
 def test_a_measure_leaves_out_what_diverged_and_sees_each_sae_alone(options):
     cell = cells(options)[0]
-    trained = train_group(cell.group, 5, recovery_probe, 1)
+    trained = train_ensemble(cell.ensemble, 5, recovery_probe, 1)
     measure = FailureModes(1024)
 
     def measured(worlds, diverged):
-        group = replace(
-            cell.group, worlds=jax.tree.map(lambda leaf: leaf[worlds], cell.group.worlds),
-            world_seeds=cell.group.world_seeds[worlds],
+        ensemble = replace(
+            cell.ensemble, worlds=jax.tree.map(lambda leaf: leaf[worlds], cell.ensemble.worlds),
+            world_seeds=cell.ensemble.world_seeds[worlds],
         )  # fmt: skip
         saes = jax.tree.map(lambda leaf: leaf[worlds], trained.saes)
         of_worlds = replace(trained, saes=saes, diverged=np.array(diverged)[:, None])
-        return measure(group, of_worlds, 5)
+        return measure(ensemble, of_worlds, 5)
 
     table, arrays = measured(np.array([0, 1]), [True, False])
     assert table["diverged"].tolist() == [True, False]
@@ -176,4 +176,4 @@ def test_a_measure_leaves_out_what_diverged_and_sees_each_sae_alone(options):
     for name in set(arrays) - {"curve_steps"}:
         np.testing.assert_array_equal(arrays_alone[name], arrays[name][1:])
         assert arrays_none[name].shape == arrays_alone[name].shape
-    assert measure.row_bytes(cell.group) > 4 * len(PAIRS) * arrays["pair_both"].shape[1]
+    assert measure.row_bytes(cell.ensemble) > 4 * len(PAIRS) * arrays["pair_both"].shape[1]

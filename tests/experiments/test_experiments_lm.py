@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from toysae.cli import main
-from toysae.lm.capture.capture import sample
+from toysae.lm.capture import sample
 from toysae.lm.saes.site_sae import load_site_sae
 
 ROOT = Path(__file__).parents[2]
@@ -171,7 +171,7 @@ def test_the_card_and_the_page_are_of_the_best_sae_of_the_residual_stream(smollm
     assert card.columns.tolist() == ["blocks.1.hook_resid_post", "sphere"]
     assert card.loc["features"].iloc[0].startswith(f"{best['d_sae']} (")
     page, latents = (figures / "latents.html").read_text(), pd.read_csv(figures / "latents.csv")
-    assert f"{best['group']} l1_" in page and 1 <= len(latents) <= 4
+    assert f"{best['cell']} l1_" in page and 1 <= len(latents) <= 4
     assert latents["firing_freq"].between(0, 1).all()
 
 

@@ -18,10 +18,10 @@ from toysae.sae.forward import finished
 from toysae.sweeps import load_experiment
 from toysae.sweeps.study import Study
 from toysae.training import advance, start
-from toysae.training.members import group_of
+from toysae.training.members import ensemble_of
 from toysae.training.state import member_loss
 from toysae.worlds.tms import TMSSpec, expected_loss, overlap, two_in_one
-from toysae.worlds.tms.model import TMSParams, draw, features_at, loss
+from toysae.worlds.tms.model import TMSParams, draw_uniforms, features_at, loss
 from toysae.worlds.world import sample
 
 # Loaded as others load it in this process: a part that were imported too would be two of one name.
@@ -91,7 +91,7 @@ def test_the_autoencoder_is_the_toy_model_of_elhage_et_al(n, m):
 def test_features_are_those_of_elhage_et_al_and_coupled_over_densities():
     key = jax.random.key(3)
     dense, rare = (sample(Features(jnp.float32(p), 6), key, 4096) for p in (0.8, 0.2))
-    wanted = features_at(TMSSpec(6, 2), draw(TMSSpec(6, 2), key, 4096), jnp.float32(0.2))
+    wanted = features_at(TMSSpec(6, 2), draw_uniforms(TMSSpec(6, 2), key, 4096), jnp.float32(0.2))
     np.testing.assert_allclose(rare.x, wanted, atol=1e-6)
     np.testing.assert_array_equal(rare.x, rare.feature_acts)
     assert (dense.x > 0)[rare.x > 0].all()
@@ -102,15 +102,15 @@ def test_models_of_a_seed_start_alike_and_those_of_two_seeds_do_not():
     data = FeatureData.each(5, [0.1, 0.9], 2)
     assert data.seeds == (0, 1, 0, 1) and data.densities == (0.1, 0.1, 0.9, 0.9)
     members = grid(importance=[1.0, 2.0], lr=1e-3)
-    group = group_of(data.worlds, data.seeds, toy_model(5, 2), members, (0,), 16)
-    W = np.asarray(start(group).members.params.W_dec)
+    cell = ensemble_of(data.worlds, data.seeds, toy_model(5, 2), members, (0,), 16)
+    W = np.asarray(start(cell).members.params.W_dec)
     np.testing.assert_array_equal(W[0], W[2])
     np.testing.assert_array_equal(W[0, 0], W[0, 1])
     assert not np.allclose(W[0], W[1])
-    group = group_of(
+    cell = ensemble_of(
         FeatureData.each(400, [0.5], 1).worlds, (0,), toy_model(400, 30), grid(lr=1e-3), (0,), 16
     )
-    drawn = start(group).members.params
+    drawn = start(cell).members.params
     np.testing.assert_allclose(np.std(drawn.W_dec), (2 / 430) ** 0.5, rtol=0.02)
     assert not np.any(drawn.b_dec)
 
@@ -120,8 +120,8 @@ def test_three_regions_of_the_phase_diagram_are_learned():
     for density, (importance, arrangement, norm, shared) in places.items():
         data = FeatureData.each(2, [density], 6)
         members = grid(importance=importance, lr=5e-3, lr_decay=0.5)
-        group = group_of(data.worlds, data.seeds, toy_model(2, 1), members, (0,), 256)
-        state = advance(start(group), group, jnp.int32(1500), jnp.float32(1500))
+        cell = ensemble_of(data.worlds, data.seeds, toy_model(2, 1), members, (0,), 256)
+        state = advance(start(cell), cell, jnp.int32(1500), jnp.float32(1500))
         W, b = (np.asarray(v, float)[:, 0] for v in (state.members.params.W_dec,
                                                     state.members.params.b_dec))  # fmt: skip
         weights = np.array([1, importance])
@@ -136,21 +136,21 @@ def test_three_regions_of_the_phase_diagram_are_learned():
 def test_every_model_is_trained_once(options, results):
     table = results.table
     assert len(table) == 2 * (2 * 2 * 2) + 3 * 2 + 1  # phases, sweep, curve
-    assert list(table["group"].unique()) == ["2-in-1", "3-in-2", SWEEP, CURVE]
-    by = ["group", "density", "importance", "world_seed"]
+    assert list(table["cell"].unique()) == ["2-in-1", "3-in-2", SWEEP, CURVE]
+    by = ["cell", "density", "importance", "world_seed"]
     assert not table.duplicated(by).any() and not table["diverged"].any()
     assert len({key for cell in study.cells(options) for key in cell.keys.ravel()}) == len(table)
 
 
 def test_losses_are_those_of_the_weights_that_were_kept(options, results):
     for n in (2, 3):
-        part = results.select(group=f"{n}-in-{n - 1}")
+        part = results.select(cell=f"{n}-in-{n - 1}")
         held = results.weights(f"{n}-in-{n - 1}")
         for place, model in enumerate(part.itertuples()):
             W, b = (held[name][place].astype(float) for name in ("W_dec", "b_dec"))
             exact = expected_loss(W, b, model.density, np.append(np.ones(n - 1), model.importance))
             assert model.loss == pytest.approx(exact[0], rel=1e-3)
-    part, cell = results.select(group=SWEEP), study.cells(options)[2]
+    part, cell = results.select(cell=SWEEP), study.cells(options)[2]
     for row, model in part.iterrows():
         sae = jax.tree.map(lambda leaf: leaf[None, None], results.sae(row))
         world = Features(jnp.float32([model["density"]]), 12)
@@ -165,7 +165,7 @@ def test_tables_and_figures_are_of_the_best_seeds_and_all_densities(options, res
     found, dimensions, shares, curve = drawn.values()
     assert len(found) == 2 * 2 * 2
     for point in found.itertuples():
-        models = results.select(group=f"{point.n_features}-in-{point.d_hidden}")
+        models = results.select(cell=f"{point.n_features}-in-{point.d_hidden}")
         models = models[(models["density"] == point.density)
                         & (models["importance"] == point.importance)]  # fmt: skip
         assert len(models) == 2 and point.loss == models["loss"].min()

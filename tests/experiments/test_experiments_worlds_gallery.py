@@ -21,7 +21,7 @@ def options():
 
 def test_every_world_has_a_row_and_a_figure(options, tmp_path):
     results = run(replace(study, options=options), tmp_path, quiet=True)
-    assert results.table.empty and results.groups == []
+    assert results.table.empty and results.cells == []
     tables = study.answer(options, results)
     for table in tables.values():
         assert list(table["world"]) == ["antipodal", "exclusive-pair"]

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from toysae import ToysaeError
 from toysae.interop import from_saelens, to_saelens
-from toysae.interop.linear import build
+from toysae.interop.linear import build_sae
 from toysae.sae import SAE, InitData, finished, init_params, init_stats, make_spec
 from toysae.sae.activations import BatchTopK, TopK
 from toysae.sae.decoders import Normalised, UnitNorm
@@ -260,7 +260,7 @@ def baseline_sae(**parts):
     rng = np.random.default_rng(0)
     tensors = {"W_enc": rng.normal(size=(4, 6)), "W_dec": rng.normal(size=(6, 4)),
                "b_enc": np.zeros(6), "b_dec": np.zeros(4)}  # fmt: skip
-    return build(tensors, pre_bias=True, **parts)
+    return build_sae(tensors, pre_bias=True, **parts)
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from toysae.lm.capture.capture.capture import bytes_needed, capture, describe, run_sequences
 
 import toysae.lm.capture.shards as shards_module
 from toysae import ToysaeError
 from toysae.lm import forward, load_model, load_tokenizer
+from toysae.lm.capture.capture import capture, capture_bytes, new_manifest, run_sequences
 from toysae.lm.capture.shards import (
     MANIFEST,
     Shards,
@@ -32,7 +32,7 @@ from toysae.lm.capture.shards import (
     site_folders,
     write_manifest,
 )
-from toysae.lm.capture.text import Layout, build_corpus
+from toysae.lm.capture.text import TextLayout, build_corpus
 
 # The package has a function of the same name.
 module = importlib.import_module("toysae.lm.capture.capture")
@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 POST, MLP = "blocks.1.hook_resid_post", "blocks.1.mlp.hook_post"
 SITES = (POST, MLP)
-LAYOUTS = {"padded": Layout(16, pack=False), "packed": Layout(16, first=3)}
+LAYOUTS = {"padded": TextLayout(16, pack=False), "packed": TextLayout(16, first=3)}
 SMALL = 18_000  # bytes of a shard: there are about seven
 N_SHARDS = range(6, 10)
 
@@ -247,12 +247,12 @@ def test_progress_counts_every_token_and_byte(go, packed, tmp_path):
     tokens, n_bytes = zip(*told, strict=True)
     assert list(tokens) == sorted(tokens) and list(n_bytes) == sorted(n_bytes)
     assert told[-1] == (500, 500 * 4 * (32 + 64)) and 0 < tokens[0] < 100
-    fresh = [describe(go.args[0], packed, site, "float32") for site in SITES]
+    fresh = [new_manifest(go.args[0], packed, site, "float32") for site in SITES]
     shards = {k: v for k, v in files(tmp_path / "out").items() if k.endswith(".safetensors")}
     sizes = [len(data) for data in shards.values()]
-    assert bytes_needed(fresh) == 500 * (4 * (32 + 64) + 2 * 16)
+    assert capture_bytes(fresh) == 500 * (4 * (32 + 64) + 2 * 16)
     # Beside the rows there are a header and the sums.
-    assert 0 < sum(sizes) - bytes_needed(fresh) < 1200 * len(sizes)
+    assert 0 < sum(sizes) - capture_bytes(fresh) < 1200 * len(sizes)
 
 
 # Stopped and run again
@@ -558,7 +558,7 @@ def test_manifests_that_are_damaged_newer_or_missing_are_refused(copy, go):
 
 
 def test_what_is_run_live_holds_no_activations(model, packed, tmp_path):
-    write_manifest(tmp_path, describe(model, packed, POST, live=True))
+    write_manifest(tmp_path, new_manifest(model, packed, POST, live=True))
     assert read_manifest(tmp_path).is_complete
     with pytest.raises(ToysaeError, match="holds no activations: its model is run"):
         Shards(tmp_path)
@@ -615,11 +615,11 @@ def test_what_cannot_be_captured_is_refused_before_a_folder_is_made(
 def test_corpora_that_a_model_cannot_read_are_refused(model, packed):
     short = model.replace(config=replace(model.config, n_ctx=15))
     with pytest.raises(ToysaeError, match="sequences of 16 tokens are longer than the model's 15"):
-        describe(short, packed, POST)
+        new_manifest(short, packed, POST)
     largest = int(packed.tokens.max())
     small = model.replace(config=replace(model.config, n_vocab=largest), name="small")
     with pytest.raises(ToysaeError, match=f"ids up to {largest}, small only {largest} embeddings"):
-        describe(small, packed, POST)
+        new_manifest(small, packed, POST)
 
 
 def test_too_little_room_is_refused_before_anything_is_written(go, whole, tmp_path, monkeypatch):

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toysae.lm.saes.latent_firing import Firing, firing, sample_latents
 
 from toysae import ToysaeError
-from toysae.lm.capture.text import Corpus, Layout
+from toysae.lm.capture.text import Corpus, TextLayout
 from toysae.lm.cards.contexts import latent_contexts
 from toysae.lm.effects.latents import RESIDUAL, latent_facts, logit_effects
 from toysae.lm.models import load_model
+from toysae.lm.saes.firing import LatentFiring, latent_firing, sample_latents
 
 GOLDEN = Path(__file__).parent / "golden"
 D, N_SEQ, N_CTX, FIRST = 6, 40, 20, 2
@@ -29,7 +29,7 @@ def made(hand):
     directions[7] = 0
     tokens = rng.integers(0, 300, (N_SEQ, N_CTX)).astype(np.int32)
     docs = np.zeros_like(tokens)
-    corpus = Corpus(tokens, docs, lengths, Layout(N_CTX, first=FIRST), {})
+    corpus = Corpus(tokens, docs, lengths, TextLayout(N_CTX, first=FIRST), {})
     return hand.made(directions, SITE), source, corpus
 
 
@@ -47,7 +47,7 @@ def test_counts_and_largest_activations_are_those_of_a_dense_pass(made):
     some = ALL[::3]
     z = np.asarray(sae.encode(jnp.asarray(source.read(some))))
     for size in (None, 1, 4, 100):
-        seen = firing(sae, source, some, size)
+        seen = latent_firing(sae, source, some, size)
         np.testing.assert_array_equal(seen.counts, (z > 0).sum(0))
         np.testing.assert_allclose(seen.largest, z.max(0), rtol=1e-6)
         assert seen.n_tokens == len(z)
@@ -113,7 +113,7 @@ def test_examples_of_an_interval_are_drawn_evenly(hand):
     """Of 30 sequences with one weak token each, every one is drawn about as often."""
     source = hand.Acts([np.eye(1, D) * (1.0 if i == 30 else 0.5) for i in range(31)])
     corpus = Corpus(
-        np.zeros((31, 2), np.int32), np.zeros((31, 2), np.int32), np.full(31, 2), Layout(2), {}
+        np.zeros((31, 2), np.int32), np.zeros((31, 2), np.int32), np.full(31, 2), TextLayout(2), {}
     )
     same = np.repeat(np.eye(1, D), 100, 0)  # but drawn apart
     sae = hand.made(same, SITE, mean=0, scale=1)
@@ -142,7 +142,7 @@ def test_an_sae_of_centred_activations_sees_them_centred(made, hand):
     _, source, _ = made
     rows = np.eye(2, D)
     x = source.read(ALL)
-    seen = firing(hand.made(rows, SITE, mean=0, scale=1, centred=True), source, ALL)
+    seen = latent_firing(hand.made(rows, SITE, mean=0, scale=1, centred=True), source, ALL)
     centred = x - x.mean(1, keepdims=True)
     np.testing.assert_array_equal(seen.counts, (centred[:, :2] > 0).sum(0))
 
@@ -164,14 +164,14 @@ def test_latents_are_drawn_evenly_over_log_frequency():
 
 def test_bad_numbers_are_refused(made):
     sae, source, corpus = made
-    none = Firing(np.zeros(8), np.zeros(8), 1)
+    none = LatentFiring(np.zeros(8), np.zeros(8), 1)
     for call, words in [
         (lambda: latent_contexts(sae, source, corpus, [8], ALL, none), "latent 8 is outside 0..7"),
         (lambda: latent_contexts(sae, source, corpus, [-1], ALL, none), "latent -1"),
         (lambda: latent_contexts(sae, source, corpus, [], ALL, none), "at least one latent"),
         (lambda: latent_contexts(sae, source, corpus, [0], ALL, none, bins=0), "bins 0"),
-        (lambda: firing(sae, source, ALL, 0), "batch_size 0"),
-        (lambda: firing(sae, source, ALL[:0]), "no activations"),
+        (lambda: latent_firing(sae, source, ALL, 0), "batch_size 0"),
+        (lambda: latent_firing(sae, source, ALL[:0]), "no activations"),
         (lambda: sample_latents(np.ones(3), 0), "n_latents 0"),
     ]:
         with pytest.raises(ToysaeError, match=words):

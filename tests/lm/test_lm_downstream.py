@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError
+from toysae.lm.effects import downstream as module
 from toysae.lm.effects.changes import Change
 from toysae.lm.effects.downstream import downstream
-from toysae.lm.effects.on_disk import downstream as module
 from toysae.lm.models.edits import Replace
 from toysae.lm.models.forward import block
 from toysae.lm.models.sites import SITES, Site, is_behind

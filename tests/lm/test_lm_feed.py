@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from toysae.lm.capture.stream import Stream
-from toysae.lm.saes.feed import Feed, Window
+from toysae.lm.saes.feed import SiteFeed, Window
 from toysae.lm.saes.scores import curve_probe
 from toysae.sae import make_spec
-from toysae.training import advance, train_group
-from toysae.training.members import make_group
+from toysae.training import advance, train_ensemble
+from toysae.training.members import make_ensemble
 
 D, BATCH, N_STEPS = 6, 8, 45
 A_STEP = 4 * D * BATCH  # bytes
@@ -59,7 +59,7 @@ def feed_of():
     made = []
 
     def make(n_bytes=10 * A_STEP, n_steps=N_STEPS, source=None, window=stacked):
-        made.append(Feed(source or stream(), window, BATCH, n_steps, n_bytes))
+        made.append(SiteFeed(source or stream(), window, BATCH, n_steps, n_bytes))
         return made[-1]
 
     yield make
@@ -186,11 +186,11 @@ def group_of(rows, recipe="untied"):
     hypers = {"l1_coeff": [0.01, 0.1], "lr": 3e-3, "lr_decay": 0.3}
     spec = make_spec(recipe, D, 12)
     one = window(jnp.asarray(rows), jnp.int32(0))
-    return make_group([one], [0], spec, hypers, [0, 1], BATCH)
+    return make_ensemble([one], [0], spec, hypers, [0, 1], BATCH)
 
 
 def training(group, **given):
-    return train_group(group, N_STEPS, curve_probe, 4, 64, **given)
+    return train_ensemble(group, N_STEPS, curve_probe, 4, 64, **given)
 
 
 def assert_same(one, other, exactly=False):

@@ -5,14 +5,14 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toysae.lm.capture.capture.capture import capture
 
 from toysae import ToysaeError
 from toysae.lm import load_model, load_tokenizer
+from toysae.lm.capture.capture import capture
 from toysae.lm.capture.hooks import capture_from, hooked
 from toysae.lm.capture.shards import Shards, read_manifest
 from toysae.lm.capture.sources import CORPUS
-from toysae.lm.capture.text import Layout, build_corpus
+from toysae.lm.capture.text import TextLayout, build_corpus
 from toysae.lm.models import forward
 from toysae.lm.saes.train import Training, train_site
 
@@ -31,7 +31,7 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hooks")
     (folder / "text.txt").write_text("the cat sat on the mat, and it came and went\n" * 80)
     tokenizer = load_tokenizer(GOLDEN / "gpt2")
-    return build_corpus(folder / "text.txt", tokenizer, folder / CORPUS, 900, Layout(16))
+    return build_corpus(folder / "text.txt", tokenizer, folder / CORPUS, 900, TextLayout(16))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tokenizers import decoders, models
 from toysae.cli import main
 from toysae.lm.capture.shards import read_manifest
 from toysae.lm.cards.contexts import Contexts, Example
-from toysae.lm.cards.page import pieces, render, shown
+from toysae.lm.cards.page import render, token_texts, visible
 from toysae.lm.effects.latents import Facts
 from toysae.lm.models import load_tokenizer
 from toysae.lm.models.tokenizer import Tokenizer
@@ -23,7 +23,7 @@ from toysae.runs.directory import Directory
 from toysae.runs.ledger import open_run
 from toysae.runs.store import save_block
 from toysae.sae import SAE, Weights, make_spec
-from toysae.sae.files import encode
+from toysae.sae.files import as_json
 
 GOLDEN = Path(__file__).parent / "golden"
 SITE = "blocks.1.hook_resid_post"
@@ -64,7 +64,7 @@ def write_run(path, saes, table, capture, n_held_out):
     directory, info = Directory.claim(path), saes[0].info
     keys = [str(i) for i in range(len(saes))]
     columns = {"site": info["site"], "recipe": info["recipe"], "init": "recipe"}
-    rows = {"group": "untied-recipe-32", "columns": columns, "labels": {}, "keys": keys}
+    rows = {"cell": "untied-recipe-32", "columns": columns, "labels": {}, "keys": keys}
     open_run(directory, {}, {}, [rows])
     data = {
         "kind": "activations",
@@ -75,7 +75,7 @@ def write_run(path, saes, table, capture, n_held_out):
         **{name: info[name] for name in ("site", "model", "first")},
     }
     manifest = {
-        "spec": encode(saes[0].sae.spec, "spec"), "code": {}, "hypers": {}, "data": data,
+        "spec": as_json(saes[0].sae.spec, "spec"), "code": {}, "hypers": {}, "data": data,
         "n_steps": 1, "batch_size": 1,
     }  # fmt: skip
     arrays = {
@@ -157,16 +157,16 @@ def test_links_lead_to_sections(tokenizer):
 
 def test_the_token_is_marked_and_shaded(tokenizer):
     ids = tokenizer.encode(["a plain text"])[0]
-    own = pieces(tokenizer, ids)[len(ids) // 2]
+    own = token_texts(tokenizer, ids)[len(ids) // 2]
     html = page_of(tokenizer, "a plain text")
-    assert f'<b class="it" style="--a:1.00" title="2">{shown(own)}</b>' in html
+    assert f'<b class="it" style="--a:1.00" title="2">{visible(own)}</b>' in html
     assert '<span style="--a:0.50" title="1">' in html
 
 
 @pytest.mark.parametrize("text", ["Hello wörld", "日本 🙂 x", "a\n\n  b\t", HOSTILE])
 def test_pieces_of_tokens_add_up_to_the_text(tokenizer, text):
     ids = tokenizer.encode([text])[0]
-    found = pieces(tokenizer, ids)
+    found = token_texts(tokenizer, ids)
     assert len(found) == len(ids)
     assert "".join(found).replace("\ufffd", "") == tokenizer.decode(ids)
 
@@ -175,13 +175,13 @@ def test_pieces_keep_the_space_that_a_decoder_drops_at_the_start():
     inner = Inner(models.WordLevel({"▁the": 0, "▁cat": 1, "s": 2}, unk_token="s"))
     inner.decoder = decoders.Metaspace()
     assert Tokenizer(inner, None).decode([1]) == "cat"
-    assert pieces(Tokenizer(inner, None), [0, 1, 2]) == ["the", " cat", "s"]
+    assert token_texts(Tokenizer(inner, None), [0, 1, 2]) == ["the", " cat", "s"]
 
 
 def test_what_cannot_be_seen_is_shown():
-    assert shown("a\nb\tc\r") == "a↵b⇥c␍"
-    assert shown("\x00\u202e\u200b") == "\ufffd" * 3
-    assert shown("\u3000 é日🙂") == "\u3000 é日🙂"
+    assert visible("a\nb\tc\r") == "a↵b⇥c␍"
+    assert visible("\x00\u202e\u200b") == "\ufffd" * 3
+    assert visible("\u3000 é日🙂") == "\u3000 é日🙂"
 
 
 def test_the_command_writes_a_page_of_each_sae(trained, tmp_path):
@@ -228,7 +228,7 @@ def test_a_latent_that_never_fires_has_a_section_too(tokenizer):
     ],
 )
 def test_bad_input_is_one_line(trained, capsys, monkeypatch, args, words):
-    monkeypatch.setattr("toysae.lm.cards.pages.firing", None)  # nothing runs
+    monkeypatch.setattr("toysae.lm.cards.pages.latent_firing", None)  # nothing runs
     with pytest.raises(SystemExit) as stop:
         main(["lm", "page", str(trained[1]), *args])
     assert stop.value.code == 2

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError
+from toysae.lm.effects import attribution
 from toysae.lm.effects.attribution import direction_pieces, latent_pieces, measured, run_pairs
-from toysae.lm.effects.on_disk import attribution
-from toysae.lm.effects.pairs import NAMES, Pairs, ioi_pairs
+from toysae.lm.effects.pairs import FIRST_NAMES, PromptPairs, ioi_pairs
 from toysae.lm.effects.patching import patching_curve
 from toysae.lm.models import forward, load_tokenizer
 from toysae.lm.models.edits import Replace
@@ -26,7 +26,7 @@ def setting(hand):
     corrupted = clean.copy()
     corrupted[np.arange(5), rng.integers(1, 4, 5)] += 1
     lengths = np.array([8, 6, 8, 5, 7])
-    pairs = Pairs(clean, corrupted, lengths, np.arange(10, 15), np.arange(20, 25))
+    pairs = PromptPairs(clean, corrupted, lengths, np.arange(10, 15), np.arange(20, 25))
     return model, hand.drawn(model.config.d_model, SITE), pairs
 
 
@@ -185,7 +185,7 @@ def test_indirect_objects_differ_in_the_giver_alone(hand):
 
 def test_too_few_names_that_are_single_tokens_are_refused(hand):
     tokenizer = load_tokenizer(hand.GOLDEN / "gpt2")
-    with pytest.raises(ToysaeError, match=f"0 of the {len(NAMES)} names are single tokens"):
+    with pytest.raises(ToysaeError, match=f"0 of the {len(FIRST_NAMES)} names are single tokens"):
         ioi_pairs(tokenizer, 4)
     with pytest.raises(ToysaeError, match="1 of the 2 names"):
         ioi_pairs(tokenizer, 4, names=("the", "Bartholomew"))

@@ -18,7 +18,7 @@ import pytest
 
 from toysae import ToysaeError
 from toysae.lm import forward, load_model, load_tokenizer
-from toysae.lm.capture.capture import sample
+from toysae.lm.capture import sample
 from toysae.lm.capture.text import documents
 
 REAL_RUN = subprocess.run
@@ -185,7 +185,7 @@ def test_a_model_and_novels(programs, tmp_path, capfd):
     assert model.read_bytes() == WEIGHTS
     assert list(documents(text)) == ["EMMA\n\nBy £ Jane\n", "Persuasion\nby\n"]
     wanted = "Jane Austen's novels, public domain (r-cran-janeaustenr 1.0.0)"
-    assert sample.about(folder) == wanted
+    assert sample.about_text(folder) == wanted
     assert sample.is_there(folder)
     assert names(folder) == WHOLE
     assert programs.started == ["pip", "apt-get", "dpkg-deb"]
@@ -208,7 +208,7 @@ def test_by_default_they_are_in_the_cache(monkeypatch, tmp_path):
     assert sample.model_path().parent == sample.text_path().parent
     assert not sample.is_there()
     with pytest.raises(ToysaeError, match="toysae lm sample"):
-        sample.about()
+        sample.about_text()
 
 
 def test_another_checksum_is_refused(programs, tmp_path):
@@ -250,7 +250,11 @@ def test_docstrings_where_apt_does_not_serve(programs, library, tmp_path, has_ap
     assert sorted(file.name for file in text.iterdir()) == ["ABOUT", "a.txt", "b.c.txt"]
     assert set(documents(text)) == {"Of it.\n\nOf A.\n\nOf f.\n\nOf g.\n\n"}
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    assert sample.about(folder) == f"docstrings of Python {version}'s standard library, PSF licence"
+    expected = f"docstrings of Python {version}'s standard library, PSF licence"
+    assert sample.about_text(folder) == expected
+        sample.about_text(folder)
+        == f"docstrings of Python {version}'s standard library, PSF licence"
+    )
 
 
 def test_docstrings_of_a_real_module():
@@ -341,7 +345,7 @@ def test_two_processes_at_once(programs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(sample, "_novels", quicker)
     sample.fetch(tmp_path)
-    assert sample.about(tmp_path) == "quicker"
+    assert sample.about_text(tmp_path) == "quicker"
     assert names(tmp_path) == [sample.MODEL, "text", "text/ABOUT", "text/a.txt"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from toysae import ToysaeError
 from toysae.interop import from_saelens
-from toysae.lm.saes.site_sae import SiteSAE, export, fold, load_site_sae, save_site_sae
+from toysae.lm.saes.site_sae import SiteSAE, export_site_sae, fold, load_site_sae, save_site_sae
 from toysae.sae import SAE, InitData, finished, init_params, init_stats, make_spec
 from toysae.sae.activations import AbsTopK
 from toysae.sae.decoders import Normalised, UnitNorm
@@ -93,7 +93,7 @@ def test_it_reads_and_gives_activations_as_they_are():
 @pytest.mark.parametrize("kind", KINDS)
 def test_folded_or_exported_it_is_the_same_function(kind, tmp_path):
     whole = of_site(make_sae(**KINDS[kind]))
-    folder = export(whole, tmp_path / "sae")
+    folder = export_site_sae(whole, tmp_path / "sae")
     same_function(whole, fold(whole), from_saelens(folder))
     metadata = json.loads((folder / "cfg.json").read_text())["metadata"]
     told = {name: metadata[name] for name in ("hook_name", "hook_layer", "model_name")}
@@ -108,14 +108,14 @@ def test_what_is_no_affine_map_is_not_folded(recipe, tmp_path):
     with pytest.raises(ToysaeError, match="has no SAELens counterpart .*keep it with save_sae"):
         fold(whole)
     with pytest.raises(ToysaeError, match="this SAE cannot be exported: .* has no SAELens"):
-        export(whole, tmp_path / "sae")
+        export_site_sae(whole, tmp_path / "sae")
     assert not (tmp_path / "sae").exists()
 
 
 def test_an_sae_of_no_layer_is_not_exported(tmp_path):
     for site in ("x", "hook_embed", "blocks.hook"):
         with pytest.raises(ToysaeError, match=f"cannot be exported: site '{site}' names no layer"):
-            export(of_site(make_sae(), {**ABOUT, "site": site}), tmp_path / "sae")
+            export_site_sae(of_site(make_sae(), {**ABOUT, "site": site}), tmp_path / "sae")
 
 
 # Files

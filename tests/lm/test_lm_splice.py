@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError
-from toysae.interop.linear import build
+from toysae.interop.linear import build_sae
 from toysae.lm import forward, load_model
-from toysae.lm.capture.text import Corpus, Layout
+from toysae.lm.capture.text import Corpus, TextLayout
 from toysae.lm.effects.splice import baselines, splice_table
 from toysae.lm.models.edits import Replace
 from toysae.lm.saes.site_sae import SiteSAE, spliced
@@ -23,7 +23,7 @@ N, BATCH = 16, 8
 LENGTHS = np.array([12, 12, 5, 9, 12, 3, 12, 12, 12, 7, 12, 12, 4, 12, 12, 10], np.int32)
 TOKENS = np.where(np.arange(N_CTX) < LENGTHS[:, None], RNG.integers(0, 320, (N, N_CTX)), 0)
 TOKENS = TOKENS.astype(np.int32)
-CORPUS = Corpus(TOKENS, np.zeros_like(TOKENS), LENGTHS, Layout(N_CTX, first=FIRST), {})
+CORPUS = Corpus(TOKENS, np.zeros_like(TOKENS), LENGTHS, TextLayout(N_CTX, first=FIRST), {})
 BEHIND = np.arange(N_CTX) >= FIRST
 
 
@@ -59,7 +59,7 @@ def numbers(clean):
 def sae(numbers):
     arrays, mean, scale = numbers
     tensors = {name: a.astype(np.float32) for name, a in arrays.items()}
-    return of_site(build(tensors, pre_bias=True), mean, scale)
+    return of_site(build_sae(tensors, pre_bias=True), mean, scale)
 
 
 def codes(numbers, x):
@@ -158,7 +158,7 @@ def both_ways(mean, scale):
     """The identity: x is what one half of the latents gives, less what the other does."""
     two = np.concatenate([np.eye(D), -np.eye(D)]).astype(np.float32)
     tensors = {"W_enc": two.T, "W_dec": two, "b_enc": np.zeros(2 * D), "b_dec": np.zeros(D)}
-    return of_site(build(tensors, pre_bias=False), mean, scale)
+    return of_site(build_sae(tensors, pre_bias=False), mean, scale)
 
 
 def test_of_an_orthonormal_tied_dictionary_an_ablated_latent_is_gone(model, clean, numbers):

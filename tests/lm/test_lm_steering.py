@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError
+from toysae.lm.effects import steering
 from toysae.lm.effects.changes import Change
 from toysae.lm.effects.latents import logit_effects
-from toysae.lm.effects.on_disk import steering
 from toysae.lm.effects.steering import moved_tokens, next_token_changes
 from toysae.lm.models import forward
 from toysae.lm.models.edits import Replace

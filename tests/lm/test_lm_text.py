@@ -14,7 +14,7 @@ import pytest
 import toysae.lm.capture.text as module
 from toysae import ToysaeError
 from toysae.lm import load_tokenizer
-from toysae.lm.capture.text import Layout, build_corpus, documents, load_corpus
+from toysae.lm.capture.text import TextLayout, build_corpus, documents, load_corpus
 from toysae.lm.models.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -92,7 +92,7 @@ def assert_is(corpus, sequences):
 def test_sequences_are_those_cut_token_by_token(
     jsonl, tmp_path, tokenizer, pack, bos, first, n_tokens
 ):
-    layout = Layout(8, pack, bos, first)
+    layout = TextLayout(8, pack, bos, first)
     corpus = build_corpus(jsonl, tokenizer, tmp_path / "corpus", n_tokens, layout)
     assert_is(corpus, expected(TEXTS, tokenizer, layout, n_tokens))
     assert n_tokens in (None, corpus.counts.sum())
@@ -104,7 +104,7 @@ def test_documents_that_fill_sequences_to_the_last_token(tmp_path, tokenizer, pa
     """The end token between two of them may be the last of a sequence, or the first."""
     texts = [tokenizer.decode([7] * n) for n in (8, 7, 8, 16, 1)]
     assert [len(ids) for ids in tokenizer.encode(texts)] == [8, 7, 8, 16, 1]
-    layout = Layout(8, pack, first=0)
+    layout = TextLayout(8, pack, first=0)
     source = wrote(tmp_path / "even.jsonl", texts)
     corpus = build_corpus(source, tokenizer, tmp_path / "c", None, layout)
     assert_is(corpus, expected(texts, tokenizer, layout, None))
@@ -112,7 +112,7 @@ def test_documents_that_fill_sequences_to_the_last_token(tmp_path, tokenizer, pa
 
 def test_more_documents_than_are_tokenised_at_once(tmp_path, tokenizer, monkeypatch):
     texts = [f"document {i}\n" * (i % 3) for i in range(23)]
-    source, layout = wrote(tmp_path / "many.jsonl", texts), Layout(16)
+    source, layout = wrote(tmp_path / "many.jsonl", texts), TextLayout(16)
     monkeypatch.setattr(module, "_BATCH", 5)
     corpus = build_corpus(source, tokenizer, tmp_path / "c", None, layout)
     assert_is(corpus, expected(texts, tokenizer, layout, None))
@@ -122,10 +122,10 @@ def test_no_more_is_read_than_is_needed(tmp_path, tokenizer, monkeypatch):
     source = wrote(tmp_path / "broken.jsonl", ["document"] * 20)
     source.write_text(source.read_text() + "not json\n")
     monkeypatch.setattr(module, "_BATCH", 2)
-    corpus = build_corpus(source, tokenizer, tmp_path / "c", 21, Layout(8))
+    corpus = build_corpus(source, tokenizer, tmp_path / "c", 21, TextLayout(8))
     assert corpus.counts.sum() == 21
     with pytest.raises(ToysaeError, match="line 21: not an object"):
-        build_corpus(source, tokenizer, tmp_path / "all", None, Layout(8))
+        build_corpus(source, tokenizer, tmp_path / "all", None, TextLayout(8))
 
 
 def test_a_file_is_one_document_and_a_folder_one_of_each_in_the_order_of_names(tmp_path, tokenizer):
@@ -138,7 +138,7 @@ def test_a_file_is_one_document_and_a_folder_one_of_each_in_the_order_of_names(t
     texts = [(folder / name).read_text(encoding="utf-8") for name in sorted(names)]
     assert list(documents(folder)) == texts
     assert list(documents(folder / "z.txt")) == [texts[-1]]
-    layout = Layout(16, pack=False)
+    layout = TextLayout(16, pack=False)
     for source, wanted in ((folder, texts), (folder / "z.txt", texts[-1:])):
         corpus = build_corpus(source, tokenizer, tmp_path / f"{source.name}-c", None, layout)
         assert_is(corpus, expected(wanted, tokenizer, layout, None))
@@ -148,10 +148,10 @@ def test_another_column_of_a_jsonl_file(tmp_path, tokenizer):
     path = tmp_path / "other.jsonl"
     path.write_text('{"body": "one"}\n\n{"body": "two", "text": "no"}\n \n')
     assert list(documents(path, "body")) == ["one", "two"]
-    made = build_corpus(path, tokenizer, tmp_path / "c", None, Layout(8), "body")
+    made = build_corpus(path, tokenizer, tmp_path / "c", None, TextLayout(8), "body")
     assert tokenizer.decode(made.tokens[0, : made.lengths[0]].tolist()) == "one<|endoftext|>two"
     with pytest.raises(ToysaeError, match="line 1: not an object with 'text'"):
-        build_corpus(path, tokenizer, tmp_path / "d", None, Layout(8))
+        build_corpus(path, tokenizer, tmp_path / "d", None, TextLayout(8))
 
 
 def test_long_documents_are_cut_at_lines_and_keep_all_their_text(tmp_path, tokenizer, monkeypatch):
@@ -163,7 +163,7 @@ def test_long_documents_are_cut_at_lines_and_keep_all_their_text(tmp_path, token
     of_first = [text for doc, text in pieces if doc == 0]
     assert len(of_first) > 10 and [doc for doc, _ in pieces[-2:]] == [1, 2]
     assert all(text.endswith("\n") and 50 < len(text) < 200 for text in of_first[:-1])
-    corpus = build_corpus(source, tokenizer, tmp_path / "c", None, Layout(32, first=0))
+    corpus = build_corpus(source, tokenizer, tmp_path / "c", None, TextLayout(32, first=0))
     flat = np.concatenate([row[:n] for row, n in zip(corpus.tokens, corpus.lengths, strict=True)])
     assert tokenizer.decode(flat.tolist()) == "<|endoftext|>".join(texts)
     docs = np.concatenate([row[:n] for row, n in zip(corpus.docs, corpus.lengths, strict=True)])
@@ -175,14 +175,13 @@ def test_long_documents_are_cut_at_lines_and_keep_all_their_text(tmp_path, token
 
 
 def test_the_same_call_again_reads_what_is_there(jsonl, tmp_path, tokenizer, monkeypatch):
-    made = build_corpus(jsonl, tokenizer, tmp_path / "c", 30, Layout(8))
+    made = build_corpus(jsonl, tokenizer, tmp_path / "c", 30, TextLayout(8))
     assert sorted(file.name for file in (tmp_path / "c").iterdir()) == [
         "corpus.json", "docs.npy", "lengths.npy", "tokens.npy"
     ]  # fmt: skip
     monkeypatch.setattr(module, "_sequences", None)
-    for found in (
-        build_corpus(jsonl, tokenizer, tmp_path / "c", 30, Layout(8)), load_corpus(tmp_path / "c")
-    ):  # fmt: skip
+    again = build_corpus(jsonl, tokenizer, tmp_path / "c", 30, TextLayout(8))
+    for found in (again, load_corpus(tmp_path / "c")):
         for name in ("tokens", "docs", "lengths"):
             np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
         assert (found.layout, found.about) == (made.layout, made.about)
@@ -190,38 +189,38 @@ def test_the_same_call_again_reads_what_is_there(jsonl, tmp_path, tokenizer, mon
 
 def test_the_same_text_gives_the_same_bytes(jsonl, tmp_path, tokenizer):
     for name in "ab":
-        build_corpus(jsonl, tokenizer, tmp_path / name, 30, Layout(8))
+        build_corpus(jsonl, tokenizer, tmp_path / name, 30, TextLayout(8))
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
 
 def test_another_corpus_in_the_folder_is_refused_by_what_differs(jsonl, tmp_path, tokenizer):
     folder = tmp_path / "c"
-    build_corpus(jsonl, tokenizer, folder, 30, Layout(8))
+    build_corpus(jsonl, tokenizer, folder, 30, TextLayout(8))
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     other = Tokenizer(load_tokenizer(GOLDEN / "gpt2").inner, 0)
     other.inner.add_tokens(["more"])
     text = wrote(tmp_path / "other.jsonl", TEXTS)
     for call, differs in [
-        ((text, tokenizer, folder, 30, Layout(8)), "text differ"),
-        ((jsonl, other, folder, 30, Layout(8)), "tokenizer differ"),
-        ((jsonl, tokenizer, folder, 31, Layout(8)), "n_tokens differ, e.g. 30"),
-        ((jsonl, tokenizer, folder, None, Layout(8)), "n_tokens differ"),
-        ((jsonl, tokenizer, folder, 30, Layout(8, bos=True)), "layout differ"),
-        ((text, tokenizer, folder, 31, Layout(9)), "text, n_tokens, layout differ"),
+        ((text, tokenizer, folder, 30, TextLayout(8)), "text differ"),
+        ((jsonl, other, folder, 30, TextLayout(8)), "tokenizer differ"),
+        ((jsonl, tokenizer, folder, 31, TextLayout(8)), "n_tokens differ, e.g. 30"),
+        ((jsonl, tokenizer, folder, None, TextLayout(8)), "n_tokens differ"),
+        ((jsonl, tokenizer, folder, 30, TextLayout(8, bos=True)), "layout differ"),
+        ((text, tokenizer, folder, 31, TextLayout(9)), "text, n_tokens, layout differ"),
     ]:
         with pytest.raises(ToysaeError, match=f"c holds another corpus: {differs}"):
             build_corpus(*call)
     wrote(jsonl, [*TEXTS, "more"])
     with pytest.raises(ToysaeError, match=r"c holds another corpus: bytes differ, e.g. \d+; give"):
-        build_corpus(jsonl, tokenizer, folder, 30, Layout(8))
+        build_corpus(jsonl, tokenizer, folder, 30, TextLayout(8))
     jsonl.unlink()  # what is finished needs it no longer
-    assert len(build_corpus(jsonl, tokenizer, folder, 30, Layout(8)).lengths) > 0
+    assert len(build_corpus(jsonl, tokenizer, folder, 30, TextLayout(8)).lengths) > 0
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def test_a_text_that_is_too_short_is_refused_with_its_length(jsonl, tmp_path, tokenizer):
-    layout = Layout(8, first=2)
+    layout = TextLayout(8, first=2)
     there = sum(len(s) - 2 for s in expected(TEXTS, tokenizer, layout, None))
     with pytest.raises(ToysaeError, match=f"has {there} tokens to keep and 5,000 were asked for.*"
                        f"--tokens {there}"):  # fmt: skip
@@ -235,14 +234,17 @@ def test_a_text_that_is_too_short_is_refused_with_its_length(jsonl, tmp_path, to
 def test_a_text_with_nothing_to_keep_is_refused(tmp_path, tokenizer):
     (tmp_path / "empty.txt").write_text("")
     wrote(tmp_path / "short.jsonl", ["a", "b"])
-    for name, layout in (("empty.txt", Layout(8)), ("short.jsonl", Layout(8, False, first=3))):
+    for name, layout in (
+        ("empty.txt", TextLayout(8)),
+        ("short.jsonl", TextLayout(8, False, first=3)),
+    ):
         with pytest.raises(ToysaeError, match=f"{name} is empty: no token is left"):
             build_corpus(tmp_path / name, tokenizer, tmp_path / "c", None, layout)
 
 
 @pytest.mark.parametrize("name", ["tokens.npy", "docs.npy", "lengths.npy", "corpus.json"])
 def test_damaged_files_are_refused(jsonl, tmp_path, tokenizer, name):
-    call = (jsonl, tokenizer, tmp_path / "c", 30, Layout(8))
+    call = (jsonl, tokenizer, tmp_path / "c", 30, TextLayout(8))
     build_corpus(*call)
     file = tmp_path / "c" / name
     whole = file.read_bytes()
@@ -270,11 +272,11 @@ def test_a_full_disk_leaves_no_corpus_and_no_rubbish(jsonl, tmp_path, tokenizer,
     monkeypatch.setattr(module, "_save", full)
     folder = tmp_path / "c"
     with pytest.raises(ToysaeError, match=f"cannot write .*{name}.npy: the disk is full"):
-        build_corpus(jsonl, tokenizer, folder, 30, Layout(8))
+        build_corpus(jsonl, tokenizer, folder, 30, TextLayout(8))
     assert not (folder / "corpus.json").exists() and not list(folder.glob("*.tmp"))
     monkeypatch.undo()
-    corpus = build_corpus(jsonl, tokenizer, folder, 30, Layout(8))
-    assert_is(corpus, expected(TEXTS, tokenizer, Layout(8), 30))
+    corpus = build_corpus(jsonl, tokenizer, folder, 30, TextLayout(8))
+    assert_is(corpus, expected(TEXTS, tokenizer, TextLayout(8), 30))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
@@ -287,7 +289,7 @@ def test_a_disk_that_fills_up_while_sequences_are_written(jsonl, tmp_path, token
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(ToysaeError, match="cannot write .*tokens.npy: the disk is full"):
-        build_corpus(jsonl, tokenizer, tmp_path / "c", None, Layout(8))
+        build_corpus(jsonl, tokenizer, tmp_path / "c", None, TextLayout(8))
     assert not list((tmp_path / "c").iterdir())
 
 
@@ -312,7 +314,7 @@ def test_a_disk_that_fills_up_while_sequences_are_written(jsonl, tmp_path, token
 def test_files_that_are_no_texts_are_named(tmp_path, tokenizer, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ToysaeError, match=words):
-        build_corpus(tmp_path / name, tokenizer, tmp_path / "c", None, Layout(8))
+        build_corpus(tmp_path / name, tokenizer, tmp_path / "c", None, TextLayout(8))
     assert not (tmp_path / "c" / "corpus.json").exists()
 
 
@@ -354,12 +356,12 @@ def test_a_data_set_of_the_hub_is_streamed_and_its_errors_are_one_line(monkeypat
 def test_without_an_end_token_only_padded_documents_go(jsonl, tmp_path, tokenizer):
     bare = Tokenizer(tokenizer.inner, None)
     for layout, words in (
-        (Layout(8), "no end token .*pack=False"),
-        (Layout(8, pack=False, bos=True), "no token that begins a text: use bos=False"),
+        (TextLayout(8), "no end token .*pack=False"),
+        (TextLayout(8, pack=False, bos=True), "no token that begins a text: use bos=False"),
     ):
         with pytest.raises(ToysaeError, match=words):
             build_corpus(jsonl, bare, tmp_path / "c", None, layout)
-    layout = Layout(8, pack=False)
+    layout = TextLayout(8, pack=False)
     corpus = build_corpus(jsonl, bare, tmp_path / "c", None, layout)
     assert_is(corpus, expected(TEXTS, tokenizer, layout, None))
 
@@ -367,12 +369,12 @@ def test_without_an_end_token_only_padded_documents_go(jsonl, tmp_path, tokenize
 @pytest.mark.parametrize(("n_ctx", "first"), [(1, 0), (0, 0), (8, 8), (8, -1)])
 def test_layouts_that_keep_nothing_are_refused(n_ctx, first):
     with pytest.raises(ToysaeError, match="n_ctx|first"):
-        Layout(n_ctx, first=first)
+        TextLayout(n_ctx, first=first)
 
 
 def test_what_a_killed_process_left_is_no_corpus(jsonl, tmp_path, tokenizer):
     """Of every state between two files."""
-    folder, layout = tmp_path / "c", Layout(8)
+    folder, layout = tmp_path / "c", TextLayout(8)
     wanted = expected(TEXTS, tokenizer, layout, 30)
     build_corpus(jsonl, tokenizer, folder, 30, layout)
     for there in ([], ["tokens.npy"], ["tokens.npy", "docs.npy", "lengths.npy"]):

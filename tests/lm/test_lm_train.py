@@ -102,9 +102,9 @@ def table(out):
     return table_of(out)
 
 
-def groups(table):
+def cells(table):
     """(name, rows) of each cell."""
-    return list(table.groupby("group", sort=False))
+    return list(table.groupby("cell", sort=False))
 
 
 def held_out(folder):
@@ -131,7 +131,7 @@ def test_the_table_has_one_row_of_each_combination(table, out):
     assert [tuple(row) for row in rows] == [tuple(row) for row in wanted]
     assert (table["site"] == SITE).all() and not table["diverged"].any()
     assert (table["d_in"] == D).all() and (table["d_sae"] == D).all()
-    assert len(groups(table)) == 6
+    assert len(cells(table)) == 6
     scores = ["fvu", "ev", "l0", "mse", "dead_fraction", "mmcs_seeds", "mmcs_seeds_init", "floor"]
     assert np.isfinite(table[scores]).all(axis=None)
     assert not list(out.glob("checkpoints/*"))
@@ -185,7 +185,7 @@ def test_scores_are_those_of_numpy_on_what_was_held_out(out, table, two):
     x = held_out(two / SITE)
     assert (table["n_eval"] == len(x)).all()
     dead = dense = 0
-    for name, rows in groups(table):
+    for name, rows in cells(table):
         freq = Results.load(out).arrays(name)["firing_freq"]
         for place, (i, row) in enumerate(rows.iterrows()):
             z, clean, x_hat = evaluated(out, i, x)
@@ -216,8 +216,8 @@ def test_latents_are_found_in_other_seeds_as_numpy_finds_them(out, table, two):
     t = Training(("tied", "untied"), INITS, (1,), L1, seeds=SEEDS, batch_size=16, lr=0.02,
                  n_steps=N_STEPS, curve_points=2)  # fmt: skip
     mcs_seeds = train_site(two / SITE, t, out).mcs_seeds  # all of it is finished
-    assert mcs_seeds.keys() == {name for name, _ in groups(table)}
-    for name, rows in groups(table):
+    assert mcs_seeds.keys() == {name for name, _ in cells(table)}
+    for name, rows in cells(table):
         arrays = {**Results.load(out).arrays(name), "mcs_seeds": mcs_seeds[name]}
         W = [np.asarray(load_site_sae(out, row=i).W_dec, np.float64) for i in rows.index]
         alive = arrays["firing_freq"] > 0
@@ -243,14 +243,14 @@ def test_a_member_that_diverged_is_left_out_of_the_others_scores(two, tmp_path, 
         diverged = np.array([[False, True, False, False]])
         return replace(trained, diverged=diverged)
 
-    monkeypatch.setattr(engine, "train_group", with_one_gone)
+    monkeypatch.setattr(engine, "train_ensemble", with_one_gone)
     t = Training(sizes=(1,), l1=(0.3,), seeds=4, batch_size=16, lr=0.02, n_steps=N_STEPS,
                  curve_points=2)  # fmt: skip
     trained = train_site(two / SITE, t, tmp_path)
     found = trained.table
     assert found["diverged"].tolist() == [False, True, False, False]
     assert found["mmcs_seeds"].isna().tolist() == found["diverged"].tolist()
-    ((name, rows),) = groups(found)
+    ((name, rows),) = cells(found)
     arrays = {**trained.results.arrays(name), "mcs_seeds": trained.mcs_seeds[name]}
     alive, W = arrays["firing_freq"] > 0, np.asarray(made[0].saes.W_dec[0], np.float64)
     left = [0, 2, 3]
@@ -269,7 +269,7 @@ def test_one_that_really_diverges_is_marked_and_harms_no_other(two, table, tmp_p
     found = table_of(tmp_path)
     assert found["diverged"].tolist() == [False, False, True, True]
     assert found["mmcs_seeds"].isna().tolist() == [False, False, True, True]
-    (_, rows), = [g for g in groups(table) if g[0].startswith("untied-recipe")]  # fmt: skip
+    (_, rows), = [g for g in cells(table) if g[0].startswith("untied-recipe")]  # fmt: skip
     for column in ("fvu", "l0", "mmcs_seeds"):
         np.testing.assert_allclose(found[column][:2], rows[column][:2], rtol=1e-3)
     for row in found.index:
@@ -323,7 +323,7 @@ def no_more(*args, **given):
 def test_the_same_command_again_trains_nothing(two, out, tmp_path, monkeypatch, capsys):
     dated = {"config.json", MARK, COPY}
     before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file() and f.name not in dated}
-    monkeypatch.setattr(engine, "train_group", no_more)
+    monkeypatch.setattr(engine, "train_ensemble", no_more)
     lm("train", two, *EVERY)
     assert f"24 SAEs in {out / 'table.csv'}" in capsys.readouterr().out.replace("\n", "")
     assert len(before) > 24 and {f: f.read_bytes() for f in before} == before
@@ -400,7 +400,7 @@ def test_running_the_model_anew_trains_to_the_bits_of_the_shards(one, text, tmp_
 
 def test_whatever_decides_the_numbers_decides_the_folder(two):
     t = Training(l1=(0.1,), sizes=(1,))
-    data = module.prepare(two / SITE, t)
+    data = module.prepare_site(two / SITE, t)
     others = {
         "recipes": ("tied",), "inits": ("svd-write",), "sizes": (2,), "l1": (0.2,), "seeds": 2,
         "n_steps": 9, "batch_size": 9, "lr": 0.1, "lr_warmup": 0.1, "lr_decay": 0.1,
@@ -424,7 +424,7 @@ def test_whatever_decides_the_numbers_decides_the_folder(two):
 
 def test_sizes_and_coefficients_given_twice_train_once(two):
     t = Training(recipes=("tied", "tied"), sizes=(1, 1.0, 1.001), l1=(0.1, 0.3, 0.1), seeds=2)
-    (cell,) = site_cells(module.prepare(two / SITE, t), t)
+    (cell,) = site_cells(module.prepare_site(two / SITE, t), t)
     assert cell.spec.d_sae == D and [m["l1_coeff"] for m in cell.members] == [0.1, 0.3]
 
 

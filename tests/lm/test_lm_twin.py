@@ -10,7 +10,7 @@ import pytest
 from toysae import ToysaeError
 from toysae.cli import main
 from toysae.lm.cards.card import (
-    card,
+    layer_card,
     make_twin,
     normalised_world,
     recovered_on,
@@ -222,7 +222,7 @@ def test_a_card_of_a_gaussian_is_that_of_the_closed_form():
     sd = np.linspace(0.5, 2.0, 8)
     counts = np.tile([3, 7, 5], 800)
     x = (3.0 + sd * rng.normal(size=(int(counts.sum()), 8))).astype(np.float32)
-    found = card("layer", Held(x, counts), 1, n_rows=len(x))
+    found = layer_card("layer", Held(x, counts), 1, n_rows=len(x))
     assert found.stats.n_samples == len(x)
     np.testing.assert_allclose(found.stats.sd, sd, rtol=0.03)
     np.testing.assert_allclose(found.stats.kurtosis, 0, atol=0.15)
@@ -252,7 +252,7 @@ def test_latents_are_described_beside_features(hand):
     codes[:, 1] = 2 * codes[:, 0]  # always together
     source = hand.Acts(np.split(codes.astype(np.float32), np.cumsum(lengths)[:-1]))
     sae = hand.made(np.eye(12), "here", mean=0)
-    found = card("here", source, 1, 10**6, sae=sae)
+    found = layer_card("here", source, 1, 10**6, sae=sae)
     panel, on = found.latents, codes > 0
     order = np.argsort(-on.sum(0), kind="stable")
     np.testing.assert_allclose(panel.prob, on.mean(0)[order])
@@ -269,7 +269,7 @@ def test_latents_are_described_beside_features(hand):
     assert rows["features"][0] == "12 (ratio 1)"
     assert "–" not in {value for what, of in rows.items() if "eighth" not in what for value in of}
     with pytest.raises(ToysaeError, match="the SAE is of there, not of here"):
-        card("here", source, 1, sae=hand.made(np.eye(12), "there"))
+        layer_card("here", source, 1, sae=hand.made(np.eye(12), "there"))
 
 
 def test_figures_hold_what_was_measured():

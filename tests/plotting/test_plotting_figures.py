@@ -20,11 +20,11 @@ ARMS = [("tied", "random"), ("tied", "orthogonal"), ("untied", "random"), ("tied
 @dataclass
 class FakeResults:
     table: pd.DataFrame
-    groups: dict[str, dict[str, np.ndarray]]
+    cells: dict[str, dict[str, np.ndarray]]
     name: str = "made-up"
 
-    def arrays(self, group: str) -> dict[str, np.ndarray]:
-        return self.groups[group]
+    def arrays(self, cell: str) -> dict[str, np.ndarray]:
+        return self.cells[cell]
 
 
 def fake(
@@ -37,7 +37,7 @@ def fake(
 ) -> FakeResults:
     """Results whose best L1 is 0.1 and whose recovery falls with the ratio; no training."""
     rng = np.random.default_rng(0)
-    rows, groups = [], {}
+    rows, cells = [], {}
     for world in worlds:
         for ratio in ratios:
             for size in sizes:
@@ -70,7 +70,7 @@ def fake(
                     shape = {"d_in": D_IN, "n_features": n, "ratio": n / D_IN, "true_l0": 5.0}
                     never = mcs.mean() < 0.6
                     rows.append(
-                        {"group": name, "row": r, "world": world, "recipe": recipe, "init": init}
+                        {"cell": name, "row": r, "world": world, "recipe": recipe, "init": init}
                         | {"d_sae": int(size * n), "world_seed": seed, "sae_seed": 0, "l1": l1}
                         | {"l1_coeff": l1, "n_steps": N_STEPS, "batch_size": 256}
                         | shape
@@ -86,8 +86,8 @@ def fake(
                         | {"steps_to_0.9": np.nan if never else 1000 * ratio + 300 * seed + 50 * r}
                         | {"censored_0.9": never}
                     )
-                groups[name] = arrays
-    return FakeResults(pd.DataFrame(rows), groups)
+                cells[name] = arrays
+    return FakeResults(pd.DataFrame(rows), cells)
 
 
 def hists(mcs, rise):
@@ -133,7 +133,7 @@ def test_sparse_results_are_drawn(name, case, tmp_path):
     res.table["diverged"] = gone
     scores = ["mmcs", "mcc", "mcc_abs", "l0", "ev", "mse", "mcs_above_0.9", "steps_to_0.9"]
     res.table.loc[gone, scores] = np.nan
-    for arrays in res.groups.values():
+    for arrays in res.cells.values():
         if case == "all diverged":
             arrays["mcs"][:] = np.nan
             arrays["curve_mcs_hist"][:] = 0
@@ -153,7 +153,7 @@ def test_histogram_shares_are_those_of_the_arrays(results):
     for (recipe, init), ratio in [(a, r) for a in ARMS for r in (1, 2, 8)]:
         t = results.table
         picked = t[(t.recipe == recipe) & (t.init == init) & (t.ratio == ratio) & (t.l1 == 0.1)]
-        mcs = results.groups[f"spikes-{ratio}-1.0"]["mcs"][picked["row"]]
+        mcs = results.cells[f"spikes-{ratio}-1.0"]["mcs"][picked["row"]]
         part = frame[(frame.recipe == recipe) & (frame.init == init) & (frame.ratio == ratio)]
         best = part[part.line == "best"]
         assert np.isclose(best["share"].sum(), 1)
@@ -246,7 +246,7 @@ def test_frontier_points_are_means_over_seeds_beside_the_oracles(monkeypatch):
     )  # fmt: skip
 
     without = FIGURES["frontier"](res)[1]
-    monkeypatch.setattr("toysae.plotting.frontier.ceilings", lambda results: table)
+    monkeypatch.setattr("toysae.plotting.frontier.oracle_rows", lambda results: table)
     _, frame = FIGURES["frontier"](res)
     oracle = frame[frame["init"] == "oracle"]
     assert list(oracle["case"]) == ["spikes, ratio 1"] * 2 and list(oracle["ev"]) == [0.9, 0.8]
@@ -264,7 +264,7 @@ def surface_results(vary: bool):
     """One arm whose features are found by a known surface: frequency and cosine, not magnitude."""
     res = fake(ratios=(8,), seeds=4, l1s=(0.1,), arms=ARMS[2:3])
     rng = np.random.default_rng(1)
-    (arrays,) = res.groups.values()
+    (arrays,) = res.cells.values()
     shape = arrays["mcs"].shape
     arrays["feature_freq"] = 10.0 ** rng.uniform(-4, -1, shape)
     arrays["feature_magnitude"] = 10.0 ** (rng.uniform(-1, 0, shape) * vary)
@@ -291,12 +291,12 @@ def test_the_surface_finds_what_decides(vary):
     panels = [ax for ax in fig.axes if ax.collections and ax.get_xscale() == "log"]
     assert len(panels) == (3 if vary else 1)
     drawn = sum(len(ax.collections[0].get_offsets()) for ax in panels)
-    assert drawn == frame["n"].iloc[0] == res.groups["spikes-8-1.0"]["mcs"].size
+    assert drawn == frame["n"].iloc[0] == res.cells["spikes-8-1.0"]["mcs"].size
 
 
 def test_a_surface_needs_its_arrays():
     res = surface_results(True)
-    for arrays in res.groups.values():
+    for arrays in res.cells.values():
         del arrays["feature_nn_cos"]
     with pytest.raises(ToysaeError, match="no feature_nn_cos: .*--fresh"):
         FIGURES["recovery_surface"](res)
@@ -306,7 +306,7 @@ def test_histograms_over_training_are_those_of_the_arrays(results):
     _, frame = FIGURES["mcs_over_training"](results)
     t = results.table
     chosen = t[(t["recipe"] == "tied") & (t["init"] == "random") & (t["ratio"] == 2)]
-    arrays = results.arrays(chosen["group"].iloc[0])
+    arrays = results.arrays(chosen["cell"].iloc[0])
     picked = chosen.loc[chosen["l1"] == 0.1, "row"].to_numpy()
     here = frame[(frame["recipe"] == "tied") & (frame["init"] == "random") & (frame["ratio"] == 2)]
     steps = sorted(here["step"].unique())

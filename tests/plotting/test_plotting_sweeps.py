@@ -17,11 +17,11 @@ N, D_IN, STEPS = 16, 8, np.array([0, 100, 200, 300, 400])
 @dataclass
 class Fake:
     table: pd.DataFrame
-    groups: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    cells: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     name: str = "made-up"
 
-    def arrays(self, group):
-        return self.groups[group]
+    def arrays(self, cell):
+        return self.cells[cell]
 
 
 def row(**given):
@@ -77,13 +77,13 @@ def survivors(recovered):
 def test_dictionary_sizes_stand_in_one_panel_with_the_share_not_yet_recovered():
     counts = {1: [0, 4, 8, 8, 8], 4: [0, 8, 16, 16, 12]}  # one is lost again: it was recovered
     rows = [
-        row(group=f"s{s}", row=w, d_sae=s * N, world_seed=w, setting="firings_per_feature 100")
+        row(cell=f"s{s}", row=w, d_sae=s * N, world_seed=w, setting="firings_per_feature 100")
         for s in counts for w in range(2)
     ]  # fmt: skip
     # One size alone, at fewer firings, has no panel beside them.
-    rows += [row(group="s1", setting="firings_per_feature 10", n_steps=40)]
-    groups = {f"s{s}": survivors(c) for s, c in counts.items()}
-    figure, frame = FIGURES["survival_by_size"](Fake(pd.DataFrame(rows), groups))
+    rows += [row(cell="s1", setting="firings_per_feature 10", n_steps=40)]
+    cells = {f"s{s}": survivors(c) for s, c in counts.items()}
+    figure, frame = FIGURES["survival_by_size"](Fake(pd.DataFrame(rows), cells))
     assert frame.groupby(["case", "ratio"]).ngroups == 1 and len(figure.axes) == 1
     share = frame.pivot(index="step", columns="size", values="share")
     np.testing.assert_allclose(share[1.0], [1, 0.75, 0.5, 0.5, 0.5])

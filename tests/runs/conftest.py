@@ -38,10 +38,10 @@ def assert_same():
     def check(one, two):
         assert (one / "table.csv").read_bytes() == (two / "table.csv").read_bytes()
         first, second = Results.load(one), Results.load(two)
-        assert first.groups == second.groups
-        for group in first.groups:
+        assert first.cells == second.cells
+        for cell in first.cells:
             for read in (Results.arrays, Results.weights):
-                a, b = read(first, group), read(second, group)
+                a, b = read(first, cell), read(second, cell)
                 assert a.keys() == b.keys()
                 assert all(a[name].tobytes() == b[name].tobytes() for name in a)
 
@@ -50,15 +50,15 @@ def assert_same():
 
 @pytest.fixture
 def trained_saes(monkeypatch):
-    """A list that grows by the number of SAEs of each group that starts training."""
+    """A list that grows by the number of SAEs of each cell that starts training."""
     import importlib
 
     module, counted = importlib.import_module("toysae.runs.run"), []
     train_group = module.train_group
 
-    def counts(group, *args, **kwargs):
-        counted.append(group.n_rows)
-        return train_group(group, *args, **kwargs)
+    def counts(cell, *args, **kwargs):
+        counted.append(cell.n_rows)
+        return train_group(cell, *args, **kwargs)
 
-    monkeypatch.setattr(module, "train_group", counts)
+    monkeypatch.setattr(module, "train_ensemble", counts)
     return counted

@@ -31,7 +31,7 @@ def test_with_nothing_done_a_cell_is_one_block(cells):
     blocks = blocks_of(cells, set())
     assert [block.cell for block in blocks] == cells
     for block, cell in zip(blocks, cells, strict=True):
-        assert block.group() == cell.group and block.cost == 3 * 6 * 40 * 32
+        assert block.ensemble() == cell.ensemble and block.cost == 3 * 6 * 40 * 32
         assert block.name.startswith(f"{cell.name}-")
     assert blocks_of(cells, set(all_keys(blocks))) == []
 
@@ -48,14 +48,14 @@ def test_any_missing_saes_are_trained_once(cells, seed):
 
 
 def test_a_block_is_a_slice_of_its_group(cells):
-    block, whole = Block(cells[1], (0, 2), (1, 4, 5)), cells[1].group
-    group = block.group()
-    assert group.n_rows == 6 and group.spec == whole.spec
-    np.testing.assert_array_equal(group.world_seeds, [0, 2])
+    block, whole = Block(cells[1], (0, 2), (1, 4, 5)), cells[1].ensemble
+    cell = block.ensemble()
+    assert cell.n_rows == 6 and cell.spec == whole.spec
+    np.testing.assert_array_equal(cell.world_seeds, [0, 2])
     directions = np.asarray(whole.worlds.directions)[[0, 2]]
-    np.testing.assert_array_equal(group.worlds.directions, directions)
-    np.testing.assert_array_equal(group.sae_seeds, [1, 0, 1])
-    np.testing.assert_array_equal(group.hypers["l1_coeff"], np.float32([0.05, 0.2, 0.2]))
+    np.testing.assert_array_equal(cell.worlds.directions, directions)
+    np.testing.assert_array_equal(cell.sae_seeds, [1, 0, 1])
+    np.testing.assert_array_equal(cell.hypers["l1_coeff"], np.float32([0.05, 0.2, 0.2]))
     np.testing.assert_array_equal(block.keys, cells[1].keys[[0, 2]][:, [1, 4, 5]])
 
 
@@ -77,11 +77,11 @@ def test_a_block_is_split_until_it_fits(cells):
 
 
 def test_memory_decides_how_many_train_together(cells, monkeypatch):
-    one = Block(cells[1], (0,), (0,)).group()
-    room = (bytes_needed(cells[1].group) + bytes_needed(one)) // 2
+    one = Block(cells[1], (0,), (0,)).ensemble()
+    room = (bytes_needed(cells[1].ensemble) + bytes_needed(one)) // 2
     monkeypatch.setattr(memory, "device_bytes", lambda: room)
     blocks = blocks_of(cells_of(E), set())
-    assert len(blocks) > 2 and all(bytes_needed(block.group()) <= room for block in blocks)
+    assert len(blocks) > 2 and all(bytes_needed(block.ensemble()) <= room for block in blocks)
     assert all_keys(blocks) == all_keys(blocks_of(cells, set()))
     monkeypatch.setattr(memory, "device_bytes", lambda: bytes_needed(one) - 1)
     with pytest.raises(ToysaeError, match="d_sae 16 x 1 SAEs needs about"):
@@ -111,5 +111,5 @@ def test_the_same_sae_of_two_cells_is_trained_once():
 
 def test_places_are_those_of_any_device(cells):
     block = Block(cells[0], (1,), (0, 1))
-    devices = {device for leaf in jax.tree.leaves(block.group()) for device in leaf.devices()}
-    assert devices == cells[0].group.sae_seeds.devices()
+    devices = {device for leaf in jax.tree.leaves(block.ensemble()) for device in leaf.devices()}
+    assert devices == cells[0].ensemble.sae_seeds.devices()

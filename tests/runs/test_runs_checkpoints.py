@@ -16,7 +16,7 @@ from toysae.runs.mark import COPY, MARK
 from toysae.sae import INITS
 from toysae.sweeps import run
 from toysae.sweeps.cells import cells
-from toysae.training import Snapshot, train_group
+from toysae.training import Snapshot, train_ensemble
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def part(tiny):
 def edges(part):
     """Every snapshot of its training, copied off the device."""
     found = []
-    train_group(part.group(), 40, recovery_probe, 12, 64,
+    train_ensemble(part.ensemble(), 40, recovery_probe, 12, 64,
                 on_chunk=lambda edge: found.append(jax.device_get(edge)))  # fmt: skip
     return found
 
@@ -54,15 +54,15 @@ def same(a: Snapshot, b: Snapshot):
 
 
 def test_what_is_read_is_what_was_written(saved, part, edges):
-    same(saved.latest(part.group()), edges[3])
+    same(saved.latest(part.ensemble()), edges[3])
     saved.save(edges[-1])
-    same(saved.latest(part.group()), edges[-1])
+    same(saved.latest(part.ensemble()), edges[-1])
 
 
 @pytest.mark.parametrize("init", INITS)
 def test_it_is_read_whatever_the_init(saved, part, edges, init):
-    group = part.group()
-    same(saved.latest(replace(group, spec=replace(group.spec, init=INITS[init]))), edges[3])
+    cell = part.ensemble()
+    same(saved.latest(replace(cell, spec=replace(cell.spec, init=INITS[init]))), edges[3])
 
 
 def test_arrays_without_elements_are_read_too(saved, part, edges, monkeypatch):
@@ -74,10 +74,10 @@ def test_arrays_without_elements_are_read_too(saved, part, edges, monkeypatch):
     from toysae.runs import checkpoints
 
     start = checkpoints.start
-    monkeypatch.setattr(checkpoints, "start", lambda group: without(start(group)))
+    monkeypatch.setattr(checkpoints, "start", lambda cell: without(start(cell)))
     edge = replace(edges[-1], state=without(edges[-1].state))
     saved.save(edge)
-    same(saved.latest(part.group()), edge)
+    same(saved.latest(part.ensemble()), edge)
 
 
 def test_the_last_two_are_kept(saved, edges):
@@ -92,21 +92,21 @@ def test_any_damage_is_noticed(saved, part, edges, capsys):
     for broken in (whole[: len(whole) // 2], whole + b"x", bytes([whole[0] ^ 1]) + whole[1:]):
         last.write_bytes(broken)
         with pytest.raises(ToysaeError, match=r"has [\d,]+ bytes of|has other bytes than"):
-            saved._read(edges[3].step, part.group())
+            saved._read(edges[3].step, part.ensemble())
     last.write_bytes(whole)
-    same(saved.latest(part.group()), edges[3])
+    same(saved.latest(part.ensemble()), edges[3])
     last.write_bytes(b"")
-    same(saved.latest(part.group()), edges[2])
+    same(saved.latest(part.ensemble()), edges[2])
     line = capsys.readouterr().err
     assert len(line.splitlines()) == 1 and f"{edges[3].step}.npz is broken" in line
     assert saved.steps() == [edges[2].step] and not last.exists()
     before.unlink()
-    assert saved.latest(part.group()) is None and saved.steps() == []
+    assert saved.latest(part.ensemble()) is None and saved.steps() == []
 
 
 def test_a_state_of_another_structure_is_not_read(saved, tiny, capsys):
     other = blocks_of(cells(replace(tiny, recipes=("untied",))), set())[0]
-    assert saved.latest(other.group()) is None
+    assert saved.latest(other.ensemble()) is None
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
@@ -149,7 +149,7 @@ def test_a_full_disk_is_told_in_one_line(saved, part, edges, monkeypatch, capfd)
         saved.save(edges[-1])
     assert saved.steps() == [edges[3].step, edges[2].step]
     assert not [f for f in folder_of(saved).iterdir() if str(edges[-1].step) in f.name]
-    same(saved.latest(part.group()), edges[3])
+    same(saved.latest(part.ensemble()), edges[3])
     assert capfd.readouterr().err == ""
 
 
@@ -163,7 +163,7 @@ def test_a_run_goes_back_before_broken_snapshots(
 ):
     out = tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr("toysae.evaluation.measure.score_group", interrupted)
+        patch.setattr("toysae.evaluation.measure.score_ensemble", interrupted)
         run(tiny, out, quiet=True, checkpoint_seconds=0)
     (checkpoints,) = all_checkpoints(Directory.open(out))
     for step in checkpoints.steps()[:broken]:
@@ -177,7 +177,7 @@ def test_a_run_goes_back_before_broken_snapshots(
 def test_a_half_trained_part_goes_on_in_a_larger_grid(tiny, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr("toysae.evaluation.measure.score_group", interrupted)
+        patch.setattr("toysae.evaluation.measure.score_ensemble", interrupted)
         run(tiny, out, quiet=True, checkpoint_seconds=0)
     table = run(replace(tiny, l1=(0.05, 0.1, 0.2)), out, quiet=True).table
     assert len(table) == 12 and "goes on at step 40 of 40" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 
 from toysae import Results, ToysaeError, run
 from toysae.cli import main
-from toysae.runs.claims import FOLDER, Claims, claimed
+from toysae.runs.claims import CLAIMS, Claims, claimed
 from toysae.runs.directory import Directory
 from toysae.runs.options import Options
 from toysae.runs.queue import Queue
@@ -68,7 +68,7 @@ def assert_once_and_same(out, alone):
     assert (out / "table.csv").read_bytes() == (alone / "table.csv").read_bytes()
     for file in (alone / "blocks").glob("*.safetensors"):
         assert (out / "blocks" / file.name).read_bytes() == file.read_bytes()
-    assert not (out / FOLDER).exists() and not list(out.glob("checkpoints/*"))
+    assert not (out / CLAIMS).exists() and not list(out.glob("checkpoints/*"))
 
 
 @pytest.mark.parametrize("n", [2, pytest.param(4, marks=pytest.mark.slow)])
@@ -110,7 +110,7 @@ def test_some_are_killed_and_one_stands_still(wide, tmp_path, seed, record_prope
         )  # fmt: skip
 
     workers = [begun() for _ in range(3)]
-    while not list((out / FOLDER).glob("*.claim")):
+    while not list((out / CLAIMS).glob("*.claim")):
         time.sleep(0.02)
     time.sleep(rng.uniform(0, 1.5))
     working = [worker.poll() is None for worker in workers]
@@ -206,7 +206,7 @@ def test_other_saes_other_versions_and_fresh_are_refused_beside_another(
 def test_a_claim_edited_by_hand_is_held_while_its_process_lives_and_lapses_after(tmp_path):
     mine, other = Claims(tmp_path, 1.0), Claims(tmp_path, 1.0)
     assert mine.take("a") and not other.take("a")
-    (tmp_path / FOLDER / "a.claim").write_text("mine!")
+    (tmp_path / CLAIMS / "a.claim").write_text("mine!")
     assert claimed(tmp_path) == {"a": "process unknown on unknown"}
     until = time.monotonic() + 4
     while time.monotonic() < until:
@@ -218,7 +218,7 @@ def test_a_claim_edited_by_hand_is_held_while_its_process_lives_and_lapses_after
         assert time.monotonic() < until
         time.sleep(0.2)
     other.release_all()
-    assert not (tmp_path / FOLDER).exists()
+    assert not (tmp_path / CLAIMS).exists()
 
 
 def test_processes_that_disagree_about_the_lease_are_told(tmp_path):
@@ -237,7 +237,7 @@ def test_clocks_of_two_machines_are_never_compared(tmp_path):
         until = time.monotonic() + 3
         while time.monotonic() < until:
             moved = time.time() + 3600 * hours
-            os.utime(tmp_path / FOLDER / "a.claim", (moved, moved))
+            os.utime(tmp_path / CLAIMS / "a.claim", (moved, moved))
             assert not other.take("a")
             time.sleep(0.3)
         assert not mine.is_lost("a")

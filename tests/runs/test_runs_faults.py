@@ -113,18 +113,18 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
 
 @pytest.fixture
 def room_for(monkeypatch):
-    """Makes a device that has memory for so many SAEs of a group at once."""
+    """Makes a device that has memory for so many SAEs of a cell at once."""
 
-    def make(n_saes, only=lambda group: True):
+    def make(n_saes, only=lambda cell: True):
         train_group, tried = module.train_group, []
 
-        def limited(group, *args, **kwargs):
-            tried.append(group.n_rows)
-            if group.n_rows > n_saes and only(group):
+        def limited(cell, *args, **kwargs):
+            tried.append(cell.n_rows)
+            if cell.n_rows > n_saes and only(cell):
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9")
-            return train_group(group, *args, **kwargs)
+            return train_group(cell, *args, **kwargs)
 
-        monkeypatch.setattr(module, "train_group", limited)
+        monkeypatch.setattr(module, "train_ensemble", limited)
         return tried
 
     return make
@@ -138,7 +138,7 @@ def test_what_does_not_fit_goes_on_in_halves(tiny, tmp_path, reference, room_for
     words = "does not fit the device: its 4 SAEs go on in halves"
     assert len(lines) == 2 and all(words in line for line in lines)
     whole = pd.read_csv(reference / "table.csv")
-    names = ["group", "row", "world_seed", "sae_seed", "l1"]
+    names = ["cell", "row", "world_seed", "sae_seed", "l1"]
     pd.testing.assert_frame_equal(table[names], whole[names])
     np.testing.assert_allclose(table["mmcs"], whole["mmcs"], atol=1e-4)
 
@@ -148,13 +148,13 @@ def test_one_sae_that_does_not_fit_is_left_out_and_named(
 ):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        room_for(0, only=lambda group: group.spec.d_sae == 16)
+        room_for(0, only=lambda cell: cell.spec.d_sae == 16)
         with pytest.raises(Unfinished, match="4 SAEs did not fit .*sphere-n16-tied-.*The others"):
             run(tiny, out, quiet=True)
         results = Results.load(out)
-        assert results.groups == ["sphere-n8-tied-recipe-s8"] and len(results.failed) == 4
+        assert results.cells == ["sphere-n8-tied-recipe-s8"] and len(results.failed) == 4
         assert len(pd.read_csv(out / "table.csv")) == 4
-        found = status(out)[0].set_index("group")
+        found = status(out)[0].set_index("cell")
         assert found["done"].tolist() == [4, 0] and found["failed"].tolist() == [0, 4]
         assert found["missing"].tolist() == [0, 0]
         patch.undo()
@@ -166,7 +166,7 @@ def test_one_sae_that_does_not_fit_is_left_out_and_named(
 
 
 def test_the_command_shows_the_others_and_exits_with_2(tiny_file, tmp_path, room_for, capsys):
-    room_for(0, only=lambda group: group.spec.d_sae == 16)
+    room_for(0, only=lambda cell: cell.spec.d_sae == 16)
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as stop:
         main(["run", str(tiny_file), "--out", str(out), "--quiet"])
@@ -179,7 +179,7 @@ def test_other_errors_of_the_device_are_not_taken_for_it(tiny, tmp_path, monkeyp
     def broken(*args, **kwargs):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(module, "train_group", broken)
+    monkeypatch.setattr(module, "train_ensemble", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         run(tiny, tmp_path / "out", quiet=True)
 
@@ -193,7 +193,7 @@ def test_status_before_and_after(tiny, tmp_path, monkeypatch, reference):
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr("toysae.evaluation.measure.score_group", stops)
+        patch.setattr("toysae.evaluation.measure.score_ensemble", stops)
         run(tiny, out, quiet=True, checkpoint_seconds=0)
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
     table, line = status(out)

@@ -68,7 +68,7 @@ def test_two_local_workers_do_it_all(tiny_file, tmp_path, reference):
     assert done.returncode == 0, done.stderr
     assert "2 workers started" in done.stderr and "Traceback" not in done.stderr
     table, wanted = Results.load(out).table, Results.load(reference).table
-    assert table[["group", "world_seed", "l1"]].equals(wanted[["group", "world_seed", "l1"]])
+    assert table[["cell", "world_seed", "l1"]].equals(wanted[["cell", "world_seed", "l1"]])
     assert (abs(table["mmcs"] - wanted["mmcs"]) < 1e-3).all()  # on another number of devices
     assert not (out / "claims").exists()
 

@@ -57,20 +57,20 @@ def stamps(path):
 def same_results(one, two):
     """Bit for bit: tables and arrays."""
     assert (one / "table.csv").read_bytes() == (two / "table.csv").read_bytes()
-    assert Results.load(one).groups == Results.load(two).groups
-    for group in Results.load(one).groups:
+    assert Results.load(one).cells == Results.load(two).cells
+    for cell in Results.load(one).cells:
         for read in (Results.arrays, Results.weights):
-            first, second = read(Results.load(one), group), read(Results.load(two), group)
+            first, second = read(Results.load(one), cell), read(Results.load(two), cell)
             assert first.keys() == second.keys()
             for name in first:
                 assert first[name].tobytes() == second[name].tobytes(), name
 
 
 def test_a_run_writes_its_files(finished):
-    groups = ["sphere-n8-tied-recipe-s8", "sphere-n16-tied-recipe-s16"]
-    assert Results.load(finished).groups == groups
+    cells = ["sphere-n8-tied-recipe-s8", "sphere-n16-tied-recipe-s16"]
+    assert Results.load(finished).cells == cells
     parts = {name.split(".")[0] for name in stamps(finished)}
-    assert {part[: -len("-12345678")] for part in parts} == set(groups) and len(parts) == 2
+    assert {part[: -len("-12345678")] for part in parts} == set(cells) and len(parts) == 2
     assert set(stamps(finished)) == {f"{part}.{end}" for part in parts
                                      for end in ("csv", "npz", "safetensors", "json")}  # fmt: skip
     config = json.loads((finished / "config.json").read_text())
@@ -83,7 +83,7 @@ def test_the_table_has_a_row_for_each_sae(finished):
     table = pd.read_csv(finished / "table.csv")
     assert len(table) == 2 * 2 * 2
     documented = [
-        "group", "world", "recipe", "init", "knob", "l1", "row", "d_in", "n_features", "ratio",
+        "cell", "world", "recipe", "init", "knob", "l1", "row", "d_in", "n_features", "ratio",
         "d_sae", "world_seed", "sae_seed", "n_steps", "batch_size", "n_eval", "l1_coeff", "lr",
         "diverged", "true_l0", "mmcs", "mmcs_abs", "mmcs_latents", "mcs_above_0.8",
         "mcs_above_0.9", "mcs_above_0.95", "mcc", "mcc_abs", "l0", "ev", "fvu", "mse", "shrinkage",
@@ -104,9 +104,9 @@ def test_the_table_has_a_row_for_each_sae(finished):
 def test_the_arrays_behind_the_table(finished):
     results = Results.load(finished)
     table = results.table
-    for group in results.groups:
-        arrays, weights = results.arrays(group), results.weights(group)
-        rows = table[table["group"] == group]
+    for cell in results.cells:
+        arrays, weights = results.arrays(cell), results.weights(cell)
+        rows = table[table["cell"] == cell]
         world_seeds = rows["world_seed"].to_numpy()
         assert rows["row"].tolist() == [0, 1, 2, 3] and world_seeds.tolist() == [0, 0, 1, 1]
         np.testing.assert_allclose(arrays["mcs"].mean(1), rows["mmcs"], rtol=1e-5)
@@ -139,7 +139,7 @@ def test_a_finished_run_computes_nothing_again(finished, monkeypatch):
 
     before = stamps(finished)
     table = (finished / "table.csv").read_bytes()
-    monkeypatch.setattr(run_module(), "train_group", no_training)
+    monkeypatch.setattr(run_module(), "train_ensemble", no_training)
     run(TINY, finished, quiet=True)
     assert stamps(finished) == before
     assert (finished / "table.csv").read_bytes() == table
@@ -168,11 +168,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path, monkey
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         if at == "training":
-            patch.setattr(module, "train_group", stops)
+            patch.setattr(module, "train_ensemble", stops)
         else:  # all of the second part is there, but for its manifest
             patch.setattr(Path, "write_bytes", half_written)
         run(TINY, out, quiet=True)
-    assert len(Results.load(out).groups) == 1 and len(pd.read_csv(out / "table.csv")) == 4
+    assert len(Results.load(out).cells) == 1 and len(pd.read_csv(out / "table.csv")) == 4
     assert len(Results.load(out).table) == 4
     first = {k: v for k, v in stamps(out).items() if k.startswith("sphere-n8-")}
     run(TINY, out, quiet=True)
@@ -282,7 +282,7 @@ def test_each_world_is_made_once(tmp_path, monkeypatch):
         raise InterruptedError
 
     monkeypatch.setattr("toysae.runs.worlds.make_world", counted)
-    monkeypatch.setattr(run_module(), "train_group", no_training)
+    monkeypatch.setattr(run_module(), "train_ensemble", no_training)
     e = replace(TINY, worlds=("sphere", "hedging"), recipes=("tied", "untied", "topk"),
                 sizes=(0.5, 1.0), inits=("recipe", "svd"), k=(1.0,))  # fmt: skip
     with pytest.raises(InterruptedError):
@@ -339,7 +339,7 @@ def test_loading_what_is_no_run_is_refused(finished, tmp_path):
         Results.load(tmp_path)
     for read in (Results.arrays, Results.weights):
         with pytest.raises(
-            ToysaeError, match=r"unknown group.*did you mean 'sphere-n8-tied-recipe-s8'"
+            ToysaeError, match=r"unknown cell.*did you mean 'sphere-n8-tied-recipe-s8'"
         ):
             read(Results.load(finished), "sphere-n8-tied-recipe")
 

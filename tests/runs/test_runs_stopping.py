@@ -58,8 +58,8 @@ def test_a_stopped_run_in_python_goes_on(
     module, out = importlib.import_module("toysae.runs.run"), tmp_path / "out"
     update, steps = module.Progress.update, []
 
-    def interrupts(self, group, done):
-        update(self, group, done)
+    def interrupts(self, cell, done):
+        update(self, cell, done)
         steps.append(done)
         if len(steps) == 3:
             signal.raise_signal(signal.SIGINT)
@@ -88,11 +88,11 @@ def forever(x):
     threading.Event().wait()
 
 whole = loop.advance
-def advance(state, group, until, n_steps, layout=None):
+def advance(state, cell, until, n_steps, layout=None):
     if int(until) > 5:
         wait = jax.jit(lambda x: jax.pure_callback(forever, jax.ShapeDtypeStruct((), "float32"), x))
         jax.block_until_ready(wait(jnp.float32(0)))
-    return whole(state, group, until, n_steps, layout)
+    return whole(state, cell, until, n_steps, layout)
 
 loop.advance = advance
 sys.argv = ["toysae", *sys.argv[1:]]

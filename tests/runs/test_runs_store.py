@@ -28,7 +28,7 @@ def part_file(path, ending, slug="sphere-n8-"):
 
 def rows_of(table, other):
     """The rows of `table` that `other` has too, without what depends on the others beside them."""
-    names = ["group", "l1", "world_seed", "sae_seed"]
+    names = ["cell", "l1", "world_seed", "sae_seed"]
     joined = other[names].merge(table, on=names, how="left").drop(columns="row")
     return joined[[column for column in other.columns if column != "row"]]
 
@@ -61,13 +61,13 @@ def test_only_what_is_new_is_trained(copy, tiny, trained_saes, capsys, change, t
         rows_of(table, both)[table.columns.drop("row")], check_exact=True,
     )  # fmt: skip
     pd.testing.assert_frame_equal(pd.read_csv(copy / "table.csv"), after.table)
-    for group in after.groups:  # arrays stand in the order of the table's rows
-        rows, arrays = after.table[after.table["group"] == group], after.arrays(group)
+    for cell in after.cells:  # arrays stand in the order of the table's rows
+        rows, arrays = after.table[after.table["cell"] == cell], after.arrays(cell)
         assert rows["row"].tolist() == list(range(len(rows))) == list(range(len(arrays["mcs"])))
         np.testing.assert_allclose(arrays["mcs"].mean(1), rows["mmcs"], rtol=1e-5)
         assert arrays["curve_steps"].tolist() == [0, 40]
-    old = table[table["group"] == "sphere-n16-tied-recipe-s16"]
-    new = after.table[after.table["group"] == "sphere-n16-tied-recipe-s16"]
+    old = table[table["cell"] == "sphere-n16-tied-recipe-s16"]
+    new = after.table[after.table["cell"] == "sphere-n16-tied-recipe-s16"]
     names = ["l1", "world_seed", "sae_seed"]
     places = old[[*names, "row"]].merge(new[[*names, "row"]], on=names)
     found = after.weights("sphere-n16-tied-recipe-s16")["W_dec"]
@@ -99,11 +99,11 @@ def test_weights_asked_for_later_are_trained_again(tiny, tmp_path, trained_saes,
     bare = run(replace(tiny, save_params=False), out, quiet=True)
     table = bare.table
     with pytest.raises(ToysaeError, match="use --save-params"):
-        bare.weights(bare.groups[0])
+        bare.weights(bare.cells[0])
     again = run(tiny, out, quiet=True)
     assert "8 SAEs in" in capsys.readouterr().err and trained_saes == [4, 4, 4, 4]
     pd.testing.assert_frame_equal(again.table, table, check_exact=True)
-    assert again.weights(again.groups[0])["W_dec"].shape == (4, 8, 8)
+    assert again.weights(again.cells[0])["W_dec"].shape == (4, 8, 8)
 
 
 def test_a_diverged_member_takes_nothing_down(tiny, tmp_path, reference):

@@ -16,7 +16,7 @@ from toysae.sae.arithmetic import product
 from toysae.sae.component import Weights
 from toysae.sae.encoders import affine
 from toysae.training import advance, start, trained
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 
 RNG = np.random.default_rng(0)
 
@@ -66,7 +66,7 @@ def test_every_recipe_takes_a_step(name):
     steps = {}
     for arithmetic in ("float32", "bfloat16"):
         spec = replace(make_spec(name, 8, 16), arithmetic=arithmetic)
-        group = make_group([world], [0], spec, RECIPES[name].toy, range(2), 32)
+        group = make_ensemble([world], [0], spec, RECIPES[name].toy, range(2), 32)
         state = advance(start(group), group.once_started(), jnp.int32(2), jnp.float32(10))
         sae = trained(state, group.once_started())
         assert sae.weights.arithmetic == sae.spec.arithmetic == "float32"  # once trained

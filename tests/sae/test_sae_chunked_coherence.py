@@ -13,7 +13,7 @@ from toysae.sae import ChunkedCoherence, DecoderCoherence, Forward, SAESpec, Wei
 from toysae.sae.geometry_penalties import chunked_coherence
 from toysae.sae.running import Steps
 from toysae.training import advance, start
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 from toysae.worlds import make_world
 
 
@@ -110,7 +110,7 @@ def test_training_with_it_separates_latents_without_recompiling():
     world = make_world("sphere", 0, d_in=8, n_features=16, l0=2.0)
     spec = make_spec("topk", 8, 24, penalty=ChunkedCoherence(6))
     given = {"k": 2, "lr": 3e-3}
-    group = make_group([world], [0], spec, {**given, "coherence_coeff": [0.0, 10.0]}, [0], 64)
+    group = make_ensemble([world], [0], spec, {**given, "coherence_coeff": [0.0, 10.0]}, [0], 64)
     state = advance(start(group), group.once_started(), jnp.int32(1), jnp.float32(300))
     compiled = advance._cache_size()
     state = advance(state, group.once_started(), jnp.int32(300), jnp.float32(300))

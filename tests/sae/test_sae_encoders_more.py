@@ -27,7 +27,7 @@ from toysae.sae.decoders import Free
 from toysae.sae.encoders import TiedGain
 from toysae.sae.penalties import L1, L1DecoderNorm, Sum
 from toysae.sae.pursuit import (
-    FLOOR,
+    LEAST_GAIN,
     OMP,
     MatchingPursuit,
     matching_pursuit,
@@ -181,7 +181,7 @@ def numpy_mp(x, rows, k):
     for _ in range(k):
         c = rows @ r
         j = c.argmax()
-        gain = c[j] if c[j] > FLOOR * np.linalg.norm(x) else 0
+        gain = c[j] if c[j] > LEAST_GAIN * np.linalg.norm(x) else 0
         z[j] += gain
         r -= gain * rows[j]
     return z
@@ -193,7 +193,7 @@ def numpy_nn_omp(x, rows, k):
     for _ in range(k):
         c = rows @ (x - z @ rows)
         c[support] = -np.inf
-        if c.max() <= FLOOR * np.linalg.norm(x):
+        if c.max() <= LEAST_GAIN * np.linalg.norm(x):
             break
         support.append(int(c.argmax()))
         while True:

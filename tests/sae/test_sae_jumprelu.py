@@ -11,7 +11,7 @@ from toysae.sae.activations import ReLU
 from toysae.sae.jumprelu import JumpReLU, bell, heaviside_ste, jump_relu, rectangle
 from toysae.sae.penalties import L1, Sum
 from toysae.training import advance, start, trained
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 from toysae.worlds import make_world
 
 N, S, D = 300, 7, 5
@@ -145,7 +145,7 @@ def test_it_trains_with_a_bandwidth_for_each_member_in_one_program():
     sizes, states = [], []
     for widths in ([0.1, 0.1, 0.3], [0.01, 0.2, 0.4]):
         h = {"l1_coeff": 0.05, "lr": 3e-3, "bandwidth": widths, "threshold_init": 0.1}
-        group = make_group([world], [0], spec, h, [0], 64)
+        group = make_ensemble([world], [0], spec, h, [0], 64)
         state = start(group)
         group = group.once_started()
         first = np.asarray(state.members.params.act["log_threshold"])

@@ -19,7 +19,7 @@ from toysae.sae import (
 )
 from toysae.sae.objectives import Plain
 from toysae.training import advance, start
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 from toysae.worlds import make_world
 
 D, S, N = 6, 12, 30
@@ -150,7 +150,7 @@ def test_they_train_and_numbers_do_not_recompile(objective):
     sizes, finals = [], []
     for value in (0.1, 0.4):
         given = {"k": [2.0, 4.0], "lr": 0.01, dial: value}
-        group = make_group([world], [0], spec, given, [0], 32)
+        group = make_ensemble([world], [0], spec, given, [0], 32)
         state = advance(start(group), group.once_started(), jnp.int32(1), jnp.float32(300))
         first = np.asarray(state.loss)
         state = advance(state, group.once_started(), jnp.int32(300), jnp.float32(300))

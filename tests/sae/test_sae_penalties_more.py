@@ -33,11 +33,11 @@ from toysae.sae.decoders import Free, UnitNorm
 from toysae.sae.encoders import Gated, Tied
 from toysae.sae.jumprelu import JumpReLU
 from toysae.sae.l0_control import L0Multiplier
-from toysae.sae.lp import FLOOR, LpScale
+from toysae.sae.lp import LEAST_SCALE, LpScale
 from toysae.sae.penalties import L1, GatedAux, L1DecoderNorm, Sum
 from toysae.sae.running import RelativeFrequency, StepsSinceFired, next_stats, restarted
 from toysae.training import advance, start
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 from toysae.worlds import make_world
 
 D, S, N = 6, 10, 40
@@ -69,7 +69,7 @@ def norms(W):
 
 
 def power(z, p):
-    return (z + FLOOR) ** p - FLOOR**p
+    return (z + LEAST_SCALE) ** p - LEAST_SCALE**p
 
 
 def top(z, k):
@@ -410,7 +410,7 @@ def test_all_of_them_train_in_one_ensemble_without_recompiling():
              "l0_target": [2.0, 4.0], "lr": 3e-3}  # fmt: skip
     sizes = []
     for more in ({}, {"p_end": 0.5, "dead_window": 20.0, "tanh_scale": 1.0, "freq_floor": 0.1}):
-        group = make_group([world], [0], spec, {**given, **more}, [0], 32)
+        group = make_ensemble([world], [0], spec, {**given, **more}, [0], 32)
         state = advance(start(group), group.once_started(), jnp.int32(1), jnp.float32(400))
         first = np.asarray(state.loss)
         state = advance(state, group.once_started(), jnp.int32(400), jnp.float32(400))

@@ -21,7 +21,7 @@ from toysae.sae.inits import Orthogonal, Short
 from toysae.sae.l0_control import controlled
 from toysae.sae.penalties import L1, GatedAux, Sum
 from toysae.training import advance, start, trained
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 from toysae.training.optimiser import declared
 from toysae.worlds import make_world
 
@@ -37,7 +37,7 @@ def group_of(world, spec, recipe="untied"):
     read = {"l1_coeff": 0.1, "l0_coeff": 0.03, "k": 4.0, "l0_target": 3.0}
     known = {**RECIPES[recipe].toy, **read, "lr": 3e-3, "lr_decay": 0.0}
     number = {name: v for name, v in known.items() if name in declared(spec, known)}
-    return make_group([world], [0], spec, number, [0], 64)
+    return make_ensemble([world], [0], spec, number, [0], 64)
 
 
 def on_constraint(spec, params, W_dec, atol):

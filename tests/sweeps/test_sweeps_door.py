@@ -35,7 +35,7 @@ def test_the_loss_of_fista_is_what_its_codes_minimise():
     table = train(world, "fista", l1_coeff=0.2, n_steps=20, batch_size=64, n_eval=4096,
                   quiet=True)  # fmt: skip
     sae, row = table.sae(0), table.table.iloc[0]
-    assert {type(part).__name__ for part in sae.spec.parts()} >= {"FISTA", "CodesL1"}
+    assert {type(part).__name__ for part in sae.spec.components()} >= {"FISTA", "CodesL1"}
     x = sample(world, jax.random.key(0), 4096).x
     f = sae(x)
     square, codes = jnp.sum((x - f.x_hat) ** 2, -1).mean(), jnp.abs(f.z).sum(-1).mean()

@@ -11,7 +11,7 @@ from toysae.keys import named_key, seed_key
 from toysae.sae import RECIPES
 from toysae.sae.objectives import Denoising
 from toysae.training import advance, start, trained
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 from toysae.training.state import member_loss
 from toysae.worlds import sample
 
@@ -23,14 +23,14 @@ def group_of(spec, recipe, n_worlds=2, batch_size=BATCH, **own):
     worlds = [make_world("sphere", s, d_in=8, n_features=N, l0=2.0) for s in range(n_worlds)]
     known = {**RECIPES[recipe].toy, **GIVEN}
     given = {name: value for name, value in known.items() if name in spec.hypers()}
-    return make_group(worlds, range(n_worlds), spec, {**given, **own}, [0, 1], batch_size)
+    return make_ensemble(worlds, range(n_worlds), spec, {**given, **own}, [0, 1], batch_size)
 
 
-def evaluated(group, state, n_batches):
-    saes = trained(state, group.once_started())
-    spec = group.spec.once_started()
+def evaluated(cell, state, n_batches):
+    saes = trained(state, cell.once_started())
+    spec = cell.spec.once_started()
     scores, _ = evaluate_all(
-        saes, spec, group.worlds, group.world_seeds, jnp.int32(n_batches), group.batch_size
+        saes, spec, cell.worlds, cell.world_seeds, jnp.int32(n_batches), cell.batch_size
     )
     return jax.device_get(scores), saes
 
@@ -46,11 +46,11 @@ def batches_of(world, seed, n_batches):
 def test_it_equals_numpy(noise):
     own = {"objective": Denoising()} if noise else {}
     spec = make_spec("untied", 8, N, **own)
-    group = group_of(spec, "untied", l1_coeff=0.3, **({"noise": noise} if noise else {}))
-    state = advance(start(group), group.once_started(), jnp.int32(20), jnp.float32(20))
-    scores, saes = evaluated(group, state, 3)
+    cell = group_of(spec, "untied", l1_coeff=0.3, **({"noise": noise} if noise else {}))
+    state = advance(start(cell), cell.once_started(), jnp.int32(20), jnp.float32(20))
+    scores, saes = evaluated(cell, state, 3)
     for w in range(2):
-        world = jax.tree.map(lambda leaf, w=w: leaf[w], group.worlds)
+        world = jax.tree.map(lambda leaf, w=w: leaf[w], cell.worlds)
         for m in range(2):
             one = jax.tree.map(lambda leaf, w=w, m=m: np.asarray(leaf[w, m], np.float64), saes)
             losses = []
@@ -78,16 +78,16 @@ def test_every_recipe_has_one(program):
 
 
 def is_the_members_loss(program):
-    group = group_of(make_spec(program, 8, N), program, n_worlds=1)
-    state = advance(start(group), group.once_started(), jnp.int32(3), jnp.float32(3))
-    scores, _ = evaluated(group, state, 2)
+    cell = group_of(make_spec(program, 8, N), program, n_worlds=1)
+    state = advance(start(cell), cell.once_started(), jnp.int32(3), jnp.float32(3))
+    scores, _ = evaluated(cell, state, 2)
     assert np.isfinite(scores["eval_loss"]).all()
-    world = jax.tree.map(lambda leaf: leaf[0], group.worlds)
-    spec = group.spec.once_started()
+    world = jax.tree.map(lambda leaf: leaf[0], cell.worlds)
+    spec = cell.spec.once_started()
     loss = jax.jit(lambda member, h, key, x: member_loss(
         spec, member.params, {**member.run, "progress": jnp.float32(1)}, h, key, x)[0])  # fmt: skip
     for m in range(2):
         member = jax.tree.map(lambda leaf, m=m: leaf[0, m], state.members)
-        h = {name: value[m] for name, value in group.once_started().hypers.items()}
+        h = {name: value[m] for name, value in cell.once_started().hypers.items()}
         expected = np.mean([loss(member, h, key, x) for key, x in batches_of(world, 0, 2)])
         np.testing.assert_allclose(scores["eval_loss"][0, m], expected, rtol=2e-4)

@@ -18,7 +18,7 @@ from toysae.disk import by_name, subclasses
 from toysae.interop import score
 from toysae.own_code import own_code
 from toysae.sae import RECIPES, Recipe, make_spec
-from toysae.sae.component import Hyper, Part
+from toysae.sae.component import Component, Hyper
 from toysae.sae.penalties import LatentPenalty
 from toysae.sweeps import load_experiment
 from toysae.sweeps.cells import cells
@@ -47,7 +47,7 @@ def saved(tmp_path):
 
 def test_an_assembled_world_is_swept_by_its_file(saved, tmp_path):
     results = run(Experiment("Why?", worlds=saved, **TINY), tmp_path / "out", quiet=True)
-    assert results.table["n_features"].tolist() == [6] and results.groups[0].startswith("mine-n6")
+    assert results.table["n_features"].tolist() == [6] and results.cells[0].startswith("mine-n6")
     assert results.table["world"].tolist() == [saved]
 
 
@@ -226,7 +226,7 @@ def test_an_sae_of_ones_own_recipe_says_what_to_import(tmp_path, monkeypatch):
     assert sae.W_dec.shape == (6, 4)
     monkeypatch.delitem(RECIPES, "cubic")  # of a recipe only the parts are needed
     assert results.sae(0).spec == sae.spec
-    loaded = [part for part in subclasses(Part) if part is not Cubic]
+    loaded = [part for part in subclasses(Component) if part is not Cubic]
     monkeypatch.setattr("toysae.sae.files.subclasses", lambda of: loaded)
     with pytest.raises(ToysaeError, match="'Cubic' that is not loaded: define that class first"):
         results.sae(0)

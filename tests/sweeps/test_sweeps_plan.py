@@ -10,7 +10,7 @@ from toysae.sae import RECIPES, make_spec
 from toysae.sae.encoders import FISTA, Gated
 from toysae.sweeps import plan, run
 from toysae.training.flops import step_flops
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 
 B, D, S, M = 32, 16, 40, 3
 ONE = 2 * B * D * S  # a product of the batch with a dictionary
@@ -19,7 +19,9 @@ ONE = 2 * B * D * S  # a product of the batch with a dictionary
 def group_of(recipe, **numbers):
     spec = make_spec(recipe, D, S)
     given = {**RECIPES[recipe].toy, **numbers}
-    return make_group([make_world("sphere", d_in=D, n_features=24)], [0], spec, given, range(M), B)
+    return make_ensemble(
+        [make_world("sphere", d_in=D, n_features=24)], [0], spec, given, range(M), B
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_only_what_is_missing_is_planned_and_nothing_is_written(tmp_path):
     run(replace(E, ratios=(1,)), tmp_path / "old", quiet=True)
     before = sorted(tmp_path.rglob("*"))
     rest = plan(E, tmp_path / "old")
-    assert rest.table.group.tolist() == ["sphere-n16-untied-recipe-s16"]
+    assert rest.table.cell.tolist() == ["sphere-n16-untied-recipe-s16"]
     assert "4 of 8 SAEs are finished" in rest.lines[0]
     none = plan(replace(E, ratios=(1,)), tmp_path / "old")
     assert none.table.empty and none.lines[0].startswith("all 4 SAEs are finished")

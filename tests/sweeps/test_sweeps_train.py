@@ -6,7 +6,7 @@ import pytest
 
 from toysae import ToysaeError, make_spec, make_world, train
 from toysae.sae import RECIPES
-from toysae.training.members import make_group, member_grid
+from toysae.training.members import make_ensemble, member_grid
 from toysae.worlds import sample, stack
 
 QUIET = {"n_steps": 300, "batch_size": 64, "n_eval": 8192, "curve_points": 4, "quiet": True}
@@ -127,13 +127,13 @@ def test_member_grid_is_a_product_with_seeds_fastest():
 
 def test_a_world_for_each_seed(world):
     spec, given = make_spec("untied", 8, 12), {"l1_coeff": 0.1}
-    listed = make_group([world, world], [0, 1], spec, given, [0], 32)
-    stacked = make_group(stack([world, world]), [0, 1], spec, given, [0], 32)
+    listed = make_ensemble([world, world], [0, 1], spec, given, [0], 32)
+    stacked = make_ensemble(stack([world, world]), [0, 1], spec, given, [0], 32)
     assert jax.tree.structure(listed) == jax.tree.structure(stacked)
     np.testing.assert_array_equal(listed.worlds.directions, stacked.worlds.directions)
     for worlds in (world, [world], stack([world])):
         with pytest.raises(ToysaeError, match=r"directions \(.*\) are not those of 2 stacked"):
-            make_group(worlds, [0, 1], spec, given, [0], 32)
+            make_ensemble(worlds, [0, 1], spec, given, [0], 32)
 
 
 def test_numbers_not_given_come_from_the_row_or_the_paper(world):

@@ -33,7 +33,7 @@ assert len(jax.devices()) == n_devices
 worlds = [make_world("sphere", seed, d_in=16, n_features=32, l0=3.0) for seed in range(n_worlds)]
 numbers = {"l1_coeff": [0.1, 0.2, 0.3]} if recipe != "batchtopk" else {"k": [2.0, 3.0, 4.0]}
 made = make_group(worlds, range(n_worlds), make_spec(recipe, 16, 32), numbers, [7], 64)
-group = replace(made, split=Split(batch, latent))
+ensemble = replace(made, split=Split(batch, latent))
 half = Path(file) if file else None
 
 def on_chunk(snapshot):
@@ -42,12 +42,12 @@ def on_chunk(snapshot):
         raise SystemExit
 
 resume = pickle.loads(half.read_bytes()) if half and half.exists() else None
-trained = train_group(group, 60, recovery_probe, n_points=2, on_chunk=on_chunk, resume=resume)
-scores = score_group(group, trained, 60, 256)[0]
+trained = train_group(ensemble, 60, recovery_probe, n_points=2, on_chunk=on_chunk, resume=resume)
+scores = score_group(ensemble, trained, 60, 256)[0]
 scores = scores[["mmcs", "l0", "ev", "mse", "true_l0", "eval_loss"]].to_numpy().tolist()
-layout, messages = layout_of(n_worlds, 3, group.split), None
+layout, messages = layout_of(n_worlds, 3, ensemble.split), None
 if layout is not None:
-    spread = spread_group(group, layout)
+    spread = spread_group(ensemble, layout)
     state = start(spread, layout)
     args = (spread.once_started(), jnp.int32(1), jnp.float32(9), layout)
     program = advance.lower(state, *args).compile()

@@ -9,7 +9,7 @@ from toysae.keys import named_key, seed_key
 from toysae.recovery import mmcs, random_floor
 from toysae.sae import make_spec
 from toysae.training import start
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 from toysae.training.state import init_data
 from toysae.worlds import make_world, sample
 
@@ -28,8 +28,8 @@ def other():
 
 def dictionaries(world, spec, world_seed=0, n=N_SAES, **hypers):
     number = {"l1_coeff": 0.1} if "l1_coeff" in spec.hypers() else {"k": 4.0}
-    group = make_group([world], [world_seed], spec, {**number, **hypers}, range(n), 32)
-    return np.asarray(start(group).members.params.W_dec[0], np.float64)
+    ensemble = make_ensemble([world], [world_seed], spec, {**number, **hypers}, range(n), 32)
+    return np.asarray(start(ensemble).members.params.W_dec[0], np.float64)
 
 
 def score(directions, rows):
@@ -53,8 +53,8 @@ def test_random_inits_score_the_random_floor(world, recipe, init):
 def test_equal_seeds_of_world_and_sae_do_not_share_a_stream(seed):
     world = make_world("sphere", seed, d_in=D, n_features=S, l0=3.0)
     spec = make_spec("untied", D, S, "random")
-    group = make_group([world], [seed], spec, {"l1_coeff": 0.1}, [seed], 32)
-    W = np.asarray(start(group).members.params.W_dec[0, 0])
+    ensemble = make_ensemble([world], [seed], spec, {"l1_coeff": 0.1}, [seed], 32)
+    W = np.asarray(start(ensemble).members.params.W_dec[0, 0])
     assert score(world.directions, W) == pytest.approx(random_floor(D, S), rel=0.05)
     assert np.abs(np.asarray(world.directions) @ W.T).max() < 0.8
 

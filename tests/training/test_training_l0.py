@@ -8,7 +8,7 @@ import pytest
 from toysae.sae import ToL0, make_spec
 from toysae.sae.penalties import L1, Sum
 from toysae.training import advance, start, trained
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 from toysae.worlds import make_world
 
 D, S = 16, 32
@@ -22,18 +22,18 @@ def world():
 
 def go(world, hypers, until, n_steps=None, recipe="untied"):
     spec = make_spec(recipe, D, S, penalty=Sum((ToL0(L1()),)))
-    group = make_group([world], [0], spec, hypers, [0], 64)
-    state = advance(start(group), group.once_started(), jnp.int32(until),
+    ensemble = make_ensemble([world], [0], spec, hypers, [0], 64)
+    state = advance(start(ensemble), ensemble.once_started(), jnp.int32(until),
                     jnp.float32(n_steps or until))  # fmt: skip
-    return state, group
+    return state, ensemble
 
 
 def test_l1_reaches_its_targets(world):
     """Within 10 % after 2,500 steps, from a first coefficient far too small for all three."""
     hypers = {"l1_coeff": 0.1, "l0_target": TARGETS, "lr": 3e-3}
-    state, group = go(world, hypers, 2500)
+    state, ensemble = go(world, hypers, 2500)
     x = world.sample(jax.random.key(9), 4000).x
-    saes = trained(state, group.once_started())
+    saes = trained(state, ensemble.once_started())
     for member, target in enumerate(TARGETS):
         sae = jax.tree.map(lambda leaf, i=member: leaf[0, i], saes)
         measured = (np.asarray(sae.encode(x)) > 0).sum(1).mean()

@@ -19,9 +19,9 @@ from toysae.recovery.probe import recovery_probe
 from toysae.sae import INITS, RECIPES, make_spec
 from toysae.training import advance, probe_all
 from toysae.training.devices import AXES, Layout, over_rows
-from toysae.training.ensemble import spread_group
+from toysae.training.ensemble import spread_ensemble
 from toysae.training.loop import axes_of_worlds, start_from
-from toysae.training.members import fallback, make_group
+from toysae.training.members import fallback, make_ensemble
 from toysae.training.state import init_data
 from toysae.worlds import WORLDS, world_fields
 
@@ -48,14 +48,14 @@ def world():
     return make_world("sphere", **SMALL)
 
 
-def group(name, init=None):
+def ensemble(name, init=None):
     square = "held" in name
     spec = make_spec(name, D, D if square else N, init)
     numbers = fallback(name, spec)
     knob = RECIPES[name].knob()
     numbers.setdefault(knob, {"k": 2.0, "l0_target": 2.0}.get(knob, 0.1))
     numbers = {n: v for n, v in numbers.items() if n in {**spec.hypers(), "lr": 0}}
-    return make_group([world()], [0], spec, numbers, [0, 1], 16)
+    return make_ensemble([world()], [0], spec, numbers, [0, 1], 16)
 
 
 def test_the_check_itself_finds_a_call():
@@ -67,8 +67,8 @@ def test_the_check_itself_finds_a_call():
 
 @pytest.mark.parametrize("init", INITS)
 def test_starts(init):
-    whole = group("untied", init)
-    spread, axes = spread_group(whole, layout()), axes_of_worlds(whole)
+    whole = ensemble("untied", init)
+    spread, axes = spread_ensemble(whole, layout()), axes_of_worlds(whole)
     assert (axes is None) == (INITS[init].axes_from == "")
     if axes is not None:
         axes = layout().spread(axes, P("world"))
@@ -76,8 +76,8 @@ def test_starts(init):
 
 
 def test_steps_starts_probes_and_scorers_of_every_recipe(program):
-    whole = group(program)
-    spread, axes = spread_group(whole, layout()), axes_of_worlds(whole)
+    whole = ensemble(program)
+    spread, axes = spread_ensemble(whole, layout()), axes_of_worlds(whole)
     if axes is not None:
         axes = layout().spread(axes, P("world"))
     assert clean(start_from.lower(spread, axes, layout()))

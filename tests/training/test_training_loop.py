@@ -8,9 +8,9 @@ import pytest
 
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import RECIPES, Params, make_spec
-from toysae.training import advance, curve_points, start, train_group, trained
+from toysae.training import advance, curve_points, start, train_ensemble, trained
 from toysae.training.loop import start_from
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 from toysae.training.optimiser import adam, clipped, learning_rate
 from toysae.training.state import keys_of
 from toysae.worlds import make_world
@@ -29,12 +29,12 @@ def group_of(worlds, seeds, hypers, sae_seeds=(0,), recipe="untied"):
     read = {"l1_coeff": 0.1, "l0_coeff": 0.03, "k": 4.0, "l0_target": 3.0}
     known = {**RECIPES[recipe].toy, **read}
     hypers = {name: v for name, v in known.items() if name in spec.hypers()} | hypers
-    return make_group([worlds[s] for s in seeds], seeds, spec, hypers, sae_seeds, BATCH)
+    return make_ensemble([worlds[s] for s in seeds], seeds, spec, hypers, sae_seeds, BATCH)
 
 
-def go(group, until, n_steps=None):
+def go(ensemble, until, n_steps=None):
     n_steps = n_steps or until
-    return advance(start(group), group.once_started(), jnp.int32(until), jnp.float32(n_steps))
+    return advance(start(ensemble), ensemble.once_started(), jnp.int32(until), jnp.float32(n_steps))
 
 
 def leaves(state):
@@ -75,21 +75,21 @@ def test_same_seeds_same_bits(worlds):
 
 
 def test_chunks_do_not_matter(worlds):
-    group = group_of(worlds, [0], {"lr": 3e-3, "lr_decay": 0.5})
-    whole = go(group, 40)
-    state = start(group)
+    ensemble = group_of(worlds, [0], {"lr": 3e-3, "lr_decay": 0.5})
+    whole = go(ensemble, 40)
+    state = start(ensemble)
     for until in (0, 1, 17, 40):
-        state = advance(state, group.once_started(), jnp.int32(until), jnp.float32(40))
+        state = advance(state, ensemble.once_started(), jnp.int32(until), jnp.float32(40))
     for a, b in zip(leaves(whole), leaves(state), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_one_step_equals_a_hand_written_one(worlds):
     """Loss, projected gradient, Adam and renormalisation of the untied SAE in NumPy."""
-    group = group_of(worlds, [0], {"l1_coeff": 0.1, "lr": 0.01})
-    before = jax.device_get(start(group).members.params)
-    after = go(group, 1, 1)
-    key = jax.random.fold_in(keys_of(group.world_seeds, "train")[0], 0)
+    ensemble = group_of(worlds, [0], {"l1_coeff": 0.1, "lr": 0.01})
+    before = jax.device_get(start(ensemble).members.params)
+    after = go(ensemble, 1, 1)
+    key = jax.random.fold_in(keys_of(ensemble.world_seeds, "train")[0], 0)
     x = np.asarray(worlds[0].sample(key, BATCH).x, np.float64)
     W = np.asarray(before.W_dec[0, 0], np.float64)
     b = np.asarray(before.b_dec[0, 0], np.float64)
@@ -126,18 +126,18 @@ def test_other_numbers_do_not_recompile(worlds):
     compiled, started = advance._cache_size(), start_from._cache_size()
     two({"l1_coeff": 0.3, "lr": 1e-2, "lr_decay": 0.3, "lr_warmup": 0.1, "l1_warmup": 0.2}, 33)
     two({"l1_coeff": 0.0, "lr": 0.0, "beta1": 0.5}, 1)
-    group = group_of(worlds, [2], {"lr": 1e-3}, [5, 6])
-    state = start(group)
+    ensemble = group_of(worlds, [2], {"lr": 1e-3}, [5, 6])
+    state = start(ensemble)
     for until in (1, 7, 20):
-        state = advance(state, group.once_started(), jnp.int32(until), jnp.float32(20))
+        state = advance(state, ensemble.once_started(), jnp.int32(until), jnp.float32(20))
     assert (advance._cache_size(), start_from._cache_size()) == (compiled, started)
 
 
 def test_the_state_does_not_grow_with_the_steps(worlds):
-    group = group_of(worlds, [0], {"lr": 1e-3}, [0, 1])
-    shapes = [[leaf.shape for leaf in leaves(go(group, n))] for n in (1, 200)]
+    ensemble = group_of(worlds, [0], {"lr": 1e-3}, [0, 1])
+    shapes = [[leaf.shape for leaf in leaves(go(ensemble, n))] for n in (1, 200)]
     assert shapes[0] == shapes[1]
-    program = advance.lower(start(group), group.once_started(), jnp.int32(1), jnp.float32(10))
+    program = advance.lower(start(ensemble), ensemble.once_started(), jnp.int32(1), jnp.float32(10))
     stats = program.compile().memory_analysis()
     if stats is None:
         pytest.skip("the backend reports no memory")
@@ -151,9 +151,11 @@ def test_the_state_does_not_grow_with_the_steps(worlds):
 @pytest.mark.parametrize("n_features", [16, 400])
 def test_firings_count_the_data_that_were_seen(n_features):
     world = make_world("sphere", 1, d_in=D, n_features=n_features, l0=2.0, probs="zipf")
-    group = make_group([world], [5], make_spec("tied", D, S), {"l1_coeff": 0.1}, [0, 1], BATCH)
-    state = go(group, 12)
-    key = keys_of(group.world_seeds, "train")[0]
+    ensemble = make_ensemble(
+        [world], [5], make_spec("tied", D, S), {"l1_coeff": 0.1}, [0, 1], BATCH
+    )
+    state = go(ensemble, 12)
+    key = keys_of(ensemble.world_seeds, "train")[0]
     replay = jax.jit(lambda step: world.sample(jax.random.fold_in(key, step), BATCH).feature_acts)
     expected = sum((np.asarray(replay(step)) != 0).sum(0) for step in range(12))
     np.testing.assert_array_equal(state.firings[0], expected)
@@ -202,8 +204,8 @@ def stays_finite(worlds, recipe):
 
 
 def test_train_group_reports_divergence(worlds):
-    group = group_of(worlds, [0, 1], {"lr": [3e-3, 1e30, 1e-3]})
-    result = train_group(group, 60, recovery_probe, n_points=4, n_eval=64)
+    ensemble = group_of(worlds, [0, 1], {"lr": [3e-3, 1e30, 1e-3]})
+    result = train_ensemble(ensemble, 60, recovery_probe, n_points=4, n_eval=64)
     assert result.diverged.tolist() == [[False, True, False]] * 2
     assert np.isfinite(result.curves["mmcs"]).all()
 
@@ -233,9 +235,9 @@ def test_clipping_is_by_member_and_off_unless_given(worlds):
 
 
 def test_train_group_measures_at_its_points(worlds):
-    group = group_of(worlds, [0, 1], {"lr": 3e-3}, [0, 1, 2])
+    ensemble = group_of(worlds, [0, 1], {"lr": 3e-3}, [0, 1, 2])
     seen = []
-    result = train_group(group, 60, recovery_probe, n_points=6, n_eval=64,
+    result = train_ensemble(ensemble, 60, recovery_probe, n_points=6, n_eval=64,
                          on_chunk=lambda snapshot: seen.append(snapshot.step))  # fmt: skip
     steps = curve_points(60, 6)
     np.testing.assert_array_equal(result.curve_steps, steps)
@@ -246,8 +248,8 @@ def test_train_group_measures_at_its_points(worlds):
         assert curve.shape == (2, 3, *bins, len(steps))
         assert np.isfinite(curve[..., 1:]).all(), name
     assert np.isnan(result.curves["loss"][..., 0]).all()
-    whole = go(group, 60)
-    saes = trained(whole, group.once_started())
+    whole = go(ensemble, 60)
+    saes = trained(whole, ensemble.once_started())
     np.testing.assert_allclose(result.saes.weights.W_dec, saes.weights.W_dec, atol=1e-6)
     np.testing.assert_allclose(result.curves["loss"][..., -1], whole.loss, rtol=1e-5)
     np.testing.assert_array_equal(result.firings, whole.firings)
@@ -299,7 +301,7 @@ def test_adam_equals_optax():
 
 
 def test_a_frozen_lr_moves_nothing(worlds):
-    group = group_of(worlds, [0], {"lr": 0.0})
-    first = [np.asarray(leaf) for leaf in jax.tree.leaves(start(group).members.params)]
-    for a, b in zip(first, jax.tree.leaves(go(group, 20).members.params), strict=True):
+    ensemble = group_of(worlds, [0], {"lr": 0.0})
+    first = [np.asarray(leaf) for leaf in jax.tree.leaves(start(ensemble).members.params)]
+    for a, b in zip(first, jax.tree.leaves(go(ensemble, 20).members.params), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6)

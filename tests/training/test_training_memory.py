@@ -1,4 +1,4 @@
-"""The memory that a group is said to take, against what XLA allots to its compiled programs."""
+"""The memory that an ensemble is said to take, against what XLA allots to its compiled programs."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from toysae.recovery.probe import recovery_probe
 from toysae.sae import RECIPES
 from toysae.training import advance, memory, probe_all, start
 from toysae.training.loop import start_from
-from toysae.training.members import make_group
+from toysae.training.members import make_ensemble
 from toysae.training.memory import bytes_needed, state_shapes, training_bytes
 
 GIVEN = {"l1_coeff": 0.1, "k": 4, "l0_target": 4, "l0_coeff": 0.03}
@@ -23,7 +23,7 @@ def group_of(recipe, d_in, d_sae, n_members=2, batch_size=256, **axes):
     spec = make_spec(recipe, d_in, d_sae, **axes)
     known = {**RECIPES[recipe].toy, **GIVEN}
     given = {name: value for name, value in known.items() if name in spec.hypers()}
-    return make_group([world], [0], spec, given, range(n_members), batch_size)
+    return make_ensemble([world], [0], spec, given, range(n_members), batch_size)
 
 
 def allotted(lowered):
@@ -32,39 +32,39 @@ def allotted(lowered):
     return sizes - m.alias_size_in_bytes  # donated arguments are counted as outputs too
 
 
-def allotted_to_training(group):
-    state = jax.eval_shape(start, group)
-    return allotted(advance.lower(state, group.once_started(), jnp.int32(9), jnp.float32(9)))
+def allotted_to_training(ensemble):
+    state = jax.eval_shape(start, ensemble)
+    return allotted(advance.lower(state, ensemble.once_started(), jnp.int32(9), jnp.float32(9)))
 
 
 def test_the_estimate_is_within_a_quarter_of_what_xla_allots():
     for recipe in ("untied", "omp"):
-        group = group_of(recipe, *SMALL)
-        assert 0.75 < training_bytes(group) / allotted_to_training(group) < 1.33
+        ensemble = group_of(recipe, *SMALL)
+        assert 0.75 < training_bytes(ensemble) / allotted_to_training(ensemble) < 1.33
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=str)
 def test_the_estimate_holds_for_every_recipe(program, size):
-    group = group_of(program, *size)
+    ensemble = group_of(program, *size)
     # XLA's CPU backend may fuse the encoding of 8,192 inputs into what reads it: no z is held.
     upper = 1.75 if (program, size) == ("untied-resampled", LARGE) else 1.33
-    assert 0.75 < training_bytes(group) / allotted_to_training(group) < upper
+    assert 0.75 < training_bytes(ensemble) / allotted_to_training(ensemble) < upper
 
 
 def test_scoring_may_take_more_than_training():
     """A point of the curves looks at more samples than a small batch has."""
-    group = group_of("untied", 16, 512, batch_size=16)
-    state = jax.eval_shape(start, group)
-    scoring = allotted(probe_all.lower(state, group.once_started(), recovery_probe, 1024))
-    assert training_bytes(group) < 0.5 * scoring
-    assert 0.75 < bytes_needed(group) / scoring < 1.33
+    ensemble = group_of("untied", 16, 512, batch_size=16)
+    state = jax.eval_shape(start, ensemble)
+    scoring = allotted(probe_all.lower(state, ensemble.once_started(), recovery_probe, 1024))
+    assert training_bytes(ensemble) < 0.5 * scoring
+    assert 0.75 < bytes_needed(ensemble) / scoring < 1.33
 
 
 def test_starting_may_take_more_than_training():
-    group = group_of("untied", 16, 512, batch_size=16, init="k-means")
-    starting = allotted(start_from.lower(group, None))
-    assert 0.75 < bytes_needed(group) / starting < 1.33
+    ensemble = group_of("untied", 16, 512, batch_size=16, init="k-means")
+    starting = allotted(start_from.lower(ensemble, None))
+    assert 0.75 < bytes_needed(ensemble) / starting < 1.33
 
 
 def test_what_is_held_is_exact():
@@ -79,12 +79,12 @@ def test_what_is_held_is_exact():
 
 def test_the_shapes_are_those_of_a_state():
     for recipe in ("batchtopk", "gated", "lista"):
-        group = group_of(recipe, 6, 9, n_members=2)
-        of_start = jax.eval_shape(start, group)
+        ensemble = group_of(recipe, 6, 9, n_members=2)
+        of_start = jax.eval_shape(start, ensemble)
         assert jax.tree.all(
             jax.tree.map(
                 lambda a, b: a.shape == b.shape and a.dtype == b.dtype,
-                state_shapes(group), of_start,
+                state_shapes(ensemble), of_start,
             )
         ), recipe  # fmt: skip
 

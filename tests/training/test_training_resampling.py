@@ -19,8 +19,8 @@ from toysae.sae.penalties import L1, GatedAux, Sum
 from toysae.sae.resampling import latent_arrays
 from toysae.training import advance, start
 from toysae.training.loop import _resample
-from toysae.training.members import make_group
-from toysae.training.resampling import draw, due_steps, resample_member, sample_losses
+from toysae.training.members import make_ensemble
+from toysae.training.resampling import draw_indices, due_steps, resample_member, sample_losses
 from toysae.training.state import member_loss
 from toysae.worlds import make_world
 
@@ -42,20 +42,20 @@ def group_of(hypers=(), sae_seeds=(0,), n_worlds=1, **axes):
     spec = SAESpec(D, S, **{"resample": ResampleDead(n_inputs=N), **axes})
     worlds = [make_world("sphere", s, d_in=D, n_features=8, l0=1.5) for s in range(n_worlds)]
     given = {k: v for k, v in GIVEN.items() if k in spec.hypers()}
-    return make_group(worlds, list(range(n_worlds)), spec, {**given, **dict(hypers)}, sae_seeds,
+    return make_ensemble(worlds, list(range(n_worlds)), spec, {**given, **dict(hypers)}, sae_seeds,
                       BATCH)  # fmt: skip
 
 
-def go(group, until, n_steps=None, state=None):
-    state = start(group) if state is None else state
+def go(ensemble, until, n_steps=None, state=None):
+    state = start(ensemble) if state is None else state
     n_steps = jnp.float32(n_steps or until)
-    return advance(state, group.once_started(), jnp.int32(until), n_steps)
+    return advance(state, ensemble.once_started(), jnp.int32(until), n_steps)
 
 
 def one_member(axes):
     """A member away from its start, with three latents dead and moments everywhere."""
-    group = group_of(**axes)
-    member = jax.tree.map(lambda leaf: leaf[0, 0], start(group).members)
+    ensemble = group_of(**axes)
+    member = jax.tree.map(lambda leaf: leaf[0, 0], start(ensemble).members)
     keys = iter(jax.random.split(jax.random.key(1), 100))
 
     def moved(leaf):
@@ -67,11 +67,11 @@ def one_member(axes):
         opt=jax.tree.map(moved, member.opt),
         run={**member.run, "steps_since_fired": ages},
     )
-    return group, member, {k: v[0] for k, v in group.once_started().hypers.items()}
+    return ensemble, member, {k: v[0] for k, v in ensemble.once_started().hypers.items()}
 
 
-def resampled(group, member, h, key=0):
-    spec = group.spec
+def resampled(ensemble, member, h, key=0):
+    spec = ensemble.spec
     return jax.jit(resample_member, static_argnums=0)(
         spec, member, h, jax.random.key(key), X, jnp.float32(0.25), jnp.float32(8000)
     )
@@ -87,9 +87,9 @@ def latents_last(name, leaf):
 
 @pytest.mark.parametrize("name", AXES)
 def test_only_the_dead_latents_change(name):
-    group, before, h = one_member(AXES[name])
-    after = resampled(group, before, h)
-    own = latent_arrays(group.spec.encoder, D, S)
+    ensemble, before, h = one_member(AXES[name])
+    after = resampled(ensemble, before, h)
+    own = latent_arrays(ensemble.spec.encoder, D, S)
     triples = [(before.params, after.params)]
     for moment in ("mu", "nu"):
         triples.append((getattr(before.opt, moment), getattr(after.opt, moment)))
@@ -112,8 +112,8 @@ def test_only_the_dead_latents_change(name):
 
 
 def test_new_latents_are_inputs_as_published():
-    group, before, h = one_member({})
-    after = resampled(group, before, h)
+    ensemble, before, h = one_member({})
+    after = resampled(ensemble, before, h)
     unit = np.asarray(X, np.float64)
     lengths = np.linalg.norm(unit, axis=1)
     unit = unit[lengths > 0] / lengths[lengths > 0, None]
@@ -128,8 +128,8 @@ def test_new_latents_are_inputs_as_published():
 
 @pytest.mark.parametrize("name", ["gain", "gated", "jumprelu"])
 def test_what_else_a_latent_has_starts_again(name):
-    group, before, h = one_member(AXES[name])
-    params = resampled(group, before, h).params
+    ensemble, before, h = one_member(AXES[name])
+    params = resampled(ensemble, before, h).params
     for array in {"log_gain", "b_gate", "b_mag", "r_mag", "b_enc"} & set(params.enc):
         assert not np.asarray(params.enc[array])[DEAD].any()
     if params.act:
@@ -138,19 +138,19 @@ def test_what_else_a_latent_has_starts_again(name):
 
 
 def test_a_diverged_member_and_a_perfect_one_are_left_alone():
-    group, before, h = one_member({})
+    ensemble, before, h = one_member({})
     ill = before.replace(diverged=jnp.array(True))
     broken = before.replace(params=before.params.replace(b_dec=before.params.b_dec * jnp.nan))
     for member in (ill, broken):
-        after = resampled(group, member, h)
+        after = resampled(ensemble, member, h)
         for a, b in zip(jax.tree.leaves(member), jax.tree.leaves(after), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
 def test_with_no_latent_living_the_encoder_still_has_a_length():
-    group, before, h = one_member({})
+    ensemble, before, h = one_member({})
     none = before.replace(run={**before.run, "steps_since_fired": jnp.full(S, 700, jnp.int32)})
-    params = resampled(group, none, h).params
+    params = resampled(ensemble, none, h).params
     np.testing.assert_allclose(np.linalg.norm(params.enc["W_enc"], axis=0), 0.2, rtol=1e-4)
 
 
@@ -161,7 +161,7 @@ def test_draws_are_proportional_to_the_weights():
     weights = jnp.asarray(np.random.default_rng(0).exponential(size=40) ** 2, jnp.float32)
     weights = weights.at[jnp.array([0, 17, 39])].set(0)
     keys = jax.random.split(jax.random.key(1), 40_000)
-    drawn = np.asarray(jax.jit(jax.vmap(lambda key: draw(key, weights, 1)))(keys))[:, 0]
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: draw_indices(key, weights, 1)))(keys))[:, 0]
     counts = np.bincount(drawn, minlength=40)
     positive = np.asarray(weights) > 0
     assert not counts[~positive].any()
@@ -171,17 +171,17 @@ def test_draws_are_proportional_to_the_weights():
 
 def test_no_input_is_drawn_twice_while_others_are_left():
     weights = jnp.arange(12.0).at[3].set(0)  # 0 and 3 are never drawn
-    drawn = np.asarray(draw(jax.random.key(1), weights, 25))
+    drawn = np.asarray(draw_indices(jax.random.key(1), weights, 25))
     assert sorted(drawn[:10]) == [1, 2, 4, 5, 6, 7, 8, 9, 10, 11]
     assert (drawn[10:20] == drawn[:10]).all()
 
 
 def test_latents_that_start_at_one_input_part():
     """Without anything between them they had the same gradient, and stayed equal for good."""
-    group, before, h = one_member({})
+    ensemble, before, h = one_member({})
     one = jnp.broadcast_to(X[jnp.argmax(jnp.abs(X).sum(1))], X.shape)  # all inputs are the same
     after = jax.jit(resample_member, static_argnums=0)(
-        group.spec, before, h, jax.random.key(0), one, jnp.float32(0.25), jnp.float32(8000)
+        ensemble.spec, before, h, jax.random.key(0), one, jnp.float32(0.25), jnp.float32(8000)
     )
     rows = np.asarray(after.params.W_dec)[DEAD]
     assert len(np.unique(rows, axis=0)) == DEAD.sum()
@@ -190,15 +190,17 @@ def test_latents_that_start_at_one_input_part():
 
 def test_inputs_are_drawn_by_the_square_of_their_loss():
     """One dead latent, many keys: which input became its row."""
-    group, before, h = one_member({})
+    ensemble, before, h = one_member({})
     few = np.random.default_rng(2).normal(size=(8, D)) * np.linspace(0.5, 1.5, 8)[:, None]
     few = np.concatenate([few, np.zeros((1, D))]).astype(np.float32)
     run = {**before.run, "progress": jnp.float32(0.25)}
-    losses = sample_losses(group.spec, before.params, run, h, jax.random.key(0), jnp.asarray(few))
+    losses = sample_losses(
+        ensemble.spec, before.params, run, h, jax.random.key(0), jnp.asarray(few)
+    )
 
     def row(key):
         args = (before, h, key, jnp.asarray(few), jnp.float32(0.25), jnp.float32(8000))
-        return resample_member(group.spec, *args).params.W_dec[1]
+        return resample_member(ensemble.spec, *args).params.W_dec[1]
 
     rows = np.asarray(jax.jit(jax.vmap(row))(jax.random.split(jax.random.key(5), 4000)))
     unit = few[:-1] / np.linalg.norm(few[:-1], axis=1, keepdims=True)
@@ -216,9 +218,9 @@ def test_inputs_are_drawn_by_the_square_of_their_loss():
     ids=["untied", "gated", "auxk", "batchtopk"],
 )
 def test_sample_losses_average_to_the_loss(axes):
-    group, member, h = one_member(axes)
+    ensemble, member, h = one_member(axes)
     run = {**member.run, "progress": jnp.float32(1)}
-    args = (group.spec, member.params, run, h, jax.random.key(0), X)
+    args = (ensemble.spec, member.params, run, h, jax.random.key(0), X)
     losses = jax.jit(sample_losses, static_argnums=0)(*args)
     loss, _ = jax.jit(member_loss, static_argnums=0)(*args)
     assert losses.shape == (N,)
@@ -235,9 +237,9 @@ def test_due_steps():
 ENSEMBLE = {"sae_seeds": (0, 1), "n_worlds": 2}
 
 
-def with_dead(group):
+def with_dead(ensemble):
     """The first state, with four latents of each member killed for good by a bias of -5."""
-    state = start(group)
+    state = start(ensemble)
     params = state.members.params
     b_enc = params.enc["b_enc"].at[..., :4].set(-5.0)
     params = params.replace(enc={**params.enc, "b_enc": b_enc})
@@ -245,20 +247,20 @@ def with_dead(group):
 
 
 def test_the_loop_resamples_at_its_times_in_any_chunks():
-    group = group_of({"lr": 3e-3, "l1_coeff": [0.05, 0.1]}, **ENSEMBLE)
-    whole = go(group, 80, 80, with_dead(group))
+    ensemble = group_of({"lr": 3e-3, "l1_coeff": [0.05, 0.1]}, **ENSEMBLE)
+    whole = go(ensemble, 80, 80, with_dead(ensemble))
     compiled = advance._cache_size()
-    state = with_dead(group)
+    state = with_dead(ensemble)
     for until in (9, 10, 11, 40, 55, 80):
-        state = go(group, until, 80, state)
+        state = go(ensemble, until, 80, state)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(a, b)
     # By hand: ten steps of a run so long that none is due, then the dead of every member.
-    before = go(group, 10, 1e6, with_dead(group))
+    before = go(ensemble, 10, 1e6, with_dead(ensemble))
     dead = np.asarray(before.members.run["steps_since_fired"]) >= 5
     assert dead[..., :4].all() and not dead[..., 4:].all()
-    hand = jax.jit(_resample)(before, group.once_started(), jnp.float32(80))
-    loop = go(group, 10, 80, with_dead(group))
+    hand = jax.jit(_resample)(before, ensemble.once_started(), jnp.float32(80))
+    loop = go(ensemble, 10, 80, with_dead(ensemble))
     moved = (np.asarray(before.members.params.W_dec) != loop.members.params.W_dec).any(-1)
     np.testing.assert_array_equal(moved, dead)
     for a, b in zip(jax.tree.leaves(hand), jax.tree.leaves(loop), strict=True):
@@ -272,11 +274,11 @@ def test_the_loop_resamples_at_its_times_in_any_chunks():
 
 
 def test_a_diverged_member_stands_still_in_the_loop():
-    group = group_of({"lr": [3e-3, 1e30], "l1_coeff": 0.1}, **ENSEMBLE)
-    state = go(group, 9, 80, with_dead(group))
+    ensemble = group_of({"lr": [3e-3, 1e30], "l1_coeff": 0.1}, **ENSEMBLE)
+    state = go(ensemble, 9, 80, with_dead(ensemble))
     assert state.members.diverged.tolist() == [[False, False, True, True]] * 2
     early = jax.device_get(state.members.params)
-    late = jax.device_get(go(group, 80, 80, state).members.params)
+    late = jax.device_get(go(ensemble, 80, 80, state).members.params)
     for a, b in zip(jax.tree.leaves(early), jax.tree.leaves(late), strict=True):
         np.testing.assert_array_equal(a[:, 2:], b[:, 2:])
         assert np.isfinite(b).all()
@@ -284,10 +286,10 @@ def test_a_diverged_member_stands_still_in_the_loop():
 
 def test_dead_latents_come_back():
     """After 2000 steps, of the latents that a bias of -5 killed in each of eight SAEs."""
-    group = group_of({"lr": 3e-3, "l1_coeff": [0.03, 0.05]}, **ENSEMBLE)
+    ensemble = group_of({"lr": 3e-3, "l1_coeff": [0.03, 0.05]}, **ENSEMBLE)
     fires = []
     for n_steps in (1e9, 2000):  # of so long a run the first resampling is never reached
-        run = go(group, 2000, n_steps, with_dead(group)).members.run
+        run = go(ensemble, 2000, n_steps, with_dead(ensemble)).members.run
         fires.append((np.asarray(run["steps_since_fired"])[..., :4] < 100).mean())
     assert fires[0] == 0 and fires[1] > 0.6
 

@@ -10,13 +10,13 @@ from toysae.errors import ToysaeError
 from toysae.worlds.assemble import assemble
 from toysae.worlds.copula import (
     LowRankCopula,
+    concatenated,
     dense_copula,
     factors_of,
     from_factors,
     low_rank_copula,
     nearest_correlation,
     random_factors,
-    side_by_side,
 )
 from toysae.worlds.firing import Active
 from toysae.worlds.given_factors import ByArrival, OneByOne, hazard_bound, parts, running_sum
@@ -196,7 +196,7 @@ def test_a_draw_of_several_parts_is_never_in_order(mixed, is_dense):
     """Even where its slots are as many as the features."""
     first = Active(jnp.array([[2, 0]]), jnp.array([[True, True]]), in_order=is_dense)
     second = Active(jnp.array([[1]]), jnp.array([[True]]), in_order=True)
-    both = side_by_side([first, second])
+    both = concatenated([first, second])
     assert not both.in_order and both.indices.tolist() == [[2, 0, 1]]
     assert not draw(mixed[2], 10).in_order
 

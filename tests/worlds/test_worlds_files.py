@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from toysae.errors import ToysaeError
 from toysae.worlds import WORLDS, World, make_world, sample, stack, world_fields
 from toysae.worlds.assemble import assemble
-from toysae.worlds.files import VERSION, components, load_world, save_world
+from toysae.worlds.files import WORLD_VERSION, components, load_world, save_world
 from toysae.worlds.firing import Active, Firing
 from toysae.worlds.forest import ScaledByParent
 from toysae.worlds.independent import independent
@@ -174,8 +174,8 @@ def _fields(header):
 
 
 DAMAGE = {
-    "newer": (lambda a, h: h.update(version=VERSION + 1),
-              f"format version {VERSION + 1}, this toysae reads up to {VERSION}: upgrade"),
+    "newer": (lambda a, h: h.update(version=WORLD_VERSION + 1),
+              f"version {WORLD_VERSION + 1}, this toysae reads up to {WORLD_VERSION}: upgrade"),
     "no version": (lambda a, h: h.pop("version"), HEADER),
     "odd version": (lambda a, h: h.update(version="one"), "version 'one' is not a whole number"),
     "no world": (lambda a, h: h.pop("world"), HEADER),

@@ -14,7 +14,7 @@ from toysae.worlds.compositional import compositional
 from toysae.worlds.copula import dense_copula, from_factors
 from toysae.worlds.exactly_k import exactly_k
 from toysae.worlds.firing import TAIL, compact, poisson_slots
-from toysae.worlds.groups import exclusive, pairs
+from toysae.worlds.groups import exclusive, paired_groups
 from toysae.worlds.independent import (
     Arrivals,
     Bernoulli,
@@ -99,9 +99,9 @@ def test_independent_features_fire_with_their_probabilities_and_never_twice(tail
     # Pairwise independence: E[o_i o_j] = p_i p_j.
     joint, expected = on.T @ on / N, np.outer(probs, probs)
     sigma = np.sqrt(expected * (1 - expected) / N)
-    pairs = np.triu_indices(60, 1)
-    frequent = (expected * N > 5)[pairs]
-    off = (np.abs(joint - expected) / sigma)[pairs][frequent]
+    paired_groups = np.triu_indices(60, 1)
+    frequent = (expected * N > 5)[paired_groups]
+    off = (np.abs(joint - expected) / sigma)[paired_groups][frequent]
     assert frequent.sum() > 30 and off.max() < 5.5
 
 
@@ -153,7 +153,7 @@ def test_nothing_fires_at_probability_zero():
 LAWS = {
     "independent": independent,
     "exclusive": lambda probs: exclusive(probs, np.arange(probs.size) // 2),
-    "pairs": lambda probs: pairs(probs, 0.5),
+    "pairs": lambda probs: paired_groups(probs, 0.5),
     "bursts": lambda probs: bursts(probs, 0.5),
     "exactly-k": exactly_k,
     "compositional": lambda probs: compositional(probs, 1, 2),

@@ -14,7 +14,7 @@ from toysae.worlds import make_world, sample
 from toysae.worlds.bursts import bursts
 from toysae.worlds.compositional import compositional
 from toysae.worlds.exactly_k import ExactlyKEqual, exactly_k, inclusion, odds_for
-from toysae.worlds.groups import Together, exclusive, joint, pairs
+from toysae.worlds.groups import Together, exclusive, joint, paired_groups
 from toysae.worlds.independent import independent
 from toysae.worlds.probabilities import firing_probabilities
 
@@ -74,7 +74,7 @@ def test_pairs_co_occur_as_asked(co_occurrence):
     a, b = 0.25, 0.1
     both = co_occurrence * b
     law = {(): 1 - a - b + both, (0,): a - both, (1,): b - both, (0, 1): both}
-    assert_law(fires(pairs(np.array([a, b]), co_occurrence)), law)
+    assert_law(fires(paired_groups(np.array([a, b]), co_occurrence)), law)
 
 
 def test_many_groups_are_drawn_sparsely():
@@ -192,9 +192,9 @@ def test_bursts_are_a_markov_chain(persistence):
         (lambda: exclusive(np.full(4, 0.4), np.zeros(4, int)), "total probability 1.6, over 1"),
         (lambda: exclusive(np.full(2, 0.1), np.array([0, 2])), "group 1 has no feature"),
         (lambda: exclusive(np.full(2, 0.1), np.zeros(3, int)), "2 probabilities but 3"),
-        (lambda: pairs(np.full(3, 0.1), 0.0), "n_features 3 must be even"),
-        (lambda: pairs(np.full(2, 0.7), 0.2), "cannot co-occur in only 0.2"),
-        (lambda: pairs(np.full(2, 0.1), 1.2), "co_occurrence 1.2"),
+        (lambda: paired_groups(np.full(3, 0.1), 0.0), "n_features 3 must be even"),
+        (lambda: paired_groups(np.full(2, 0.7), 0.2), "cannot co-occur in only 0.2"),
+        (lambda: paired_groups(np.full(2, 0.1), 1.2), "co_occurrence 1.2"),
         (lambda: exactly_k(np.array([0.5, 0.7])), "l0 1.2 must be a whole number"),
         (lambda: exactly_k(np.array([1.0, 0.5, 0.5])), r"1.0 of feature 0 must be in \[0, 1\)"),
         (lambda: compositional(np.full(6, 0.1), 2, 2), "multiple of"),

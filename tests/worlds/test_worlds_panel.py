@@ -21,7 +21,7 @@ from toysae.worlds.panel import (
     compare_panels,
     empty_panel,
     features,
-    finish,
+    finished_panel,
     noise_edge,
     of_world,
     panel_of,
@@ -168,7 +168,7 @@ def test_norms_neither_overflow_nor_vanish(scale):
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda: finish(empty_panel(3)), "the panel is empty"),
+        (lambda: finished_panel(empty_panel(3)), "the panel is empty"),
         (lambda: empty_panel(0), "d_in 0"),
         (lambda: add(empty_panel(3), np.zeros((2, 4), np.float32)), "4 dimensions, the panel 3"),
         (lambda: add(empty_panel(3), np.zeros((2, 3, 3), np.float32)), r"shape \(2, 3, 3\) must"),

@@ -10,7 +10,7 @@ from scipy import stats
 
 from toysae.errors import ToysaeError
 from toysae.worlds.tms import KINDS, TMSSpec, tms_hypers
-from toysae.worlds.tms.model import draw, features_at, hidden, init_params, loss
+from toysae.worlds.tms.model import draw_uniforms, features_at, hidden, init_tms_params, loss
 
 N, M = 6, 3
 
@@ -33,11 +33,11 @@ def reference(kind, W, W_out, b, x, importance):
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_gradient(kind):
     spec = TMSSpec(N, M, kind)
-    params = init_params(spec, jax.random.key(1))
+    params = init_tms_params(spec, jax.random.key(1))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda v: v + 0.2 * rng.normal(size=v.shape), params)
     params = jax.tree.map(lambda v: v.astype(jnp.float32), params)
-    x = features_at(spec, draw(spec, jax.random.key(2), 50), jnp.float32(0.6))
+    x = features_at(spec, draw_uniforms(spec, jax.random.key(2), 50), jnp.float32(0.6))
     importance = 0.8 ** np.arange(N)
     parts = [np.asarray(v, np.float64) for v in jax.tree.leaves(params)]
     shapes = [v.shape for v in parts]
@@ -60,7 +60,7 @@ def test_loss_and_gradient(kind):
 
 def test_the_hidden_layer_is_what_a_world_has_to_write():
     spec = TMSSpec(N, M)
-    params = init_params(spec, jax.random.key(0))
+    params = init_tms_params(spec, jax.random.key(0))
     f = np.eye(N, dtype=np.float32)
     np.testing.assert_allclose(hidden(spec, params, jnp.asarray(f)), params.W.T, atol=1e-6)
     rectified = hidden(TMSSpec(N, M, "relu-hidden"), params, jnp.asarray(f))
@@ -71,7 +71,7 @@ def test_the_hidden_layer_is_what_a_world_has_to_write():
 
 
 def data(spec, density, n=60_000):
-    x = features_at(spec, draw(spec, jax.random.key(3), n), jnp.float32(density))
+    x = features_at(spec, draw_uniforms(spec, jax.random.key(3), n), jnp.float32(density))
     return np.asarray(x, np.float64)
 
 

@@ -10,17 +10,17 @@ from toysae.keys import seed_key
 from toysae.worlds.tms import (
     PRESETS,
     TMSSpec,
-    at_point,
     expected_loss,
     importance_decay,
+    models_of_point,
     overlap,
     tms_hypers,
     tms_preset,
     train_tms,
     two_in_one,
 )
-from toysae.worlds.tms.model import draw, features_at, init_params
-from toysae.worlds.tms.train import advance, evaluate, start
+from toysae.worlds.tms.model import draw_uniforms, features_at, init_tms_params
+from toysae.worlds.tms.train import advance_models, evaluate, start_models
 
 SPEC = TMSSpec(5, 2)
 POINTS = {"density": [0.05, 0.3, 0.9], "lr": [1e-3, 3e-3, 1e-2], "lr_decay": [0.0, 0.5, 1.0]}
@@ -33,13 +33,13 @@ def run(spec=SPEC, seeds=2, n_steps=60, n_snapshots=1, **numbers):
 
 def adam_by_hand(spec, seed, density, importance, lr, lr_decay, n_steps, batch_size):
     """The same training in float64 NumPy, for x' = ReLU(W^T W x + b)."""
-    params = init_params(spec, seed_key(seed, "tms-init"))
+    params = init_tms_params(spec, seed_key(seed, "tms-init"))
     W, b = np.asarray(params.W, np.float64), np.asarray(params.b, np.float64)
     first, second = np.zeros(W.size + b.size), np.zeros(W.size + b.size)
 
     @jax.jit
     def batch(key):
-        return features_at(spec, draw(spec, key, batch_size), jnp.float32(density))
+        return features_at(spec, draw_uniforms(spec, key, batch_size), jnp.float32(density))
 
     for step in range(n_steps):
         key = jax.random.fold_in(seed_key(seed, "tms-data"), step)
@@ -90,15 +90,15 @@ def test_same_seed_same_bits_whatever_the_snapshots():
 
 def test_numbers_do_not_recompile():
     run()
-    sizes = [f._cache_size() for f in (start, advance, evaluate)]
+    sizes = [f._cache_size() for f in (start_models, advance_models, evaluate)]
     run(density=[0.1, 0.2, 0.4], importance=0.5, lr=2e-3, n_steps=41, seeds=np.array([8, 9]))
-    assert [f._cache_size() for f in (start, advance, evaluate)] == sizes
+    assert [f._cache_size() for f in (start_models, advance_models, evaluate)] == sizes
 
 
 def test_the_best_seed_and_one_point():
     trained = run(lr=[1e-3, 1e-2, 1e-2])
     assert trained.best(trained.loss).tolist() == trained.loss.min(0).tolist()
-    point = at_point(trained, 2)
+    point = models_of_point(trained, 2)
     np.testing.assert_array_equal(point.params.W[:, 0], trained.params.W[:, 2])
     np.testing.assert_array_equal(point.W[:, :, 0], trained.W[:, :, 2])
     assert point.dimensionality().shape == (2, 2, 1, 5)

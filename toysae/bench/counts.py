@@ -23,7 +23,7 @@ def step_bytes(p: Preset, n_params: int) -> int:
       by two gradients.
 
     Args:
-        p: the group.
+        p: the ensemble.
         n_params: of all its members.
     """
     weights, latents, inputs = (

@@ -1,4 +1,4 @@
-"""What training is timed on: groups of SAEs by name."""
+"""What training is timed on: ensembles of SAEs by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ..worlds import World, make_world
 
 @dataclass(frozen=True)
 class Preset:
-    """One timed group: `n_members` SAEs on one world.
+    """One timed ensemble: `n_members` SAEs on one world.
 
     `world` is "sphere", with magnitudes as SAELens draws them, or the name of a published world,
     whose sizes and `l0` must then be given as they are.
@@ -82,7 +82,7 @@ def preset_world(p: Preset) -> World:
 
 
 def preset_ensemble(p: Preset, numbers: Mapping[str, float] | None = None) -> Ensemble:
-    """The preset's group, with the recipe's toy numbers unless others are given."""
+    """The preset's ensemble, with the recipe's toy numbers unless others are given."""
     spec = make_spec(p.recipe, p.d_in, p.d_sae, arithmetic=p.arithmetic)
     given = RECIPES[p.recipe].toy if numbers is None else numbers
     return make_ensemble([preset_world(p)], [0], spec, given, range(p.n_members), p.batch_size)

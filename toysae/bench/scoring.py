@@ -36,17 +36,17 @@ SCORING_PRESETS = {
 def time_scoring(name: str, seconds: float, rounds: int) -> dict[str, float | str]:
     """Seconds a SAE, and their share of the training of one, the two taking turns."""
     p = SCORING_PRESETS[name]
-    group = preset_ensemble(p.shape)
-    trained = train_ensemble(group, 1, recovery_probe, 1)
+    ensemble = preset_ensemble(p.shape)
+    trained = train_ensemble(ensemble, 1, recovery_probe, 1)
 
     def score() -> float:
         """Seconds a SAE."""
         begun = time.perf_counter()
         if p.records:
             sae = jax.tree.map(lambda leaf: leaf[0, 0], trained.saes)
-            score_sae(sae, jax.tree.map(lambda leaf: leaf[0], group.worlds), p.n_samples)
+            score_sae(sae, jax.tree.map(lambda leaf: leaf[0], ensemble.worlds), p.n_samples)
         else:
-            score_ensemble(group, trained, 1, p.n_samples)
+            score_ensemble(ensemble, trained, 1, p.n_samples)
         return (time.perf_counter() - begun) / p.shape.n_members
 
     compile_s = score()

@@ -64,13 +64,15 @@ def train_to_mcc(
     """Trains one SAE until it has found the features, or for `most` steps; `seed` is of its init
     and of the data."""
     seeds = jnp.asarray([seed], jnp.int32)
-    group = replace(preset_ensemble(Preset(**preset), numbers), sae_seeds=seeds, world_seeds=seeds)
-    state, truth = start(group), group.worlds.target[0]
+    ensemble = replace(
+        preset_ensemble(Preset(**preset), numbers), sae_seeds=seeds, world_seeds=seeds
+    )
+    state, truth = start(ensemble), ensemble.worlds.target[0]
     steps, found = 0, 0.0
     while not found >= target and steps < most:
         steps += every
-        state = advance(state, group, jnp.int32(steps), jnp.float32(most))
-        sae = trained(state, group)
+        state = advance(state, ensemble, jnp.int32(steps), jnp.float32(most))
+        sae = trained(state, ensemble)
         found = mcc(cosines(truth, sae.W_dec[0, 0]), absolute=True)
     return {"steps": steps, "mcc": found}
 

@@ -1,4 +1,4 @@
-"""How fast SAEs train: one group at a time, in turns with what the device can do or with the
+"""How fast SAEs train: one ensemble at a time, in turns with what the device can do or with the
 plain SAE."""
 
 import time
@@ -21,16 +21,16 @@ BASELINE = "untied"
 
 
 class Trainer:
-    """One group in steady training: `rate()` trains about `seconds` more and measures."""
+    """One ensemble in steady training: `rate()` trains about `seconds` more and measures."""
 
     def __init__(self, p: Preset, seconds: float):
         self.preset, self.total = p, jnp.float32(1e6)
-        group = preset_ensemble(p)
-        self.planned = training_bytes(group)
-        self.layout = layout_of(len(group.world_seeds), len(group.sae_seeds))
-        group = spread_ensemble(group, self.layout)
-        self.state: TrainState = start(group, self.layout)
-        self.group = group.once_started()
+        ensemble = preset_ensemble(p)
+        self.planned = training_bytes(ensemble)
+        self.layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds))
+        ensemble = spread_ensemble(ensemble, self.layout)
+        self.state: TrainState = start(ensemble, self.layout)
+        self.ensemble = ensemble.once_started()
         self.n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.members.params))
         self.compile_s = self.train(1)
         self.chunk = max(int(seconds * 10 / self.train(10)), 10)
@@ -39,7 +39,7 @@ class Trainer:
         """Trains so many steps more and returns their seconds."""
         until = self.state.step + n_steps
         begun = time.perf_counter()
-        self.state = advance(self.state, self.group, until, self.total, self.layout)
+        self.state = advance(self.state, self.ensemble, until, self.total, self.layout)
         self.state.loss.block_until_ready()
         return time.perf_counter() - begun
 

@@ -9,7 +9,7 @@ from .protocol import serve
 
 
 class Worker:
-    """Times a preset, or trains one group on request."""
+    """Times a preset, or trains one ensemble on request."""
 
     def time(
         self, name: str, seconds: float, rounds: int, arithmetic: str | None = None
@@ -21,8 +21,8 @@ class Worker:
         return TIMERS[name](name, seconds, rounds, *given)
 
     def open(self, preset: dict[str, Any]) -> dict[str, float]:
-        """Compiles a group in each arithmetic, and says how long imports and the first step of the
-        first took."""
+        """Compiles an ensemble in each arithmetic, and says how long imports and the first step of
+        the first took."""
         begun = time.perf_counter()
         from ..sae.arithmetic import ARITHMETICS
         from .presets import Preset

@@ -35,19 +35,19 @@ class Measure(ABC):
 
     @abstractmethod
     def __call__(
-        self, group: Ensemble, trained: Trained, n_steps: int
+        self, ensemble: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-        """Measures every SAE of a trained group.
+        """Measures every SAE of a trained ensemble.
 
         Returns:
             A table, one row an SAE in [world, member] order, and arrays whose leading axis is
             those rows, all but `curve_steps`.
         """
 
-    def row_bytes(self, group: Ensemble) -> int:
+    def row_bytes(self, ensemble: Ensemble) -> int:
         """About how many bytes a row and its arrays take on disk."""
         curves = _POINT * self.curve_points
-        return _ROW + _FEATURE * group.worlds.n_features + 4 * group.spec.d_sae + curves
+        return _ROW + _FEATURE * ensemble.worlds.n_features + 4 * ensemble.spec.d_sae + curves
 
     def curve_bytes(self) -> int:
         """About how many bytes a row's learning curves take in a checkpoint."""
@@ -74,6 +74,6 @@ class RecoveryScores(Measure):
         return {"n_eval": self.n_eval, "curve_points": self.curve_points}
 
     def __call__(
-        self, group: Ensemble, trained: Trained, n_steps: int
+        self, ensemble: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-        return score_ensemble(group, trained, n_steps, self.n_eval)
+        return score_ensemble(ensemble, trained, n_steps, self.n_eval)

@@ -232,8 +232,8 @@ def _trained(init: str, decoder: Decoder | None, whole: bool = False):
         # An init with fewer latents than features starts at the most frequent.
         world = replace(s.world, truth=s.world.target[s.order]) if init == "truth" else s.world
         given = {**fallback("untied", spec), "l1_coeff": s.coefficients}
-        group = make_ensemble([world], [s.seed], spec, given, (0,), _BATCH)
-        trained = train_ensemble(group, s.n_steps, recovery_probe, n_points=1)
+        ensemble = make_ensemble([world], [s.seed], spec, given, (0,), _BATCH)
+        trained = train_ensemble(ensemble, s.n_steps, recovery_probe, n_points=1)
         for i, l1 in enumerate(s.coefficients):
             sae = jax.tree.map(lambda leaf, i=i: leaf[0, i], trained.saes)
             yield "l1_coeff", l1, None if trained.diverged[0, i] else sae

@@ -1,4 +1,4 @@
-"""From a trained group to one table row for each SAE and the arrays behind it."""
+"""From a trained ensemble to one table row for each SAE and the arrays behind it."""
 
 import hashlib
 from collections.abc import Callable
@@ -157,12 +157,12 @@ def truth_columns(cos: np.ndarray) -> pd.DataFrame:
 
 
 def score_ensemble(
-    group: Ensemble, trained: Trained, n_steps: int, n_eval: int
+    ensemble: Ensemble, trained: Trained, n_steps: int, n_eval: int
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Scores every SAE of a trained group.
+    """Scores every SAE of a trained ensemble.
 
     Args:
-        group: as trained.
+        ensemble: as trained.
         trained: its result.
         n_steps: steps taken.
         n_eval: evaluation samples, rounded up to whole batches.
@@ -175,40 +175,40 @@ def score_ensemble(
         `curve_mcs_hist` `[rows, bins, points]` (counts of features); and `curve_steps` `[points]`.
     """
     n_worlds, n_members = trained.diverged.shape
-    n_batches = -(-n_eval // group.batch_size)
-    layout, by_world = layout_of(n_worlds, n_members, group.split), P("world")
-    saes, worlds, seeds = trained.saes, group.worlds, group.world_seeds
+    n_batches = -(-n_eval // ensemble.batch_size)
+    layout, by_world = layout_of(n_worlds, n_members, ensemble.split), P("world")
+    saes, worlds, seeds = trained.saes, ensemble.worlds, ensemble.world_seeds
     if layout is not None:
         saes, worlds, seeds = layout.spread((saes, worlds, seeds), (ROWS, by_world, by_world))
     evaluated = evaluate_all(
-        saes, group.spec.once_started(), worlds, seeds, jnp.int32(n_batches), group.batch_size,
-        layout,
+        saes, ensemble.spec.once_started(), worlds, seeds, jnp.int32(n_batches),
+        ensemble.batch_size, layout,
     )  # fmt: skip
     if layout is not None:
         evaluated = layout.gather(evaluated, (ROWS, by_world))
     scores, magnitude = jax.device_get(hosts.whole(evaluated))
-    spec, (n_features, d_in) = group.spec, group.worlds.target.shape[-2:]
-    cos = np.asarray(_world_cosines(trained.saes, group.worlds)).reshape(
+    spec, (n_features, d_in) = ensemble.spec, ensemble.worlds.target.shape[-2:]
+    cos = np.asarray(_world_cosines(trained.saes, ensemble.worlds)).reshape(
         n_worlds * n_members, n_features, spec.d_sae
     )
     diverged = trained.diverged.reshape(-1)
-    samples = n_steps * group.batch_size
+    samples = n_steps * ensemble.batch_size
     firings = np.repeat(trained.firings, n_members, axis=0)
     arrays = {
         "mcs": cos.max(2),
         "feature_freq": firings / max(samples, 1),
         "firings_seen": firings,
         "feature_magnitude": np.repeat(magnitude, n_members, axis=0),
-        "feature_nn_cos": np.repeat(_nearest(group.worlds), n_members, axis=0),
+        "feature_nn_cos": np.repeat(_nearest(ensemble.worlds), n_members, axis=0),
         "latent_freq": _rows(scores.pop("firing_freq")),
         "curve_steps": trained.curve_steps,
         **{f"curve_{name}": _rows(curve) for name, curve in trained.curves.items()},
     }
     table = pd.DataFrame(
         {
-            **sizes_of(group, n_steps),
-            "n_eval": n_batches * group.batch_size,
-            **numbers_of(group),
+            **sizes_of(ensemble, n_steps),
+            "n_eval": n_batches * ensemble.batch_size,
+            **numbers_of(ensemble),
             "diverged": diverged,
             **truth_columns(cos),
             **{name: _rows(value) for name, value in scores.items()},
@@ -219,34 +219,34 @@ def score_ensemble(
     )
     steps, censored = steps_to(trained.curve_steps, arrays["curve_mmcs"], 0.9)
     table["steps_to_0.9"], table["censored_0.9"] = steps, censored
-    if "l1_coeff" in group.hypers:
+    if "l1_coeff" in ensemble.hypers:
         places = table.assign(world_place=np.repeat(np.arange(n_worlds), n_members))
-        both = places.merge(oracle_columns(group), on=["world_place", "l1_coeff"], how="left")
+        both = places.merge(oracle_columns(ensemble), on=["world_place", "l1_coeff"], how="left")
         table = both.drop(columns="world_place")
     return table, arrays
 
 
-def sizes_of(group: Ensemble, n_steps: int) -> dict[str, np.ndarray | float]:
-    """What a table says first of each SAE of a group: sizes, seeds and steps."""
-    n_worlds, n_members = len(group.world_seeds), len(group.sae_seeds)
-    n_features, d_in = group.worlds.target.shape[-2:]
+def sizes_of(ensemble: Ensemble, n_steps: int) -> dict[str, np.ndarray | float]:
+    """What a table says first of each SAE of an ensemble: sizes, seeds and steps."""
+    n_worlds, n_members = len(ensemble.world_seeds), len(ensemble.sae_seeds)
+    n_features, d_in = ensemble.worlds.target.shape[-2:]
     return {
         "row": np.arange(n_worlds * n_members),
         "d_in": d_in,
         "n_features": n_features,
         "ratio": n_features / d_in,
-        "d_sae": group.spec.d_sae,
-        "world_seed": np.repeat(np.asarray(group.world_seeds), n_members),
-        "sae_seed": np.tile(np.asarray(group.sae_seeds), n_worlds),
+        "d_sae": ensemble.spec.d_sae,
+        "world_seed": np.repeat(np.asarray(ensemble.world_seeds), n_members),
+        "sae_seed": np.tile(np.asarray(ensemble.sae_seeds), n_worlds),
         "n_steps": n_steps,
-        "batch_size": group.batch_size,
+        "batch_size": ensemble.batch_size,
     }
 
 
-def numbers_of(group: Ensemble) -> dict[str, np.ndarray]:
-    """The numbers of each SAE of a group, by name."""
-    n_worlds = len(group.world_seeds)
-    return {name: np.tile(np.asarray(v), n_worlds) for name, v in group.hypers.items()}
+def numbers_of(ensemble: Ensemble) -> dict[str, np.ndarray]:
+    """The numbers of each SAE of an ensemble, by name."""
+    n_worlds = len(ensemble.world_seeds)
+    return {name: np.tile(np.asarray(v), n_worlds) for name, v in ensemble.hypers.items()}
 
 
 def _nearest(worlds: Drawn) -> np.ndarray:
@@ -260,13 +260,13 @@ def _rows(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, *values.shape[2:])
 
 
-def oracle_columns(group: Ensemble) -> pd.DataFrame:
+def oracle_columns(ensemble: Ensemble) -> pd.DataFrame:
     """The true dictionary with FISTA codes at each coefficient: what a perfect SAE pays. One row
     for each world and coefficient."""
-    coefficients = np.unique(np.asarray(group.hypers["l1_coeff"]))
-    keys, frames = keys_of(group.world_seeds, "oracle"), []
-    for i in range(len(group.world_seeds)):
-        world = jax.tree.map(lambda leaf, i=i: leaf[i], group.worlds)
+    coefficients = np.unique(np.asarray(ensemble.hypers["l1_coeff"]))
+    keys, frames = keys_of(ensemble.world_seeds, "oracle"), []
+    for i in range(len(ensemble.world_seeds)):
+        world = jax.tree.map(lambda leaf, i=i: leaf[i], ensemble.worlds)
         x = sample(world, keys[i], _ORACLE_SAMPLES).x
         x = x if world.bias is None else x - world.bias
         scores = _oracle(*jax.device_get((x, world.target, coefficients)))

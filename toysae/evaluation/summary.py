@@ -91,7 +91,7 @@ def _head(rows: pd.DataFrame) -> dict[str, object]:
 
 def _note(rows: pd.DataFrame, table: pd.DataFrame) -> str:
     notes = [] if rows["l0_matched"].all() else ["no L0 match"]
-    same = table[table["group"] == rows["group"].iloc[0]]
+    same = table[table["cell"] == rows["cell"].iloc[0]]
     if same["diverged"].any():
         notes.append(f"{int(same['diverged'].sum())} of {len(same)} diverged")
     return ", ".join(notes)

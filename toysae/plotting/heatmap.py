@@ -33,10 +33,10 @@ def l1_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     ]
     by = ["case", *ARM, "ratio", "size", "l1"]
     alive = table.assign(**{v: table[v].where(~table["diverged"]) for v in values})
-    groups = alive.groupby(by)
-    frame = groups[values].mean()
+    cells = alive.groupby(by)
+    frame = cells[values].mean()
     frame["n"] = (~alive["diverged"]).groupby([alive[c] for c in by]).sum()
-    frame["n_diverged"] = groups["diverged"].sum()
+    frame["n_diverged"] = cells["diverged"].sum()
     frame = frame.reset_index()
     with st.style():
         rows = list(frame.groupby(["case", *ARM, "ratio"]))

@@ -101,7 +101,7 @@ def _counts(
 
 
 def _identity(row: dict) -> tuple:
-    return row["group"], row["row"]
+    return row["cell"], row["row"]
 
 
 def _halves(freq: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ _CASE = ["ratio", "size", "d_in", "n_steps", "batch_size"]
 
 @runtime_checkable
 class SweepResults(Protocol):
-    """A finished sweep: one row per trained SAE (member), arrays by group."""
+    """A finished sweep: one row per trained SAE (member), arrays by cell."""
 
     @property
     def name(self) -> str: ...
@@ -37,7 +37,7 @@ class SweepResults(Protocol):
     @property
     def table(self) -> pd.DataFrame: ...
 
-    def arrays(self, group: str, /) -> dict[str, np.ndarray]: ...
+    def arrays(self, cell: str, /) -> dict[str, np.ndarray]: ...
 
 
 def oracle_rows(results: SweepResults, methods: Sequence[str] = ORACLES) -> pd.DataFrame | None:
@@ -67,9 +67,9 @@ def case_without(table: pd.DataFrame, *names: str) -> pd.Series:
 
 def with_case(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Adds `case`: the world, what the axes set, and whatever else has several values within one
-    group of `by`."""
-    groups = table.groupby([*by, "setting"])
-    varied = [c for c in _CASE if c not in by and (groups[c].nunique() > 1).any()]
+    cell of `by`."""
+    cells = table.groupby([*by, "setting"])
+    varied = [c for c in _CASE if c not in by and (cells[c].nunique() > 1).any()]
     case = table["world"].astype(str)
     if table["setting"].nunique() > 1:
         case = case + ", " + table["setting"]
@@ -111,7 +111,7 @@ def of_arm(table: pd.DataFrame, arm: tuple[str, str]) -> pd.DataFrame:
 
 
 def mean_over_seeds(table: pd.DataFrame, by: list[str], value: str) -> tuple[float, float]:
-    """(mean, half width of the 95 % interval) of the one group that `table` is; NaN if empty."""
+    """(mean, half width of the 95 % interval) of the one cell that `table` is; NaN if empty."""
     alive = table[table[value].notna()]
     if alive.empty:
         return np.nan, np.nan
@@ -120,7 +120,7 @@ def mean_over_seeds(table: pd.DataFrame, by: list[str], value: str) -> tuple[flo
 
 
 def interval_frame(table: pd.DataFrame, by: list[str], values: Iterable[str]) -> pd.DataFrame:
-    """One row per group: mean `floor`, and each value with its `_half_width` and `_n`."""
+    """One row per cell: mean `floor`, and each value with its `_half_width` and `_n`."""
     values = list(values)
     if table.empty:
         stats = [f"{v}{end}" for v in values for end in ("", "_half_width", "_n")]
@@ -176,6 +176,6 @@ def remarks(table: pd.DataFrame, chosen: pd.DataFrame) -> str:
 def with_arrays(
     results: SweepResults, table: pd.DataFrame
 ) -> Iterator[tuple[pd.DataFrame, dict[str, np.ndarray]]]:
-    """(rows of one group, that group's arrays), each group read once."""
-    for group, rows in table.groupby("group", sort=True):
-        yield rows, results.arrays(str(group))
+    """(rows of one cell, that cell's arrays), each cell read once."""
+    for cell, rows in table.groupby("cell", sort=True):
+        yield rows, results.arrays(str(cell))

@@ -15,8 +15,8 @@ from .cell import Cell
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some worlds of a cell, and of each the same members. It trains as one group and is finished,
-    or not, as one.
+    """Some worlds of a cell, and of each the same members. They train as one ensemble, and are
+    finished, or not, as one.
 
     Attributes:
         cell: the cell.
@@ -80,9 +80,9 @@ def check_cells(cells: Sequence[Cell], split: Split = UNSPLIT) -> None:
         ToysaeError: bad input; too few devices; an SAE that does not fit the device even alone.
     """
     for cell in cells:
-        group = replace(cell.ensemble, split=split)
-        layout_of(len(cell.data.seeds), len(group.sae_seeds), split)
-        if not fits(group):
+        ensemble = replace(cell.ensemble, split=split)
+        layout_of(len(cell.data.seeds), len(ensemble.sae_seeds), split)
+        if not fits(ensemble):
             check_memory(Block(cell, (0,), (0,), split).ensemble())
 
 

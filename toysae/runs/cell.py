@@ -148,7 +148,7 @@ class Cell:
         n_members = len(self.hypers[1])
         for name, values in self.data.columns().items():
             told["columns"][name] = np.repeat(np.asarray(values), n_members).tolist()
-        return {"group": self.name, **told, "keys": self.keys.reshape(-1).tolist()}
+        return {"cell": self.name, **told, "keys": self.keys.reshape(-1).tolist()}
 
     def _by_row(self, value: Column) -> Any:
         if isinstance(value, str) or not isinstance(value, Sequence):

@@ -78,11 +78,11 @@ class Checkpoints:
         self.directory.put({name: write}, {name: n_bytes})
         self._remove(self.steps()[KEPT:])
 
-    def latest(self, group: Ensemble) -> Snapshot | None:
-        """The last snapshot of a group that is whole; broken ones are named and left behind."""
+    def latest(self, ensemble: Ensemble) -> Snapshot | None:
+        """The last snapshot of an ensemble that is whole; broken ones are named and left behind."""
         for step in self.steps():
             try:
-                return self._read(step, group)
+                return self._read(step, ensemble)
             except ToysaeError as error:
                 say(f"checkpoint {self._snapshot(step)} is broken ({error}): going back before it")
                 self._remove([step])
@@ -99,7 +99,7 @@ class Checkpoints:
         if steps:
             self.directory.remove([self._snapshot(step) for step in steps])
 
-    def _read(self, step: int, group: Ensemble) -> Snapshot:
+    def _read(self, step: int, ensemble: Ensemble) -> Snapshot:
         data = self.directory.read(self._snapshot(step))
         try:
             with np.load(BytesIO(data), allow_pickle=False) as file:
@@ -108,7 +108,7 @@ class Checkpoints:
             raise ToysaeError(f"it cannot be read: {error}") from error
         # The init changes no shape, and some compute outside of programs, where nothing may be
         # traced.
-        shapes = jax.eval_shape(start, group.once_started())
+        shapes = jax.eval_shape(start, ensemble.once_started())
         points = {n.removeprefix(_POINTS): held.pop(n) for n in [*held] if n.startswith(_POINTS)}
         wanted = _named(shapes)
         require(held.keys() == wanted.keys(), "it holds other arrays than this part has")

@@ -33,7 +33,7 @@ class Plan:
     """What is left of a run.
 
     Attributes:
-        table: one row a block, in the order they run: `group`, `SAEs`, `d_sae`, `n_steps`,
+        table: one row a block, in the order they run: `ensemble`, `SAEs`, `d_sae`, `n_steps`,
             `memory` that it takes, `TFLOP` of its matrix products and about how many `seconds`.
         lines: on the whole.
     """
@@ -57,17 +57,17 @@ def plan(cells: Sequence[Cell], out: str | Path, options: Options = PLAIN) -> Pl
     asked = {key for cell in cells for key in cell.keys.reshape(-1).tolist()}
     done = hosts.on_first(lambda: _finished(path, options.keep_weights))
     blocks = blocks_of(cells, done, split=options.split)
-    groups = [block.ensemble() for block in blocks]
-    flops = [step_flops(g) * b.cell.n_steps for g, b in zip(groups, blocks, strict=True)]
-    rate = _rate(groups[flops.index(max(flops))]) if blocks else float("nan")
-    rows = [_row(*each, rate) for each in zip(blocks, groups, flops, strict=True)]
+    ensembles = [block.ensemble() for block in blocks]
+    flops = [step_flops(g) * b.cell.n_steps for g, b in zip(ensembles, blocks, strict=True)]
+    rate = _rate(ensembles[flops.index(max(flops))]) if blocks else float("nan")
+    rows = [_row(*each, rate) for each in zip(blocks, ensembles, flops, strict=True)]
     disk = size(disk_bytes(blocks, options.keep_weights))
     devices = jax.devices()
     whole = f"all {len(asked)} SAEs are finished in {path}" if asked else "no SAEs to train"
     if blocks:
         whole = (
             f"{len(asked & done)} of {len(asked)} SAEs are finished in {path}; {len(blocks)} "
-            f"groups are left: {sum(flops) / 1e12:,.1f} TFLOP, about "
+            f"ensembles are left: {sum(flops) / 1e12:,.1f} TFLOP, about "
             f"{_duration(sum(flops) / rate)}"
         )
     lines = [
@@ -88,28 +88,28 @@ def _finished(path: Path, with_weights: bool) -> set[str]:
     return finished_keys(find(stored_blocks(directory, broken)), with_weights)
 
 
-def _row(block: Block, group: Ensemble, flops: int, rate: float) -> dict[str, object]:
+def _row(block: Block, ensemble: Ensemble, flops: int, rate: float) -> dict[str, object]:
     return {
-        "group": block.cell.name,
+        "cell": block.cell.name,
         "SAEs": block.keys.size,
-        "d_sae": group.spec.d_sae,
+        "d_sae": ensemble.spec.d_sae,
         "n_steps": block.cell.n_steps,
-        "memory": size(bytes_needed(group)),
+        "memory": size(bytes_needed(ensemble)),
         "TFLOP": f"{flops / 1e12:,.2f}",
         "seconds": f"{flops / rate:,.0f}",
     }
 
 
-def _rate(group: Ensemble) -> float:
-    """FLOP/s of a group's steps, sampling included, in about a second."""
-    per_step, total = step_flops(group), jnp.float32(1e6)
-    layout = layout_of(len(group.world_seeds), len(group.sae_seeds), group.split)
-    group = spread_ensemble(group, layout)
-    state, group = start(group, layout), group.once_started()
+def _rate(ensemble: Ensemble) -> float:
+    """FLOP/s of an ensemble's steps, sampling included, in about a second."""
+    per_step, total = step_flops(ensemble), jnp.float32(1e6)
+    layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds), ensemble.split)
+    ensemble = spread_ensemble(ensemble, layout)
+    state, ensemble = start(ensemble, layout), ensemble.once_started()
 
     def train(state, until: int):
         begun = time.perf_counter()
-        state = advance(state, group, jnp.int32(until), total, layout)
+        state = advance(state, ensemble, jnp.int32(until), total, layout)
         state.loss.block_until_ready()
         return state, time.perf_counter() - begun
 

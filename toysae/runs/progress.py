@@ -1,4 +1,4 @@
-"""What a run says while it runs: a bar of groups, samples a second and time left, and lines."""
+"""What a run says while it runs: a bar of cells, samples a second and time left, and lines."""
 
 import sys
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def say(line: str) -> None:
 
 
 class Progress:
-    """A rich bar over all SAE-samples of a run; group sizes differ, so steps alone mislead.
+    """A rich bar over all SAE-samples of a run; cell sizes differ, so steps alone mislead.
 
     Args:
         cost: SAE-samples of each group by name, in order.
@@ -27,7 +27,7 @@ class Progress:
         self._cost = dict(cost)
         self._done: dict[str, int] = {}
         self._bar = bars.Progress(
-            bars.TextColumn("{task.fields[group]}", markup=False),
+            bars.TextColumn("{task.fields[cell]}", markup=False),
             bars.BarColumn(),
             bars.TaskProgressColumn(),
             bars.TextColumn("{task.fields[rate]}"),
@@ -37,7 +37,7 @@ class Progress:
             disable=quiet or not hosts.is_first(),
         )
         self._task = self._bar.add_task(
-            "", total=max(sum(self._cost.values()), 1), group="", rate=""
+            "", total=max(sum(self._cost.values()), 1), cell="", rate=""
         )
 
     def __enter__(self) -> "Progress":
@@ -47,13 +47,13 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._bar.__exit__(*error)  # type: ignore[arg-type]
 
-    def replace(self, group: str, by: Mapping[str, int]) -> None:
-        """`group`, which could not be trained as one, is trained as these, or not at all."""
-        self._done.pop(group, None)
+    def replace(self, cell: str, by: Mapping[str, int]) -> None:
+        """`cell`, which could not be trained as one, is trained as these, or not at all."""
+        self._done.pop(cell, None)
         self._cost = {
             name: cost
             for old, whole in self._cost.items()
-            for name, cost in (by if old == group else {old: whole}).items()
+            for name, cost in (by if old == cell else {old: whole}).items()
         }
         self._bar.update(self._task, total=max(sum(self._cost.values()), 1))
 
@@ -62,13 +62,13 @@ class Progress:
         self._done.update({name: n for name, n in done.items() if name in self._cost})
         self._bar.update(self._task, completed=sum(self._done.values()))
 
-    def update(self, group: str, sae_samples: int) -> None:
-        """Notes that `group` has done this many SAE-samples."""
-        self._done[group] = sae_samples
+    def update(self, cell: str, sae_samples: int) -> None:
+        """Notes that `cell` has done this many SAE-samples."""
+        self._done[cell] = sae_samples
         speed = self._bar.tasks[0].speed
         self._bar.update(
             self._task,
             completed=sum(self._done.values()),
-            group=f"group {list(self._cost).index(group) + 1}/{len(self._cost)} {group}",
+            cell=f"cell {list(self._cost).index(cell) + 1}/{len(self._cost)} {cell}",
             rate=f"{speed / 1e3:,.0f}k SAE-samples/s" if speed else "",
         )

@@ -81,16 +81,16 @@ class Results:
         return self._json(FAILED) or {}
 
     @property
-    def groups(self) -> list[str]:
+    def cells(self) -> list[str]:
         """Cells by name that have at least one finished SAE, in the order they run."""
         places = self._places()
-        return [c["group"] for c in self.plan if any(key in places for key in c["keys"])]
+        return [c["cell"] for c in self.plan if any(key in places for key in c["keys"])]
 
     @property
     def table(self) -> pd.DataFrame:
         """One row for each finished SAE, by cell, world and member (these in the order of the
         points that first ask for them, then of the grid, then of seeds). `row` is its place in
-        the arrays of its `group`. What the axes set has a column, with "_asked" after a name that
+        the arrays of its `cell`. What the axes set has a column, with "_asked" after a name that
         a score has; `setting` says all of it but the sparsity, or "-".
 
         Raises:
@@ -107,7 +107,7 @@ class Results:
             if at:
                 blocks, rows = _together([places[cell["keys"][i]] for i in at])
                 frame = pd.concat([block.table() for block in blocks]).iloc[rows]
-                columns = {"group": cell["group"]} | _taken(cell["columns"], at)
+                columns = {"cell": cell["cell"]} | _taken(cell["columns"], at)
                 scores = frame.drop(columns=[n for n in columns if n in frame]).assign(
                     row=range(len(at))
                 )
@@ -120,19 +120,19 @@ class Results:
                 frames.append(pd.concat([named, scores], axis=1).assign(**labels))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
-    def arrays(self, group: str) -> dict[str, np.ndarray]:
+    def arrays(self, cell: str) -> dict[str, np.ndarray]:
         """Arrays of a cell's finished SAEs, all but `curve_steps` with a leading row axis."""
-        blocks, rows = _together(self._rows(group))
+        blocks, rows = _together(self._rows(cell))
         held = [block.arrays() for block in blocks]
         shared = held[0][_SHARED]
         return _stacked(held, rows) | {_SHARED: shared}
 
-    def weights(self, group: str) -> dict[str, np.ndarray]:
+    def weights(self, cell: str) -> dict[str, np.ndarray]:
         """Weights of a cell's finished SAEs with a leading row axis: `W_dec [rows, d_sae, d_in]`,
         `b_dec` where there is one, and the encoder's own."""
-        blocks, rows = _together(self._rows(group))
+        blocks, rows = _together(self._rows(cell))
         have = all(block.has_weights for block in blocks)
-        require(have, f"group {group!r} was run without its weights: use --save-params")
+        require(have, f"cell {cell!r} was run without its weights: use --save-params")
         return _stacked([block.weights() for block in blocks], rows)
 
     def select(self, **values: Any) -> pd.DataFrame:
@@ -229,13 +229,13 @@ class Results:
     def _places(self) -> Mapping[str, tuple[Stored, int]]:
         return find(stored_blocks(self.directory))
 
-    def _rows(self, group: str) -> list[tuple[Stored, int]]:
+    def _rows(self, cell: str) -> list[tuple[Stored, int]]:
         """Where each finished SAE of a cell is, in the order of its rows."""
-        known = self.groups
-        if group not in known:
-            raise unknown("group", group, known)
+        known = self.cells
+        if cell not in known:
+            raise unknown("cell", cell, known)
         places = self._places()
-        keys = next(cell["keys"] for cell in self.plan if cell["group"] == group)
+        keys = next(each["keys"] for each in self.plan if each["cell"] == cell)
         return [places[key] for key in keys if key in places]
 
 

@@ -195,10 +195,10 @@ class _Run:
         return True
 
     def _train(self, block: Block, progress: Progress) -> None:
-        cell, group = block.cell, block.ensemble()
-        forget_if_short(bytes_needed(group) if jax.default_backend() == "cpu" else 0)
+        cell, ensemble = block.cell, block.ensemble()
+        forget_if_short(bytes_needed(ensemble) if jax.default_backend() == "cpu" else 0)
         hosts.on_first(lambda: self._checkpoints(block).begin(block.keys, cell.n_steps))
-        resume = hosts.on_first(lambda: self._checkpoints(block).latest(group))
+        resume = hosts.on_first(lambda: self._checkpoints(block).latest(ensemble))
         saved = time.monotonic()
         if resume is not None:
             say(f"{block.name} goes on at step {resume.step:,} of {cell.n_steps:,}")
@@ -206,7 +206,7 @@ class _Run:
         def on_chunk(snapshot: Snapshot) -> None:
             nonlocal saved
             self._check_held(block)
-            progress.update(block.name, snapshot.step * group.n_rows * group.batch_size)
+            progress.update(block.name, snapshot.step * ensemble.n_rows * ensemble.batch_size)
             stop = hosts.largest_of_all(self.request.number)
             late = time.monotonic() - saved >= self.options.checkpoint_seconds
             if stop or hosts.from_first(late):
@@ -218,11 +218,11 @@ class _Run:
 
         with cell.data.feeding(cell.n_steps, cell.batch_size) as feed:
             trained = train_ensemble(
-                group, cell.n_steps, cell.measure.probe, cell.measure.curve_points,
+                ensemble, cell.n_steps, cell.measure.probe, cell.measure.curve_points,
                 on_chunk=on_chunk, resume=resume, feed=feed,
             )  # fmt: skip
         doing("scoring")
-        scores, arrays = cell.measure(group, trained, cell.n_steps)
+        scores, arrays = cell.measure(ensemble, trained, cell.n_steps)
         weights = saved_weights(trained.saes) if self.options.keep_weights else None
         keys = block.keys.reshape(-1).tolist()
         doing("writing its results")

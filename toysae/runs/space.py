@@ -44,9 +44,9 @@ def _bytes(blocks: Collection[Block], keep_weights: bool) -> tuple[int, int, int
     """Of weights, of scores and curves, and of checkpoints."""
     weights = arrays = checkpoint = 0
     for block in blocks:
-        group, measure = block.ensemble(), block.cell.measure
-        state, n_rows = state_shapes(group), group.n_rows
-        arrays += n_rows * measure.row_bytes(group) + _FILES
+        ensemble, measure = block.ensemble(), block.cell.measure
+        state, n_rows = state_shapes(ensemble), ensemble.n_rows
+        arrays += n_rows * measure.row_bytes(ensemble) + _FILES
         weights += bytes_of((state.members.params, state.members.run)) * keep_weights
         curves = measure.curve_bytes() * n_rows
         checkpoint = max(checkpoint, bytes_of(state) + curves + _CHECKPOINT)

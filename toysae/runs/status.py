@@ -32,17 +32,17 @@ def status(path: str | Path) -> tuple[pd.DataFrame, str]:
     broken = broken_blocks(directory)
     whole = find(stored_blocks(directory, broken))
     table, at = results.table_of(whole), _half_trained(directory)
-    done = table["group"].value_counts() if len(table) else {}
-    diverged = table.groupby("group")["diverged"].sum() if len(table) else {}
+    done = table["cell"].value_counts() if len(table) else {}
+    diverged = table.groupby("cell")["diverged"].sum() if len(table) else {}
     rows = []
     for cell in results.plan:
-        name, keys = cell["group"], cell["keys"]
+        name, keys = cell["cell"], cell["keys"]
         n_done = int(done.get(name, 0))
         running = Counter(at[key] for key in keys if key in at)
         n_failed = sum(key in failed for key in keys)
         rows.append(
             {
-                "group": name,
+                "cell": name,
                 "asked": len(keys),
                 "done": n_done,
                 "diverged": int(diverged.get(name, 0)),

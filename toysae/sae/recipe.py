@@ -40,7 +40,7 @@ class Recipe:
     """
 
     about: str
-    parts: Callable[[int, int], Parts]
+    components: Callable[[int, int], Parts]
     toy: Numbers
     paper: Numbers = field(default_factory=dict)
     convention: str = "internal"
@@ -50,9 +50,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require(
-            callable(self.parts),
-            f"parts {shown(self.parts)} of a Recipe is not a function: give one of (d_in, d_sae) "
-            "that returns the parts by their axes, as in lambda d, s: {'penalty': L1()}",
+            callable(self.components),
+            f"components {shown(self.components)} of a Recipe is not a function: give one of "
+            "(d_in, d_sae) that returns them by their axes, as in lambda d, s: {'penalty': L1()}",
         )
         for name in ("toy", "paper"):
             given = getattr(self, name)

@@ -163,7 +163,7 @@ def make_spec(recipe: str, d_in: int, d_sae: int, init: str | None = None, **axe
     Raises:
         ToysaeError: an unknown name, or parts that exclude each other.
     """
-    own = recipe_row(recipe).parts(d_in, d_sae)
+    own = recipe_row(recipe).components(d_in, d_sae)
     for name in axes:
         if name not in (*AXES, "resample", "arithmetic"):
             raise unknown("axis", name, [*AXES, "resample", "arithmetic"])

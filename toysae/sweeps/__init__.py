@@ -1,4 +1,4 @@
-"""Grids of worlds and SAEs, compiled group by group, resumable, on disk."""
+"""Grids of worlds and SAEs, compiled group by cell, resumable, on disk."""
 
 from ..door import guard
 from ..runs.plan import Plan

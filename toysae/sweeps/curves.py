@@ -56,7 +56,7 @@ def _worlds(results: Results, table: pd.DataFrame) -> dict[str, dict]:
     """Of each world: its data, the most steps and samples of its SAEs, and their settings."""
     found: dict[str, dict] = {}
     settings = table["setting"] if "setting" in table else pd.Series("-", table.index)
-    for (_, setting), rows in table.groupby(["group", settings], sort=False):
+    for (_, setting), rows in table.groupby(["cell", settings], sort=False):
         manifest = results.manifest(int(rows.index[0]))
         data = manifest.object("data").value
         world = found.setdefault(canonical(data), {"data": data, "n_steps": 1, "settings": []})

@@ -74,7 +74,7 @@ class Experiment:
             `firings_per_feature` to `l1_warmup`, a grid's one value (`l1`, `k`, ...), a world's
             dial, or another number that a recipe reads (`aux_coeff`, `beta1`, ...). What a world
             or recipe does not read leaves it as it is. SAEs that share a compiled shape train
-            together; rows come in the order of the points that first ask for their group.
+            together; rows come in the order of the points that first ask for their cell.
         smoke: overrides of `--smoke`: seconds.
         full: overrides of `--full`: the size for a GPU.
     """

@@ -140,16 +140,16 @@ def train(
         given = points.names if points else ()
         hypers = {**{n: v for n, v in numbers.items() if n not in given}, **hypers}
     wanted = grid(**hypers) * (points or Points())
-    group = make_ensemble([world], [data_seed], spec, wanted, sae_seeds, batch_size, split)
-    a_step = group.n_rows * batch_size
+    ensemble = make_ensemble([world], [data_seed], spec, wanted, sae_seeds, batch_size, split)
+    a_step = ensemble.n_rows * batch_size
     with watching("A call of train keeps nothing"), about(f"training on {world.name}"):
         with Progress({world.name: n_steps * a_step}, quiet) as progress:
             trained = train_ensemble(
-                group,
+                ensemble,
                 n_steps,
                 recovery_probe,
                 curve_points,
                 on_chunk=lambda edge: progress.update(world.name, edge.step * a_step),
             )
         doing("scoring")
-        return TrainResult(*score_ensemble(group, trained, n_steps, n_eval), trained)
+        return TrainResult(*score_ensemble(ensemble, trained, n_steps, n_eval), trained)

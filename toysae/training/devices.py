@@ -44,13 +44,13 @@ UNSPLIT = Split()
 
 @dataclass(frozen=True)
 class Layout:
-    """How the rows of a group are split among devices.
+    """How the rows of an ensemble are split among devices.
 
     Where the worlds or members are no multiple of their share of the mesh, the last one is
     trained as often as it takes and left out again.
 
     Attributes:
-        n_worlds: worlds of the group.
+        n_worlds: worlds of the ensemble.
         n_members: SAEs on each.
         mesh: with the axes :data:`AXES`.
     """
@@ -155,7 +155,7 @@ def layout_of(
     Worlds are split first: then no two devices draw the same samples.
 
     Args:
-        n_worlds: worlds of the group.
+        n_worlds: worlds of the ensemble.
         n_members: SAEs on each.
         split: among how many devices the samples and latents of each SAE are split.
         devices: all that jax sees, if not given.

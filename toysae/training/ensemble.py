@@ -38,27 +38,27 @@ class Ensemble:
 
     @property
     def n_rows(self) -> int:
-        """SAEs in the group: worlds x members."""
+        """SAEs in the ensemble: worlds x members."""
         return self.world_seeds.shape[0] * self.sae_seeds.shape[0]
 
     def once_started(self) -> "Ensemble":
-        """The group as its steps see it: without what only the init reads."""
+        """The ensemble as its steps see it: without what only the init reads."""
         spec = self.spec.once_started()
         read = declared(spec, self.hypers)
         hypers = {name: value for name, value in self.hypers.items() if name in read}
         return replace(self, spec=spec, hypers=hypers)
 
 
-def specs_of(group: Ensemble) -> Ensemble:
-    """How a group is split: a group of the specs."""
+def specs_of(ensemble: Ensemble) -> Ensemble:
+    """How an ensemble is split: an ensemble of the specs."""
     worlds, members = P("world"), P("member")
-    return replace(group, worlds=worlds, world_seeds=worlds, hypers=members, sae_seeds=members)  # pyright: ignore[reportArgumentType]
+    return replace(ensemble, worlds=worlds, world_seeds=worlds, hypers=members, sae_seeds=members)  # pyright: ignore[reportArgumentType]
 
 
 STATE: Any = TrainState(ROWS, P(), P("world"), ROWS)  # pyright: ignore[reportArgumentType]
 """How the state is split: a state of the specs."""
 
 
-def spread_ensemble(group: Ensemble, layout: Layout | None) -> Ensemble:
-    """A group on the devices of a layout."""
-    return group if layout is None else layout.spread(group, specs_of(group))
+def spread_ensemble(ensemble: Ensemble, layout: Layout | None) -> Ensemble:
+    """An ensemble on the devices of a layout."""
+    return ensemble if layout is None else layout.spread(ensemble, specs_of(ensemble))

@@ -13,17 +13,17 @@ from .memory import state_shapes
 from .state import member_step
 
 
-def step_flops(group: Ensemble) -> int:
-    """Of the matrix products of one step of all SAEs of a group; sampling the world and all that
-    is no product are left out. A loop of unknown length counts once."""
-    group = group.once_started()
+def step_flops(ensemble: Ensemble) -> int:
+    """FLOPs of the matrix products of one step of all SAEs of an ensemble, without sampling the
+    world and all that is not a product. A loop of unknown length counts once."""
+    ensemble = ensemble.once_started()
     one = partial(jax.tree.map, lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype))
-    member = one(state_shapes(group).members)
-    hypers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in group.hypers}
-    x = jax.ShapeDtypeStruct((group.batch_size, group.spec.d_in), jnp.float32)
+    member = one(state_shapes(ensemble).members)
+    hypers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in ensemble.hypers}
+    x = jax.ShapeDtypeStruct((ensemble.batch_size, ensemble.spec.d_in), jnp.float32)
     key, progress = jax.eval_shape(lambda: (jax.random.key(0), jnp.float32(0)))
-    step = jax.make_jaxpr(partial(member_step, group.spec))(member, hypers, key, x, progress)
-    return group.n_rows * _products(step.jaxpr)
+    step = jax.make_jaxpr(partial(member_step, ensemble.spec))(member, hypers, key, x, progress)
+    return ensemble.n_rows * _products(step.jaxpr)
 
 
 def _inside(values: Iterable[Any]) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""The training loop: every member of a group, on every world, in one compiled program.
+"""The training loop: every member of an ensemble, on every world, in one compiled program.
 
 Data are drawn on the device inside the loop and never stored. All members of a world see the
 same batches. A chunk ends where a point of the learning curves is due.
@@ -46,17 +46,17 @@ Feed = Callable[[int], tuple[Any, int]]
 which on they do not. Always of the same shapes, so that nothing is compiled again."""
 
 
-def start(group: Ensemble, layout: Layout | None = None) -> TrainState:
-    """The state before any step. With a layout the group must have been spread in it."""
-    axes = axes_of_worlds(group)
+def start(ensemble: Ensemble, layout: Layout | None = None) -> TrainState:
+    """The state before any step. With a layout the ensemble must have been spread in it."""
+    axes = axes_of_worlds(ensemble)
     if layout is not None and axes is not None:
         axes = layout.spread(axes, P("world"))
-    return start_from(group, axes, layout)
+    return start_from(ensemble, axes, layout)
 
 
-def axes_of_worlds(group: Ensemble) -> Axes | None:
+def axes_of_worlds(ensemble: Ensemble) -> Axes | None:
     """What the init reads of each world's data, stacked; computed outside of any program."""
-    init = group.spec.init
+    init = ensemble.spec.init
     if not init.axes_from:
         return None
 
@@ -68,7 +68,7 @@ def axes_of_worlds(group: Ensemble) -> Axes | None:
     def of_all() -> Axes:
         return jax.tree.map(lambda *leaves: np.stack(leaves), *map(of_world, range(len(seeds))))
 
-    worlds, seeds = jax.device_get(hosts.whole((group.worlds, group.world_seeds)))
+    worlds, seeds = jax.device_get(hosts.whole((ensemble.worlds, ensemble.world_seeds)))
     return hosts.on_first(of_all)
 
 
@@ -76,90 +76,94 @@ _init_data = jax.jit(init_data)
 
 
 @partial(jax.jit, static_argnames="layout")
-def start_from(group: Ensemble, axes: Axes | None, layout: Layout | None = None) -> TrainState:
+def start_from(ensemble: Ensemble, axes: Axes | None, layout: Layout | None = None) -> TrainState:
     """:func:`start`, with what :func:`axes_of_worlds` gives."""
-    specs = (specs_of(group), P("world"))
-    state = over_rows(_start, layout, specs, STATE)(group, axes)
-    return _pinned(state, group, layout)
+    specs = (specs_of(ensemble), P("world"))
+    state = over_rows(_start, layout, specs, STATE)(ensemble, axes)
+    return _pinned(state, ensemble, layout)
 
 
-def _start(group: Ensemble, axes: Axes | None) -> TrainState:
+def _start(ensemble: Ensemble, axes: Axes | None) -> TrainState:
     def in_world(world, world_seed, axes):
         data = replace(init_data(world, world_seed), axes=axes)
 
         def one(h, seed):
-            return init_member(group.spec, member_key(world_seed, seed), data, h)
+            return init_member(ensemble.spec, member_key(world_seed, seed), data, h)
 
-        return jax.vmap(one)(group.hypers, group.sae_seeds)
+        return jax.vmap(one)(ensemble.hypers, ensemble.sae_seeds)
 
-    members = jax.vmap(in_world)(group.worlds, group.world_seeds, axes)
-    firings = jnp.zeros(group.worlds.directions.shape[:2], jnp.int32)
+    members = jax.vmap(in_world)(ensemble.worlds, ensemble.world_seeds, axes)
+    firings = jnp.zeros(ensemble.worlds.directions.shape[:2], jnp.int32)
     return TrainState(members, jnp.int32(0), firings, jnp.zeros_like(members.diverged, jnp.float32))
 
 
 @partial(jax.jit, donate_argnums=0, static_argnames="layout")
 def advance(
-    state: TrainState, group: Ensemble, until: Array, n_steps: Array, layout: Layout | None = None
+    state: TrainState,
+    ensemble: Ensemble,
+    until: Array,
+    n_steps: Array,
+    layout: Layout | None = None,
 ) -> TrainState:
     """Trains until step `until` of `n_steps`; both are traced, so any number of steps is one
     program. `state` is donated."""
-    specs = (STATE, specs_of(group), P(), P())
-    state = over_rows(_advance, layout, specs, STATE)(state, group, until, n_steps)
-    return _pinned(state, group, layout)
+    specs = (STATE, specs_of(ensemble), P(), P())
+    state = over_rows(_advance, layout, specs, STATE)(state, ensemble, until, n_steps)
+    return _pinned(state, ensemble, layout)
 
 
-def _pinned(state: TrainState, group: Ensemble, layout: Layout | None) -> TrainState:
+def _pinned(state: TrainState, ensemble: Ensemble, layout: Layout | None) -> TrainState:
     if layout is None:
         return state
-    return replace(state, members=layout.pinned(state.members, group.spec.d_sae))
+    return replace(state, members=layout.pinned(state.members, ensemble.spec.d_sae))
 
 
-def _advance(state: TrainState, group: Ensemble, until: Array, n_steps: Array) -> TrainState:
-    data_keys = keys_of(group.world_seeds, "train")
+def _advance(state: TrainState, ensemble: Ensemble, until: Array, n_steps: Array) -> TrainState:
+    data_keys = keys_of(ensemble.world_seeds, "train")
 
     def in_world(world, key, step, members: Member, firings, progress):
-        batch = world.batch(key, step, group.batch_size)
+        batch = world.batch(key, step, ensemble.batch_size)
 
         x = by_batch(batch.x)
 
         def one(member, h):
-            return member_step(group.spec, member, h, key, x, progress)
+            return member_step(ensemble.spec, member, h, key, x, progress)
 
-        members, loss = jax.vmap(one)(members, group.hypers)
+        members, loss = jax.vmap(one)(members, ensemble.hypers)
         return members, loss, firings + batch.feature_counts()
 
     def step(state: TrainState) -> TrainState:
         keys = jax.vmap(jax.random.fold_in, (0, None))(data_keys, state.step)
         progress = (state.step + 1) / n_steps
         members, loss, firings = jax.vmap(in_world, (0, 0, None, 0, 0, None))(
-            group.worlds, keys, state.step, state.members, state.firings, progress
+            ensemble.worlds, keys, state.step, state.members, state.firings, progress
         )
         return TrainState(members, state.step + 1, firings, loss)
 
     def steps_to(state: TrainState, stop: Array) -> TrainState:
         return jax.lax.while_loop(lambda s: s.step < stop, step, state)
 
-    if group.spec.resample is None:
+    if ensemble.spec.resample is None:
         return steps_to(state, until)
-    due = due_steps(group.spec.resample, n_steps)
+    due = due_steps(ensemble.spec.resample, n_steps)
 
     def stretch(state: TrainState) -> TrainState:
         """To the next resampling or to the end. Only there is a cond, not at each step."""
         ahead = jnp.where(due > state.step, due, until).min()
         state = steps_to(state, jnp.minimum(ahead, until))
         return jax.lax.cond(
-            (due == state.step).any(), lambda s: _resample(s, group, n_steps), lambda s: s, state
+            (due == state.step).any(), lambda s: _resample(s, ensemble, n_steps), lambda s: s, state
         )
 
     return jax.lax.while_loop(lambda s: s.step < until, stretch, state)
 
 
-def _resample(state: TrainState, group: Ensemble, n_steps: Array) -> TrainState:
+def _resample(state: TrainState, ensemble: Ensemble, n_steps: Array) -> TrainState:
     """Starts latents afresh by the spec's rule. One member at a time, or the inputs that it
     draws from would need `n_inputs * d_sae` numbers of each at once."""
-    assert group.spec.resample is not None
-    n_inputs = group.spec.resample.n_inputs
-    keys = keys_of(group.world_seeds, "resampling")
+    assert ensemble.spec.resample is not None
+    n_inputs = ensemble.spec.resample.n_inputs
+    keys = keys_of(ensemble.world_seeds, "resampling")
     progress = state.step / n_steps
 
     def in_world(of_world):
@@ -170,29 +174,29 @@ def _resample(state: TrainState, group: Ensemble, n_steps: Array) -> TrainState:
         def one(of_member):
             member, h, seed = of_member
             own = jax.random.fold_in(named_key(key, "member"), seed)
-            return resample_member(group.spec, member, h, own, x, progress, n_steps)
+            return resample_member(ensemble.spec, member, h, own, x, progress, n_steps)
 
-        return jax.lax.map(one, (members, group.hypers, group.sae_seeds))
+        return jax.lax.map(one, (members, ensemble.hypers, ensemble.sae_seeds))
 
-    return replace(state, members=jax.lax.map(in_world, (group.worlds, keys, state.members)))
+    return replace(state, members=jax.lax.map(in_world, (ensemble.worlds, keys, state.members)))
 
 
 @partial(jax.jit, static_argnames="layout")
-def trained(state: TrainState, group: Ensemble, layout: Layout | None = None) -> SAE:
+def trained(state: TrainState, ensemble: Ensemble, layout: Layout | None = None) -> SAE:
     """The SAEs, leading axes `[n_worlds, n_members]`."""
-    return over_rows(_trained, layout, (STATE, specs_of(group)), ROWS)(state, group)
+    return over_rows(_trained, layout, (STATE, specs_of(ensemble)), ROWS)(state, ensemble)
 
 
-def _trained(state: TrainState, group: Ensemble) -> SAE:
+def _trained(state: TrainState, ensemble: Ensemble) -> SAE:
     def one(member: Member, h: Hypers) -> SAE:
-        return finished(group.spec, member.params, member.run, h)
+        return finished(ensemble.spec, member.params, member.run, h)
 
-    return jax.vmap(jax.vmap(one), (0, None))(state.members, group.hypers)
+    return jax.vmap(jax.vmap(one), (0, None))(state.members, ensemble.hypers)
 
 
 @partial(jax.jit, static_argnames=("probe", "n_eval", "layout"))
 def probe_all(
-    state: TrainState, group: Ensemble, probe: Probe, n_eval: int, layout: Layout | None = None
+    state: TrainState, ensemble: Ensemble, probe: Probe, n_eval: int, layout: Layout | None = None
 ) -> dict[str, Array]:
     """`probe` on every member, on the same evaluation batch at every call."""
 
@@ -200,11 +204,11 @@ def probe_all(
         x = world.sample(key, n_eval).x
         return jax.vmap(probe, (0, None, None))(saes, world, x)
 
-    def measure(state: TrainState, group: Ensemble) -> dict[str, Array]:
-        keys = keys_of(group.world_seeds, "curve")
-        return jax.vmap(in_world)(group.worlds, keys, _trained(state, group))
+    def measure(state: TrainState, ensemble: Ensemble) -> dict[str, Array]:
+        keys = keys_of(ensemble.world_seeds, "curve")
+        return jax.vmap(in_world)(ensemble.worlds, keys, _trained(state, ensemble))
 
-    return over_rows(measure, layout, (STATE, specs_of(group)), ROWS)(state, group)
+    return over_rows(measure, layout, (STATE, specs_of(ensemble)), ROWS)(state, ensemble)
 
 
 def curve_points(n_steps: int, n_points: int) -> np.ndarray:
@@ -217,7 +221,7 @@ def curve_points(n_steps: int, n_points: int) -> np.ndarray:
 
 @pytree.dataclass
 class Trained:
-    """A trained group.
+    """A trained ensemble.
 
     Attributes:
         saes: leading axes `[n_worlds, n_members]`.
@@ -235,7 +239,7 @@ class Trained:
 
 
 def train_ensemble(
-    group: Ensemble,
+    ensemble: Ensemble,
     n_steps: int,
     probe: Probe,
     n_points: int = 40,
@@ -244,10 +248,10 @@ def train_ensemble(
     resume: Snapshot | None = None,
     feed: Feed | None = None,
 ) -> Trained:
-    """Trains a group to the end.
+    """Trains an ensemble to the end.
 
     Args:
-        group: worlds x members.
+        ensemble: worlds x members.
         n_steps: Adam steps of every member.
         probe: what the learning curves hold.
         n_points: about how many points they have, besides step 0.
@@ -256,12 +260,12 @@ def train_ensemble(
             :data:`~toysae.training.chunks.CHUNK_SECONDS`; training stops there if it raises. What
             it wants to keep of the state it must copy before it returns.
         resume: a snapshot of the same training, to go on from; the result has the same bits.
-        feed: where the data of each step come from, if the group's worlds do not draw them.
+        feed: where the data of each step come from, if the ensemble's worlds do not draw them.
     """
-    layout = layout_of(len(group.world_seeds), len(group.sae_seeds), group.split)
-    group = spread_ensemble(group, layout)
+    layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds), ensemble.split)
+    ensemble = spread_ensemble(ensemble, layout)
     doing("starting")
-    state, group = start(group, layout), group.once_started()
+    state, ensemble = start(ensemble, layout), ensemble.once_started()
     step, points = 0, []
     if resume is not None:
         saved = resume.state if layout is None else layout.spread(resume.state, STATE)
@@ -281,20 +285,20 @@ def train_ensemble(
             if feed is not None and step < n_steps:
                 worlds, until = feed(step)
                 worlds = worlds if layout is None else layout.spread(worlds, P("world"))
-                group, limit = replace(group, worlds=worlds), min(target, until)
+                ensemble, limit = replace(ensemble, worlds=worlds), min(target, until)
             before, step = step, hosts.from_first(pace.next_stop(step, limit))
             if step > before:
                 doing(f"steps {before:,} to {step:,} of {n_steps:,}", 2 * CHUNK_SECONDS)
             else:
                 doing("compiling its steps")
-            state = advance(state, group, jnp.int32(step), jnp.float32(n_steps), layout)
+            state = advance(state, ensemble, jnp.int32(step), jnp.float32(n_steps), layout)
             jax.block_until_ready(state.step)
             pace.took(step - before)
             if step == target:
                 break
             report()
         doing("measuring a point of its curves")
-        point = {**probe_all(state, group, probe, n_eval, layout), "loss": state.loss}
+        point = {**probe_all(state, ensemble, probe, n_eval, layout), "loss": state.loss}
         point = hosts.whole(point if layout is None else layout.gather(point, ROWS))
         point = jax.device_get(point)
         if step == 0:  # no step taken, no loss yet
@@ -303,7 +307,11 @@ def train_ensemble(
         report()
     doing("taking the trained SAEs")
     curves = {name: np.stack([p[name] for p in points], -1) for name in points[0]}
-    saes, diverged, firings = trained(state, group, layout), state.members.diverged, state.firings
+    saes, diverged, firings = (
+        trained(state, ensemble, layout),
+        state.members.diverged,
+        state.firings,
+    )
     if layout is not None:
         saes, diverged = layout.gather((saes, diverged), ROWS)
         firings = layout.gather(firings, P("world"))

@@ -1,4 +1,4 @@
-"""From what a user asks for to the members of a compiled group."""
+"""From what a user asks for to the members of a compiled ensemble."""
 
 from collections.abc import Mapping, Sequence
 
@@ -72,7 +72,7 @@ def make_ensemble(
     batch_size: int,
     split: Split = UNSPLIT,
 ) -> Ensemble:
-    """A group ready to train, after every check.
+    """An ensemble ready to train, after every check.
 
     Args:
         worlds: stacked, or a list of them.
@@ -88,9 +88,9 @@ def make_ensemble(
             memory.
     """
     world_seeds = checked.several("data seeds", world_seeds, checked.seed)
-    group = ensemble_of(worlds, world_seeds, spec, given, sae_seeds, batch_size, split)
-    check_memory(group)
-    return group
+    ensemble = ensemble_of(worlds, world_seeds, spec, given, sae_seeds, batch_size, split)
+    check_memory(ensemble)
+    return ensemble
 
 
 def ensemble_of(

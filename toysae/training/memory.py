@@ -1,4 +1,4 @@
-"""The memory that a group takes, counted before any of its SAEs exists.
+"""The memory that an ensemble takes, counted before any of its SAEs exists.
 
 What is held, worlds and state, is counted exactly, from shapes. On top comes the largest working
 set of the phases that follow one another: start, steps and resampling, scores.
@@ -24,79 +24,78 @@ from .state import INIT_SAMPLES, init_member, member_key
 _FLOAT = 4  # bytes
 
 
-def check_memory(group: Ensemble) -> None:
-    """Refuses a group that cannot fit on the device.
+def check_memory(ensemble: Ensemble) -> None:
+    """Refuses an ensemble that cannot fit on the device.
 
     Raises:
         ToysaeError: saying how much is needed and how much there is.
     """
-    available, needed = device_bytes(), bytes_needed(group)
+    available, needed = device_bytes(), bytes_needed(ensemble)
     require(
         needed <= available,
-        f"d_sae {group.spec.d_sae} x {group.n_rows} SAEs needs about {size(needed)} and the device "
-        f"has {size(available)}: use a smaller d_sae, batch_size, grid or fewer "
-        "seeds",
+        f"d_sae {ensemble.spec.d_sae} x {ensemble.n_rows} SAEs needs about {size(needed)} and the "
+        f"device has {size(available)}: use a smaller d_sae, batch_size, grid or fewer seeds",
     )
 
 
-def fits(group: Ensemble) -> bool:
-    """Whether a group can train on the device as one."""
-    return bytes_needed(group) <= device_bytes()
+def fits(ensemble: Ensemble) -> bool:
+    """Whether an ensemble can train on the device as one."""
+    return bytes_needed(ensemble) <= device_bytes()
 
 
-def bytes_needed(group: Ensemble) -> int:
-    """About the most memory that a group takes at once, from its start to its scores, in bytes, of
-    the device that has the most of it; on a CPU all devices share one memory."""
+def bytes_needed(ensemble: Ensemble) -> int:
+    """About the most memory in bytes that an ensemble takes at once, from its start to its scores,
+    on the device that has the most of it; on a CPU all devices share one memory."""
     layout = None
     if jax.default_backend() != "cpu":
-        layout = layout_of(len(group.world_seeds), len(group.sae_seeds), group.split)
+        layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds), ensemble.split)
     if layout is None:
-        return _bytes_needed(group)
-    rows = layout.rows_of_busiest / group.n_rows
+        return _bytes_needed(ensemble)
+    rows = layout.rows_of_busiest / ensemble.n_rows
     # Worlds may be on several devices, and what is not a product may be whole on each.
-    return math.ceil(_bytes_needed(group) * rows / group.split.latent) + bytes_of(group)
+    return math.ceil(_bytes_needed(ensemble) * rows / ensemble.split.latent) + bytes_of(ensemble)
 
 
-def _bytes_needed(group: Ensemble) -> int:
-    spec, state = group.spec, state_shapes(group)
+def _bytes_needed(ensemble: Ensemble) -> int:
+    spec, state = ensemble.spec, state_shapes(ensemble)
     starting = spec.init.working_floats(INIT_SAMPLES, spec.d_in, spec.d_sae)
-    scored = max(PROBE_SAMPLES, group.batch_size) * (3 * spec.d_sae + spec.d_in)
-    cosines = group.worlds.n_features * spec.d_sae
-    others = group.n_rows * max(starting, scored, cosines)
-    return max(training_bytes(group), bytes_of((group, state)) + _FLOAT * others)
+    scored = max(PROBE_SAMPLES, ensemble.batch_size) * (3 * spec.d_sae + spec.d_in)
+    cosines = ensemble.worlds.n_features * spec.d_sae
+    others = ensemble.n_rows * max(starting, scored, cosines)
+    return max(training_bytes(ensemble), bytes_of((ensemble, state)) + _FLOAT * others)
 
 
-def training_bytes(group: Ensemble) -> int:
+def training_bytes(ensemble: Ensemble) -> int:
     """About what the program of the steps takes, its arguments included, in bytes.
 
     Within a quarter of what XLA allots on a CPU. It may allot less where it fuses a product into
     what reads it, as it does for many inputs at once.
     """
-    spec, batch, state = group.spec, group.batch_size, state_shapes(group)
-    drawn = len(group.world_seeds) * batch * (spec.d_in + group.worlds.n_features)
-    step = drawn + group.n_rows * spec.working_floats(batch)
+    spec, batch, state = ensemble.spec, ensemble.batch_size, state_shapes(ensemble)
+    drawn = len(ensemble.world_seeds) * batch * (spec.d_in + ensemble.worlds.n_features)
+    step = drawn + ensemble.n_rows * spec.working_floats(batch)
     resampling = 0
     if spec.resample is not None:  # one member at a time
         resampling = spec.resample.working_floats(batch, spec.d_in, spec.d_sae)
     gradient = bytes_of(state.members.params)
-    return bytes_of((group, state)) + gradient + _FLOAT * max(step, resampling)
+    return bytes_of((ensemble, state)) + gradient + _FLOAT * max(step, resampling)
 
 
-def state_shapes(group: Ensemble) -> TrainState:
-    """The shapes of the group's state: one member is traced, and no data are drawn. Which init it
-    is makes no difference to them."""
-    group = group.once_started()
+def state_shapes(ensemble: Ensemble) -> TrainState:
+    """The shapes of the ensemble's state: one member is traced, and no data are drawn. They do not
+    depend on the init."""
+    ensemble = ensemble.once_started()
 
     def member(world: Drawn, world_seed: Array, sae_seed: Array, h: Hypers) -> Member:
-        x = jnp.zeros((INIT_SAMPLES, group.spec.d_in))
+        x = jnp.zeros((INIT_SAMPLES, ensemble.spec.d_in))
         data = InitData(x, world.generating_matrix, world.target)
-        return init_member(group.spec, member_key(world_seed, sae_seed), data, h)
+        return init_member(ensemble.spec, member_key(world_seed, sae_seed), data, h)
 
-    rows = (len(group.world_seeds), len(group.sae_seeds))
-    of_one = (group.worlds, group.world_seeds, group.sae_seeds, group.hypers)
+    rows = (len(ensemble.world_seeds), len(ensemble.sae_seeds))
+    of_one = (ensemble.worlds, ensemble.world_seeds, ensemble.sae_seeds, ensemble.hypers)
     members = jax.eval_shape(member, *jax.tree.map(_without_lead, of_one))
     members = jax.tree.map(lambda a: jax.ShapeDtypeStruct(rows + a.shape, a.dtype), members)
-    firings = jax.ShapeDtypeStruct((rows[0], group.worlds.n_features), jnp.int32)
+    firings = jax.ShapeDtypeStruct((rows[0], ensemble.worlds.n_features), jnp.int32)
     step, loss = (jax.ShapeDtypeStruct(n, t) for n, t in (((), jnp.int32), (rows, jnp.float32)))
     return TrainState(members, step, firings, loss)  # pyright: ignore[reportArgumentType]
 

@@ -73,12 +73,12 @@ class SideBySide:
         table: their rows of the run's, with the columns of
             :func:`toysae.lm.saes.seeds.shared_by_seeds`.
         losses: see :func:`toysae.lm.effects.splice.splice_table`.
-        groups: table and arrays of each cell; `mcs_seeds` among the arrays.
+        found: table and arrays of each cell; `mcs_seeds` among the arrays.
     """
 
     table: pd.DataFrame
     losses: pd.DataFrame
-    groups: list[Found]
+    found: list[Found]
 
 
 def side_by_side(
@@ -97,12 +97,12 @@ def side_by_side(
     """
     shared, mcs_seeds = shared_by_seeds(cells, results)
     table = results.table
-    table = table[table["group"].isin(mcs_seeds)]
+    table = table[table["cell"].isin(mcs_seeds)]
     table = pd.concat([table, shared.set_index(table.index)], axis=1)
-    groups: list[Found] = [
-        (table[table["group"] == name], {**results.arrays(name), "mcs_seeds": mcs})
+    found: list[Found] = [
+        (table[table["cell"] == name], {**results.arrays(name), "mcs_seeds": mcs})
         for name, mcs in mcs_seeds.items()
     ]
     losses = splice_saes(results.path, n_sequences=n_sequences, rows=table.index.tolist())
     losses["arm"] = losses["arm"].str.removeprefix(prefix)
-    return SideBySide(table, losses, groups)
+    return SideBySide(table, losses, found)

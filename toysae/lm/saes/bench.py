@@ -112,7 +112,7 @@ def names_of(table: pd.DataFrame) -> list[str]:
     def name(row: pd.Series) -> str:
         numbers = [f"{c.split('_')[0]}_{_short(row[c])}" for c in varied if np.isfinite(row[c])]
         numbers.append(f"seed{row['sae_seed']:g}")
-        return f"{row['group']} {'-'.join(numbers)}"
+        return f"{row['cell']} {'-'.join(numbers)}"
 
     return [name(row) for _, row in table.iterrows()]
 

@@ -72,9 +72,9 @@ class SiteScores(Measure):
         return {"measure": "site", "version": 1, "curve_points": self.curve_points}
 
     def __call__(
-        self, group: Ensemble, trained: Trained, n_steps: int
+        self, ensemble: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-        """Scores every SAE of a group.
+        """Scores every SAE of an ensemble.
 
         Returns:
             A table, one row a member: its numbers and seed; on `n_eval` activations held out, `ev`,
@@ -85,19 +85,19 @@ class SiteScores(Measure):
             `curve_steps [points]`.
         """
         saes = jax.tree.map(lambda leaf: leaf[0], trained.saes)
-        window: Window = jax.tree.map(lambda leaf: leaf[0], group.worlds)
+        window: Window = jax.tree.map(lambda leaf: leaf[0], ensemble.worlds)
         n_pool = window.pool.shape[0]
         n = n_pool // min(_BATCH, n_pool) * min(_BATCH, n_pool)
         scores = jax.device_get(_evaluated(saes, window, n))
         freq = np.asarray(scores.pop("firing_freq"))
         table = pd.DataFrame({
             "row": np.arange(len(freq)),
-            "d_in": group.spec.d_in, "d_sae": group.spec.d_sae,
-            "sae_seed": np.asarray(group.sae_seeds), **numbers_of(group),
+            "d_in": ensemble.spec.d_in, "d_sae": ensemble.spec.d_sae,
+            "sae_seed": np.asarray(ensemble.sae_seeds), **numbers_of(ensemble),
             "diverged": trained.diverged[0], "n_eval": n,
             **{k: np.asarray(v) for k, v in scores.items()},
             "dense_latents": (freq > DENSE).sum(1),
-            "floor": random_floor(group.spec.d_in, group.spec.d_sae),
+            "floor": random_floor(ensemble.spec.d_in, ensemble.spec.d_sae),
         })  # fmt: skip
         arrays = {
             "firing_freq": freq,

@@ -47,7 +47,7 @@ def shared_by_seeds(
     """
     table, frames, found = results.table, [], {}
     for cell in cells:
-        rows = table[table["group"] == cell.name]
+        rows = table[table["cell"] == cell.name]
         hypers, _ = cell.hypers
         diverged = rows["diverged"].to_numpy(bool)
         alive = (results.arrays(cell.name)["firing_freq"] > 0) & ~diverged[:, None]

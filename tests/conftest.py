@@ -37,7 +37,7 @@ _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 # These check what users give themselves, and refuse it in a sentence.
-_DOORS = {"make_world", "train", "make_spec", "make_group", "group_of", "member_grid",
+_DOORS = {"make_world", "train", "make_spec", "make_ensemble", "ensemble_of", "member_grid",
           "from_saelens", "draw", "grid", "zipped", "random", "stack", "_two_axes"}  # fmt: skip
 
 

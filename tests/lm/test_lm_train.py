@@ -235,7 +235,7 @@ def test_latents_are_found_in_other_seeds_as_numpy_finds_them(out, table, two):
 
 
 def test_a_member_that_diverged_is_left_out_of_the_others_scores(two, tmp_path, monkeypatch):
-    train_group, made = engine.train_group, []
+    train_group, made = engine.train_ensemble, []
 
     def with_one_gone(*args, **given):
         trained = train_group(*args, **given)

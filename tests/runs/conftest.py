@@ -54,7 +54,7 @@ def trained_saes(monkeypatch):
     import importlib
 
     module, counted = importlib.import_module("toysae.runs.run"), []
-    train_group = module.train_group
+    train_group = module.train_ensemble
 
     def counts(cell, *args, **kwargs):
         counted.append(cell.n_rows)

@@ -116,7 +116,7 @@ def room_for(monkeypatch):
     """Makes a device that has memory for so many SAEs of a cell at once."""
 
     def make(n_saes, only=lambda cell: True):
-        train_group, tried = module.train_group, []
+        train_group, tried = module.train_ensemble, []
 
         def limited(cell, *args, **kwargs):
             tried.append(cell.n_rows)

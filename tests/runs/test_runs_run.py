@@ -151,7 +151,7 @@ def test_a_finished_run_computes_nothing_again(finished, monkeypatch):
 @pytest.mark.parametrize("at", ["training", "writing"])
 def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch, at):
     module, out = run_module(), tmp_path / "resumed"
-    original, whole, calls = module.train_group, Path.write_bytes, []
+    original, whole, calls = module.train_ensemble, Path.write_bytes, []
 
     def stops(*args, **kwargs):
         calls.append(args)

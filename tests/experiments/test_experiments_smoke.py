@@ -22,7 +22,7 @@ FILES = [path for path in experiments_in(ROOT / "experiments") if path.stem != S
 def on_a_tiny_model(tmp_path):
     """What language model experiments need instead of a download: a model and a text at hand."""
     text = tmp_path / "text.txt"
-    text.write_text((ROOT / "toysae" / "lm" / "train.py").read_text(encoding="utf-8") * 2)
+    text.write_text((ROOT / "toysae" / "lm" / "saes" / "train.py").read_text(encoding="utf-8") * 2)
     model = str(GOLDEN / "gpt-neox")
     sizes = ["--text", str(text), "--n-tokens", "2000", "--n-ctx", "32", "--n-steps", "10",
              "--batch-size", "64", "--n-sequences", "4"]  # fmt: skip

@@ -29,7 +29,7 @@ def hook(event, args):
             os.kill(os.getpid(), number)
 sys.addaudithook(hook)
 from toysae.cli import main
-main(["run", *sys.argv[4:], "--out", out, "--checkpoint-seconds", "0", "--quiet"])
+main([*sys.argv[4:], "--out", out, "--checkpoint-seconds", "0", "--quiet"])
 print("events", count)
 """
 """A run that sends itself a signal just before it touches its directory for the n-th time."""
@@ -56,9 +56,9 @@ def reference(tiny_file, tmp_path_factory):
     return run(experiment, tmp_path_factory.mktemp("reference") / "out", quiet=True).path
 
 
-def started(out, n, number, tiny_file):
+def started(out, n, number, *command):
     """The process, when it has ended."""
-    command = [sys.executable, "-c", CHILD, str(out), str(n), str(int(number)), str(tiny_file)]
+    command = [sys.executable, "-c", CHILD, str(out), str(n), str(int(number)), *map(str, command)]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -73,7 +73,7 @@ def child(tiny_file):
     """Runs it in another process: its status, and what it said."""
 
     def start(out, n=0, number=signal.SIGKILL):
-        return started(out, n, number, tiny_file)
+        return started(out, n, number, "run", tiny_file)
 
     return start
 
@@ -82,7 +82,7 @@ def child(tiny_file):
 def n_events(tiny_file, tmp_path_factory, reference, assert_same):
     """How often an uninterrupted run touches its directory."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    done = started(out, 0, signal.SIGKILL, tiny_file)
+    done = started(out, 0, signal.SIGKILL, "run", tiny_file)
     assert done.returncode == 0, done.stderr
     assert_same(out, reference)
     return int(done.stdout.split("events ")[1])
@@ -117,6 +117,56 @@ def test_killed_anywhere(child, n_events, tmp_path, reference, assert_same, seed
     rng, out = random.Random(seed), tmp_path / "out"
     assert killed_until_done(child, out, [rng.randrange(1, n_events) for _ in range(5)])
     assert_same(out, reference)
+
+
+KILLS = 20
+LM = ROOT / "tests" / "lm" / "golden" / "gpt-neox"
+SITE = "blocks.1.hook_resid_post"
+
+
+@pytest.fixture(scope="module")
+def commands(tiny_file, tmp_path_factory):
+    """What starts the run of an experiment, of a study and of a captured site."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "text.txt").write_text(Path(__file__).read_text(encoding="utf-8"))
+    main(["lm", "capture", str(LM), "--text", str(folder / "text.txt"), "--site", SITE, "--n-ctx",
+          "16", "--tokens", "2000", "--out", str(folder / "acts"), "--quiet"])  # fmt: skip
+    sizes = ["--n-steps", "60", "--batch-size", "16"]
+    return {
+        "experiment": ["run", tiny_file],
+        "study": ["run", ROOT / "experiments" / "fista_vs_sae", "--smoke", "--save-params",
+                  *sizes],
+        "site": ["lm", "train", folder / "acts", "--recipes", "untied", "topk", "--l1", "0.1",
+                 "--k", "2", "--sizes", "1", "--seeds", "2", *sizes],
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["experiment", "study", "site"])
+def test_killed_twenty_times_it_goes_on_to_the_same_bits(
+    commands, tmp_path, assert_same, record_property, kind
+):
+    """At any touch of the directory; from the start again whenever a run has come to its end."""
+    whole, rng, killed = tmp_path / "whole", random.Random(kind), 0
+    done = started(whole, 0, signal.SIGKILL, *commands[kind])
+    assert done.returncode == 0, done.stderr
+    n_events = int(done.stdout.split("events ")[1])
+    for trial in range(KILLS):
+        out = tmp_path / f"{trial}"
+        while killed < KILLS:
+            done = started(out, rng.randrange(1, n_events), signal.SIGKILL, *commands[kind])
+            if done.returncode == 0:
+                break
+            assert done.returncode == -signal.SIGKILL and "Traceback" not in done.stderr
+            killed += 1
+        done = started(out, 0, signal.SIGKILL, *commands[kind])
+        assert done.returncode == 0, done.stderr
+        assert_same(out, whole)
+        assert not list(out.glob("checkpoints/*")) and not list(out.rglob("*tmp*"))
+        if killed == KILLS:
+            break
+    record_property("kills", killed)
+    assert killed == KILLS
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ experiment = Experiment(
     ),
     ceiling=False,
     sizes=(1.0,),
-    l1=(0.12, 0.25),
+    l1_coeff=(0.12, 0.25),
     world_seeds=5,
     firings_per_feature=40_000,
     lr=2e-3,

@@ -23,7 +23,7 @@ experiment = Experiment(
     ),
     ceiling=False,
     sizes=(1.0,),
-    l1=(0.05, 0.15, 0.4),
+    l1_coeff=(0.05, 0.15, 0.4),
     l0_target=(2.0, 3.0, 5.0),
     match_l0=True,
     world_seeds=3,

@@ -72,7 +72,7 @@ def site_of(o: Options) -> str:
 
 def training(o: Options) -> Training:
     return Training(
-        recipes=(o.recipe,), inits=o.inits, sizes=(o.size,), l1=(o.l1,), seeds=o.seeds,
+        recipes=(o.recipe,), inits=o.inits, sizes=(o.size,), l1_coeff=(o.l1,), seeds=o.seeds,
         n_steps=o.n_steps, batch_size=o.batch_size, curve_points=o.curve_points,
         arithmetic=o.arithmetic,
     )  # fmt: skip

@@ -108,7 +108,7 @@ def sites_of(o: Options) -> list[str]:
 
 def training(o: Options, l1: float, size: float) -> Training:
     return Training(
-        recipes=o.recipes, inits=o.inits, sizes=(size,), l1=(l1,), seeds=o.seeds,
+        recipes=o.recipes, inits=o.inits, sizes=(size,), l1_coeff=(l1,), seeds=o.seeds,
         n_steps=o.n_steps, batch_size=o.batch_size, arithmetic=o.arithmetic,
     )  # fmt: skip
 

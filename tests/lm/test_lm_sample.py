@@ -252,9 +252,6 @@ def test_docstrings_where_apt_does_not_serve(programs, library, tmp_path, has_ap
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     expected = f"docstrings of Python {version}'s standard library, PSF licence"
     assert sample.about_text(folder) == expected
-        sample.about_text(folder)
-        == f"docstrings of Python {version}'s standard library, PSF licence"
-    )
 
 
 def test_docstrings_of_a_real_module():

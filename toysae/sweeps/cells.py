@@ -44,13 +44,13 @@ def cells(e: Experiment) -> list[Cell]:
         fields_of = {name for world in e.worlds for name in world_fields(world)}
         if dial not in fields_of:
             raise unknown(f"dial of worlds {', '.join(e.worlds)}", dial, fields_of)
-    for point in e.axes:
+    for point in e.points:
         here, numbers = experiment_at(e, point)
         _check(here)
-        for cell, names in _cells_at(here, numbers, e.axes.names, shared):
+        for cell, names in _cells_at(here, numbers, e.points.names, shared):
             alike.setdefault(_shape(cell), []).append(cell)
             read |= names
-    for name in e.axes.names:
+    for name in e.points.names:
         if name not in read:
             raise unknown("axis", name, read)
     found = [_joined(each) for each in alike.values()]

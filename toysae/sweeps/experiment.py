@@ -95,7 +95,7 @@ class Experiment:
     ceiling: bool = True
     at_truth: bool = False
     sizes: tuple[float, ...] = (1.0,)
-    l1: tuple[float, ...] = (0.1,)
+    l1_coeff: tuple[float, ...] = (0.1,)
     l1_convention: str = "internal"
     l0_coeff: tuple[float, ...] = (0.03,)
     k: tuple[float, ...] = (4.0,)
@@ -115,7 +115,7 @@ class Experiment:
     curve_points: int = 40
     figures: tuple[str, ...] = ("mcs_histograms",)
     save_params: bool = True
-    axes: Annotated[Points, tyro.conf.Suppress] = field(default_factory=Points)
+    points: Annotated[Points, tyro.conf.Suppress] = field(default_factory=Points)
     smoke: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     full: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
 
@@ -152,7 +152,7 @@ class Experiment:
     def settings(self) -> dict[str, Any]:
         """What determines the numbers, as JSON would hold it."""
         settings = {k: v for k, v in asdict(self).items() if k not in _PROSE}
-        return settings | {"axes": list(self.axes)}
+        return settings | {"axes": list(self.points)}
 
 
 def describe(path: Path) -> tuple[str, str] | None:

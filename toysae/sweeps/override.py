@@ -54,7 +54,7 @@ def experiment_at(e: Experiment, point: Mapping[str, Value]) -> tuple[Experiment
             dials[name] = changes.get(name, given)
     if "firings_per_feature" in point:
         changes["n_steps"] = None
-    return replace(e, **changes, dials=dials, axes=type(e.axes)()), numbers
+    return replace(e, **changes, dials=dials, axes=type(e.points)()), numbers
 
 
 def refuse_what_axes_set(e: Experiment, given: Collection[str]) -> None:
@@ -67,7 +67,7 @@ def refuse_what_axes_set(e: Experiment, given: Collection[str]) -> None:
     Raises:
         ToysaeError: the axes set one of them.
     """
-    for axis in e.axes.names:
+    for axis in e.points.names:
         name = PLURAL.get(axis, axis)
         flag = name.replace("_", "-")
         require(name not in given, f"--{flag}: the axes of this experiment set {axis}, point by "

@@ -70,7 +70,7 @@ class Training:
     recipes: tuple[str, ...] = ("untied",)
     inits: tuple[str, ...] = ("recipe",)
     sizes: tuple[float, ...] = (4.0,)
-    l1: tuple[float, ...] = ()
+    l1_coeff: tuple[float, ...] = ()
     k: tuple[float, ...] = ()
     l0_target: tuple[float, ...] = ()
     seeds: int = 1
@@ -287,7 +287,7 @@ def site_cells(data: SiteData, t: Training, prefix: str = "") -> list[Cell]:
     cells = []
     for recipe in dict.fromkeys(t.recipes):
         knob = recipe_row(recipe).knob()
-        given = {"l1_coeff": t.l1, "k": t.k, "l0_target": t.l0_target}
+        given = {"l1_coeff": t.l1_coeff, "k": t.k, "l0_target": t.l0_target}
         given = {name: tuple(dict.fromkeys(values)) for name, values in given.items()}
         require(
             given.get(knob, (1,)),

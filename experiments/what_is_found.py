@@ -28,7 +28,7 @@ experiment = Experiment(
     n_eval=32_768,
     figures=("recovery_surface", "frontier", "mcs_by_frequency", "mcs_over_training"),
     smoke={
-        "d_in": 8, "ratios": (2,), "l1": (0.2,), "recipes": ("untied",), "l0": 2.0,
+        "d_in": 8, "ratios": (2,), "l1_coeff": (0.2,), "recipes": ("untied",), "l0": 2.0,
         "world_seeds": 2, "firings_per_feature": 400, "n_eval": 1024, "curve_points": 8,
     },
 )  # fmt: skip

@@ -20,13 +20,13 @@ from . import checked
 from .door import guard
 from .errors import require
 
-_MOST = 100_000  # values of an axis
+_MOST = 100_000  # values of a dimension
 
 Value = float | str
 """What a point sets: a number or a name."""
 
 Values = Value | Sequence[Value] | np.ndarray | jax.Array
-"""One value, or those of an axis."""
+"""One value, or those of a dimension."""
 
 
 @dataclass(frozen=True)
@@ -85,30 +85,32 @@ class Points:
         return Points(self.rows + other.rows)
 
 
-def grid(**axes: Values) -> Points:
+def grid(**dimensions: Values) -> Points:
     """Every combination of the values given; one value, or several, by name.
 
     Raises:
-        ToysaeError: an axis without a value.
+        ToysaeError: a dimension without a value.
     """
     points = Points()
-    for name, values in axes.items():
+    for name, values in dimensions.items():
         points = points * zipped(**{name: values})
     return points
 
 
-def zipped(**axes: Values) -> Points:
+def zipped(**dimensions: Values) -> Points:
     """The first values together, then the second ones, and so on.
 
     Raises:
-        ToysaeError: axes of different lengths, or without a value.
+        ToysaeError: dimensions of different lengths, or without a value.
     """
-    columns = {name: _listed(name, values) for name, values in axes.items()}
+    columns = {name: _listed(name, values) for name, values in dimensions.items()}
     lengths = {name: len(values) for name, values in columns.items()}
     said = ", ".join(f"{name} {n}" for name, n in lengths.items())
-    require(len(set(lengths.values())) <= 1, f"zipped axes differ in length: {said}")
+    require(len(set(lengths.values())) <= 1, f"zipped dimensions differ in length: {said}")
     rows = zip(*columns.values(), strict=True)
-    return Points.of(dict(zip(columns, row, strict=True)) for row in rows) if axes else Points()
+    if not dimensions:
+        return Points()
+    return Points.of(dict(zip(columns, row, strict=True)) for row in rows)
 
 
 def chain(*points: Points) -> Points:
@@ -135,7 +137,7 @@ def log_spaced(low: float, high: float, n: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Range:
-    """Of one axis of :func:`random`: from the quantile in [0, 1) to the value."""
+    """Of one dimension of :func:`random`: from the quantile in [0, 1) to the value."""
 
     at: Callable[[float], Value]
 
@@ -166,11 +168,11 @@ def random(n: int, seed: int, **ranges: Range | Values) -> Points:
 
     Args:
         n: how many.
-        seed: of the draws. Each axis has a stream of its own: adding one leaves the others.
+        seed: of the draws. Each dimension has a stream of its own: adding one leaves the others.
         **ranges: :func:`uniform`, :func:`log_uniform`, or a tuple to choose from.
 
     Raises:
-        ToysaeError: no point, no axis, or an axis without a value.
+        ToysaeError: no point, no dimension, or one without a value.
     """
     require(n >= 1, f"n {n} must be at least 1")
     seed = checked.seed("seed", seed)

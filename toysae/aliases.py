@@ -37,22 +37,19 @@ def renamed(
     Raises:
         ToysaeError: something is given by both of its names.
     """
-    found = {}
-    for name, value in given.items():
-        new = today(name, old, known, spelled)
-        both = f"{spelled(name)} and {spelled(new)} are one setting"
-        require(new == name or new not in given, f"{both}: give {spelled(new)} alone")
-        found[new] = value
-    return found
+    return {today(name, old, known, given, spelled): value for name, value in given.items()}
 
 
 def today(
-    name: str, old: Mapping[str, str], known: Collection[str], spelled: Callable[[str], str] = str
-) -> str:
-    """Today's name of one thing, see :func:`renamed`."""
+    name: str, old: Mapping[str, str], known: Collection[str], beside: Collection[str] = (),
+    spelled: Callable[[str], str] = str,
+) -> str:  # fmt: skip
+    """Today's name of one thing, which is not also given `beside` it, see :func:`renamed`."""
     new = old.get(name, name)
     if name in known or new not in known:
         return name
+    both = f"{spelled(name)} and {spelled(new)} are one"
+    require(new not in beside, f"{both}: give {spelled(new)} alone")
     note(spelled(name), spelled(new))
     return new
 

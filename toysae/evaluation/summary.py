@@ -87,7 +87,7 @@ def _head(rows: pd.DataFrame) -> dict[str, object]:
         "ratio": f"{first['ratio']:g}",
         "size": f"{first['d_sae'] / first['n_features']:g}",
         "SAE": f"{first['recipe']}, {init}",
-        "L1": " ".join(f"{v:.3g}" for v in sorted(rows["sparsity"].unique())),
+        "sparsity": " ".join(f"{v:.3g}" for v in sorted(rows["sparsity"].unique())),
     }
 
 

@@ -309,7 +309,7 @@ def test_every_experiment_plans_its_cells(path):
         )
 
 
-AXES = """
+POINTS = """
 from toysae import Experiment, points
 experiment = Experiment("Q?", d_in=8, ratios=(1,), recipes=("tied",), l1_coeff=(0.1,),
                         ceiling=False, world_seeds=1, n_steps=3, n_eval=256, curve_points=2,
@@ -318,8 +318,8 @@ experiment = Experiment("Q?", d_in=8, ratios=(1,), recipes=("tied",), l1_coeff=(
 """
 
 
-def test_an_experiment_has_a_full_size_and_axes_of_its_own(tmp_path, capsys):
-    (tmp_path / "asks.py").write_text(AXES)
+def test_an_experiment_has_a_full_size_and_points_of_its_own(tmp_path, capsys):
+    (tmp_path / "asks.py").write_text(POINTS)
     out = tmp_path / "out"
     main(["run", str(tmp_path / "asks.py"), "--full", "--out", str(out), "--quiet", "--lr", "0.01"])
     table = pd.read_csv(out / "table.csv")
@@ -328,10 +328,10 @@ def test_an_experiment_has_a_full_size_and_axes_of_its_own(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["run", str(tmp_path / "asks.py"), "--l0", "3", "--out", str(out)])
     assert "--l0: the points of this experiment set l0" in capsys.readouterr().err
-    (tmp_path / "asks.py").write_text(AXES.replace("k=", "kk="))
+    (tmp_path / "asks.py").write_text(POINTS.replace("k=", "kk="))
     with pytest.raises(SystemExit):
         main(["run", str(tmp_path / "asks.py"), "--out", str(out)])
-    assert "unknown axis 'kk'" in capsys.readouterr().err
+    assert "unknown dimension 'kk'" in capsys.readouterr().err
 
 
 # The first hour

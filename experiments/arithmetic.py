@@ -1,6 +1,6 @@
 """Does rounding the factors of the large products to bfloat16 cost recovery?"""
 
-from toysae import Experiment, axes
+from toysae import Experiment, points
 
 experiment = Experiment(
     question="Does a training step whose large products round their factors to bfloat16 recover "
@@ -12,10 +12,10 @@ experiment = Experiment(
     d_in=64,
     ratios=(1, 2, 4),
     l0=3.0,
-    axes=axes.grid(arithmetic=("float32", "bfloat16")),
+    points=points.grid(arithmetic=("float32", "bfloat16")),
     recipes=("tied", "untied", "topk"),
     ceiling=False,
-    l1=(0.2, 0.4),
+    l1_coeff=(0.2, 0.4),
     k=(3.0,),
     world_seeds=5,
     firings_per_feature=30_000,
@@ -28,7 +28,7 @@ experiment = Experiment(
         "d_in": 8,
         "ratios": (2,),
         "recipes": ("untied",),
-        "l1": (0.2,),
+        "l1_coeff": (0.2,),
         "world_seeds": 2,
         "n_steps": 100,
         "n_eval": 1024,

@@ -21,7 +21,7 @@ experiment = Experiment(
     ),
     ceiling=False,
     sizes=(1.0,),
-    l1=(0.12, 0.25),
+    l1_coeff=(0.12, 0.25),
     world_seeds=5,
     firings_per_feature=40_000,
     lr=2e-3,
@@ -29,8 +29,8 @@ experiment = Experiment(
     curve_points=50,
     figures=("steps_to_threshold", "curves_by_init", "mcs_by_recipe", "scores_by_recipe"),
     smoke={
-        "d_in": 8, "worlds": ("sphere",), "ratios": (2,), "recipes": ("untied",), "l1": (0.2,),
-        "inits": ("random", "svd-data"),
+        "d_in": 8, "worlds": ("sphere",), "ratios": (2,), "recipes": ("untied",),
+        "l1_coeff": (0.2,), "inits": ("random", "svd-data"),
         "world_seeds": 2, "firings_per_feature": 2000, "n_eval": 1024, "curve_points": 10,
     },
 )  # fmt: skip

@@ -16,14 +16,14 @@ experiment = Experiment(
     recipes=("tied", "untied"),
     inits=("random", "orthogonal", "svd"),
     sizes=(1.0,),
-    l1=(0.06, 0.12, 0.2, 0.35, 0.6),
+    l1_coeff=(0.06, 0.12, 0.2, 0.35, 0.6),
     world_seeds=3,
     firings_per_feature=40_000,
     lr=3e-3,
     lr_decay=0.3,
     figures=("mcs_histograms", "mmcs_by_ratio", "learning_curves", "mcs_over_training"),
     smoke={
-        "d_in": 16, "ratios": (1, 2), "inits": ("random", "svd"), "l1": (0.06, 0.25),
+        "d_in": 16, "ratios": (1, 2), "inits": ("random", "svd"), "l1_coeff": (0.06, 0.25),
         "world_seeds": 2, "firings_per_feature": 800, "n_eval": 2048, "curve_points": 8,
     },
 )  # fmt: skip

@@ -1,14 +1,14 @@
 """Where in ratio x true L0 are features found, and where could they be?"""
 
-from toysae import Experiment, axes
+from toysae import Experiment, points
 
 
-def points(*l0s: float) -> axes.Points:
+def sweep(*l0s: float) -> points.Points:
     """TopK is told the true L0; an L1 is chosen on the other world seeds, for FISTA, which costs
     more than all others together, from two."""
-    fista = axes.grid(recipe="fista", l1=(0.35, 0.7))
-    encoders = axes.grid(recipe=("tied", "untied", "topk")) + fista
-    return axes.zipped(l0=l0s, k=l0s) * encoders
+    fista = points.grid(recipe="fista", l1_coeff=(0.35, 0.7))
+    encoders = points.grid(recipe=("tied", "untied", "topk")) + fista
+    return points.zipped(l0=l0s, k=l0s) * encoders
 
 
 experiment = Experiment(
@@ -23,9 +23,9 @@ experiment = Experiment(
     worlds=("sphere",),
     d_in=16,
     ratios=(1, 1.5, 2, 3, 4, 6, 8),
-    axes=points(1, 2, 3, 4, 6, 8),
+    points=sweep(1, 2, 3, 4, 6, 8),
     ceiling=False,
-    l1=(0.2, 0.4, 0.8, 1.6),
+    l1_coeff=(0.2, 0.4, 0.8, 1.6),
     world_seeds=3,
     n_steps=6_000,  # at equal firings, easy cells would end after some hundred
     batch_size=128,
@@ -37,12 +37,13 @@ experiment = Experiment(
     figures=("phase_diagram",),
     smoke={
         "d_in": 8, "ratios": (2,),
-        "axes": axes.zipped(l0=(2,), k=(2,)) * axes.grid(recipe=("tied", "topk")),
-        "l1": (0.35,), "world_seeds": 2, "n_steps": 100, "n_eval": 1024,
+        "points": points.zipped(l0=(2,), k=(2,)) * points.grid(recipe=("tied", "topk")),
+        "l1_coeff": (0.35,), "world_seeds": 2, "n_steps": 100, "n_eval": 1024,
     },
     full={
         "d_in": 64, "ratios": (1, 1.5, 2, 3, 4, 6, 8, 12, 16),
-        "axes": points(1, 2, 3, 4, 6, 8, 12, 16, 24, 32), "l1": (0.03, 0.06, 0.12, 0.25, 0.5),
-        "world_seeds": 5, "n_steps": 50_000, "n_eval": 65_536,
+        "points": sweep(1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
+        "l1_coeff": (0.03, 0.06, 0.12, 0.25, 0.5), "world_seeds": 5, "n_steps": 50_000,
+        "n_eval": 65_536,
     },
 )  # fmt: skip

@@ -23,7 +23,7 @@ experiment = Experiment(
     ),
     ceiling=False,
     sizes=(1.0,),
-    l1=(0.05, 0.15, 0.4),
+    l1_coeff=(0.05, 0.15, 0.4),
     l0_target=(2.0, 3.0, 5.0),
     match_l0=True,
     world_seeds=3,
@@ -34,7 +34,7 @@ experiment = Experiment(
     curve_points=8,
     figures=("scores_by_recipe", "mcs_by_recipe", "recovery_by_l0"),
     smoke={
-        "d_in": 8, "ratios": (2,), "recipes": ("untied", "topk"), "l1": (0.2,),
+        "d_in": 8, "ratios": (2,), "recipes": ("untied", "topk"), "l1_coeff": (0.2,),
         "l0_target": (2.0,), "l0": 2.0, "world_seeds": 2, "n_steps": 400, "n_eval": 1024,
     },
 )  # fmt: skip

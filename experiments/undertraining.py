@@ -1,18 +1,18 @@
 """Was it undertrained? Recovery against firings per feature, and steps against dictionary size."""
 
-from toysae import Experiment, axes
+from toysae import Experiment, points
 
 
-def points(
+def sweep(
     ratios: tuple[float, ...],
     firings: tuple[float, ...],
     l0: tuple[float, ...] = (3, 12),
     sizes: tuple[float, ...] = (1, 2, 4, 8),
-) -> axes.Points:
+) -> points.Points:
     """One size over ratios and firings; and all sizes at the middle ratio, trained longest."""
     longest = {"ratio": ratios[len(ratios) // 2], "firings_per_feature": max(firings)}
-    over = axes.grid(ratio=ratios, firings_per_feature=firings, size=1)
-    return axes.grid(l0=l0) * (over + axes.grid(**longest, size=sizes))
+    over = points.grid(ratio=ratios, firings_per_feature=firings, size=1)
+    return points.grid(l0=l0) * (over + points.grid(**longest, size=sizes))
 
 
 experiment = Experiment(
@@ -27,10 +27,10 @@ experiment = Experiment(
     run_time="about 12 min on 2 cores (1,260 SAEs); --full, for a GPU, has 5,280",
     worlds=("sphere",),
     d_in=32,
-    axes=points((1, 2, 4), (1_000, 4_000, 16_000, 64_000)),
+    points=sweep((1, 2, 4), (1_000, 4_000, 16_000, 64_000)),
     recipes=("untied",),
     at_truth=True,
-    l1=(0.15, 0.35, 0.7),
+    l1_coeff=(0.15, 0.35, 0.7),
     world_seeds=5,
     batch_size=128,
     lr=3e-3,
@@ -40,11 +40,11 @@ experiment = Experiment(
     save_params=False,
     figures=("undertraining", "survival_by_size"),
     smoke={
-        "d_in": 8, "axes": points((2,), (300,), (2,), (1, 2)), "l1": (0.35,), "world_seeds": 2,
-        "n_eval": 1024, "curve_points": 10,
+        "d_in": 8, "points": sweep((2,), (300,), (2,), (1, 2)), "l1_coeff": (0.35,),
+        "world_seeds": 2, "n_eval": 1024, "curve_points": 10,
     },
     full={
-        "d_in": 64, "axes": points((1, 2, 4, 8), (1_000, 4_000, 16_000, 64_000, 256_000)),
-        "l1": (0.06, 0.15, 0.35, 0.7), "recipes": ("tied", "untied"), "n_eval": 65_536,
+        "d_in": 64, "points": sweep((1, 2, 4, 8), (1_000, 4_000, 16_000, 64_000, 256_000)),
+        "l1_coeff": (0.06, 0.15, 0.35, 0.7), "recipes": ("tied", "untied"), "n_eval": 65_536,
     },
 )  # fmt: skip

@@ -19,7 +19,7 @@ experiment = Experiment(
     dials={"decades": 1.5, "asymmetry": 0.4},
     recipes=("untied", "batchtopk"),
     at_truth=True,
-    l1=(0.05, 0.1, 0.2, 0.4),
+    l1_coeff=(0.05, 0.1, 0.2, 0.4),
     k=(2.0, 3.0, 4.0, 6.0),
     world_seeds=5,
     firings_per_feature=40_000,
@@ -28,7 +28,7 @@ experiment = Experiment(
     n_eval=32_768,
     figures=("recovery_surface", "frontier", "mcs_by_frequency", "mcs_over_training"),
     smoke={
-        "d_in": 8, "ratios": (2,), "l1": (0.2,), "recipes": ("untied",), "l0": 2.0,
+        "d_in": 8, "ratios": (2,), "l1_coeff": (0.2,), "recipes": ("untied",), "l0": 2.0,
         "world_seeds": 2, "firings_per_feature": 400, "n_eval": 1024, "curve_points": 8,
     },
 )  # fmt: skip

@@ -16,7 +16,7 @@ from toysae.cli import main
 from toysae.sweeps.loading import experiments_in
 
 ROOT = Path(__file__).parent.parent
-TINY = ["--d-in", "8", "--ratios", "1", "--l1", "0.1", "--world-seeds", "2", "--n-steps", "4",
+TINY = ["--d-in", "8", "--ratios", "1", "--l1-coeff", "0.1", "--world-seeds", "2", "--n-steps", "4",
         "--n-eval", "256", "--curve-points", "2", "--recipes", "tied", "--inits", "random",
         "--l0", "2", "--quiet"]  # fmt: skip
 STANDARD = str(ROOT / "tests" / "golden" / "saelens" / "standard")
@@ -57,8 +57,8 @@ STUDY = str(ROOT / "experiments" / "worlds_gallery")
         (["run", RECOVERY, "--worlds", "spere"], ["'spere'", "'sphere'"]),
         (["run", RECOVERY, "--ratoes", "3"], ["--ratoes", "--ratios"]),
         (["run", RECOVERY, "--figures", "mcs_histogram"], ["'mcs_histogram'", "'mcs_histograms'"]),
-        (["run", RECOVERY, "--l1"], ["l1", "empty"]),
-        (["run", RECOVERY, "--l1", "-1"], ["l1_coeff -1", "[0"]),
+        (["run", RECOVERY, "--l1-coeff"], ["l1_coeff", "empty"]),
+        (["run", RECOVERY, "--l1-coeff", "-1"], ["l1_coeff -1", "[0"]),
         (["run", RECOVERY, "--d-in", "-3"], ["d_in -3"]),
         (["run", RECOVERY, "--sizes", "0"], ["sizes 0"]),
         (["run", RECOVERY, "--ratios", "-1"], ["ratios -1"]),
@@ -309,16 +309,17 @@ def test_every_experiment_plans_its_cells(path):
         )
 
 
-AXES = """
-from toysae import Experiment, axes
-experiment = Experiment("Q?", d_in=8, ratios=(1,), recipes=("tied",), l1=(0.1,), ceiling=False,
-                        world_seeds=1, n_steps=3, n_eval=256, curve_points=2, figures=(),
-                        axes=axes.zipped(l0=(1, 2), k=(1, 2)), full={"world_seeds": 2})
+POINTS = """
+from toysae import Experiment, points
+experiment = Experiment("Q?", d_in=8, ratios=(1,), recipes=("tied",), l1_coeff=(0.1,),
+                        ceiling=False, world_seeds=1, n_steps=3, n_eval=256, curve_points=2,
+                        figures=(), points=points.zipped(l0=(1, 2), k=(1, 2)),
+                        full={"world_seeds": 2})
 """
 
 
-def test_an_experiment_has_a_full_size_and_axes_of_its_own(tmp_path, capsys):
-    (tmp_path / "asks.py").write_text(AXES)
+def test_an_experiment_has_a_full_size_and_points_of_its_own(tmp_path, capsys):
+    (tmp_path / "asks.py").write_text(POINTS)
     out = tmp_path / "out"
     main(["run", str(tmp_path / "asks.py"), "--full", "--out", str(out), "--quiet", "--lr", "0.01"])
     table = pd.read_csv(out / "table.csv")
@@ -326,11 +327,11 @@ def test_an_experiment_has_a_full_size_and_axes_of_its_own(tmp_path, capsys):
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main(["run", str(tmp_path / "asks.py"), "--l0", "3", "--out", str(out)])
-    assert "--l0: the axes of this experiment set l0" in capsys.readouterr().err
-    (tmp_path / "asks.py").write_text(AXES.replace("k=", "kk="))
+    assert "--l0: the points of this experiment set l0" in capsys.readouterr().err
+    (tmp_path / "asks.py").write_text(POINTS.replace("k=", "kk="))
     with pytest.raises(SystemExit):
         main(["run", str(tmp_path / "asks.py"), "--out", str(out)])
-    assert "unknown axis 'kk'" in capsys.readouterr().err
+    assert "unknown dimension 'kk'" in capsys.readouterr().err
 
 
 # The first hour

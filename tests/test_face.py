@@ -46,4 +46,4 @@ def test_the_package_shows_its_faces():
     for wrong, hint in (("steps", "n_steps"), ("learning_rate", "lr"), ("seeds", "sae_seeds")):
         with pytest.raises(ToysaeError, match=f"unknown argument '{wrong}': write {hint}"):
             train(world, "topk", k=1, **{wrong: 1})
-    assert Experiment("Why?", recipes="untied", l1=0.1).recipes == ("untied",)
+    assert Experiment("Why?", recipes="untied", l1_coeff=0.1).recipes == ("untied",)

@@ -22,11 +22,11 @@ FILE = """
 from toysae import Experiment
 experiment = Experiment(
     question="One or many?", d_in=8, ratios=(2,), l0=1.5, recipes=("tied", "topk"), ceiling=False,
-    l1=(0.05, 0.2), k=(2, 3), world_seeds=3, n_steps=2_000, batch_size=32, lr=3e-3, n_eval=512,
-    curve_points=3, figures=(),
+    l1_coeff=(0.05, 0.2), k=(2, 3), world_seeds=3, n_steps=2_000, batch_size=32, lr=3e-3,
+    n_eval=512, curve_points=3, figures=(),
 )
 """
-EXACT = ["row", "world_seed", "sae_seed", "n_steps", "l1"]
+EXACT = ["row", "world_seed", "sae_seed", "n_steps", "sparsity"]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 import toysae
-from toysae import ToysaeError, axes, make_spec, make_world
+from toysae import ToysaeError, make_spec, make_world, points
 from toysae.recovery import (
     add_batch,
     add_detections,
@@ -38,7 +38,7 @@ from toysae.sae import (
 from toysae.worlds import WORLDS, sample, save_world, world_panel
 
 FACES = (toysae, toysae.recovery, toysae.worlds, toysae.sae, toysae.evaluation, toysae.sweeps,
-         toysae.interop, toysae.plotting, toysae.lm, axes)  # fmt: skip
+         toysae.interop, toysae.plotting, toysae.lm, points)  # fmt: skip
 D, N, S = 4, 6, 6
 KEY = jax.random.key(0)
 
@@ -76,9 +76,10 @@ def parts() -> dict:
         {"recipe": recipe, "init": init, "world": "sphere", "ratio": 1.5, "d_in": D,
          "n_features": N, "d_sae": S, "size": 1.0, "cell": "sphere", "setting": "-",
          "n_steps": 10, "batch_size": 4, "lr": 1e-3,
-         "l1": 0.1, "knob": "l1_coeff", "world_seed": w, "sae_seed": 0, "mmcs": 0.9 + 0.01 * w,
-         "mcs_above_0.9": 0.5 + 0.1 * w, "eval_loss": 1.0 + w, "l0": 2.0, "true_l0": 2.0,
-         "ev": 0.9, "verdict": "optimiser", "diverged": False, "unmeasured": np.nan, "words": "x",
+         "sparsity": 0.1, "knob": "l1_coeff", "world_seed": w, "sae_seed": 0,
+         "mmcs": 0.9 + 0.01 * w, "mcs_above_0.9": 0.5 + 0.1 * w, "eval_loss": 1.0 + w, "l0": 2.0,
+         "true_l0": 2.0, "ev": 0.9, "verdict": "optimiser", "diverged": False,
+         "unmeasured": np.nan, "words": "x",
          "left_truth": 0.5, "floor": 0.2, "dead_fraction": 0.0, "mcc": 0.5}
         for recipe in ("tied", "untied") for init in ("random", "truth") for w in range(3)
     ]  # fmt: skip
@@ -116,7 +117,7 @@ def arguments(folder: Path) -> dict[str, dict]:
         "recovery.aurocs": {"seen": p["detections"]},
         "recovery.bad_minima": {"table": table, "by": ["recipe"], "confidence": 0.95},
         "recovery.best_coefficient": {"table": table, "by": ["recipe", "init"],
-                                      "coefficient": "l1", "score": "mmcs", "l0_factor": 2.0},
+                                      "coefficient": "sparsity", "score": "mmcs", "l0_factor": 2.0},
         "recovery.clopper_pearson": {"successes": 3, "n": 5, "confidence": 0.95},
         "recovery.cosine_cdf": {"t": 0.5, "d_in": D},
         "recovery.cosines": both, "recovery.mcs": both, "recovery.mcs_latents": both,
@@ -164,7 +165,7 @@ def arguments(folder: Path) -> dict[str, dict]:
         "recovery.summarise": {"totals": p["totals"]},
         "recovery.survival": {"steps": steps, "censored": np.zeros(5, bool), "at": steps},
         "recovery.verdicts": {"table": table, "margin": 0.01, "recovered": 0.9,
-                              "score": "mcs_above_0.9", "coefficient": "l1"},
+                              "score": "mcs_above_0.9", "coefficient": "sparsity"},
         "worlds.assemble": {"directions": p["t"], "firing": np.full(N, 0.2), "magnitude":
                             "uniform", "generating_matrix": p["t"].T, "bias": np.zeros(D),
                             "noise_sd": 0.1, "rectify": False, "name": "mine"},
@@ -197,7 +198,8 @@ def arguments(folder: Path) -> dict[str, dict]:
         "sweeps.status": {"path": folder},
         "evaluation.at_l0": {"table": table.assign(method="truth"), "l0": 2.0},
         "evaluation.ceilings": {"world": world, "d_sae": S, "n_samples": 1024, "seed": 0,
-                                "cache": False, "methods": ["random"], "l1": [0.1], "n_steps": 1},
+                                "cache": False, "methods": ["random"], "l1_coeff": [0.1],
+                                "n_steps": 1},
         "evaluation.score_sae": {"sae": p["sae"], "world": world, "n_samples": 1024, "seed": 0,
                                  "matched": None, "modes": False},
         "evaluation.summarise_minima": {"table": table},
@@ -219,13 +221,13 @@ def arguments(folder: Path) -> dict[str, dict]:
                           "name": "figure"},
         "lm.forward": {}, "lm.load_model": {"source": folder}, "lm.load_tokenizer":
         {"source": folder},
-        "axes.chain": {"*": (axes.grid(a=1), axes.grid(a=2))},
-        "axes.grid": {"a": [1, 2]}, "axes.zipped": {"a": [1, 2]},
-        "axes.linear": {"low": 0.0, "high": 1.0, "n": 3},
-        "axes.log_spaced": {"low": 0.1, "high": 1.0, "n": 3},
-        "axes.uniform": {"low": 0.0, "high": 1.0},
-        "axes.log_uniform": {"low": 0.1, "high": 1.0},
-        "axes.random": {"n": 2, "seed": 0, "a": [1, 2]},
+        "points.chain": {"*": (points.grid(a=1), points.grid(a=2))},
+        "points.grid": {"a": [1, 2]}, "points.zipped": {"a": [1, 2]},
+        "points.linear": {"low": 0.0, "high": 1.0, "n": 3},
+        "points.log_spaced": {"low": 0.1, "high": 1.0, "n": 3},
+        "points.uniform": {"low": 0.0, "high": 1.0},
+        "points.log_uniform": {"low": 0.1, "high": 1.0},
+        "points.random": {"n": 2, "seed": 0, "a": [1, 2]},
     }  # fmt: skip
 
 
@@ -248,7 +250,7 @@ REFUSED_ANYWAY = {
 }
 """What is given them here holds nothing that they read."""
 
-FREE = {"interop.to_saelens", "axes.grid", "axes.random", "axes.zipped"}
+FREE = {"interop.to_saelens", "points.grid", "points.random", "points.zipped"}
 """Take arguments of any name."""
 
 HOSTILE = {

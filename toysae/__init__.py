@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from .errors import ToysaeError
 
 if TYPE_CHECKING:
-    from . import axes as axes
     from . import evaluation as evaluation
     from . import interop as interop
     from . import lm as lm
     from . import plotting as plotting
+    from . import points as points
     from . import recovery as recovery
     from . import runs as runs
     from . import sae as sae
@@ -44,10 +44,10 @@ _HOME = {
     "load_any": "interop", "use_all_cores": "devices", "open_results": "runs",
 }  # fmt: skip
 _MODULES = (
-    "axes", "evaluation", "interop", "lm", "plotting", "recovery", "runs", "sae", "sweeps",
+    "evaluation", "interop", "lm", "plotting", "points", "recovery", "runs", "sae", "sweeps",
     "worlds",
 )  # fmt: skip
-_PACKAGES = {name: name for name in _MODULES} | {"plot": "plotting"}
+_PACKAGES = {name: name for name in _MODULES} | {"plot": "plotting", "axes": "axes"}
 
 __version__ = "0.1.0"
 __all__ = [
@@ -57,7 +57,6 @@ __all__ = [
     "SAESpec",
     "ToysaeError",
     "World",
-    "axes",
     "evaluation",
     "interop",
     "lm",
@@ -68,6 +67,7 @@ __all__ = [
     "make_world",
     "open_results",
     "plotting",
+    "points",
     "recovery",
     "run",
     "runs",
@@ -94,4 +94,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_PACKAGES})
+    return sorted({*globals(), *__all__, *_PACKAGES} - {"axes"})

@@ -27,7 +27,7 @@ _REMEDIES = {
     "SAE": ": give the sae(row) of a train result, or load_sae(path)",
     "Results": ": make it with an Experiment and run",
     "DataFrame": ": give a table such as that of a run or of train",
-    "Points": ": give axes.grid(...), say",
+    "Points": ": give points.grid(...), say",
     "SAESpec": ": give make_spec('untied', d_in, d_sae), say",
 }
 

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from jax.core import Tracer
 
 from . import checked
+from .aliases import SETTINGS, renamed
 from .annotations import OrNaN, Refused, admitted
 from .errors import ToysaeError, unknown
 
@@ -118,8 +119,9 @@ def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
 def _bind(
     name: str, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> inspect.BoundArguments:
+    known = signature.parameters
+    kwargs = renamed(kwargs, SETTINGS, known)
     for given in kwargs:
-        known = signature.parameters
         if given not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
             raise unknown(f"argument of {name}", given, known)
     try:

@@ -31,6 +31,7 @@ a file is edited and another experiment is loaded."""
 _UNTOLD = {"ctx", "kind", "type_comment"}
 _MAKERS = {"Experiment", "Study", "replace"}
 _PLAIN = {"dict", "tuple", "list", "range"}
+_MODULES = ("points", "axes", "np", "numpy")
 _tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
@@ -201,7 +202,7 @@ def _is_setting(statement: ast.stmt) -> bool:
         and all(isinstance(t, ast.Name) and t.id in ("experiment", "study")
                 for t in statement.targets)
         and not any(isinstance(node, ast.Lambda) for node in ast.walk(statement))
-        and all(_called(node) in _MAKERS | _PLAIN or _is_of(node.func, ("axes", "np", "numpy"))
+        and all(_called(node) in _MAKERS | _PLAIN or _is_of(node.func, _MODULES)
                 for node in ast.walk(statement) if isinstance(node, ast.Call))
     )  # fmt: skip
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toysae.axes import grid
 from toysae.errors import require
+from toysae.points import grid
 from toysae.recovery import cosines
 from toysae.recovery.absorption_signs import within_span
 from toysae.recovery.geometry import encoder_rows
@@ -89,7 +89,7 @@ class Options:
     Attributes:
         worlds: of those above; detectors are drawn where all of them are there.
         recipes: with W_enc or tied.
-        l1: coefficient of those that read one.
+        l1_coeff: coefficient of those that read one.
         world_seeds: the n of every interval.
         n_steps: Adam steps.
         batch_size: samples a step.
@@ -98,7 +98,7 @@ class Options:
 
     worlds: tuple[str, ...] = tuple(WORLDS)
     recipes: tuple[str, ...] = ("untied", "tied", "batchtopk", "matryoshka", "jumprelu")
-    l1: float = 0.05
+    l1_coeff: float = 0.05
     world_seeds: int = 5
     n_steps: int = 6000
     batch_size: int = 256
@@ -118,7 +118,7 @@ def check(o: Options) -> None:
 
 def numbers(recipe: str, o: Options) -> dict[str, Any]:
     """Its own toy settings, but for an L1 or a k."""
-    ours = {"l1_coeff": o.l1, "k": 1.25 * TRUE_L0}
+    ours = {"l1_coeff": o.l1_coeff, "k": 1.25 * TRUE_L0}
     knob = RECIPES[recipe].knob()
     own = fallback(recipe, make_spec(recipe, 20, 20))
     return {**own, knob: ours.get(knob, RECIPES[recipe].toy[knob])}
@@ -198,7 +198,7 @@ def matrices(sae: SAE, world: World) -> dict[str, np.ndarray]:
 def answer(o: Options, results: Results) -> dict[str, pd.DataFrame]:
     """Means over worlds of what goes wrong, and the AUROC of each detector."""
     table = results.table
-    require(not table["diverged"].all(), "every SAE diverged: give a smaller l1")
+    require(not table["diverged"].all(), "every SAE diverged: give a smaller l1_coeff")
     modes = table.groupby(["world", "recipe"], sort=False)[list(SCORES)].mean()
     areas = {
         name: detector_areas(pairs, DETECTORS, sets(o)).round(3)
@@ -211,9 +211,9 @@ def draw(o: Options, results: Results) -> Iterator[Drawing]:
     table = results.table
     note = (
         f"{len(table)} runs, {o.world_seeds} world seeds; 20 features in d_in 20 (interference: "
-        f"40), true L0 about {TRUE_L0:g}, as many latents; L1 {o.l1:g}, k {1.25 * TRUE_L0:g}; "
-        f"{o.n_steps:,} steps, {o.n_steps * o.batch_size:,} samples per run, scored on "
-        f"{o.n_eval:,}"
+        f"40), true L0 about {TRUE_L0:g}, as many latents; L1 {o.l1_coeff:g}, k "
+        f"{1.25 * TRUE_L0:g}; {o.n_steps:,} steps, {o.n_steps * o.batch_size:,} samples per run, "
+        f"scored on {o.n_eval:,}"
     )
     t = "± 95 %, Student's t over world seeds"
     yield "modes", *modes_by_recipe(table, SCORES, "What goes wrong", f"{note}; {t}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from toysae.axes import grid
+from toysae.points import grid
 from toysae.runs.cell import Cell
 from toysae.runs.results import Results
 from toysae.runs.worlds import Worlds
@@ -34,7 +34,7 @@ class Options:
         ratios: n_features / d_in of each world; d_sae = n_features.
         l0: mean active features in a sample.
         rungs: recipes, from the cheapest encoder to FISTA.
-        l1: coefficients.
+        l1_coeff: coefficients.
         world_seeds: the n of every interval.
         n_steps: Adam steps.
         batch_size: samples a step.
@@ -48,7 +48,7 @@ class Options:
     ratios: tuple[float, ...] = (1.5, 4.0)
     l0: float = 2.0
     rungs: tuple[str, ...] = LADDER
-    l1: tuple[float, ...] = (0.03, 0.1, 0.2, 0.35, 0.5, 0.8)
+    l1_coeff: tuple[float, ...] = (0.03, 0.1, 0.2, 0.35, 0.5, 0.8)
     world_seeds: int = 3
     n_steps: int = 4000
     batch_size: int = 128
@@ -74,7 +74,7 @@ def _cell(o: Options, ratio: float, rung: str) -> Cell:
         name=f"{rung}-ratio-{ratio:g}",
         data=Worlds("sphere", tuple(fields.items()), tuple(range(o.world_seeds))),
         spec=make_spec(rung, o.d_in, n, decoder=UnitNorm("none")),
-        members=grid(l1_coeff=o.l1, lr=o.lr, lr_decay=0.3),
+        members=grid(l1_coeff=o.l1_coeff, lr=o.lr, lr_decay=0.3),
         sae_seeds=(0,),
         n_steps=o.n_steps,
         batch_size=o.batch_size,
@@ -129,7 +129,7 @@ def draw(o: Options, results: Results) -> Iterator[Drawing]:
         f"{len(trained)} runs, {o.world_seeds} world seeds; random unit directions in d_in "
         f"{o.d_in}, true L0 {o.l0:g}, d_sae = n_features, unit-norm decoder without bias; "
         f"{o.n_steps:,} steps, {o.n_steps * o.batch_size:,} samples per run; L1 "
-        f"{', '.join(f'{v:g}' for v in o.l1)}; ± 95 %, Student's t over world seeds"
+        f"{', '.join(f'{v:g}' for v in o.l1_coeff)}; ± 95 %, Student's t over world seeds"
     )
     yield "frontier", *frontier(table, note)
     yield "equal_l0", *at_true_l0(at_equal_l0(table), note + "; interpolated in ln L0")
@@ -149,7 +149,7 @@ study = Study(
     run_time="about 6 CPU minutes",
     options=Options(),
     smoke={
-        "d_in": 8, "ratios": (2.0,), "rungs": ("untied", "fista"), "l1": (0.06, 0.25),
+        "d_in": 8, "ratios": (2.0,), "rungs": ("untied", "fista"), "l1_coeff": (0.06, 0.25),
         "world_seeds": 2, "n_steps": 100, "n_eval": 1024, "n_gap": 256, "n_iterations": 100,
     },
     cells=cells,

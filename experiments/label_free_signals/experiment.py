@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toysae.axes import grid
 from toysae.errors import require
+from toysae.points import grid
 from toysae.recovery.label_free import found_in, matched_cosine, rank_correlations
 from toysae.runs.cell import Cell
 from toysae.runs.results import Results
@@ -52,7 +52,7 @@ SIGNALS = {
 TASKS = {
     "all": "choose L1 and size",
     "size": "choose L1 at a given size",
-    "l1": "choose size at a given L1",
+    "l1_coeff": "choose size at a given L1",
 }
 
 
@@ -67,7 +67,7 @@ class Options:
         worlds: of those above.
         recipe: of every SAE; it reads an L1.
         sizes: d_sae / n_features, each twice the one before.
-        l1: coefficients.
+        l1_coeff: coefficients.
         world_seeds: the n of every interval.
         sae_seeds: at least 2, for the signals that compare seeds.
         n_steps: Adam steps.
@@ -82,7 +82,7 @@ class Options:
     worlds: tuple[str, ...] = tuple(WORLDS)
     recipe: str = "untied"
     sizes: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    l1: tuple[float, ...] = (0.01, 0.03, 0.06, 0.12, 0.25, 0.5, 0.8, 1.2)
+    l1_coeff: tuple[float, ...] = (0.01, 0.03, 0.06, 0.12, 0.25, 0.5, 0.8, 1.2)
     world_seeds: int = 5
     sae_seeds: int = 2
     n_steps: int = 4000
@@ -120,7 +120,12 @@ def cells(o: Options) -> list[Cell]:
         data = worlds(o, name)
         for size in o.sizes:
             spec = make_spec(o.recipe, o.d_in, max(round(size * data.worlds.n_features), 1))
-            numbers = {**fallback(o.recipe, spec), "l1_coeff": o.l1, "lr": o.lr, "lr_decay": 0.2}
+            numbers = {
+                **fallback(o.recipe, spec),
+                "l1_coeff": o.l1_coeff,
+                "lr": o.lr,
+                "lr_decay": 0.2,
+            }
             made.append(
                 Cell(
                     name=f"{name.replace(' ', '-')}-size-{size:g}",
@@ -131,7 +136,7 @@ def cells(o: Options) -> list[Cell]:
                     n_steps=o.n_steps,
                     batch_size=o.batch_size,
                     measure=Signals(o.n_eval),
-                    columns={"world": name, "size": size, "l1": o.l1},
+                    columns={"world": name, "size": size, "l1_coeff": o.l1_coeff},
                 )
             )
     return made
@@ -156,10 +161,10 @@ def compared(o: Options, table: pd.DataFrame, found: Sequence[Dictionary]) -> pd
 
     Args:
         o: which sizes and seeds there are.
-        table: one row an SAE: `world`, `size`, `l1`, `world_seed`, `sae_seed` and `mse`.
+        table: one row an SAE: `world`, `size`, `l1_coeff`, `world_seed`, `sae_seed` and `mse`.
         found: of each row its dictionary.
     """
-    columns = ["size", "sae_seed", "world", "l1", "world_seed"]
+    columns = ["size", "sae_seed", "world", "l1_coeff", "world_seed"]
     keys = list(table[columns].itertuples(index=False, name=None))
     place, larger = {key: i for i, key in enumerate(keys)}, dict(pairwise(o.sizes))
     mse, rows = table["mse"].to_numpy(), []
@@ -198,7 +203,7 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     kept = table[~table["diverged"].astype(bool) & (table["alive"] > 0)]
     # The largest size has no larger one, so no signal may be judged on it alone.
     kept = kept[kept["size"] < kept["size"].max()]
-    fixed = {"all": [], "size": ["size"], "l1": ["l1"]}
+    fixed = {"all": [], "size": ["size"], "l1_coeff": ["l1_coeff"]}
     return pd.concat(
         [rank_correlations(kept, list(SIGNALS), ["mmcs"], ["world"], fixed[task]).assign(task=task)
          for task in TASKS],
@@ -223,7 +228,7 @@ def draw(o: Options, results: Results) -> Iterator[Drawing]:
         f"random unit directions in d_in {o.d_in}, ratio {o.ratio:g} unless said, true L0 "
         f"{o.l0:g}; "
         f"d_sae / n_features {', '.join(f'{s:g}' for s in o.sizes)}, the largest only to compare "
-        f"with; L1 {', '.join(f'{v:g}' for v in o.l1)}; {o.n_steps:,} steps, "
+        f"with; L1 {', '.join(f'{v:g}' for v in o.l1_coeff)}; {o.n_steps:,} steps, "
         f"{o.n_steps * o.batch_size:,} samples per run"
     )
     bars = f"{note}; ± 95 %, Student's t over world seeds"
@@ -241,7 +246,7 @@ study = Study(
     run_time="about 15 CPU minutes",
     options=Options(),
     smoke={
-        "d_in": 8, "worlds": ("uniform",), "sizes": (0.5, 1.0), "l1": (0.03, 0.2, 0.6),
+        "d_in": 8, "worlds": ("uniform",), "sizes": (0.5, 1.0), "l1_coeff": (0.03, 0.2, 0.6),
         "world_seeds": 2, "n_steps": 200, "batch_size": 64, "n_eval": 1024, "l0": 1.5,
     },
     keep_weights=True,

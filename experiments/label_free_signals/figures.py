@@ -69,7 +69,7 @@ def signals_against_truth(
     """Each SAE's signal against its true mmcs: rows of worlds, a column a signal, a colour a size.
 
     Args:
-        table: one row an SAE: `world`, `size`, `l1`, `mmcs` and the signals.
+        table: one row an SAE: `world`, `size`, `l1_coeff`, `mmcs` and the signals.
         signals: what each is called.
         title: of the figure.
         remarks: the footnote.
@@ -98,5 +98,5 @@ def signals_against_truth(
                     ax.set_xlabel(fill(label, 18))
             row[0].set_ylabel(f"{world}\ntrue mmcs")
         st.footnote(fig, remarks)
-        columns = ["world", "world_seed", "sae_seed", "size", "l1", "mmcs", *signals]
+        columns = ["world", "world_seed", "sae_seed", "size", "l1_coeff", "mmcs", *signals]
         return st.legend(fig, title), table[columns]

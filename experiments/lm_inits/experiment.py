@@ -39,7 +39,7 @@ class Options:
         n_ctx: tokens of a sequence.
         recipe: of the SAEs, one that reads an L1.
         inits: see :class:`toysae.lm.saes.train.Training`.
-        l1: coefficient.
+        l1_coeff: coefficient.
         size: d_sae / d_in.
         seeds: of each init.
         n_steps: Adam steps.
@@ -56,7 +56,7 @@ class Options:
     n_ctx: int = 128
     recipe: str = "untied"
     inits: tuple[str, ...] = ("random", "svd-write", "svd-read", "svd-data", "data-samples")
-    l1: float = 2.5
+    l1_coeff: float = 2.5
     size: float = 2.0
     seeds: int = 3
     n_steps: int = 1_600
@@ -72,7 +72,7 @@ def site_of(o: Options) -> str:
 
 def training(o: Options) -> Training:
     return Training(
-        recipes=(o.recipe,), inits=o.inits, sizes=(o.size,), l1=(o.l1,), seeds=o.seeds,
+        recipes=(o.recipe,), inits=o.inits, sizes=(o.size,), l1_coeff=(o.l1_coeff,), seeds=o.seeds,
         n_steps=o.n_steps, batch_size=o.batch_size, curve_points=o.curve_points,
         arithmetic=o.arithmetic,
     )  # fmt: skip

@@ -83,7 +83,7 @@ def training(o: Options, site: str, d_in: int) -> Training:
     alphas = o.resid_l1 if "resid" in site else o.mlp_l1
     return Training(
         recipes=("cunningham-2023",), inits=("recipe",), sizes=o.sizes,
-        l1=tuple(alpha * d_in for alpha in alphas), seeds=o.seeds, n_steps=o.n_steps,
+        l1_coeff=tuple(alpha * d_in for alpha in alphas), seeds=o.seeds, n_steps=o.n_steps,
         batch_size=o.batch_size, lr=1e-3, lr_warmup=0.0, lr_decay=0.0, centre=False, scale="none",
     )  # fmt: skip
 

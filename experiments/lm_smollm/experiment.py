@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from toysae.axes import grid
 from toysae.errors import require
 from toysae.evaluation.measure import RecoveryScores
 from toysae.lm.capture import sample
@@ -28,6 +27,7 @@ from toysae.lm.saes.site_sae import sae_of_run
 from toysae.lm.saes.train import SiteData, Training, site_cells
 from toysae.lm.saes.train import prepare_site as prepare_site
 from toysae.plotting.panel import panel_figure
+from toysae.points import grid
 from toysae.runs.cell import Cell
 from toysae.runs.results import Results
 from toysae.sae import make_spec
@@ -108,7 +108,7 @@ def sites_of(o: Options) -> list[str]:
 
 def training(o: Options, l1: float, size: float) -> Training:
     return Training(
-        recipes=o.recipes, inits=o.inits, sizes=(size,), l1=(l1,), seeds=o.seeds,
+        recipes=o.recipes, inits=o.inits, sizes=(size,), l1_coeff=(l1,), seeds=o.seeds,
         n_steps=o.n_steps, batch_size=o.batch_size, arithmetic=o.arithmetic,
     )  # fmt: skip
 

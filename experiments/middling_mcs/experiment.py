@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from toysae.axes import grid
+from toysae.points import grid
 from toysae.recovery import over_seeds
 from toysae.runs.cell import Cell
 from toysae.runs.results import Results
@@ -47,7 +47,7 @@ class Options:
         d_in: input dimension.
         ratio: n_features / d_in of the good case.
         l0: its mean active features in a sample.
-        l1: its coefficient.
+        l1_coeff: its coefficient.
         recipes: SAE recipes that read an L1.
         world_seeds: the n of every interval.
         n_steps: Adam steps at the good ratio; in proportion to the features elsewhere.
@@ -65,7 +65,7 @@ class Options:
     d_in: int = 20
     ratio: float = 2.0
     l0: float = 2.5
-    l1: float = 0.2
+    l1_coeff: float = 0.2
     recipes: tuple[str, ...] = ("tied", "untied")
     world_seeds: int = 5
     n_steps: int = 6000
@@ -88,14 +88,14 @@ class Condition(NamedTuple):
         level: how much; of undertraining each point of the learning curve is one.
         fields: of the world.
         size: d_sae / n_features.
-        l1: coefficient.
+        l1_coeff: coefficient.
     """
 
     cause: str
     level: float
     fields: Named
     size: float
-    l1: float
+    l1_coeff: float
 
 
 def conditions(o: Options) -> list[Condition]:
@@ -109,13 +109,13 @@ def conditions(o: Options) -> list[Condition]:
     ratios = [(ratio, world(n_features=round(ratio * o.d_in))) for ratio in o.ratios]
     tails = [(exponent, world(probs="zipf", exponent=exponent)) for exponent in o.exponents]
     return [
-        Condition("undertraining", 0.0, good, 1.0, o.l1),
-        *(Condition("ratio", ratio, more, 1.0, o.l1) for ratio, more in ratios),
+        Condition("undertraining", 0.0, good, 1.0, o.l1_coeff),
+        *(Condition("ratio", ratio, more, 1.0, o.l1_coeff) for ratio, more in ratios),
         *(Condition("high-l1", l1, good, 1.0, l1) for l1 in o.high_l1),
         *(Condition("low-l1", l1, good, 1.0, l1) for l1 in o.low_l1),
-        *(Condition("rare", exponent, tail, 1.0, o.l1) for exponent, tail in tails),
-        *(Condition("few-latents", size, good, size, o.l1) for size in o.sizes),
-        *(Condition("l0", l0, world(l0=l0), 1.0, o.l1) for l0 in o.l0s),
+        *(Condition("rare", exponent, tail, 1.0, o.l1_coeff) for exponent, tail in tails),
+        *(Condition("few-latents", size, good, size, o.l1_coeff) for size in o.sizes),
+        *(Condition("l0", l0, world(l0=l0), 1.0, o.l1_coeff) for l0 in o.l0s),
     ]
 
 
@@ -140,7 +140,7 @@ def _cell(o: Options, recipe: str, name: str, together: list[Condition]) -> Cell
     fields, size = together[0].fields, together[0].size
     n_features = int(dict(fields)["n_features"])
     spec = make_spec(recipe, o.d_in, max(round(size * n_features), 1))
-    l1 = tuple(dict.fromkeys(c.l1 for c in together))
+    l1 = tuple(dict.fromkeys(c.l1_coeff for c in together))
     numbers = {**fallback(recipe, spec), "l1_coeff": l1, "lr": o.lr, "lr_decay": 0.2}
     return Cell(
         name=f"{recipe}-{name}",
@@ -162,7 +162,7 @@ def levels(o: Options, results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
     for cell in results.cells:
         saes, arrays = table[table["cell"] == cell], results.arrays(cell)
         for c in asked[saes["training"].iloc[0]]:
-            rows = saes[np.isclose(saes["l1_coeff"], c.l1)]
+            rows = saes[np.isclose(saes["l1_coeff"], c.l1_coeff)]
             points = [(-1, c.level)]
             if c.cause == "undertraining":
                 points = enumerate(arrays["curve_steps"].astype(float))
@@ -235,8 +235,9 @@ def draw(o: Options, results: Results) -> Iterator[Drawing]:
     note = (
         f"{len(results.table)} runs, {o.world_seeds} world seeds; random unit directions in d_in "
         f"{o.d_in}; unless varied {round(o.ratio * o.d_in)} features, true L0 {o.l0:g}, as many "
-        f"latents, L1 {o.l1:g}; {o.n_steps:,} steps at ratio {o.ratio:g} and in proportion to the "
-        f"features elsewhere, {o.batch_size} samples each; ± 95 %, Student's t over world seeds"
+        f"latents, L1 {o.l1_coeff:g}; {o.n_steps:,} steps at ratio {o.ratio:g} and in proportion "
+        f"to the features elsewhere, {o.batch_size} samples each; ± 95 %, Student's t over "
+        "world seeds"
     )
     title = "A middling mmcs: all features partly, or some fully?"
     yield "polarisation", *polarisation_map(table, CAUSES, title, note)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from toysae.axes import Points, grid
 from toysae.errors import require
 from toysae.evaluation.measure import Measure
+from toysae.points import Points, grid
 from toysae.runs.cell import Cell
 from toysae.runs.results import Results
 from toysae.sweeps.study import Drawing, Study, check_sizes

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from toysae.axes import grid
+from toysae.points import grid
 from toysae.recovery import best_coefficient
 from toysae.runs.cell import Cell
 from toysae.runs.results import Results
@@ -40,7 +40,7 @@ class Options:
             orthogonal to each other.
         p: firing probability of each feature; also the co-occurrence of independent ones.
         world_seeds: worlds of each kind; the n of every interval.
-        l1: coefficients, of which each world gets the one best on the other seeds.
+        l1_coeff: coefficients, of which each world gets the one best on the other seeds.
         arms: encoders; "similarity" is untied with a loss on the angle to its decoder.
         similarity_coeff: weight of that loss.
         n_steps: Adam steps.
@@ -55,7 +55,7 @@ class Options:
     d_in: int = 16
     p: float = 0.1
     world_seeds: int = 5
-    l1: tuple[float, ...] = (0.06, 0.12, 0.25, 0.5)
+    l1_coeff: tuple[float, ...] = (0.06, 0.12, 0.25, 0.5)
     arms: tuple[str, ...] = ("tied", "tied-gain", "untied", "similarity")
     similarity_coeff: float = 0.01
     n_steps: int = 3000
@@ -95,7 +95,7 @@ def cells(o: Options) -> list[Cell]:
             name=arm.replace(" ", "-"),
             data=pairs(o),
             spec=spec,
-            members=grid(l1_coeff=o.l1, lr=o.lr, lr_decay=0.3, **own),
+            members=grid(l1_coeff=o.l1_coeff, lr=o.lr, lr_decay=0.3, **own),
             sae_seeds=(0,),
             n_steps=o.n_steps,
             batch_size=o.batch_size,
@@ -122,12 +122,12 @@ def draw(o: Options, results: Results) -> Iterator[Drawing]:
     chosen = best(results)
     unmatched = int((~chosen["l0_matched"]).sum())
     note = (
-        f"{len(chosen) * len(o.l1)} runs, {o.world_seeds} world seeds, {o.d_in // 2} pairs a "
+        f"{len(chosen) * len(o.l1_coeff)} runs, {o.world_seeds} world seeds, {o.d_in // 2} pairs a "
         f"world, each feature on with probability {o.p:g}; d_in {o.d_in}, d_sae {o.d_in}, "
         f"unit-norm decoder without bias; {o.n_steps:,} steps, {o.n_steps * o.batch_size:,} "
-        f"samples per run; L1 of {', '.join(f'{v:g}' for v in o.l1)} chosen by mmcs on the other "
-        f"seeds at L0 within 2× of the truth ({unmatched} of {len(chosen)} chosen runs had none); "
-        "± 95 %, Student's t over world seeds"
+        f"samples per run; L1 of {', '.join(f'{v:g}' for v in o.l1_coeff)} chosen by mmcs on the "
+        f"other seeds at L0 within 2× of the truth ({unmatched} of {len(chosen)} chosen runs had "
+        "none); ± 95 %, Student's t over world seeds"
     )
     names = {0.0: "exclusive", o.p: "independent", 1.0: "always together"}
     columns = {c: f"co-occurrence {c:g}" + f"\n{names.get(c, '')}" for c in o.co_occurrence}
@@ -154,7 +154,7 @@ study = Study(
     smoke={
         "rho": (0.0, 0.8), "co_occurrence": (0.0,), "d_in": 8, "world_seeds": 2,
         "arms": ("tied", "similarity", "untied"), "spread": (0.3,),
-        "l1": (0.12, 0.25), "n_steps": 60, "n_eval": 1024,
+        "l1_coeff": (0.12, 0.25), "n_steps": 60, "n_eval": 1024,
     },
     cells=cells,
     answer=answer,

@@ -29,7 +29,10 @@ def row(world, method, **given):
 
 def test_on_orthogonal_features_the_truth_scores_1(orthogonal):
     table = ceilings(
-        orthogonal, methods=("truth-fista", "truth-omp", "truth-threshold"), l1=(1e-6,), **SMALL
+        orthogonal,
+        methods=("truth-fista", "truth-omp", "truth-threshold"),
+        l1_coeff=(1e-6,),
+        **SMALL,
     )
     most = table[table["method"] == "truth-omp"]["value"].max()
     exact = table[(table["method"] != "truth-omp") | (table["value"] == most)]
@@ -43,7 +46,7 @@ def test_on_orthogonal_features_the_truth_scores_1(orthogonal):
 
 def test_l1_shrinks_orthogonal_codes_by_half_of_it(orthogonal):
     # Codes are (a - l1 / 2)_+ with a ~ U[0, 1): recall 1 - l1 / 2, and EV from its moments.
-    found, c, p = row(orthogonal, "truth-fista", l1=(0.4,)), 0.2, 1.5 / 5
+    found, c, p = row(orthogonal, "truth-fista", l1_coeff=(0.4,)), 0.2, 1.5 / 5
     assert found["recall"] == pytest.approx(1 - c, abs=0.05)
     error = p * (c**3 / 3 + (1 - c) * c**2)
     assert found["ev"] == pytest.approx(1 - error / (p / 3 - p**2 / 4), abs=0.02)
@@ -54,14 +57,14 @@ def test_antipodal_pairs_are_told_apart_by_sign():
         "antipodal", 0, d_in=4, n_features=8, l0=2.0, firing="exclusive", group_size=2
     )
     for method in ("truth-fista", "truth-threshold"):
-        found = row(world, method, l1=(0.01,))  # at 0 a pair could fire together for nothing
+        found = row(world, method, l1_coeff=(0.01,))  # at 0 a pair could fire together for nothing
         assert found["f1"] == pytest.approx(1, abs=0.02), method
         assert found["ev"] == pytest.approx(1, abs=1e-3), method
 
 
 def test_the_most_frequent_directions_alone():
     world = make_world("orthogonal", 0, d_in=12, n_features=10, l0=2.0, probs="zipf")
-    found = row(world, "top-M-by-frequency", d_sae=3, l1=(1e-6,))
+    found = row(world, "top-M-by-frequency", d_sae=3, l1_coeff=(1e-6,))
     assert found["mmcs"] == pytest.approx(0.3, abs=1e-5) and found["mcs_above_0.9"] == 0.3
     assert found["d_sae"] == 3
     acts = np.asarray(sample(world, jax.random.key(0), 65_536).feature_acts, np.float64)
@@ -71,7 +74,7 @@ def test_the_most_frequent_directions_alone():
 
 
 def test_the_random_floor_is_the_closed_form(orthogonal):
-    table = ceilings(orthogonal, d_sae=7, methods=("random",), l1=(0.1, 0.2), **SMALL)
+    table = ceilings(orthogonal, d_sae=7, methods=("random",), l1_coeff=(0.1, 0.2), **SMALL)
     assert (table["mmcs"] == random_floor(6, 7)).all() and (table["kind"] == "floor").all()
     assert table["l0"].is_monotonic_decreasing
 
@@ -79,8 +82,8 @@ def test_the_random_floor_is_the_closed_form(orthogonal):
 @pytest.mark.slow
 def test_a_trained_encoder_on_orthogonal_truth_beats_random_directions(orthogonal):
     table = ceilings(
-        orthogonal, methods=("truth-encoder", "truth-trained", "frozen-random"), l1=(0.02, 0.1),
-        n_samples=8192, n_steps=2000, cache=False,
+        orthogonal, methods=("truth-encoder", "truth-trained", "frozen-random"),
+        l1_coeff=(0.02, 0.1), n_samples=8192, n_steps=2000, cache=False,
     )  # fmt: skip
     best = table.groupby("method")["ev"].max()
     assert best["truth-encoder"] > 0.98 > best["frozen-random"]
@@ -92,7 +95,7 @@ def test_a_trained_encoder_on_orthogonal_truth_beats_random_directions(orthogona
 @pytest.mark.parametrize("name", [*METHODS, PROBES])
 def test_every_method_gives_finite_scores(name):
     world = make_world("sphere", 0, d_in=6, n_features=9, l0=1.5, noise=0.01)
-    table = ceilings(world, 5, methods=(name,), l1=(0.1,), **{**SMALL, "n_samples": 1024})
+    table = ceilings(world, 5, methods=(name,), l1_coeff=(0.1,), **{**SMALL, "n_samples": 1024})
     assert (table["method"] == name).all() and table["f1"].between(0, 1).all()
     if name != PROBES:
         assert np.isfinite(table[["mmcs", "mcc", "l0", "ev", "mse", "auroc"]].to_numpy()).all()
@@ -104,13 +107,13 @@ def test_every_method_gives_finite_scores(name):
 def test_what_the_world_adds_is_taken_out_again(dials):
     world = make_world("orthogonal", 0, d_in=6, n_features=5, l0=1.5, **dials)
     for method in ("truth-fista", "truth-threshold"):
-        found = row(world, method, l1=(0.01,))
+        found = row(world, method, l1_coeff=(0.01,))
         assert found["ev"] > 0.99 and found["f1"] > 0.95, method
 
 
 def test_a_rectified_world_is_scored_against_its_rectified_features():
     world = make_world("sphere", 0, d_in=12, n_features=6, l0=1.0, rectify=True)
-    found = row(world, "truth-fista", l1=(0.01,))
+    found = row(world, "truth-fista", l1_coeff=(0.01,))
     assert found["mmcs"] == pytest.approx(1, abs=1e-5) and found["ev"] > 0.9
 
 
@@ -119,7 +122,7 @@ def test_a_world_scored_against_other_directions(orthogonal):
     for name in ("truth-threshold", PROBES, "top-M-by-frequency"):
         with pytest.raises(ToysaeError, match=f"{name}.* needs to know when a feature is on"):
             ceilings(meta, 3, methods=(name,), **SMALL)
-    found = row(meta, "truth-fista", l1=(0.1,))
+    found = row(meta, "truth-fista", l1_coeff=(0.1,))
     assert found["mmcs"] == pytest.approx(1) and np.isnan(found["f1"])
     assert "truth-threshold" not in module._chosen(meta, 3, None)
 
@@ -139,7 +142,7 @@ def test_what_is_too_large_is_left_out_with_a_warning(orthogonal, monkeypatch):
 
 def test_a_kept_result_is_the_same_and_only_of_the_same(orthogonal, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    given = {"methods": ("truth-fista",), "l1": (0.1,), "n_samples": 1024}
+    given = {"methods": ("truth-fista",), "l1_coeff": (0.1,), "n_samples": 1024}
     fresh = ceilings(orthogonal, **given, cache=False)
     assert not list(tmp_path.iterdir())
     pd.testing.assert_frame_equal(ceilings(orthogonal, **given), fresh, check_exact=True)
@@ -175,8 +178,8 @@ def test_the_nearest_l0_is_by_ratio():
         ({"methods": ()}, "methods is empty"),
         ({"d_sae": 0}, "d_sae 0"),
         ({"n_samples": 0}, "n_samples 0"),
-        ({"l1": (-1.0,)}, "at least 0"),
-        ({"l1": ()}, "l1"),
+        ({"l1_coeff": (-1.0,)}, "at least 0"),
+        ({"l1_coeff": ()}, "l1_coeff"),
     ],
 )
 def test_bad_input_is_refused(orthogonal, given, words):

@@ -115,7 +115,7 @@ def test_impossible_options_are_refused_before_any_training(tmp_path, option, va
 
 def test_the_knobs_are_the_experiments_and_the_rest_the_recipes_own():
     o = study.options
-    assert numbers("untied", o)["l1_coeff"] == o.l1
+    assert numbers("untied", o)["l1_coeff"] == o.l1_coeff
     assert numbers("jumprelu", o)["l0_coeff"] > 0
     batchtopk = numbers("batchtopk", o)
     assert batchtopk["k"] == 1.25 * TRUE_L0 and batchtopk["aux_coeff"] == 1.0

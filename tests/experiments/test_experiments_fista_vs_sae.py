@@ -15,7 +15,7 @@ from toysae.errors import ToysaeError
 @pytest.mark.slow
 def test_the_study_on_tiny_sizes_splits_every_objective(tmp_path):
     o = replace(
-        study.options, d_in=4, ratios=(1.5,), l0=1.0, rungs=("tied", "fista"), l1=(0.1, 0.3),
+        study.options, d_in=4, ratios=(1.5,), l0=1.0, rungs=("tied", "fista"), l1_coeff=(0.1, 0.3),
         world_seeds=2, n_steps=20, n_eval=512, n_gap=256, n_iterations=1000,
     )  # fmt: skip
     results = run(replace(study, options=o), tmp_path, quiet=True)
@@ -65,7 +65,7 @@ def test_equal_l0_is_linear_in_its_logarithm_and_never_extrapolated():
         ("world_seeds", 0, "world_seeds 0 must be at least 1"),
         ("n_steps", 0, "n_steps 0 must be at least 1"),
         ("n_eval", 0, "n_eval 0 must be at least 1"),
-        ("l1", (), "l1 is empty"),
+        ("l1_coeff", (), "l1_coeff is empty"),
         ("rungs", ("untide",), "untied"),
     ],
 )

@@ -27,13 +27,13 @@ from toysae.worlds import make_world, stack
 
 
 def test_an_sae_is_compared_with_the_other_seed_of_its_size_and_of_the_next():
-    o = replace(study.options, sizes=(1.0, 2.0), l1=(0.1,), world_seeds=1)
+    o = replace(study.options, sizes=(1.0, 2.0), l1_coeff=(0.1,), world_seeds=1)
     rng = np.random.default_rng(0)
     small, large = rng.standard_normal((2, 3, 4)), rng.standard_normal((2, 6, 4))
     large[0, :3] = small[0]  # seed 0's latents are all in the larger one
     small[1] = small[0, ::-1]  # and seed 1's are the same, in another order
     rows = pd.DataFrame({
-        "world": "uniform", "size": [1.0, 1.0, 2.0, 2.0], "l1": 0.1, "world_seed": 0,
+        "world": "uniform", "size": [1.0, 1.0, 2.0, 2.0], "l1_coeff": 0.1, "world_seed": 0,
         "sae_seed": [0, 1, 0, 1], "mse": [2.0, 2.0, 1.0, 1.0],
     })  # fmt: skip
     found = [(np.float32(W), np.ones(len(W), bool)) for W in (*small, *large)]
@@ -69,7 +69,7 @@ def made():
     rng = np.random.default_rng(0)
     index = pd.MultiIndex.from_product(
         [["uniform", "zipf"], range(3), range(2), (0.5, 1.0, 2.0), (0.1, 0.2, 0.4)],
-        names=["world", "world_seed", "sae_seed", "size", "l1"],
+        names=["world", "world_seed", "sae_seed", "size", "l1_coeff"],
     )
     table = index.to_frame(index=False)
     table["mmcs"], table["diverged"] = rng.random(len(table)), False
@@ -105,8 +105,8 @@ def test_figures_have_a_row_a_signal():
 def tiny(tmp_path_factory):
     """The study, and its results, with a world that is not the plain one."""
     options = replace(
-        study.options, d_in=4, worlds=("uniform", "ratio 4"), sizes=(0.5, 1.0), l1=(0.03, 0.3),
-        l0=1.0, world_seeds=2, n_steps=20, batch_size=32, n_eval=1024,
+        study.options, d_in=4, worlds=("uniform", "ratio 4"), sizes=(0.5, 1.0),
+        l1_coeff=(0.03, 0.3), l0=1.0, world_seeds=2, n_steps=20, batch_size=32, n_eval=1024,
     )  # fmt: skip
     asked = replace(study, options=options)
     return asked, run(asked, tmp_path_factory.mktemp("tiny"), quiet=True)
@@ -116,7 +116,7 @@ def tiny(tmp_path_factory):
 def test_the_study_on_tiny_sizes_has_every_sae_once(tiny):
     asked, results = tiny
     table = signals(asked.options, results)
-    settings = table[["world", "size", "l1", "world_seed", "sae_seed"]]
+    settings = table[["world", "size", "l1_coeff", "world_seed", "sae_seed"]]
     assert len(settings) == len(settings.drop_duplicates()) == 2**5
     assert list(settings.nunique()) == [2] * 5
     assert table[["mmcs", "mmcs_seeds", "stability"]].notna().all(axis=None)
@@ -134,7 +134,7 @@ def test_the_study_on_tiny_sizes_has_every_sae_once(tiny):
 def test_signals_are_of_the_saes_and_worlds_of_their_rows(tiny):
     asked, results = tiny
     table = signals(asked.options, results)
-    place = table.set_index(["world", "size", "l1", "world_seed", "sae_seed"])
+    place = table.set_index(["world", "size", "l1_coeff", "world_seed", "sae_seed"])
     row = table.index[(table["world"] == "ratio 4") & (table["size"] == 0.5)][-1]
     key = table.loc[row, place.index.names]
     sae, world = results.sae(row), results.world(row)
@@ -155,8 +155,9 @@ def test_a_world_trains_with_all_its_sizes_on_the_same_samples():
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [("worlds", ("unifrom",), "unknown world 'unifrom'"), ("sae_seeds", 1, "sae_seeds 1"),
-     ("sizes", (1.0,), "at least two"), ("sizes", (2.0, 1.0), "must rise"), ("l1", (), "l1 is"),
-     ("recipe", "tied", "'tied' has no encoder"), ("recipe", "topk", "l1_coeff")],
+     ("sizes", (1.0,), "at least two"), ("sizes", (2.0, 1.0), "must rise"),
+     ("l1_coeff", (), "l1_coeff is"), ("recipe", "tied", "'tied' has no encoder"),
+     ("recipe", "topk", "l1_coeff")],
 )  # fmt: skip
 def test_impossible_options_are_refused_before_any_training(tmp_path, option, value, says):
     asked = replace(study, options=replace(study.options, **{option: value}))

@@ -96,7 +96,7 @@ def test_every_cause_varies_one_thing():
     assert {c.cause for c in found} == set(CAUSES)
     good = next(c for c in found if c.cause == "undertraining")
     for cause, _, fields, size, l1 in found:
-        moved = (fields != good.fields) + (size != 1.0) + (l1 != o.l1)
+        moved = (fields != good.fields) + (size != 1.0) + (l1 != o.l1_coeff)
         assert moved <= 1, cause
 
 

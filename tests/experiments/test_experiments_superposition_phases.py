@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from toysae import run
-from toysae.axes import grid
 from toysae.errors import ToysaeError
+from toysae.points import grid
 from toysae.sae.component import Params
 from toysae.sae.forward import finished
 from toysae.sweeps import load_experiment

@@ -25,7 +25,7 @@ N = 65_536
 def options():
     return replace(
         study.options, rho=(0.0, 0.6), co_occurrence=(0.0, 1.0), spread=(0.0,), d_in=4,
-        world_seeds=2, l1=(0.1, 0.3), arms=("tied", "untied"), n_steps=20, n_eval=512,
+        world_seeds=2, l1_coeff=(0.1, 0.3), arms=("tied", "untied"), n_steps=20, n_eval=512,
     )  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def test_the_study_on_tiny_sizes_scores_every_arm_on_the_same_worlds(options, tm
         ("world_seeds", 0, "world_seeds 0 must be at least 1"),
         ("n_steps", 0, "n_steps 0 must be at least 1"),
         ("n_eval", 0, "n_eval 0 must be at least 1"),
-        ("l1", (), "l1 is empty"),
+        ("l1_coeff", (), "l1_coeff is empty"),
         ("d_in", 7, "7"),
     ],
 )

@@ -85,11 +85,13 @@ def test_stopped_it_goes_on_to_the_same_bits(corpus, other, tmp_path):
 
 def test_saes_train_on_them_but_not_from_matrices_that_are_not_there(corpus, other, tmp_path):
     folder = capture_from(other, corpus, tmp_path / "cap", "other")[1]
-    t = Training(sizes=(1.0,), l1=(0.3,), n_steps=30, batch_size=16, curve_points=2)
+    t = Training(sizes=(1.0,), l1_coeff=(0.3,), n_steps=30, batch_size=16, curve_points=2)
     table = train_site(folder, t, tmp_path / "saes").table
     assert np.isfinite(table["fvu"]).all()
     with pytest.raises(ToysaeError, match="through hooks has no matrices: take another init"):
-        svd = Training(inits=("svd-write",), sizes=(1.0,), l1=(0.3,), n_steps=30, batch_size=16)
+        svd = Training(
+            inits=("svd-write",), sizes=(1.0,), l1_coeff=(0.3,), n_steps=30, batch_size=16
+        )
         train_site(folder, svd, tmp_path / "more")
 
 

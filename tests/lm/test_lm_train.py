@@ -39,7 +39,7 @@ SITE, OTHER = "blocks.1.hook_resid_post", "blocks.1.mlp.hook_post"
 D, L1, SEEDS, N_STEPS = 32, (0.3, 30.0), 2, 60
 # One shape, so that every training below runs the same programs.
 COMMON = ["--sizes", 1, "--seeds", SEEDS, "--batch-size", 16, "--quiet", "--curve-points", 2]
-NUMBERS = [*COMMON, "--n-steps", N_STEPS, "--lr", 0.02, "--l1", *L1]
+NUMBERS = [*COMMON, "--n-steps", N_STEPS, "--lr", 0.02, "--l1-coeff", *L1]
 INITS = ("recipe", "svd-write", "svd-read")
 
 
@@ -244,7 +244,7 @@ def test_a_member_that_diverged_is_left_out_of_the_others_scores(two, tmp_path, 
         return replace(trained, diverged=diverged)
 
     monkeypatch.setattr(engine, "train_ensemble", with_one_gone)
-    t = Training(sizes=(1,), l1=(0.3,), seeds=4, batch_size=16, lr=0.02, n_steps=N_STEPS,
+    t = Training(sizes=(1,), l1_coeff=(0.3,), seeds=4, batch_size=16, lr=0.02, n_steps=N_STEPS,
                  curve_points=2)  # fmt: skip
     trained = train_site(two / SITE, t, tmp_path)
     found = trained.table
@@ -264,7 +264,7 @@ def test_a_member_that_diverged_is_left_out_of_the_others_scores(two, tmp_path, 
 
 
 def test_one_that_really_diverges_is_marked_and_harms_no_other(two, table, tmp_path):
-    given = [*NUMBERS[: NUMBERS.index("--l1")], "--l1", L1[0], 1e38]
+    given = [*NUMBERS[: NUMBERS.index("--l1-coeff")], "--l1-coeff", L1[0], 1e38]
     lm("train", two, "--site", SITE, "--out", tmp_path, "--recipes", "untied", *given)
     found = table_of(tmp_path)
     assert found["diverged"].tolist() == [False, False, True, True]
@@ -384,7 +384,9 @@ def test_checkpoints_are_written_as_often_as_asked(two, out, tmp_path, monkeypat
         engine.Checkpoints, "save", lambda self, s: (saved.append(s.step), save(self, s))
     )
     site = two / SITE
-    t = Training(sizes=(1,), seeds=2, n_steps=60, lr=0.02, batch_size=16, l1=L1, curve_points=2)
+    t = Training(
+        sizes=(1,), seeds=2, n_steps=60, lr=0.02, batch_size=16, l1_coeff=L1, curve_points=2
+    )
     train_site(site, t, tmp_path, options=Options(quiet=True, checkpoint_seconds=0))
     assert saved[:3] == [0, 1, 9] and saved[-1] == 60  # chunks grow eightfold at most
     same_groups(tmp_path, out)
@@ -399,11 +401,11 @@ def test_running_the_model_anew_trains_to_the_bits_of_the_shards(one, text, tmp_
 
 
 def test_whatever_decides_the_numbers_decides_the_folder(two):
-    t = Training(l1=(0.1,), sizes=(1,))
+    t = Training(l1_coeff=(0.1,), sizes=(1,))
     data = module.prepare_site(two / SITE, t)
     others = {
-        "recipes": ("tied",), "inits": ("svd-write",), "sizes": (2,), "l1": (0.2,), "seeds": 2,
-        "n_steps": 9, "batch_size": 9, "lr": 0.1, "lr_warmup": 0.1, "lr_decay": 0.1,
+        "recipes": ("tied",), "inits": ("svd-write",), "sizes": (2,), "l1_coeff": (0.2,),
+        "seeds": 2, "n_steps": 9, "batch_size": 9, "lr": 0.1, "lr_warmup": 0.1, "lr_decay": 0.1,
         "centre": False, "scale": "none", "data_seed": 1, "buffer_rows": 9, "n_held_out": 9,
         "curve_points": 9, "arithmetic": "bfloat16",
     }  # fmt: skip
@@ -423,7 +425,7 @@ def test_whatever_decides_the_numbers_decides_the_folder(two):
 
 
 def test_sizes_and_coefficients_given_twice_train_once(two):
-    t = Training(recipes=("tied", "tied"), sizes=(1, 1.0, 1.001), l1=(0.1, 0.3, 0.1), seeds=2)
+    t = Training(recipes=("tied", "tied"), sizes=(1, 1.0, 1.001), l1_coeff=(0.1, 0.3, 0.1), seeds=2)
     (cell,) = site_cells(module.prepare_site(two / SITE, t), t)
     assert cell.spec.d_sae == D and [m["l1_coeff"] for m in cell.members] == [0.1, 0.3]
 
@@ -488,22 +490,25 @@ def test_a_capture_in_bfloat16_is_run_in_it(text, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["--recipes", "untied"], "recipe 'untied' needs --l1"),
+        (["--recipes", "untied"], "recipe 'untied' needs --l1-coeff"),
         (["--recipes", "topk"], "recipe 'topk' needs --k"),
-        (["--recipes", "untied-to-l0", "--l1", "1"], "'untied-to-l0' needs --l0-target"),
-        (["--recipes", "untide", "--l1", "1"], "unknown recipe 'untide': did you mean 'untied'"),
-        (["--l1", "1", "--inits", "truth"], "init 'truth': nobody knows the true features"),
-        (["--l1", "1", "--inits", "svd-wirte"], "'svd-wirte': did you mean 'svd-write'"),
-        (["--l1", "1", "--inits", "svd"], "unknown init 'svd'"),
-        (["--l1", "1", "--sizes", "0"], "size 0 gives 0 latents: give a larger one"),
-        (["--l1", "1", "--seeds", "0"], "seeds 0 must be at least 1"),
-        (["--l1", "1", "--n-steps", "0"], "n_steps 0 must be at least 1"),
-        (["--l1", "1", "--batch-size", "-2"], "batch_size -2 must be at least 1"),
-        (["--l1", "1", "--scale", "rsm"], "unknown scale 'rsm': did you mean 'rms'"),
-        (["--l1", "-1"], "l1_coeff"),
+        (["--recipes", "untied-to-l0", "--l1-coeff", "1"], "'untied-to-l0' needs --l0-target"),
+        (
+            ["--recipes", "untide", "--l1-coeff", "1"],
+            "unknown recipe 'untide': did you mean 'untied'",
+        ),
+        (["--l1-coeff", "1", "--inits", "truth"], "init 'truth': nobody knows the true features"),
+        (["--l1-coeff", "1", "--inits", "svd-wirte"], "'svd-wirte': did you mean 'svd-write'"),
+        (["--l1-coeff", "1", "--inits", "svd"], "unknown init 'svd'"),
+        (["--l1-coeff", "1", "--sizes", "0"], "size 0 gives 0 latents: give a larger one"),
+        (["--l1-coeff", "1", "--seeds", "0"], "seeds 0 must be at least 1"),
+        (["--l1-coeff", "1", "--n-steps", "0"], "n_steps 0 must be at least 1"),
+        (["--l1-coeff", "1", "--batch-size", "-2"], "batch_size -2 must be at least 1"),
+        (["--l1-coeff", "1", "--scale", "rsm"], "unknown scale 'rsm': did you mean 'rms'"),
+        (["--l1-coeff", "-1"], "l1_coeff"),
         (["--recipes", "topk", "--k", "64", "--sizes", "1"], "k 64"),
-        (["--l1", "1", "--site", "blocks.1.hook_resid_pots"], f"did you mean '{SITE}'"),
-        (["--l1", "1", "--seed", "3"], "unknown option '--seed': did you mean --seeds"),
+        (["--l1-coeff", "1", "--site", "blocks.1.hook_resid_pots"], f"did you mean '{SITE}'"),
+        (["--l1-coeff", "1", "--seed", "3"], "unknown option '--seed': did you mean --seeds"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(two, tmp_path, capsys, changes, words):
@@ -513,7 +518,7 @@ def test_bad_input_is_refused_before_anything_is_written(two, tmp_path, capsys, 
 
 
 def test_captures_that_cannot_be_trained_on_are_refused(two, text, tmp_path, capsys):
-    given = ["--l1", "1", "--out", tmp_path / "out"]
+    given = ["--l1-coeff", "1", "--out", tmp_path / "out"]
     said = refused(capsys, "train", two, *given)
     assert f"holds {SITE}, {OTHER}: name one with --site" in said
     assert "holds no captured site" in refused(capsys, "train", tmp_path, *given)
@@ -532,7 +537,7 @@ def test_captures_that_cannot_be_trained_on_are_refused(two, text, tmp_path, cap
 def test_a_live_capture_of_a_model_or_text_that_has_changed_is_refused(text, tmp_path, capsys):
     model = Path(shutil.copytree(GOLDEN / "gpt-neox", tmp_path / "model"))
     acts = captured(text, tmp_path / "acts", model=model, live=["--live"])
-    given = [acts, "--l1", "1", "--out", tmp_path / "out"]
+    given = [acts, "--l1-coeff", "1", "--out", tmp_path / "out"]
     weights = load_file(model / "model.safetensors")
     name = max(weights)
     save_file({**weights, name: weights[name] * 1.01}, model / "model.safetensors")

@@ -297,9 +297,9 @@ def test_figures_hold_what_was_measured():
         (["card", "nowhere"], "holds no captured site"),
         (["card", "nowhere", "--word", "sphere"], "--world"),
         (["card", "nowhere", "--world", "spere"], "'sphere'"),
-        (["twin", "nowhere"], "--l1"),
-        (["twin", "nowhere", "--l1", "1"], "holds no captured site"),
-        (["twin", "nowhere", "--recipes", "untyed", "--l1", "1"], "'untied'"),
+        (["twin", "nowhere"], "--l1-coeff"),
+        (["twin", "nowhere", "--l1-coeff", "1"], "holds no captured site"),
+        (["twin", "nowhere", "--recipes", "untyed", "--l1-coeff", "1"], "'untied'"),
     ],
 )
 def test_bad_commands_are_one_line(args, words, capsys):

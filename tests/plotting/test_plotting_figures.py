@@ -71,8 +71,8 @@ def fake(
                     never = mcs.mean() < 0.6
                     rows.append(
                         {"cell": name, "row": r, "world": world, "recipe": recipe, "init": init}
-                        | {"d_sae": int(size * n), "world_seed": seed, "sae_seed": 0, "l1": l1}
-                        | {"l1_coeff": l1, "n_steps": N_STEPS, "batch_size": 256}
+                        | {"d_sae": int(size * n), "world_seed": seed, "sae_seed": 0}
+                        | {"sparsity": l1, "l1_coeff": l1, "n_steps": N_STEPS, "batch_size": 256}
                         | shape
                         | above
                         | {
@@ -151,15 +151,15 @@ def test_sparse_results_are_drawn(name, case, tmp_path):
 def test_histogram_shares_are_those_of_the_arrays(results):
     _, frame = FIGURES["mcs_histograms"](results)
     for (recipe, init), ratio in [(a, r) for a in ARMS for r in (1, 2, 8)]:
-        t = results.table
-        picked = t[(t.recipe == recipe) & (t.init == init) & (t.ratio == ratio) & (t.l1 == 0.1)]
+        t = results.table[results.table.sparsity == 0.1]
+        picked = t[(t.recipe == recipe) & (t.init == init) & (t.ratio == ratio)]
         mcs = results.cells[f"spikes-{ratio}-1.0"]["mcs"][picked["row"]]
         part = frame[(frame.recipe == recipe) & (frame.init == init) & (frame.ratio == ratio)]
         best = part[part.line == "best"]
         assert np.isclose(best["share"].sum(), 1)
         assert np.isclose(best.loc[best["low"] > 0.899, "share"].sum(), (mcs > 0.9).mean())
         assert set(best["half"]) == ({"all"} if ratio == 1 else {"frequent half", "rarest half"})
-        assert set(part.loc[part.line == "other L1", "l1"]) == {0.01, 0.03, 0.3}
+        assert set(part.loc[part.line == "other L1", "sparsity"]) == {0.01, 0.03, 0.3}
         if ratio > 1:
             rare = best[(best["half"] == "rarest half") & (best["low"] > 0.899)]
             half = mcs[:, mcs.shape[1] // 2 :]
@@ -172,20 +172,20 @@ def test_ratio_figure_is_the_mean_and_students_interval(results):
     for row in frame.itertuples():
         t = results.table
         t = t[(t.recipe == row.recipe) & (t.init == row.init) & (t.ratio == row.ratio)]
-        mmcs = t.loc[t.l1 == 0.1, "mmcs"].to_numpy()
+        mmcs = t.loc[t.sparsity == 0.1, "mmcs"].to_numpy()
         assert np.isclose(row.mmcs, mmcs.mean())
         assert np.isclose(row.mmcs_half_width, 4.302653 * mmcs.std(ddof=1) / np.sqrt(3))
-        l0 = t.loc[t.l1 == 0.1, "l0"] / 5
+        l0 = t.loc[t.sparsity == 0.1, "l0"] / 5
         assert np.isclose(row.l0_ratio, np.exp(np.log(l0).mean()))
 
 
 def test_heat_map_counts_diverged_runs():
     res = fake(ratios=(1,), sizes=(1.0, 2.0), seeds=2)
-    res.table.loc[res.table.l1 == 0.3, "diverged"] = True
+    res.table.loc[res.table.sparsity == 0.3, "diverged"] = True
     _, frame = FIGURES["l1_by_size"](res)
-    gone = frame[frame.l1 == 0.3]
+    gone = frame[frame.sparsity == 0.3]
     assert (gone["n"] == 0).all() and (gone["n_diverged"] == 2).all() and gone["mmcs"].isna().all()
-    assert np.allclose(frame.loc[frame.l1 == 0.01, "dead_fraction"], 0.5)
+    assert np.allclose(frame.loc[frame.sparsity == 0.01, "dead_fraction"], 0.5)
 
 
 def test_arms_of_one_sweep_look_different():
@@ -211,7 +211,7 @@ def test_the_zoo_shows_the_point_nearest_the_true_l0_not_the_best(results):
     # Each seed's point is the one that the other seeds find nearest, whatever its mcc.
     res = fake(ratios=(1,), arms=ARMS[-2:], l1s=(0.1, 0.3), seeds=3)
     res.table["true_l0"] = 4.0
-    near = res.table["l1"] == 0.3
+    near = res.table["sparsity"] == 0.3
     res.table["l0"], res.table["mcc"] = np.where(near, 4.4, 2.0), np.where(near, 0.2, 0.9)
     _, frame = FIGURES["scores_by_recipe"](res)
     np.testing.assert_allclose(frame["mcc"].astype(float), 0.2)
@@ -230,7 +230,7 @@ def test_zoo_histograms_hold_every_feature_once(results):
 )
 def test_no_panel_pools_what_the_axes_set(name):
     res = fake(ratios=(1,), seeds=2, l1s=(0.1, 0.3))
-    res.table["setting"] = np.where(res.table["l1"] == 0.3, "l0 4", "l0 8")
+    res.table["setting"] = np.where(res.table["sparsity"] == 0.3, "l0 4", "l0 8")
     _, frame = FIGURES[name](res)
     assert sorted(set(frame["case"])) == ["spikes, ratio 1, l0 4", "spikes, ratio 1, l0 8"]
 
@@ -251,8 +251,8 @@ def test_frontier_points_are_means_over_seeds_beside_the_oracles(monkeypatch):
     oracle = frame[frame["init"] == "oracle"]
     assert list(oracle["case"]) == ["spikes, ratio 1"] * 2 and list(oracle["ev"]) == [0.9, 0.8]
     one = res.table[(res.table["recipe"] == "untied") & (res.table["ratio"] == 2)]
-    one = one[(one["l1"] == 0.1) & (one["init"] == "random")]
-    keys = {"case": "spikes, ratio 2", "recipe": "untied", "init": "random", "l1": 0.1}
+    one = one[(one["sparsity"] == 0.1) & (one["init"] == "random")]
+    keys = {"case": "spikes, ratio 2", "recipe": "untied", "init": "random", "sparsity": 0.1}
     point = frame[(frame[list(keys)] == list(keys.values())).all(axis=1)].iloc[0]
     for score in ("mmcs", "mcs_above_0.9", "l0"):
         assert np.isclose(point[score], one[score].mean())
@@ -307,7 +307,7 @@ def test_histograms_over_training_are_those_of_the_arrays(results):
     t = results.table
     chosen = t[(t["recipe"] == "tied") & (t["init"] == "random") & (t["ratio"] == 2)]
     arrays = results.arrays(chosen["cell"].iloc[0])
-    picked = chosen.loc[chosen["l1"] == 0.1, "row"].to_numpy()
+    picked = chosen.loc[chosen["sparsity"] == 0.1, "row"].to_numpy()
     here = frame[(frame["recipe"] == "tied") & (frame["init"] == "random") & (frame["ratio"] == 2)]
     steps = sorted(here["step"].unique())
     assert steps[0] == 0 and steps[-1] == N_STEPS and 8 <= len(steps) <= 10

@@ -28,9 +28,10 @@ def row(**given):
     return {
         "world": "sphere", "recipe": "untied", "init": "random", "ratio": 2.0, "n_features": N,
         "d_in": D_IN, "d_sae": N, "n_steps": 400, "batch_size": 64, "world_seed": 0,
-        "sae_seed": 0, "l1": 0.1, "l1_coeff": 0.1, "true_l0": 2.0, "l0": 2.0, "diverged": False,
-        "mmcs": 0.9, "mcc": 0.9, "mcs_above_0.9": 0.5, "floor": 0.4, "eval_loss": 1.0, "row": 0,
-        "setting": "-", "ev": 0.9,
+        "sae_seed": 0, "sparsity": 0.1, "l1_coeff": 0.1, "true_l0": 2.0, "l0": 2.0,
+        "diverged": False,
+        "mmcs": 0.9, "mcc": 0.9, "mcs_above_0.9": 0.5, "floor": 0.4, "eval_loss": 1.0,
+        "row": 0, "setting": "-", "ev": 0.9,
     } | given  # fmt: skip
 
 

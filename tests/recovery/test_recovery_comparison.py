@@ -188,14 +188,17 @@ def test_what_spread_cannot_be_told_apart():
 
 def test_a_setting_that_varies_within_an_arm_is_not_averaged_unseen():
     rows = [
-        {"recipe": recipe, "l1": l1, "world_seed": seed, "mmcs": 0.5 + 0.1 * (recipe == "a") * l1}
+        {"recipe": recipe, "sparsity": l1, "world_seed": seed,
+         "mmcs": 0.5 + 0.1 * (recipe == "a") * l1}
         for recipe in "ab" for l1 in (0.1, 0.2) for seed in range(5)
     ]  # fmt: skip
     table = pd.DataFrame(rows)
-    with pytest.raises(ToysaeError, match="l1 varies within an arm .* choose among them first"):
+    with pytest.raises(
+        ToysaeError, match="sparsity varies within an arm .* choose among them first"
+    ):
         paired(table, [], "recipe", "a", "b", "mmcs")
-    assert len(paired(table, ["l1"], "recipe", "a", "b", "mmcs")) == 2
-    assert len(paired(table[table["l1"] == 0.1], [], "recipe", "a", "b", "mmcs")) == 1
+    assert len(paired(table, ["sparsity"], "recipe", "a", "b", "mmcs")) == 2
+    assert len(paired(table[table["sparsity"] == 0.1], [], "recipe", "a", "b", "mmcs")) == 1
 
 
 def test_arms_of_one_world_have_no_interval_and_it_is_said():

@@ -8,7 +8,7 @@ from scipy import stats
 from toysae.errors import ToysaeError
 from toysae.recovery import bad_minima, clopper_pearson, verdicts
 
-CELL = {"world": "w", "d_in": 4, "n_features": 4, "ratio": 1.0, "d_sae": 4, "l1": 0.1}
+CELL = {"world": "w", "d_in": 4, "n_features": 4, "ratio": 1.0, "d_sae": 4, "sparsity": 0.1}
 
 
 def runs(*rows):
@@ -60,7 +60,7 @@ def test_a_truth_arm_that_left_is_not_the_truths_loss():
 
 
 def test_only_the_same_cell_is_compared_and_what_is_unknown_has_no_verdict():
-    other = [{"recipe": "s"}, {"l1": 0.2}, {"world": "v"}, {"d_sae": 8}, {"n_features": 8}]
+    other = [{"recipe": "s"}, {"sparsity": 0.2}, {"world": "v"}, {"d_sae": 8}, {"n_features": 8}]
     table = runs(
         ("random", 0, 0.5, 2.0),
         ("random", 1, 0.5, 2.0),  # its truth diverged

@@ -11,7 +11,7 @@ from toysae import Experiment, Results, run
 def tiny():
     return Experiment(
         question="Does it last?", d_in=8, ratios=(1, 2), l0=1.5, recipes=("tied",), ceiling=False,
-        l1=(0.05, 0.2), world_seeds=2, n_steps=40, batch_size=32, lr=3e-3, n_eval=256,
+        l1_coeff=(0.05, 0.2), world_seeds=2, n_steps=40, batch_size=32, lr=3e-3, n_eval=256,
         curve_points=3, figures=(),
     )  # fmt: skip
 
@@ -20,7 +20,7 @@ def tiny():
 def tiny_file(tiny, tmp_path_factory):
     """The same as a file."""
     path = tmp_path_factory.mktemp("experiment") / "asks.py"
-    given = {f.name: getattr(tiny, f.name) for f in fields(tiny) if f.name != "axes"}
+    given = {f.name: getattr(tiny, f.name) for f in fields(tiny) if f.name != "points"}
     path.write_text(f"from toysae import Experiment\nexperiment = Experiment(**{given!r})\n")
     return path
 

@@ -14,7 +14,7 @@ from toysae.training.memory import bytes_needed
 
 E = Experiment(
     question="?", d_in=8, ratios=(1, 2), l0=1.5, recipes=("tied",), ceiling=False,
-    l1=(0.05, 0.1, 0.2), world_seeds=3, sae_seeds=2, n_steps=40, batch_size=32, n_eval=256,
+    l1_coeff=(0.05, 0.1, 0.2), world_seeds=3, sae_seeds=2, n_steps=40, batch_size=32, n_eval=256,
 )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_what_is_half_trained_goes_on_as_the_block_it_was(cells):
     assert blocks[0].name == begun.name
     assert all_keys(blocks) == all_keys(blocks_of(cells, set()))
     # Not if some of it is finished, or not asked for any more.
-    for done, asked in (({begun.keys[0, 0]}, E), (set(), replace(E, l1=(0.05, 0.2)))):
+    for done, asked in (({begun.keys[0, 0]}, E), (set(), replace(E, l1_coeff=(0.05, 0.2)))):
         blocks = blocks_of(cells_of(asked), done, [begun.keys])
         assert begun.name not in {block.name for block in blocks}
 
@@ -104,7 +104,7 @@ def test_the_same_sae_of_two_cells_is_trained_once():
     both = cells_of(twice)
     np.testing.assert_array_equal(both[0].keys, both[1].keys)
     assert [block.cell for block in blocks_of(both, set())] == both[:1]
-    again = replace(E, ratios=(1,), l1=(0.1, 0.1))
+    again = replace(E, ratios=(1,), l1_coeff=(0.1, 0.1))
     (block,) = blocks_of(cells_of(again), set())
     assert block.keys.shape == (3, 2)
 

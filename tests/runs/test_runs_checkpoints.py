@@ -179,6 +179,6 @@ def test_a_half_trained_part_goes_on_in_a_larger_grid(tiny, tmp_path, monkeypatc
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
         patch.setattr("toysae.evaluation.measure.score_ensemble", interrupted)
         run(tiny, out, quiet=True, checkpoint_seconds=0)
-    table = run(replace(tiny, l1=(0.05, 0.1, 0.2)), out, quiet=True).table
+    table = run(replace(tiny, l1_coeff=(0.05, 0.1, 0.2)), out, quiet=True).table
     assert len(table) == 12 and "goes on at step 40 of 40" in capsys.readouterr().err
     assert not list(out.glob("checkpoints/*"))

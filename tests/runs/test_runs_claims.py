@@ -47,10 +47,10 @@ def wide(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wide")
     file = folder / "wide.py"
     file.write_text(
-        "from toysae import Experiment, axes\n"
+        "from toysae import Experiment, points\n"
         "experiment = Experiment('Who does it?', d_in=8, ratios=1, l0=1.5, recipes='tied',\n"
-        "    ceiling=False, l1=(0.05, 0.2), world_seeds=2, batch_size=32, n_eval=256,\n"
-        "    curve_points=3, figures=(), axes=axes.grid(n_steps=range(200, 500, 50)))\n"
+        "    ceiling=False, l1_coeff=(0.05, 0.2), world_seeds=2, batch_size=32, n_eval=256,\n"
+        "    curve_points=3, figures=(), points=points.grid(n_steps=range(200, 500, 50)))\n"
     )
     ended(started("run", file, "--out", folder / "alone", "--quiet"))
     return file, folder / "alone"
@@ -180,7 +180,7 @@ def test_other_saes_other_versions_and_fresh_are_refused_beside_another(
     try:
         who = f"process {other.pid} on "
         assert who in status(out)[1]
-        more = replace(tiny, l1=(0.05, 0.1, 0.2))
+        more = replace(tiny, l1_coeff=(0.05, 0.1, 0.2))
         with pytest.raises(ToysaeError, match=f"{who}.* trains other SAEs in .*: let it finish"):
             run(more, out, quiet=True)
         with pytest.raises(ToysaeError, match=f"--fresh would discard what {who}"):
@@ -200,7 +200,7 @@ def test_other_saes_other_versions_and_fresh_are_refused_beside_another(
         other.wait()
     monkeypatch.undo()
     assert "not running" in status(out)[1]  # the dead hold nothing
-    assert len(run(replace(tiny, l1=(0.05, 0.1, 0.2)), out, quiet=True).table) == 12
+    assert len(run(replace(tiny, l1_coeff=(0.05, 0.1, 0.2)), out, quiet=True).table) == 12
 
 
 def test_a_claim_edited_by_hand_is_held_while_its_process_lives_and_lapses_after(tmp_path):
@@ -247,7 +247,9 @@ def test_clocks_of_two_machines_are_never_compared(tmp_path):
 def test_a_run_that_another_took_the_directory_from_stops(tiny, tmp_path):
     """Between two blocks it holds no claim; the places in the other's queue are not its own."""
     out = tmp_path / "out"
-    mine, other = (Queue(out, asked_of(e, out).cells) for e in (tiny, replace(tiny, l1=(0.1, 0.3))))
+    mine, other = (
+        Queue(out, asked_of(e, out).cells) for e in (tiny, replace(tiny, l1_coeff=(0.1, 0.3)))
+    )
     Directory.claim(out)
     for queue in (mine, other):
         queue.write([])

@@ -10,7 +10,7 @@ from toysae.sweeps.cells import cells
 
 E = Experiment(
     question="?", d_in=8, ratios=(2,), l0=1.5, recipes=("untied",), ceiling=False,
-    l1=(0.05, 0.2), world_seeds=2, sae_seeds=2, n_steps=40, batch_size=32, n_eval=256,
+    l1_coeff=(0.05, 0.2), world_seeds=2, sae_seeds=2, n_steps=40, batch_size=32, n_eval=256,
     curve_points=3, dials={"noise": 0.01},
 )  # fmt: skip
 
@@ -30,9 +30,9 @@ def test_every_sae_has_a_key_of_its_own():
     [
         {"question": "What?", "expected": "x", "run_time": "y", "figures": ()},
         {"save_params": False},
-        {"l1": (0.05, 0.2 + 1e-9)},  # the same float32
+        {"l1_coeff": (0.05, 0.2 + 1e-9)},  # the same float32
         {"l0": 1.5, "ratios": (2.0,)},
-        {"l1_convention": "interim-report", "l1": (0.05 * 16 / 8, 0.2 * 16 / 8)},
+        {"l1_convention": "interim-report", "l1_coeff": (0.05 * 16 / 8, 0.2 * 16 / 8)},
         {"k": (7.0,)},  # read by no recipe here
         {"dials": {"noise": 0.01, "bias": 0.0}},  # a default, spelled out
     ],
@@ -48,7 +48,7 @@ def test_what_changes_no_number_changes_no_key(change):
         {"magnitude": "constant"}, {"dials": {"noise": 0.02}}, {"recipes": ("tied",)},
         {"inits": ("orthogonal",)}, {"sizes": (0.5,)}, {"n_steps": 41}, {"batch_size": 33},
         {"n_eval": 257}, {"curve_points": 4}, {"lr": 2e-3}, {"lr_decay": 0.1},
-        {"lr_warmup": 0.1}, {"l1_warmup": 0.1}, {"l1": (0.06, 0.21)},
+        {"lr_warmup": 0.1}, {"l1_warmup": 0.1}, {"l1_coeff": (0.06, 0.21)},
     ],
 )  # fmt: skip
 def test_what_changes_numbers_changes_every_key(change):
@@ -56,7 +56,7 @@ def test_what_changes_numbers_changes_every_key(change):
 
 
 @pytest.mark.parametrize(
-    "change", [{"l1": (0.05, 0.1, 0.2)}, {"world_seeds": 3}, {"sae_seeds": 3}]
+    "change", [{"l1_coeff": (0.05, 0.1, 0.2)}, {"world_seeds": 3}, {"sae_seeds": 3}]
 )  # fmt: skip
 def test_a_larger_grid_holds_the_keys_of_the_smaller(change):
     more = set(keys(replace(E, **change)))

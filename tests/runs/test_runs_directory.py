@@ -308,8 +308,8 @@ def test_whatever_byte_is_damaged_the_table_is_the_same_or_refused(copy):
 def test_whatever_byte_is_damaged_of_all(tmp_path, record_property):
     """Each byte of the smallest finished run: flipped, left out, and all from it on cut off."""
     smallest = Experiment(
-        "Why?", d_in=2, ratios=1, l0=1.0, recipes="tied", ceiling=False, l1=0.1, world_seeds=1,
-        n_steps=2, batch_size=4, n_eval=64, curve_points=1, figures=(),
+        "Why?", d_in=2, ratios=1, l0=1.0, recipes="tied", ceiling=False, l1_coeff=0.1,
+        world_seeds=1, n_steps=2, batch_size=4, n_eval=64, curve_points=1, figures=(),
     )  # fmt: skip
     path = run(smallest, tmp_path / "out", quiet=True).path
     wanted, n = Results.load(path).table, 0

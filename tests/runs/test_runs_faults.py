@@ -138,7 +138,7 @@ def test_what_does_not_fit_goes_on_in_halves(tiny, tmp_path, reference, room_for
     words = "does not fit the device: its 4 SAEs go on in halves"
     assert len(lines) == 2 and all(words in line for line in lines)
     whole = pd.read_csv(reference / "table.csv")
-    names = ["cell", "row", "world_seed", "sae_seed", "l1"]
+    names = ["cell", "row", "world_seed", "sae_seed", "sparsity"]
     pd.testing.assert_frame_equal(table[names], whole[names])
     np.testing.assert_allclose(table["mmcs"], whole["mmcs"], atol=1e-4)
 

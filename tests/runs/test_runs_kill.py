@@ -40,10 +40,11 @@ def tiny_file(tmp_path_factory):
     """Two cells of one program, since most of a child's time is compiling."""
     path = tmp_path_factory.mktemp("experiment") / "asks.py"
     path.write_text(
-        "from toysae import Experiment, axes\n"
+        "from toysae import Experiment, points\n"
         "experiment = Experiment(question='Does it last?', d_in=8, ratios=1, recipes='tied',\n"
-        "    axes=axes.grid(l0=[1.5, 2.0]), ceiling=False, l1=(0.05, 0.2), world_seeds=2,\n"
-        "    n_steps=40, batch_size=32, lr=3e-3, n_eval=256, curve_points=3, figures=())\n"
+        "    points=points.grid(l0=[1.5, 2.0]), ceiling=False, l1_coeff=(0.05, 0.2),\n"
+        "    world_seeds=2, n_steps=40, batch_size=32, lr=3e-3, n_eval=256, curve_points=3,\n"
+        "    figures=())\n"
     )
     return path
 

@@ -68,7 +68,9 @@ def test_two_local_workers_do_it_all(tiny_file, tmp_path, reference):
     assert done.returncode == 0, done.stderr
     assert "2 workers started" in done.stderr and "Traceback" not in done.stderr
     table, wanted = Results.load(out).table, Results.load(reference).table
-    assert table[["cell", "world_seed", "l1"]].equals(wanted[["cell", "world_seed", "l1"]])
+    assert table[["cell", "world_seed", "sparsity"]].equals(
+        wanted[["cell", "world_seed", "sparsity"]]
+    )
     assert (abs(table["mmcs"] - wanted["mmcs"]) < 1e-3).all()  # on another number of devices
     assert not (out / "claims").exists()
 
@@ -79,7 +81,7 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(tmp_path):
     file.write_text(
         "from toysae import Experiment\n"
         "experiment = Experiment('Long?', d_in=16, ratios=(1, 2), l0=1.5, recipes=('tied',),\n"
-        "    ceiling=False, l1=(0.05, 0.2), world_seeds=2, n_steps=20_000, batch_size=256,\n"
+        "    ceiling=False, l1_coeff=(0.05, 0.2), world_seeds=2, n_steps=20_000, batch_size=256,\n"
         "    n_eval=256, curve_points=3, figures=())\n"
     )
     command = [sys.executable, "-m", "toysae", "run", str(file), "--out", str(out), "--launcher",

@@ -14,7 +14,7 @@ from toysae.worlds import sample
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     e = Experiment(
-        "?", d_in=6, ratios=(1, 1.5), l0=1.5, recipes=("untied", "topk"), l1=(0.05, 0.2),
+        "?", d_in=6, ratios=(1, 1.5), l0=1.5, recipes=("untied", "topk"), l1_coeff=(0.05, 0.2),
         k=(1.0, 2.0), world_seeds=2, sae_seeds=2, ceiling=False, n_steps=60, batch_size=64,
         n_eval=128, curve_points=2, dials={"noise": 0.01},
     )  # fmt: skip
@@ -35,12 +35,12 @@ def test_an_sae_of_every_row_scores_what_the_table_says(results):
         cos = toysae.recovery.cosines(world.target, sae.W_dec)
         np.testing.assert_allclose(cos.max(1).mean(), told["mmcs"], rtol=1e-6)
         number = "k" if told["recipe"] == "topk" else "l1_coeff"
-        np.testing.assert_allclose(sae.hypers[number], told["l1"], rtol=1e-6)
+        np.testing.assert_allclose(sae.hypers[number], told["sparsity"], rtol=1e-6)
 
 
 def test_select_keeps_the_places_of_the_rows(results):
     table = results.table
-    found = results.select(recipe="topk", ratio=1.5, l1=[1, 2])
+    found = results.select(recipe="topk", ratio=1.5, sparsity=[1, 2])
     assert len(found) == 8 and (found["recipe"] == "topk").all() and (found["ratio"] == 1.5).all()
     assert results.sae(int(found.index[-1])).spec.d_sae == 9
     assert (

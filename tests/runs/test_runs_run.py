@@ -28,7 +28,7 @@ TINY = Experiment(
     l0=1.5,
     recipes=("tied",),
     ceiling=False,
-    l1=(0.05, 0.2),
+    l1_coeff=(0.05, 0.2),
     world_seeds=2,
     n_steps=40,
     batch_size=32,
@@ -74,7 +74,7 @@ def test_a_run_writes_its_files(finished):
     assert set(stamps(finished)) == {f"{part}.{end}" for part in parts
                                      for end in ("csv", "npz", "safetensors", "json")}  # fmt: skip
     config = json.loads((finished / "config.json").read_text())
-    assert config["question"] == "Does it run?" and config["settings"]["l1"] == [0.05, 0.2]
+    assert config["question"] == "Does it run?" and config["settings"]["l1_coeff"] == [0.05, 0.2]
     assert {"jax", "toysae"} <= set(config["versions"])
     assert not list(finished.rglob("*tmp")) and not list(finished.glob("checkpoints/*"))
 
@@ -83,7 +83,7 @@ def test_the_table_has_a_row_for_each_sae(finished):
     table = pd.read_csv(finished / "table.csv")
     assert len(table) == 2 * 2 * 2
     documented = [
-        "cell", "world", "recipe", "init", "knob", "l1", "row", "d_in", "n_features", "ratio",
+        "cell", "world", "recipe", "init", "knob", "sparsity", "row", "d_in", "n_features", "ratio",
         "d_sae", "world_seed", "sae_seed", "n_steps", "batch_size", "n_eval", "l1_coeff", "lr",
         "diverged", "true_l0", "mmcs", "mmcs_abs", "mmcs_latents", "mcs_above_0.8",
         "mcs_above_0.9", "mcs_above_0.95", "mcc", "mcc_abs", "l0", "ev", "fvu", "mse", "shrinkage",
@@ -92,9 +92,9 @@ def test_the_table_has_a_row_for_each_sae(finished):
     ]  # fmt: skip
     assert set(documented) <= set(table.columns)
     assert not table.columns.duplicated().any()
-    arms = table.groupby(["n_features", "world_seed", "l1"]).size()
+    arms = table.groupby(["n_features", "world_seed", "sparsity"]).size()
     assert len(arms) == 8 and (arms == 1).all()
-    np.testing.assert_allclose(table["l1"], table["l1_coeff"], rtol=1e-6)
+    np.testing.assert_allclose(table["sparsity"], table["l1_coeff"], rtol=1e-6)
     np.testing.assert_allclose(table["ev"] + table["fvu"], 1, atol=1e-5)
     assert (table["n_steps"] == 40).all() and (table["n_eval"] == 256).all()
     finite = [c for c in documented[17:] if c not in ("steps_to_0.9", "censored_0.9")]
@@ -202,7 +202,7 @@ def test_fresh_begins_again(finished, tmp_path):
         ({"l1_convention": "internl"}, "did you mean 'internal'"),
         ({"probs": "zip"}, "did you mean 'zipf'"),
         ({"magnitude": "constnt"}, "did you mean 'constant'"),
-        ({"l1": ()}, "l1 is an empty grid"),
+        ({"l1_coeff": ()}, "l1_coeff is an empty grid"),
         ({"recipes": ("topk",), "k": ()}, "k is an empty grid"),
         ({"recipes": ()}, "recipes is empty"),
         ({"worlds": ()}, "worlds is empty"),
@@ -219,7 +219,7 @@ def test_fresh_begins_again(finished, tmp_path):
         ({"curve_points": 0}, "curve_points 0"),
         ({"firings_per_feature": -1.0}, "firings_per_feature -1"),
         ({"l0": 9.0}, "l0 9.0"),
-        ({"l1": (-0.1,)}, "l1_coeff -0.1"),
+        ({"l1_coeff": (-0.1,)}, "l1_coeff -0.1"),
         ({"lr": -1.0}, "lr -1"),
         ({"lr_decay": 2.0}, "lr_decay 2"),
         ({"recipes": ("topk",), "k": (20.0,)}, "k 20 is more than d_sae"),
@@ -251,7 +251,7 @@ def test_cells_are_the_product_of_what_was_asked():
         assert c.spec.d_sae in (n_features, 2 * n_features)
         # Each feature fires 1000 times in n_steps * 32 samples.
         assert c.n_steps == int(np.ceil(round(1000 * n_features / 1.5) / 32))
-        assert (c.columns["knob"], c.columns["l1"]) == (
+        assert (c.columns["knob"], c.columns["sparsity"]) == (
             ("k", (2.0, 3.0)) if c.columns["recipe"] == "topk" else ("l1_coeff", (0.05, 0.2))
         )
 
@@ -297,12 +297,12 @@ def test_papers_coefficients_are_translated():
     (cell,) = cells(e)
     coefficients = [member["l1_coeff"] for member in cell.members]
     np.testing.assert_allclose(coefficients, np.array([0.05, 0.2]) * 8 / 32)
-    assert cell.columns["l1"] == (0.05, 0.2)
+    assert cell.columns["sparsity"] == (0.05, 0.2)
 
 
 def test_a_smoke_run_overrides_its_fields():
-    e = replace(TINY, smoke={"d_in": 4, "l1": (0.1,)})
-    assert (e.smoked().d_in, e.smoked().l1, e.smoked().l0) == (4, (0.1,), 1.5)
+    e = replace(TINY, smoke={"d_in": 4, "l1_coeff": (0.1,)})
+    assert (e.smoked().d_in, e.smoked().l1_coeff, e.smoked().l0) == (4, (0.1,), 1.5)
     assert "question" not in e.settings() and "smoke" not in e.settings()
 
 
@@ -374,7 +374,7 @@ def test_the_summary_has_one_line_an_arm(finished):
 
 
 def test_match_l0_drives_every_recipe_that_can_be_driven():
-    e = replace(TINY, match_l0=True, l0_target=(2.0, 3.0), l1=(0.1,), ratios=(2,),
+    e = replace(TINY, match_l0=True, l0_target=(2.0, 3.0), l1_coeff=(0.1,), ratios=(2,),
                 recipes=("untied", "gated", "topk", "jumprelu", "fista"))  # fmt: skip
     plan = {cell.columns["recipe"]: cell for cell in cells(e)}
     knobs = {recipe: cell.columns["knob"] for recipe, cell in plan.items()}

@@ -28,7 +28,7 @@ def part_file(path, ending, slug="sphere-n8-"):
 
 def rows_of(table, other):
     """The rows of `table` that `other` has too, without what depends on the others beside them."""
-    names = ["cell", "l1", "world_seed", "sae_seed"]
+    names = ["cell", "sparsity", "world_seed", "sae_seed"]
     joined = other[names].merge(table, on=names, how="left").drop(columns="row")
     return joined[[column for column in other.columns if column != "row"]]
 
@@ -40,11 +40,11 @@ def rows_of(table, other):
     ("change", "trained"),
     [
         # Blocks of the same shape as those that are there, so that nothing new is compiled.
-        ({"l1": (0.05, 0.1, 0.2, 0.3)}, [4, 4]),
+        ({"l1_coeff": (0.05, 0.1, 0.2, 0.3)}, [4, 4]),
         ({"world_seeds": 4}, [4, 4]),
         ({"sae_seeds": 2}, [4, 4]),
         ({"inits": ("recipe", "orthogonal")}, [4, 4]),
-        ({"ratios": (2,), "l1": (0.2,)}, []),
+        ({"ratios": (2,), "l1_coeff": (0.2,)}, []),
         ({"question": "Again?", "figures": ("mcs_histograms",), "save_params": False}, []),
     ],
 )
@@ -68,7 +68,7 @@ def test_only_what_is_new_is_trained(copy, tiny, trained_saes, capsys, change, t
         assert arrays["curve_steps"].tolist() == [0, 40]
     old = table[table["cell"] == "sphere-n16-tied-recipe-s16"]
     new = after.table[after.table["cell"] == "sphere-n16-tied-recipe-s16"]
-    names = ["l1", "world_seed", "sae_seed"]
+    names = ["sparsity", "world_seed", "sae_seed"]
     places = old[[*names, "row"]].merge(new[[*names, "row"]], on=names)
     found = after.weights("sphere-n16-tied-recipe-s16")["W_dec"]
     np.testing.assert_array_equal(found[places["row_y"]], weights["W_dec"][places["row_x"]])
@@ -78,9 +78,9 @@ def test_only_what_is_new_is_trained(copy, tiny, trained_saes, capsys, change, t
 
 def test_rows_are_by_cell_world_and_member(copy, tiny):
     grid = (0.2, 0.1, 0.05, 0.3)
-    table = run(replace(tiny, l1=grid), copy, quiet=True).table
+    table = run(replace(tiny, l1_coeff=grid), copy, quiet=True).table
     expected = [(n, w, l1) for n in (8, 16) for w in range(2) for l1 in grid]
-    found = table[["n_features", "world_seed", "l1"]].itertuples(index=False, name=None)
+    found = table[["n_features", "world_seed", "sparsity"]].itertuples(index=False, name=None)
     assert list(found) == expected
 
 
@@ -107,12 +107,12 @@ def test_weights_asked_for_later_are_trained_again(tiny, tmp_path, trained_saes,
 
 
 def test_a_diverged_member_takes_nothing_down(tiny, tmp_path, reference):
-    e = replace(tiny, ratios=(1,), l1=(0.05, 1e30))
+    e = replace(tiny, ratios=(1,), l1_coeff=(0.05, 1e30))
     table = run(e, tmp_path / "out", quiet=True).table
     assert table["diverged"].tolist() == [False, True] * 2
     whole = pd.read_csv(reference / "table.csv")
-    alone = whole[(whole["l1"] == 0.05) & (whole["ratio"] == 1)]
-    kept = table[table["l1"] == 0.05]
+    alone = whole[(whole["sparsity"] == 0.05) & (whole["ratio"] == 1)]
+    kept = table[table["sparsity"] == 0.05]
     np.testing.assert_allclose(kept["mmcs"], alone["mmcs"], atol=1e-4)
     (line,) = summarise_runs(table).to_dict("records")
     mean = table.loc[~table["diverged"], "mmcs"].mean()

@@ -16,8 +16,8 @@ from toysae.sweeps.cells import cells
 
 E = Experiment(
     question="Who is to blame?", worlds=("absorption",), recipes=("tied", "untied"),
-    at_truth=True, l1=(0.1,), world_seeds=4, sae_seeds=3, n_steps=1500, batch_size=128, lr=1e-2,
-    lr_decay=0.3, n_eval=8192, curve_points=1, save_params=False,
+    at_truth=True, l1_coeff=(0.1,), world_seeds=4, sae_seeds=3, n_steps=1500, batch_size=128,
+    lr=1e-2, lr_decay=0.3, n_eval=8192, curve_points=1, save_params=False,
 )  # fmt: skip
 SMALL = replace(E, worlds=("sphere",), d_in=8, ratios=(1, 2), l0=1.5)
 

@@ -19,7 +19,7 @@ def test_they_are_of_the_worlds_that_were_run_and_kept(tmp_path, monkeypatch, me
     experiment = Experiment(
         question="?", d_in=6, ratios=(1, 1.5), l0=1.5, dials=dials, recipes=("tied",),
         inits=("random", "orthogonal"),
-        l1=(0.1,), world_seeds=2, ceiling=False, n_steps=3, n_eval=1024, curve_points=1,
+        l1_coeff=(0.1,), world_seeds=2, ceiling=False, n_steps=3, n_eval=1024, curve_points=1,
     )  # fmt: skip
     results = run(experiment, tmp_path / "out", quiet=True)
     table = oracle_curves(Results.load(results.path), methods)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from toysae import Experiment, ToysaeError, axes, load_world, make_world, save_world, train
+from toysae import Experiment, ToysaeError, load_world, make_world, points, save_world, train
 from toysae.evaluation.ceilings import _digest
 from toysae.sae import RECIPES, Recipe, load_sae, save_sae
 from toysae.sweeps import load_experiment
@@ -124,7 +124,7 @@ import near
 SIZES = dict(d_in=4, n_features=6, l0=1.5)
 plain = WORLDS["sphere"].build
 own = lambda: ENTRY
-experiment = Experiment("Why?", WORLD, recipes="untied", l1=0.1, world_seeds=2, {SMALL})
+experiment = Experiment("Why?", WORLD, recipes="untied", l1_coeff=0.1, world_seeds=2, {SMALL})
 """
 NEAR = """
 from dataclasses import replace
@@ -263,9 +263,9 @@ def test_rows_of_tables_say_what_they_are_made_of():
         Recipe("", {}, {})
     with pytest.raises(ToysaeError, match="toy 3 of a Recipe is not a mapping: give numbers"):
         Recipe("", lambda d, s: {}, 3)
-    with pytest.raises(ToysaeError, match="unknown field in smoke 'l11': did you mean 'l1'"):
+    with pytest.raises(ToysaeError, match="unknown field in smoke 'l11': did you mean 'l1_coeff'"):
         Experiment("Why?", smoke={"l11": 3}).smoked()
-    for made in (axes.uniform, axes.log_uniform):
+    for made in (points.uniform, points.log_uniform):
         with pytest.raises(ToysaeError, match=r"uniform\(2, 1\): the first end must be the small"):
             made(2, 1)
 
@@ -311,7 +311,7 @@ def test_ceilings_are_of_the_code_that_the_world_has(tables, tmp_path):
 
 PACKAGE = """
 from toysae import Experiment
-from toysae.axes import grid
+from toysae.points import grid
 from toysae.evaluation.measure import RecoveryScores
 from toysae.runs.cell import Cell
 from toysae.runs.worlds import Worlds

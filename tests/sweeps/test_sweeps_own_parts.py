@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from toysae import Experiment, ToysaeError, axes, make_world, run, save_world
+from toysae import Experiment, ToysaeError, make_world, points, run, save_world
 from toysae.disk import by_name, subclasses
 from toysae.interop import score
 from toysae.own_code import own_code
@@ -79,12 +79,14 @@ def test_a_recipe_with_a_number_of_its_own_is_swept_by_it(tmp_path, monkeypatch)
     monkeypatch.setitem(RECIPES, "cubic", mine)
     asked = {**TINY, "recipes": "cubic", "ratios": 1.5}
     results = run(
-        Experiment("Why?", axes=axes.grid(cubic_coeff=[0.1, 1.0]), **asked), tmp_path / "out",
+        Experiment("Why?", points=points.grid(cubic_coeff=[0.1, 1.0]), **asked), tmp_path / "out",
         quiet=True,
     )  # fmt: skip
     assert results.table["knob"].tolist() == ["cubic_coeff"] * 2
-    assert results.table["l1"].tolist() == [0.1, 1.0]
-    with pytest.raises(ToysaeError, match=r"needs cubic_coeff: give it in the axes, as in axes=g"):
+    assert results.table["sparsity"].tolist() == [0.1, 1.0]
+    with pytest.raises(
+        ToysaeError, match=r"needs cubic_coeff: give it in the points, as in points=g"
+    ):
         cells(Experiment("Why?", **asked))
 
 
@@ -92,12 +94,13 @@ def test_a_recipe_with_a_number_of_its_own_is_swept_by_it(tmp_path, monkeypatch)
 @pytest.mark.parametrize("recipe", ["untied", "jumprelu", "batchtopk", "gated"])
 def test_every_sae_of_a_run_can_be_used_again(recipe, tmp_path):
     e = Experiment("Why?", ratios=1.5, **{**TINY, "recipes": recipe, "world_seeds": 2},
-                   l1=[0.1, 0.3], k=[1.0, 2.0], l0_coeff=[0.01, 0.1], sae_seeds=2)  # fmt: skip
+                   l1_coeff=[0.1, 0.3], k=[1.0, 2.0], l0_coeff=[0.01, 0.1],
+                   sae_seeds=2)  # fmt: skip
     results = run(e, tmp_path / "out", quiet=True)
     table = results.table
     for row in (0, len(table) - 1, 3):
         sae, asked = results.sae(row), table.iloc[row]
-        assert float(sae.hypers[asked["knob"]]) == pytest.approx(asked["l1"])
+        assert float(sae.hypers[asked["knob"]]) == pytest.approx(asked["sparsity"])
         world = make_world("sphere", int(asked["world_seed"]), d_in=4, n_features=6, l0=1.5)
         scored = score(sae, world, 4096).table.iloc[0]
         assert scored["mmcs"] == pytest.approx(asked["mmcs"], abs=1e-6)
@@ -131,7 +134,7 @@ from typing import ClassVar
 import jax
 from helping_code import shifted
 
-from toysae import Experiment, axes
+from toysae import Experiment, points
 from toysae.sae import RECIPES, Recipe
 from toysae.sae.component import Hyper
 from toysae.sae.penalties import LatentPenalty
@@ -164,8 +167,8 @@ class Own(Base):
 
 
 RECIPES["own"] = Recipe("own", lambda d, s: {"penalty": Own()}, {})
-experiment = Experiment("Why?", recipes="own", axes=axes.grid(own_coeff=[0.1]), d_in=4, ratios=1.5,
-                        l0=1.5, n_steps=20, batch_size=16, n_eval=64, world_seeds=1,
+experiment = Experiment("Why?", recipes="own", points=points.grid(own_coeff=[0.1]), d_in=4,
+                        ratios=1.5, l0=1.5, n_steps=20, batch_size=16, n_eval=64, world_seeds=1,
                         ceiling=False)
 '''
 

@@ -42,7 +42,7 @@ def test_flops_are_those_of_the_products_counted_by_hand(recipe, products):
 E = Experiment(
     "How long would it take?",
     worlds=("sphere",), d_in=8, ratios=(1, 2), l0=2.0, recipes=("untied",), ceiling=False,
-    l1=(0.1, 0.2), world_seeds=2, n_steps=20, batch_size=32, n_eval=64, curve_points=2,
+    l1_coeff=(0.1, 0.2), world_seeds=2, n_steps=20, batch_size=32, n_eval=64, curve_points=2,
 )  # fmt: skip
 
 

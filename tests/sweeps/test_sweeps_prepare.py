@@ -14,7 +14,7 @@ from toysae.sweeps import load_experiment, plan
 STUDY = """
 from dataclasses import dataclass
 import pandas as pd
-from toysae.axes import grid
+from toysae.points import grid
 from toysae.evaluation.measure import RecoveryScores
 from toysae.runs.cell import Cell
 from toysae.runs.worlds import Worlds

@@ -86,11 +86,11 @@ def best_ways(theirs: Child, device: str) -> dict[str, Way]:
     return {"float32": float32, "bf16": fastest(theirs, cast)}
 
 
-def their_world(p: Preset, path: Path, l1: float, lr: float) -> dict[str, Any]:
+def their_world(p: Preset, path: Path, l1_coeff: float, lr: float) -> dict[str, Any]:
     """What SAELens' child is told of a preset, whose directions are in the file `path`."""
     return {
         "world": p.world, "path": str(path), "d_sae": p.d_sae, "batch_size": p.batch_size,
-        "l0": p.l0, "l1": l1, "lr": lr,
+        "l0": p.l0, "l1_coeff": l1_coeff, "lr": lr,
     }  # fmt: skip
 
 

@@ -16,7 +16,14 @@ class SAELens:
     """One standard SAE, trained on request, with a trainer for each way of running it."""
 
     def open(
-        self, world: str, path: str, d_sae: int, batch_size: int, l0: float, l1: float, lr: float
+        self,
+        world: str,
+        path: str,
+        d_sae: int,
+        batch_size: int,
+        l0: float,
+        l1_coeff: float,
+        lr: float,
     ) -> dict[str, Any]:
         """Builds the world.
 
@@ -26,7 +33,7 @@ class SAELens:
             d_sae: latents.
             batch_size: samples a step.
             l0: mean number of features that fire, where they fire independently.
-            l1: coefficient of sum |z| |W_dec row|.
+            l1_coeff: coefficient of sum |z| |W_dec row|.
             lr: of Adam.
         """
         os.environ.setdefault("TQDM_DISABLE", "1")
@@ -38,7 +45,7 @@ class SAELens:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as JAX does
         self.dictionary, self.generator = _world(world, path, l0, self.device)
-        self.d_sae, self.batch_size, self.l1, self.lr = d_sae, batch_size, l1, lr
+        self.d_sae, self.batch_size, self.l1_coeff, self.lr = d_sae, batch_size, l1_coeff, lr
         self.trainers: dict[tuple[bool, bool], Any] = {}
         versions = {"sae-lens": sae_lens.__version__, "torch": torch.__version__}
         return {"import_s": import_s, "versions": versions, "device": self.device}
@@ -126,7 +133,7 @@ class SAELens:
         d_in = self.dictionary.feature_vectors.shape[1]
         sae = StandardTrainingSAE(
             StandardTrainingSAEConfig(
-                d_in=d_in, d_sae=self.d_sae, l1_coefficient=self.l1, device=self.device
+                d_in=d_in, d_sae=self.d_sae, l1_coefficient=self.l1_coeff, device=self.device
             )
         )
         batches = SyntheticActivationIterator(

@@ -29,7 +29,7 @@ class Race:
 
     Attributes:
         preset: shape, batch, world, and a recipe whose SAE is SAELens' standard one.
-        l1: coefficient of sum |z| |W_dec row|, of both.
+        l1_coeff: coefficient of sum |z| |W_dec row|, of both.
         lr: of both, constant.
         target: MCC to reach.
         every: steps from one look to the next.
@@ -37,7 +37,7 @@ class Race:
     """
 
     preset: Preset
-    l1: float
+    l1_coeff: float
     lr: float
     target: float = 0.99
     every: int = 25
@@ -45,11 +45,13 @@ class Race:
 
 
 RACES = {
-    # SAELens' standard SAE is the one of April 2024. Of lr .003, .01, .02 x l1 .2, .3, .4, tried
+    # SAELens' standard SAE is the one of April 2024. Of lr .003, .01, .02 x L1 .2, .3, .4, tried
     # with four seeds, both reach .99 in all cases and within 25 steps of each other (at .003 and
     # .2 after 350 steps, at .02 and .4 after 75); the middle is taken. With as many latents as
     # features both miss it in some seeds: that race would be one of luck.
-    "time-to-mcc": Race(Preset("anthropic-april-2024", 64, 128, 256, 1, 1024), l1=0.3, lr=0.01),
+    "time-to-mcc": Race(
+        Preset("anthropic-april-2024", 64, 128, 256, 1, 1024), l1_coeff=0.3, lr=0.01
+    ),
 }
 
 
@@ -90,7 +92,7 @@ def race(
     """
     r = RACES[name]
     goal = {"target": r.target, "every": r.every, "most": r.most}
-    numbers = {"l1_coeff": r.l1, "lr": r.lr, "grad_clip": 1.0}  # SAELens clips at 1
+    numbers = {"l1_coeff": r.l1_coeff, "lr": r.lr, "grad_clip": 1.0}  # SAELens clips at 1
     ours = {"preset": asdict(r.preset), "numbers": numbers, **goal}
     runs: dict[str, list[dict[str, Any]]] = {"ours, empty cache": [], "ours, warm cache": []}
     with TemporaryDirectory() as folder:
@@ -123,7 +125,7 @@ def _rival(r: Race, folder: Path, peer: str | Sequence[str]) -> dict[str, Any]:
     path = folder / "world.npz"
     with Child(WORKER) as ours:
         ours.ask("save_world", preset=asdict(r.preset), path=str(path))
-    told = their_world(r.preset, path, r.l1, r.lr)
+    told = their_world(r.preset, path, r.l1_coeff, r.lr)
     with Child(peer) as theirs:
         device = theirs.ask("open", **told)["device"]
         plain = {"sparse": False, "autocast": False, "autocast_data": False}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from .. import __version__, hosts
+from .. import __version__, aliases, hosts
 from ..bits import in_32_bits
 from ..devices import check_platform, use_all_cores
 from ..errors import ToysaeError, require, unknown
@@ -40,6 +40,7 @@ toysae COMMAND --help shows the fields; toysae --version."""
 @in_32_bits
 def execute(args: list[str]) -> None:
     """Does what the arguments ask for. Bad input is one line on stderr and exit status 2."""
+    before = aliases.tell.set(lambda text: print(f"toysae: {text}", file=sys.stderr))
     try:
         check_addresses()
         if not args or args[0] in ("-h", "--help"):
@@ -63,6 +64,8 @@ def execute(args: list[str]) -> None:
         line = str(error).replace("\n", "\\n")  # a path may hold what it likes
         print(f"toysae: {line}", file=sys.stderr)
         raise SystemExit(2) from None
+    finally:
+        aliases.tell.reset(before)
 
 
 def _status(args: list[str]) -> None:
@@ -193,7 +196,7 @@ def _compare(worlds: list, seed: int, n_samples: int, out: Path | None) -> None:
 def _bench(args: list[str]) -> None:
     from ..bench.run import BenchOptions, bench
 
-    check_flags(args, "option", [f.name for f in fields(BenchOptions)])
+    args = check_flags(args, "option", [f.name for f in fields(BenchOptions)])
     for frame in bench(parsed(BenchOptions, args, "toysae bench")):
         print_frame(frame, "throughput")
 

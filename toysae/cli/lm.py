@@ -24,7 +24,7 @@ _USAGE = """usage: toysae lm COMMAND
 
   sample                     a small real model and text, without a hub
   capture MODEL --site S [S2 ...] --text T --out DIR      activations to shards
-  train DIR --recipes tied untied --l1 1 3 --seeds 3      SAEs on them
+  train DIR --recipes tied untied --l1-coeff 1 3 --seeds 3   SAEs on them
   card DIR [--world NAME]    what the activations look like, beside worlds
   twin DIR                   a world fitted to them, and what SAEs recover there
   eval OUT                   cross-entropy with SAEs in place, and baselines
@@ -170,7 +170,7 @@ def _train(args: list[str]) -> None:
         training: tyro.conf.OmitArgPrefixes[Training] = field(default_factory=Training)
 
     known = [f.name for f in (*fields(TrainOptions), *fields(Training))]
-    check_flags(rest, "option", known)
+    rest = check_flags(rest, "option", known)
     o = parsed(Options, rest, "toysae lm train")
     site = find_site(folder, o.site)
     out = o.out or site.parent / "saes" / site.name

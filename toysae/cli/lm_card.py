@@ -71,7 +71,7 @@ class TwinOptions:
         directions: to try: sphere, or drawn with the layer's covariance.
         n_rows: activations to look at.
         recipes: trained on the twin; none if empty.
-        l1: L1 coefficients of those that read one, as for the layer.
+        l1_coeff: L1 coefficients of those that read one, as for the layer.
         k: of those that read it.
         size: d_sae over d_in.
         n_steps: Adam steps.
@@ -86,7 +86,7 @@ class TwinOptions:
     directions: tuple[str, ...] = ("sphere", "layer")
     n_rows: int = 65_536
     recipes: tuple[str, ...] = ("untied",)
-    l1: tuple[float, ...] = ()
+    l1_coeff: tuple[float, ...] = ()
     k: tuple[float, ...] = ()
     size: float = 1.0
     n_steps: int = 2_000
@@ -111,10 +111,10 @@ def twin(args: list[str]) -> None:
     numbers: dict[str, dict[str, Any]] = {}
     for recipe in o.recipes:
         knob = recipe_row(recipe).knob()
-        given = {"l1_coeff": o.l1, "k": o.k}.get(knob, ())
+        given = {"l1_coeff": o.l1_coeff, "k": o.k}.get(knob, ())
         require(knob in ("l1_coeff", "k"), f"recipe {recipe!r} is driven by {knob}, which is not "
                 "to be set here: take one that reads an L1 or k")  # fmt: skip
-        require(given, f"recipe {recipe!r} needs --{knob.removesuffix('_coeff')}; to train "
+        require(given, f"recipe {recipe!r} needs --{knob.replace('_', '-')}; to train "
                 "nothing, give --recipes with nothing behind it")  # fmt: skip
         numbers[recipe] = {knob: given, "lr": 1e-3, "lr_decay": 0.2}
     site = find_site(folder, o.site)

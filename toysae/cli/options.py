@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from ..aliases import SETTINGS, renamed
 from ..errors import ToysaeError, require
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ def world_options(
     first, *others = map(kinds_of, names) if names else [{}]
     shared = {f: kind for f, (kind, _) in first.items() if all(f in other for other in others)}
     worlds = f"world{'s' * (len(names) > 1)} {' and '.join(map(repr, names))}"
-    check_flags(args, f"field of {worlds}" if names else "option", [*shared, *own])
+    args = check_flags(args, f"field of {worlds}" if names else "option", [*shared, *own])
     alone = len(names) == 1  # of several worlds each keeps its own default, for which None stands
     rows = []
     for field, kind in shared.items():
@@ -60,23 +61,39 @@ _OWN = {
 """What commands about worlds can be told besides a world's fields."""
 
 
-def check_flags(args: list[str], kind: str, known: list[str]) -> None:
-    """tyro knows unknown options too, but does not say which one may be meant."""
-    for name, arg in flags(args).items():
+def check_flags(args: list[str], kind: str, known: list[str]) -> list[str]:
+    """The arguments, by today's names, if there are such options: tyro knows unknown ones too, but
+    does not say which one may be meant."""
+    given = flags(args)
+    names = renamed(given, SETTINGS, known, _as_flag)
+    for name, arg in names.items():
         if name != "help" and name not in known and name.removeprefix("no_") not in known:
             near = get_close_matches(name, known, n=1)
-            hint = f"did you mean --{near[0].replace('_', '-')}? " if near else ""
+            hint = f"did you mean {_as_flag(near[0])}? " if near else ""
             raise ToysaeError(f"unknown {kind} {arg!r}: {hint}--help lists them")
+    now = {old: new for old, new in zip(given, names, strict=True) if old != new}
+    return [_as_flag(now[name]) + arg[2 + len(name) :] if (name := _name(arg)) in now else arg
+            for arg in args]  # fmt: skip
+
+
+def _as_flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _name(arg: str) -> str:
+    """The field that an argument names; "" if none."""
+    return arg[2:].split("=")[0].replace("-", "_") if arg.startswith("--") else ""
 
 
 def flags(args: list[str]) -> dict[str, str]:
     """The fields that arguments name, each with the argument itself."""
-    return {arg[2:].split("=")[0].replace("-", "_"): arg for arg in args if arg.startswith("--")}
+    return {_name(arg): arg for arg in args if arg.startswith("--")}
 
 
 def read_options(kind: type[T], args: list[str], prog: str, default: T | None = None) -> T:
     """The fields of a dataclass, from arguments."""
-    check_flags(args, "option", [f.name for f in fields(kind)])  # pyright: ignore[reportArgumentType]
+    known = [f.name for f in fields(kind)]  # pyright: ignore[reportArgumentType]
+    args = check_flags(args, "option", known)
     return parsed(kind, args, prog, **({} if default is None else {"default": default}))
 
 

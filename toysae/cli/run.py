@@ -36,7 +36,7 @@ def run_command(args: list[str]) -> None:
     """`toysae run FILE`: an experiment or a study."""
     from ..sweeps import Experiment, load_experiment
     from ..sweeps.loading import file_of, name_of
-    from ..sweeps.override import refuse_what_axes_set
+    from ..sweeps.override import refuse_what_points_set
     from ..sweeps.run import asked_of
 
     path, rest = positional(args, "an experiment file, e.g. experiments/recovery.py")
@@ -44,9 +44,9 @@ def run_command(args: list[str]) -> None:
     found = load_experiment(path) if path else Experiment("Any question")
     settable = found if isinstance(found, Experiment) else found.options
     names = [f.name for f in fields(RunOptions)] + [
-        f.name for f in fields(settable) if f.name not in ("smoke", "full", "axes")
+        f.name for f in fields(settable) if f.name not in ("smoke", "full", "points")
     ]
-    check_flags(rest, "field", names)
+    rest = check_flags(rest, "field", names)
     start = _sized(found, "--smoke" in rest, "--full" in rest)
     both = make_dataclass(
         "Run",
@@ -72,7 +72,7 @@ def run_command(args: list[str]) -> None:
         print_heading(found.question)
     command = again(["run", str(file_of(Path(path)).absolute()) if path else "", *rest], out)
     if isinstance(found, Experiment):
-        refuse_what_axes_set(start, flags(rest))
+        refuse_what_points_set(start, flags(rest))
         shown = _of_experiment(given.asked, name)
         carry_out(asked_of(given.asked, out), shown, name, out, figures_dir, options, command)
     else:

@@ -50,7 +50,7 @@ def ceilings(
     seed: int = 0,
     cache: bool = True,
     methods: Sequence[str] | None = None,
-    l1: Sequence[float] | None = None,
+    l1_coeff: Sequence[float] | None = None,
     n_steps: int = 3_000,
 ) -> pd.DataFrame:
     """Ceilings and floors of every score on a world, from its truth and from chance.
@@ -70,7 +70,7 @@ def ceilings(
             given, all that apply; where features x latents are more than `MOST_PAIRS`, dictionaries
             are then scored without codes, what is trained or holds the whole truth is left out, and
             a warning says so.
-        l1: the grid of L1 coefficients; if not given, one in units of the world's magnitudes.
+        l1_coeff: the grid of L1 coefficients; if not given, one in units of the world's magnitudes.
         n_steps: of what is trained, at 256 samples each.
 
     Returns:
@@ -92,17 +92,18 @@ def ceilings(
         integer(name, asked, 1)
     needed = 16 * d_sae * (world.d_in + world.n_features)
     check_bytes(f"a dictionary of {d_sae:,} latents", needed, "give a smaller d_sae")
-    l1 = None if l1 is None else tuple(float(value) for value in l1)
-    require(l1 is None or (l1 and min(l1) >= 0), f"l1 {l1} must be numbers of at least 0")
+    grid = None if l1_coeff is None else tuple(float(value) for value in l1_coeff)
+    good = grid is None or (grid and min(grid) >= 0)
+    require(good, f"l1_coeff {grid} must be numbers of at least 0")
     asked = tuple(methods) if methods is not None else None
     chosen = _chosen(world, d_sae, asked)
     if not cache:
-        return _read(_computed(world, d_sae, n_samples, seed, chosen, l1, n_steps))
-    arguments = (d_sae, n_samples, seed, tuple(chosen.items()), l1, n_steps)
+        return _read(_computed(world, d_sae, n_samples, seed, chosen, grid, n_steps))
+    arguments = (d_sae, n_samples, seed, tuple(chosen.items()), grid, n_steps)
     file = cache_dir() / "ceilings" / f"{_digest(world, arguments)}.csv"
     text = _kept(file)
     if text is None:
-        text = _computed(world, d_sae, n_samples, seed, chosen, l1, n_steps)
+        text = _computed(world, d_sae, n_samples, seed, chosen, grid, n_steps)
         file.parent.mkdir(parents=True, exist_ok=True)
         write(file, lambda path: path.write_text(f"{_seal(text)}\n{text}"))
     return _read(text)
@@ -161,10 +162,10 @@ def _computed(
     n_samples: int,
     seed: int,
     chosen: dict[str, bool],
-    l1: tuple[float, ...] | None,
+    l1_coeff: tuple[float, ...] | None,
     n_steps: int,
 ) -> str:
-    setting = Setting(world, d_sae, l1, fit_samples(d_sae), n_steps, seed)
+    setting = Setting(world, d_sae, l1_coeff, fit_samples(d_sae), n_steps, seed)
     rows: list[dict] = []
     for name, coded in chosen.items():
         if name == PROBES:

@@ -48,8 +48,8 @@ class Setting:
     Attributes:
         world: whose directions are the truth.
         d_sae: latents of what does not hold the whole truth.
-        l1: coefficients in units of squared error per unit of code; None for `L1_GRID` times the
-            world's own scale.
+        l1_coeff: coefficients in units of squared error per unit of code; None for `L1_GRID`
+            times the world's own scale.
         n_fit: samples to fit on.
         n_steps: of what is trained, at 256 samples each.
         seed: of samples and of random starts.
@@ -57,7 +57,7 @@ class Setting:
 
     world: World
     d_sae: int
-    l1: tuple[float, ...] | None
+    l1_coeff: tuple[float, ...] | None
     n_fit: int
     n_steps: int
     seed: int
@@ -99,8 +99,8 @@ class Setting:
     @property
     def coefficients(self) -> tuple[float, ...]:
         """The L1 grid."""
-        if self.l1 is not None:
-            return self.l1
+        if self.l1_coeff is not None:
+            return self.l1_coeff
         counts, lengths, _ = self._seen
         rows = np.linalg.norm(np.asarray(self.world.rows, np.float64), axis=1)
         scale = float(lengths @ rows / max(counts.sum(), 1.0)) or 1.0

@@ -29,7 +29,9 @@ def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
     there.
     """
     table = _with_setting(table)
-    require_columns(table, [*_BY, *_SHOWN, "world_seed", "l1", "true_l0", "floor", "diverged"])
+    require_columns(
+        table, [*_BY, *_SHOWN, "world_seed", "sparsity", "true_l0", "floor", "diverged"]
+    )
     best = best_coefficient(table, _BY)
     lines = []
     for _, rows in best.groupby(_BY, sort=True):
@@ -85,7 +87,7 @@ def _head(rows: pd.DataFrame) -> dict[str, object]:
         "ratio": f"{first['ratio']:g}",
         "size": f"{first['d_sae'] / first['n_features']:g}",
         "SAE": f"{first['recipe']}, {init}",
-        "L1": " ".join(f"{v:.3g}" for v in sorted(rows["l1"].unique())),
+        "sparsity": " ".join(f"{v:.3g}" for v in sorted(rows["sparsity"].unique())),
     }
 
 

@@ -39,7 +39,7 @@ def frontier(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     seed. The random floor of mmcs is dotted, the true L0 a vertical line.
 
     Returns:
-        The figure, and a frame with one row per case, arm and grid point (`l1`) and for each
+        The figure, and a frame with one row per case, arm and grid point (`sparsity`) and for each
         oracle (`recipe` its name, `init` "oracle") and point: each score and `l0`, with half
         widths (95 % Student-t over world seeds) and `_n`.
     """
@@ -48,7 +48,7 @@ def frontier(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     alive = table[~table["diverged"]]
     scores = [name for name in _SCORES if name in table and table[name].notna().any()]
     scores = scores or ["ev"]
-    by = ["case", *ARM, "l1"]
+    by = ["case", *ARM, "sparsity"]
     frame = interval_frame(alive[alive["l0"].notna()], by, ["l0", *scores])
     oracles = _oracles(results, table, scores)
     cases = sorted(table["case"].unique())
@@ -102,11 +102,11 @@ def _limits(frame: pd.DataFrame, score: str) -> tuple[float, float]:
 
 def _oracles(results: SweepResults, table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     """The oracles' rows of each case; none where the results have no worlds to rebuild."""
-    columns = ["case", *ARM, "l1", "l0", *scores]
+    columns = ["case", *ARM, "sparsity", "l0", *scores]
     found = oracle_rows(results)
     if found is None:
         return pd.DataFrame(columns=columns)
-    curves = found.rename(columns={"method": "recipe", "value": "l1"})
+    curves = found.rename(columns={"method": "recipe", "value": "sparsity"})
     same = ["world", "setting", "n_features", "d_in"]
     cases = table[[*same, "case"]].drop_duplicates()
     return curves.assign(init="oracle").merge(cases, on=same)[columns]

@@ -31,7 +31,7 @@ def l1_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     values = [
         v for v in _PANELS if v in table and (v != "mmcs_next_size" or table[v].notna().any())
     ]
-    by = ["case", *ARM, "ratio", "size", "l1"]
+    by = ["case", *ARM, "ratio", "size", "sparsity"]
     alive = table.assign(**{v: table[v].where(~table["diverged"]) for v in values})
     cells = alive.groupby(by)
     frame = cells[values].mean()
@@ -40,7 +40,7 @@ def l1_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     frame = frame.reset_index()
     with st.style():
         rows = list(frame.groupby(["case", *ARM, "ratio"]))
-        cells = (max(1, frame["l1"].nunique()), max(1, frame["size"].nunique()))
+        cells = (max(1, frame["sparsity"].nunique()), max(1, frame["size"].nunique()))
         panel = (max(2.3, 0.36 * cells[0] + 0.9), max(1.25, 0.26 * cells[1] + 0.7))
         fig, axes = st.canvas(max(1, len(rows)), len(values), panel)
         for i, ((case, recipe, init, ratio), part) in enumerate(rows):
@@ -57,7 +57,7 @@ def l1_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
 
 
 def _map(fig: Figure, ax: Axes, part: pd.DataFrame, frame: pd.DataFrame, value: str) -> None:
-    grid = part.pivot(index="size", columns="l1", values=value).sort_index()
+    grid = part.pivot(index="size", columns="sparsity", values=value).sort_index()
     image = grid.to_numpy(float)
     norm = _norm(frame[value], value)
     if value == "mse":
@@ -75,7 +75,7 @@ def _map(fig: Figure, ax: Axes, part: pd.DataFrame, frame: pd.DataFrame, value: 
     ax.set_xticks(ticks, labels, rotation=45 if crowded else 0, ha="right" if crowded else "center")
     if crowded:
         ax.tick_params(axis="x", pad=1)
-    shape = {"index": "size", "columns": "l1"}
+    shape = {"index": "size", "columns": "sparsity"}
     n = part.pivot(values="n", **shape).sort_index().fillna(0).to_numpy()
     diverged = part.pivot(values="n_diverged", **shape).sort_index().fillna(0).to_numpy()
     for y, x in np.argwhere(diverged > 0):

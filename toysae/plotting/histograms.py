@@ -84,17 +84,17 @@ def _counts(
                 part = values[rare == (name == "rarest half")]
                 out.append(_bins(head | {"line": "best", "half": name}, part, len(values)))
             for i, run in zip(picked.index, picked.to_dict("records"), strict=True):
-                seeds = {c: run[c] for c in ("l1", "world_seed", "sae_seed")}
+                seeds = {c: run[c] for c in ("sparsity", "world_seed", "sae_seed")}
                 out.append(_bins(head | {"line": "seed", **seeds}, mcs[i]))
             mean, half = mean_over_seeds(picked, _KEY, "mmcs")
             above = float(np.mean(values[np.isfinite(values)] > 0.9))
             notes[key] = f"mmcs {st.pm(mean, half)}, >.9: {100 * above:.0f} %"
-        for l1, others in rows.drop(picked.index).groupby("l1"):
-            if l1 in set(picked["l1"]):
+        for sparsity, others in rows.drop(picked.index).groupby("sparsity"):
+            if sparsity in set(picked["sparsity"]):
                 continue
             pooled = np.concatenate([mcs[i] for i in others.index])
-            out.append(_bins(head | {"line": "other L1", "l1": l1}, pooled))
-    names = [*_KEY, column, "floor", "line", "half", "l1", "world_seed", "sae_seed"]
+            out.append(_bins(head | {"line": "other L1", "sparsity": sparsity}, pooled))
+    names = [*_KEY, column, "floor", "line", "half", "sparsity", "world_seed", "sae_seed"]
     empty = pd.DataFrame(columns=[*names, "low", "high", "share"])
     frame = pd.concat(out, ignore_index=True) if out else empty
     return frame.reindex(columns=empty.columns), notes
@@ -148,7 +148,7 @@ def _panel(ax: Axes, frame: pd.DataFrame, arm: tuple[str, str], text: str) -> No
     if len(chosen):
         ax.stairs(base, EDGES, color=look["color"], linewidth=1.1, linestyle=ceiling)
         ax.axvline(chosen["floor"].iloc[0], **st.FLOOR_LINE, label="random floor")
-    for _, part in frame[frame["line"] == "other L1"].groupby("l1"):
+    for _, part in frame[frame["line"] == "other L1"].groupby("sparsity"):
         ax.stairs(_levels(part), EDGES, color="0.6", linewidth=0.6, label="other L1", zorder=0.5)
         top = max(top, min(part["share"].max(), 1.3 * top or np.inf))
     for _, part in frame[frame["line"] == "seed"].groupby(["world_seed", "sae_seed"]):

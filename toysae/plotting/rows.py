@@ -59,14 +59,14 @@ def members(results: SweepResults) -> tuple[pd.DataFrame, str]:
 
 
 def case_without(table: pd.DataFrame, *names: str) -> pd.Series:
-    """The world and what the axes set, but for some names."""
+    """The world and what the points set, but for some names."""
     rest = table["setting"].str.replace(rf"(^|, )({'|'.join(names)}) [^,]+", "", regex=True)
     rest = rest.str.strip(", -")
     return table["world"] + (", " + rest if rest.nunique() > 1 else "")
 
 
 def with_case(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Adds `case`: the world, what the axes set, and whatever else has several values within one
+    """Adds `case`: the world, what the points set, and whatever else has several values within one
     cell of `by`."""
     cells = table.groupby([*by, "setting"])
     varied = [c for c in _CASE if c not in by and (cells[c].nunique() > 1).any()]

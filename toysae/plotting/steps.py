@@ -55,7 +55,7 @@ def steps_to_threshold(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
 def _frame(chosen: pd.DataFrame, column: str) -> pd.DataFrame:
     by = ["case", *ARM, column]
     never = chosen[CENSORED].astype(bool) | chosen[STEPS].isna()
-    frame = chosen[[*by, "world_seed", "sae_seed", "l1"]].assign(
+    frame = chosen[[*by, "world_seed", "sae_seed", "sparsity"]].assign(
         step=chosen[STEPS].astype(float).where(~never, chosen["n_steps"]), censored=never
     )
     frame["median_step"] = frame["step"].where(~never, np.inf)

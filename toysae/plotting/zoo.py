@@ -116,7 +116,7 @@ def recovery_by_l0(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """
     table, _, order, cases = _scored(results)
     alive = table[~table["diverged"]]
-    frame = interval_frame(alive, ["case", "arm", "l1"], ["mcc", "l0"])
+    frame = interval_frame(alive, ["case", "arm", "sparsity"], ["mcc", "l0"])
     columns = min(7, len(order))
     with st.style():
         fig, axes = st.canvas(-(-len(order) // columns), columns, (1.3, 1.05))

@@ -19,7 +19,7 @@ from toysae.errors import require, unknown
 from toysae.recovery.intervals import alive_values, grouped, require_columns, student_t
 
 _SETTINGS = (
-    "l1", "l1_coeff", "k", "l0_coeff", "l0_target", "setting", "world", "ratio", "d_in",
+    "sparsity", "l1_coeff", "k", "l0_coeff", "l0_target", "setting", "world", "ratio", "d_in",
     "n_features", "d_sae", "n_steps", "batch_size", "lr", "recipe", "init",
 )  # fmt: skip
 """Columns over which nothing is averaged unseen."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from toysae.aliases import COLUMNS, today
 from toysae.errors import require
 from toysae.recovery.intervals import (
     alive_values,
@@ -33,7 +34,7 @@ def verdicts(
     margin: float = 0.01,
     recovered: float = 0.9,
     score: str = "mcs_above_0.9",
-    coefficient: str = "l1",
+    coefficient: str = "sparsity",
 ) -> pd.DataFrame:
     """Each trained SAE beside the truth of its own recipe, coefficient and world.
 
@@ -59,6 +60,7 @@ def verdicts(
     Raises:
         ToysaeError: a column is missing, there is no truth arm at all, or `margin` is negative.
     """
+    coefficient = today(coefficient, COLUMNS, table.columns)
     cell = [*_CELL, *([_SETTING] if _SETTING in table else []), coefficient]
     require_columns(table, [*cell, "init", "eval_loss", score])
     require(margin >= 0, f"margin = {margin!r}: write 0 or more, e.g. 0.01")

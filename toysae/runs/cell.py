@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..axes import Points
 from ..digests import FORMAT, canonical, digest
 from ..evaluation.measure import Measure
 from ..own_code import own_code
+from ..points import Points
 from ..sae import SAESpec
 from ..sae.files import as_json
 from ..training import Ensemble, Feed

@@ -22,7 +22,7 @@ def open_run(
         plan: of each cell, :meth:`toysae.runs.cell.Cell.rows`.
 
     Returns:
-        What has changed, e.g. "l1 was [0.1], now [0.2]".
+        What has changed, e.g. "l1_coeff was [0.1], now [0.2]".
     """
     new = json.loads(json.dumps(settings))
     try:

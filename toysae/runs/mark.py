@@ -15,7 +15,7 @@ from ..disk import sync, telling_of_a_full_disk, telling_of_no_access
 from ..errors import ToysaeError, require
 
 MARK, COPY = "toysae-run.json", ".toysae-run.json.copy"
-LAYOUT = 4
+LAYOUT = 5
 """Of the directory; counted up when an older toysae could not read it, or this one an older."""
 
 LOCK, PLANNING = ".toysae-run.lock", ".toysae-plan.lock"

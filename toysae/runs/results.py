@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from .. import checked
+from ..aliases import COLUMNS, renamed
 from ..checked import Fields, integer, parse_json, shown
 from ..errors import require, unknown
 from ..own_code import warn_of_other_code
@@ -90,7 +91,7 @@ class Results:
     def table(self) -> pd.DataFrame:
         """One row for each finished SAE, by cell, world and member (these in the order of the
         points that first ask for them, then of the grid, then of seeds). `row` is its place in
-        the arrays of its `cell`. What the axes set has a column, with "_asked" after a name that
+        the arrays of its `cell`. What the points set has a column, with "_asked" after a name that
         a score has; `setting` says all of it but the sparsity, or "-".
 
         Raises:
@@ -147,7 +148,7 @@ class Results:
             ToysaeError: no such column, or no row has these values.
         """
         table = self.table
-        for column, value in values.items():
+        for column, value in renamed(values, COLUMNS, table.columns).items():
             if column not in table:
                 raise unknown("column", column, table.columns)
             wanted = [value] if isinstance(value, str) or not np.iterable(value) else list(value)

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..axes import Points
 from ..checked import Fields
 from ..digests import add_arrays
 from ..disk import file_sha256
 from ..own_code import own_code
+from ..points import Points
 from ..worlds import World, make_world, stack, world_fields
 from ..worlds.registry import is_saved, own_entries
 from .cell import Data

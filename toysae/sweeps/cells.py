@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..axes import Points
 from ..bits import in_32_bits
 from ..checked import integer, number, text
 from ..errors import require, unknown
 from ..evaluation.measure import RecoveryScores
+from ..points import Points
 from ..recovery.minima import AT_TRUTH, TRUTH
 from ..runs.cell import Cell
 from ..runs.worlds import Worlds
@@ -25,14 +25,11 @@ from ..worlds.registry import is_saved, kinds_of
 from .experiment import Experiment
 from .override import GRIDS, OF_CELLS, PLURAL, experiment_at
 
-_KNOB_GRIDS = {knob: "l1" if knob == "l1_coeff" else knob for knob in KNOBS}
-"""The number that a recipe's sparsity hangs on -> the field of its grid."""
-
 
 @in_32_bits
 def cells(e: Experiment) -> list[Cell]:
-    """Every cell of an experiment, in the order they run: that of the points of its axes, each
-    with worlds x ratios x recipes x inits x sizes. An SAE that two points ask for is there once.
+    """Every cell of an experiment, in the order they run: that of its points, each with
+    worlds x ratios x recipes x inits x sizes. An SAE that two points ask for is there once.
 
     Raises:
         ToysaeError: an unknown name, an empty grid or a number out of range.
@@ -44,15 +41,15 @@ def cells(e: Experiment) -> list[Cell]:
         fields_of = {name for world in e.worlds for name in world_fields(world)}
         if dial not in fields_of:
             raise unknown(f"dial of worlds {', '.join(e.worlds)}", dial, fields_of)
-    for point in e.axes:
+    for point in e.points:
         here, numbers = experiment_at(e, point)
         _check(here)
-        for cell, names in _cells_at(here, numbers, e.axes.names, shared):
+        for cell, names in _cells_at(here, numbers, e.points.names, shared):
             alike.setdefault(_shape(cell), []).append(cell)
             read |= names
-    for name in e.axes.names:
+    for name in e.points.names:
         if name not in read:
-            raise unknown("axis", name, read)
+            raise unknown("dimension", name, read)
     found = [_joined(each) for each in alike.values()]
     held = any(cell.columns["init"] == AT_TRUTH for cell in found)
     require(held or not e.at_truth, "at_truth: no decoder can be held at the truth: give size 1 "
@@ -94,7 +91,10 @@ def _check(e: Experiment) -> None:
 
 
 def _cells_at(
-    e: Experiment, numbers: dict[str, float], axes: tuple[str, ...], shared: dict[Worlds, Worlds]
+    e: Experiment,
+    numbers: dict[str, float],
+    dimensions: tuple[str, ...],
+    shared: dict[Worlds, Worlds],
 ) -> Iterator[tuple[Cell, set[str]]]:
     """The cells of one point, each with the names that its world and recipe read."""
     inits = [*e.inits, *([TRUTH] if e.ceiling and TRUTH not in e.inits else [])]
@@ -104,8 +104,8 @@ def _cells_at(
             for recipe in e.recipes:
                 for init in inits:
                     for size in e.sizes:
-                        cell, read = _cell(e, numbers, axes, shared, world, ratio, recipe, init,
-                                           size)  # fmt: skip
+                        cell, read = _cell(e, numbers, dimensions, shared, world, ratio, recipe,
+                                           init, size)  # fmt: skip
                         if init != AT_TRUTH or _can_be_held(cell):
                             yield cell, read
 
@@ -117,8 +117,8 @@ def _can_be_held(cell: Cell) -> bool:
 
 
 def _cell(
-    e: Experiment, numbers: dict[str, float], axes: tuple[str, ...], shared: dict[Worlds, Worlds],
-    world: str, ratio: float, recipe: str, init: str, size: float,
+    e: Experiment, numbers: dict[str, float], dimensions: tuple[str, ...],
+    shared: dict[Worlds, Worlds], world: str, ratio: float, recipe: str, init: str, size: float,
 ) -> tuple[Cell, set[str]]:  # fmt: skip
     if init not in INITS and init not in ("recipe", AT_TRUTH):
         raise unknown("init", init, [*INITS, "recipe"])
@@ -137,16 +137,16 @@ def _cell(
         d_in, n_features = data.worlds.d_in, data.worlds.n_features
     d_sae = max(round(size * n_features), 1)
     spec = _spec(e, recipe, init, d_in, d_sae)
-    knob = _knob(recipe, spec, axes)
+    knob = _knob(recipe, spec, dimensions)
     own = fallback(recipe, spec)
     if knob in KNOBS:
-        source = "l0_target" if e.match_l0 and knob == "k" else _KNOB_GRIDS[knob]
+        source = "l0_target" if e.match_l0 and knob == "k" else knob
         asked = tuple(getattr(e, source))
         require(len(asked) > 0, f"{source} is an empty grid")
     else:
         value = numbers.get(knob, recipe_row(recipe).toy.get(knob))
-        require(value is not None, f"recipe {recipe!r} needs {knob}: give it in the axes, as in "
-                f"axes=grid({knob}=[...]), or in the recipe's toy numbers")  # fmt: skip
+        require(value is not None, f"recipe {recipe!r} needs {knob}: give it in the points, as in "
+                f"points=grid({knob}=[...]), or in the recipe's toy numbers")  # fmt: skip
         asked = (number(knob, value),)
     if knob == "l0_target":  # where the control starts from
         toy = recipe_row(recipe).toy
@@ -169,8 +169,8 @@ def _cell(
         "batch_size": e.batch_size,
         "arithmetic": e.arithmetic,
     }
-    labels = {name: static[name] for name in axes if name in static}
-    setting = {name: {**static, **own}[name] for name in axes if name in {**static, **own}}
+    labels = {name: static[name] for name in dimensions if name in static}
+    setting = {name: {**static, **own}[name] for name in dimensions if name in {**static, **own}}
     text = ", ".join(f"{n} {_short(v)}" for n, v in setting.items() if n not in GRIDS)
     cell = Cell(
         name="-".join([f"{_called(world)}-n{n_features}-{recipe}-{init}-s{d_sae}",
@@ -182,19 +182,19 @@ def _cell(
         n_steps=n_steps,
         batch_size=e.batch_size,
         measure=RecoveryScores(e.n_eval, e.curve_points),
-        columns={"world": world, "recipe": recipe, "init": init, "knob": knob, "l1": asked},
+        columns={"world": world, "recipe": recipe, "init": init, "knob": knob, "sparsity": asked},
         labels={**labels, "setting": (text,) * len(asked)},
     )  # fmt: skip
-    return cell, {*known, *reads} - {"n_features", "l1_coeff"}  # these are ratio and l1
+    return cell, {*known, *reads} - {"n_features"}  # which is ratio
 
 
-def _knob(recipe: str, spec: SAESpec, axes: tuple[str, ...]) -> str:
-    """The number that sparsity hangs on: a usual one, else one that the axes set, else the first
+def _knob(recipe: str, spec: SAESpec, dimensions: tuple[str, ...]) -> str:
+    """The number that sparsity hangs on: a usual one, else one that points set, else the first
     that has no default."""
     usual = (name for name in KNOBS if name in spec.hypers())
-    of_axes = (name for name in axes if name in spec.hypers())
+    of_points = (name for name in dimensions if name in spec.hypers())
     needed = (name for name, hyper in spec.hypers().items() if hyper.default is None)
-    knob = next(iter([*usual, *of_axes, *needed]), None)
+    knob = next(iter([*usual, *of_points, *needed]), None)
     require(knob, f"recipe {recipe!r} reads no number that its sparsity could hang on: train it "
             "with toysae.train")  # fmt: skip
     return str(knob)
@@ -230,7 +230,7 @@ def _joined(alike: list[Cell]) -> Cell:
     """One cell with the members of all, each once."""
     found: dict[tuple, tuple[Any, Any]] = {}
     for cell in alike:
-        told: Any = cell.columns["l1"], cell.labels["setting"]
+        told: Any = cell.columns["sparsity"], cell.labels["setting"]
         for row, *named in zip(cell.members.rows, *told, strict=True):
             found.setdefault(row, tuple(named))  # the first to ask for a member names it
     asked, settings = zip(*found.values(), strict=True)
@@ -238,7 +238,7 @@ def _joined(alike: list[Cell]) -> Cell:
     return replace(
         first,
         members=Points(tuple(found)),
-        columns={**first.columns, "l1": asked},
+        columns={**first.columns, "sparsity": asked},
         labels={**first.labels, "setting": settings},
     )
 

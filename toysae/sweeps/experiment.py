@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from ..axes import Points
+from ..aliases import SETTINGS, accepts_old_names, renamed
 from ..checked import read_regular, shown
 from ..door import check_fields
 from ..errors import ToysaeError, require
+from ..points import Points
 from .study import check_overrides
 
 _PROSE = ("question", "expected", "run_time", "figures", "smoke", "full", "save_params")
@@ -20,6 +21,7 @@ _NAMED = ("probs", "firing", "magnitude")
 """Settings of worlds that are names."""
 
 
+@accepts_old_names
 @dataclass(frozen=True)
 class Experiment:
     """A sweep over worlds x ratios x recipes x inits x sizes, each with a grid and seeds.
@@ -46,8 +48,8 @@ class Experiment:
             where d_sae = n_features and the recipe does not hold its decoder to something else:
             what the objective costs there; see :mod:`toysae.recovery.minima`.
         sizes: d_sae / n_features.
-        l1: the sparsity grid, in the convention below.
-        l1_convention: whose coefficient `l1` is; see toysae.sae.loss_scale.
+        l1_coeff: the sparsity grid, in the convention below.
+        l1_convention: whose coefficient `l1_coeff` is; see toysae.sae.loss_scale.
         l0_coeff: the grid of recipes that read it instead (JumpReLU).
         k: the grid of recipes that read k instead.
         l0_target: the grid of recipes that are driven to an L0.
@@ -63,17 +65,17 @@ class Experiment:
         lr: Adam's learning rate.
         lr_warmup: fraction of training over which lr rises.
         lr_decay: fraction over which it falls at the end.
-        l1_warmup: fraction over which l1 rises.
+        l1_warmup: fraction over which l1_coeff rises.
         n_eval: samples that each trained SAE is scored on.
         curve_points: points of the learning curves.
         figures: which figures to draw.
         save_params: keep the SAEs' weights.
-        axes: points of a sweep, which multiply all of the above; see :mod:`toysae.axes`.
+        points: of a sweep, which multiply all of the above; see :mod:`toysae.points`.
             A point sets, for itself: `world`, `ratio`, `recipe`, `init`, `size` (in place of all
             of them), any single number or name above from `d_in` to `magnitude` and from
-            `firings_per_feature` to `l1_warmup`, a grid's one value (`l1`, `k`, ...), a world's
-            dial, or another number that a recipe reads (`aux_coeff`, `beta1`, ...). What a world
-            or recipe does not read leaves it as it is. SAEs that share a compiled shape train
+            `firings_per_feature` to `l1_warmup`, a grid's one value (`l1_coeff`, `k`, ...), a
+            world's dial, or another number that a recipe reads (`aux_coeff`, `beta1`, ...). What a
+            world or recipe does not read leaves it as it is. SAEs that share a compiled shape train
             together; rows come in the order of the points that first ask for their cell.
         smoke: overrides of `--smoke`: seconds.
         full: overrides of `--full`: the size for a GPU.
@@ -95,7 +97,7 @@ class Experiment:
     ceiling: bool = True
     at_truth: bool = False
     sizes: tuple[float, ...] = (1.0,)
-    l1: tuple[float, ...] = (0.1,)
+    l1_coeff: tuple[float, ...] = (0.1,)
     l1_convention: str = "internal"
     l0_coeff: tuple[float, ...] = (0.03,)
     k: tuple[float, ...] = (4.0,)
@@ -115,7 +117,7 @@ class Experiment:
     curve_points: int = 40
     figures: tuple[str, ...] = ("mcs_histograms",)
     save_params: bool = True
-    axes: Annotated[Points, tyro.conf.Suppress] = field(default_factory=Points)
+    points: Annotated[Points, tyro.conf.Suppress] = field(default_factory=Points)
     smoke: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     full: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
 
@@ -126,6 +128,10 @@ class Experiment:
                 one = isinstance(value, str) or not isinstance(value, Iterable)
                 object.__setattr__(self, field_.name, (value,) if one else tuple(value))
         check_fields(self)
+        if not SETTINGS.keys().isdisjoint(self.points.names):
+            known = [field_.name for field_ in fields(self)]
+            points = Points.of(renamed(point, SETTINGS, known) for point in self.points)
+            object.__setattr__(self, "points", points)
         for name, value in self.dials.items():
             if isinstance(value, str) and name not in _NAMED:
                 raise ToysaeError(f"Experiment: dials[{name!r}] {shown(value)} is not a number")
@@ -136,8 +142,7 @@ class Experiment:
         Raises:
             ToysaeError: `smoke` names no field of an experiment.
         """
-        check_overrides(self, "smoke", self.smoke)
-        return replace(self, **self.smoke)
+        return replace(self, **check_overrides(self, "smoke", self.smoke))
 
     def at_full_size(self) -> "Experiment":
         """The same experiment at the size that its question deserves.
@@ -146,13 +151,12 @@ class Experiment:
             ToysaeError: it has no other size.
         """
         require(self.full, "this experiment has no full size: leave --full out")
-        check_overrides(self, "full", self.full)
-        return replace(self, **self.full)
+        return replace(self, **check_overrides(self, "full", self.full))
 
     def settings(self) -> dict[str, Any]:
         """What determines the numbers, as JSON would hold it."""
         settings = {k: v for k, v in asdict(self).items() if k not in _PROSE}
-        return settings | {"axes": list(self.axes)}
+        return settings | {"points": list(self.points)}
 
 
 def describe(path: Path) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ..aliases import SETTINGS, renamed
 from ..errors import require, unknown
 from ..runs.cell import Cell
 
@@ -63,20 +64,21 @@ class Study:
         Raises:
             ToysaeError: `smoke` names no field of the options.
         """
-        check_overrides(self.options, "smoke", self.smoke)
-        return replace(self.options, **self.smoke)
+        return replace(self.options, **check_overrides(self.options, "smoke", self.smoke))
 
 
-def check_overrides(options: Any, size: str, overrides: Mapping[str, Any]) -> None:
-    """Refuses another size of an experiment that sets what there is not.
+def check_overrides(options: Any, size: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What another size of an experiment sets, by today's names.
 
     Raises:
         ToysaeError: a name that is no field of the options, with the nearest.
     """
     known = [f.name for f in fields(options)]
+    overrides = renamed(overrides, SETTINGS, known)
     for name in overrides:
         if name not in known:
             raise unknown(f"field in {size}", name, known)
+    return overrides
 
 
 def check_sizes(options: Any) -> None:

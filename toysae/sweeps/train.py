@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from .. import checked
-from ..axes import Points, grid
 from ..bits import in_32_bits
 from ..errors import require
 from ..evaluation.scoring import score_ensemble
+from ..points import Points, grid
 from ..recovery.probe import recovery_probe
 from ..runs.progress import Progress
 from ..sae import SAE, SAESpec, make_spec
@@ -99,7 +99,7 @@ def train(
             where the device has it. Not with a spec, which says it itself.
         split: of each SAE among several devices: its samples, its latents or both.
         points: of numbers that the recipe reads, where not every combination is wanted, see
-            :mod:`toysae.axes`; each is trained with every combination of `hypers`.
+            :mod:`toysae.points`; each is trained with every combination of `hypers`.
         **hypers: what the recipe reads, one number or a list: ``l1_coeff=[0.03, 0.1]``,
             ``lr=1e-3``, ``lr_decay=0.2``, ``k=8``.
 

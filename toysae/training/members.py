@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import checked
-from ..axes import Points, grid
 from ..errors import require
+from ..points import Points, grid
 from ..sae import SAESpec, recipe_row, resolve_hypers
 from ..worlds import Drawn, stack
 from . import Ensemble

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array
 
-from ...axes import grid
+from ...aliases import accepts_old_names
 from ...errors import require, unknown
+from ...points import grid
 from ...runs.cell import Cell, Data
 from ...runs.options import PLAIN, Options
 from ...runs.results import Results
@@ -41,6 +42,7 @@ SVD_INITS = {"svd-write": "writes", "svd-read": "reads"}
 _N_DRAWN = 16_384  # rows that inits and resampling draw from
 
 
+@accepts_old_names
 @dataclass(frozen=True)
 class Training:
     """What is trained on a site: every recipe with every init and size, and of each every
@@ -50,7 +52,8 @@ class Training:
         recipes: rows of :data:`toysae.sae.RECIPES`.
         inits: "recipe" for its own, "svd-write", "svd-read", or rows of :data:`toysae.sae.INITS`.
         sizes: d_sae as multiples of d_in.
-        l1: L1 coefficients, for recipes that read one, on inputs of unit variance a dimension.
+        l1_coeff: L1 coefficients, for recipes that read one, on inputs of unit variance a
+            dimension.
         k: latents a sample, for recipes that read it.
         l0_target: for recipes that are driven to one.
         seeds: SAEs of each kind.
@@ -70,7 +73,7 @@ class Training:
     recipes: tuple[str, ...] = ("untied",)
     inits: tuple[str, ...] = ("recipe",)
     sizes: tuple[float, ...] = (4.0,)
-    l1: tuple[float, ...] = ()
+    l1_coeff: tuple[float, ...] = ()
     k: tuple[float, ...] = ()
     l0_target: tuple[float, ...] = ()
     seeds: int = 1
@@ -287,12 +290,9 @@ def site_cells(data: SiteData, t: Training, prefix: str = "") -> list[Cell]:
     cells = []
     for recipe in dict.fromkeys(t.recipes):
         knob = recipe_row(recipe).knob()
-        given = {"l1_coeff": t.l1, "k": t.k, "l0_target": t.l0_target}
+        given = {"l1_coeff": t.l1_coeff, "k": t.k, "l0_target": t.l0_target}
         given = {name: tuple(dict.fromkeys(values)) for name, values in given.items()}
-        require(
-            given.get(knob, (1,)),
-            f"recipe {recipe!r} needs --{ {'l1_coeff': 'l1'}.get(knob, knob).replace('_', '-') }",
-        )
+        require(given.get(knob, (1,)), f"recipe {recipe!r} needs --{knob.replace('_', '-')}")
         for init in dict.fromkeys(t.inits):
             for size in t.sizes:
                 d_sae = round(size * data.manifest.d)

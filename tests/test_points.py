@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from toysae import Experiment, Results, ToysaeError, make_world, run, train
-from toysae.axes import (
+from toysae.evaluation.summary import summarise_runs
+from toysae.points import (
     Points,
     chain,
     grid,
@@ -18,13 +19,12 @@ from toysae.axes import (
     uniform,
     zipped,
 )
-from toysae.evaluation.summary import summarise_runs
 from toysae.recovery import best_coefficient
 from toysae.sweeps.cells import cells
 
 E = Experiment(
     question="?", d_in=8, ratios=(2,), l0=1.5, recipes=("untied",), ceiling=False,
-    l1=(0.05, 0.2), world_seeds=2, n_steps=40, batch_size=32, n_eval=256, curve_points=3,
+    l1_coeff=(0.05, 0.2), world_seeds=2, n_steps=40, batch_size=32, n_eval=256, curve_points=3,
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def keys(e):
     return [key for cell in cells(e) for key in cell.keys.reshape(-1).tolist()]
 
 
-def test_a_grid_is_a_product_with_the_last_axis_fastest():
+def test_a_grid_is_a_product_with_the_last_dimension_fastest():
     points = grid(a=(1, 2), b=("x", "y", "z"), c=0.5)
     assert rows(points) == [{"a": a, "b": b, "c": 0.5} for a, b in product((1, 2), "xyz")]
     assert rows(grid(a=(1, 2)) * grid(b=("x", "y", "z")) * grid(c=0.5)) == rows(points)
@@ -103,27 +103,27 @@ def test_what_makes_no_points_is_refused(make, message):
 
 
 def test_points_that_differ_in_numbers_alone_are_members_of_one_cell():
-    axes = grid(lr=(1e-3, 3e-3)) + grid(lr=2e-3, l1=0.7) + grid(lr=1e-3, l1=0.05)
-    (cell,) = cells(replace(E, axes=axes))
+    points = grid(lr=(1e-3, 3e-3)) + grid(lr=2e-3, l1_coeff=0.7) + grid(lr=1e-3, l1_coeff=0.05)
+    (cell,) = cells(replace(E, points=points))
     held = [(member["lr"], member["l1_coeff"]) for member in cell.members]
     # The last point asks for an SAE that is there already.
     assert held == [(1e-3, 0.05), (1e-3, 0.2), (3e-3, 0.05), (3e-3, 0.2), (2e-3, 0.7)]
-    assert cell.columns["l1"] == (0.05, 0.2, 0.05, 0.2, 0.7)
+    assert cell.columns["sparsity"] == (0.05, 0.2, 0.05, 0.2, 0.7)
     assert cell.name == "sphere-n16-untied-recipe-s16"
 
 
 def test_a_point_sets_what_it_names_and_nothing_else():
-    axes = (
+    points = (
         zipped(l0=(1, 2), k=(2, 3)) * grid(recipe=("tied", "topk"))
         + grid(ratio=1, size=2, batch_size=64, n_steps=log_spaced(10, 20, 2))
         + grid(world="pairs", rho=0.25, noise=0.1, firings_per_feature=80)
     )
-    plan = cells(replace(E, axes=axes))
+    plan = cells(replace(E, points=points))
     first, (fine, coarse), (pairs,) = plan[:4], plan[4:6], plan[6:]
     assert [(c.columns["recipe"], dict(c.data.fields)["l0"]) for c in first] == [
         ("tied", 1), ("topk", 1), ("tied", 2), ("topk", 2)
     ]  # fmt: skip
-    assert [c.columns["l1"] for c in first] == [(0.05, 0.2), (2,), (0.05, 0.2), (3,)]
+    assert [c.columns["sparsity"] for c in first] == [(0.05, 0.2), (2,), (0.05, 0.2), (3,)]
     assert [(c.n_steps, c.batch_size, c.spec.d_sae) for c in (fine, coarse)] == [
         (10, 64, 16), (20, 64, 16)
     ]  # fmt: skip
@@ -133,51 +133,53 @@ def test_a_point_sets_what_it_names_and_nothing_else():
 
 
 def test_arithmetics_are_cells_of_their_own():
-    plan = cells(replace(E, axes=grid(arithmetic=("float32", "bfloat16"))))
+    plan = cells(replace(E, points=grid(arithmetic=("float32", "bfloat16"))))
     assert [c.spec.arithmetic for c in plan] == ["float32", "bfloat16"]
     assert plan[1].labels["setting"][0] == "arithmetic bfloat16" and plan[0].name != plan[1].name
 
 
 def test_numbers_of_some_recipes_go_to_those_that_read_them():
-    axes = grid(aux_coeff=(0.1, 0.2), recipe=("untied", "topk"))
-    plan = {c.columns["recipe"]: c for c in cells(replace(E, axes=axes))}
+    points = grid(aux_coeff=(0.1, 0.2), recipe=("untied", "topk"))
+    plan = {c.columns["recipe"]: c for c in cells(replace(E, points=points))}
     assert [m["aux_coeff"] for m in plan["topk"].members] == [0.1, 0.2]
-    assert len(plan["untied"].members) == 2  # the grid of l1, once
+    assert len(plan["untied"].members) == 2  # the grid of l1_coeff, once
     # A clipped gradient is another program.
-    assert len(cells(replace(E, axes=Points() + grid(grad_clip=1.0)))) == 2
+    assert len(cells(replace(E, points=Points() + grid(grad_clip=1.0)))) == 2
 
 
 @pytest.mark.parametrize(
-    ("axes", "message"),
+    ("points", "message"),
     [
-        (grid(nois=0.1), "unknown axis 'nois': did you mean 'noise'"),
-        (grid(rho=0.1), "unknown axis 'rho'"),  # no world here has it
-        (grid(aux_coeff=2), "unknown axis 'aux_coeff'"),  # nor does a recipe read it
-        (grid(n_features=9), "unknown axis 'n_features'"),  # but ratio
-        (grid(l1_coeff=0.1), "write l1"),
-        (grid(lr="fast"), "axis lr 'fast': give a number"),
-        (grid(recipe=3), "axis recipe 3: give a name"),
+        (grid(nois=0.1), "unknown dimension 'nois': did you mean 'noise'"),
+        (grid(rho=0.1), "unknown dimension 'rho'"),  # no world here has it
+        (grid(aux_coeff=2), "unknown dimension 'aux_coeff'"),  # nor does a recipe read it
+        (grid(n_features=9), "unknown dimension 'n_features'"),  # but ratio
+        (grid(lr="fast"), "dimension lr 'fast': give a number"),
+        (grid(recipe=3), "dimension recipe 3: give a name"),
         (grid(ratio=0), "ratios 0 must be larger than 0"),
         (grid(world="spere"), "did you mean 'sphere'"),
         (grid(n_steps=3, firings_per_feature=4), "n_steps and firings_per_feature"),
         (grid(beta1=2.0), "beta1 2 is outside"),
     ],
 )
-def test_a_point_that_cannot_be_is_refused(axes, message):
+def test_a_point_that_cannot_be_is_refused(points, message):
     with pytest.raises(ToysaeError, match=message):
-        cells(replace(E, axes=axes))
+        cells(replace(E, points=points))
 
 
 def test_a_point_more_changes_no_other_saes_key():
-    axes = zipped(l0=(1, 2), lr=(1e-3, 2e-3))
-    before, after = keys(replace(E, axes=axes)), keys(replace(E, axes=axes + grid(noise=0.1)))
+    points = zipped(l0=(1, 2), lr=(1e-3, 2e-3))
+    before, after = (
+        keys(replace(E, points=points)),
+        keys(replace(E, points=points + grid(noise=0.1))),
+    )
     assert set(before) < set(after) and len(set(after)) == len(after) == 12
-    assert keys(E)[:4] == keys(replace(E, axes=Points() + grid(l0=2)))[:4]
-    assert keys(E) == keys(replace(E, l0=3.0, lr=7.0, axes=grid(l0=1.5, lr=E.lr)))
+    assert keys(E)[:4] == keys(replace(E, points=Points() + grid(l0=2)))[:4]
+    assert keys(E) == keys(replace(E, l0=3.0, lr=7.0, points=grid(l0=1.5, lr=E.lr)))
 
 
 def test_the_table_says_what_varies_and_choices_stay_within_it(tmp_path):
-    e = replace(E, axes=grid(l0=(1, 3)) * zipped(lr=(1e-3, 3e-3)), figures=(), world_seeds=3)
+    e = replace(E, points=grid(l0=(1, 3)) * zipped(lr=(1e-3, 3e-3)), figures=(), world_seeds=3)
     results = run(e, tmp_path / "out", quiet=True)
     table = Results.load(results.path).table
     assert table["l0_asked"].tolist() == [1] * 12 + [3] * 12
@@ -189,9 +191,9 @@ def test_the_table_says_what_varies_and_choices_stay_within_it(tmp_path):
     np.testing.assert_allclose(by_setting, table["lr"], rtol=1e-6)
     lines = summarise_runs(table)
     assert lines["setting"].tolist() == sorted(table["setting"].unique())
-    assert len(best_coefficient(table, ["setting"], "l1")) == 4 * 3
+    assert len(best_coefficient(table, ["setting"], "sparsity")) == 4 * 3
     # What the directory says of its settings makes the same points.
-    assert Points.of(results.config["settings"]["axes"]) == e.axes
+    assert Points.of(results.config["settings"]["points"]) == e.points
 
 
 def test_train_takes_points():
@@ -217,9 +219,9 @@ def test_train_takes_points():
         ("probs", ("uniform", "zipf")),
     ],
 )  # fmt: skip
-def test_what_worlds_have_by_name_is_an_axis(name, values):
+def test_what_worlds_have_by_name_is_a_dimension(name, values):
     each = [key for value in values for key in keys(replace(E, **{name: value}))]
-    assert keys(replace(E, axes=grid(**{name: values}))) == each
+    assert keys(replace(E, points=grid(**{name: values}))) == each
     assert len(set(each)) == len(each) > 0
 
 
@@ -227,4 +229,4 @@ def test_a_number_of_a_world_is_no_name():
     with pytest.raises(ToysaeError, match="dials.'rho'. '0.5' is not a number"):
         replace(E, worlds=("pairs",), dials={"rho": "0.5"})
     with pytest.raises(ToysaeError, match="dials.'rho'. 'high' is not a number"):
-        cells(replace(E, worlds=("pairs",), axes=grid(rho=("high",))))
+        cells(replace(E, worlds=("pairs",), points=grid(rho=("high",))))

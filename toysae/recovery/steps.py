@@ -1,4 +1,4 @@
-"""How many steps until a score reaches a threshold, with censoring."""
+"""Number of steps until a score reaches a threshold, with censoring."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,7 +9,7 @@ from toysae.errors import require
 def steps_to(
     curve_steps: ArrayLike, curve: ArrayLike, threshold: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The first step at which each curve reaches a threshold.
+    """Returns the first step at which each curve reaches a threshold.
 
     The crossing is interpolated linearly, in steps, between the logged point that first reaches
     the threshold and the one before it.
@@ -22,7 +22,7 @@ def steps_to(
     Returns:
         ``(steps, censored)``, each ``[rows]``. A curve that never reaches the threshold, or
         turns NaN before it does, is censored: `censored` is True and `steps` is the last
-        logged step, a lower bound. Do not average censored steps as if they were reached.
+        logged step, a lower bound. Do not average it with steps that were reached.
 
     Raises:
         ToysaeError: shapes disagree, nothing was logged, or steps do not increase.

@@ -16,9 +16,9 @@ from .probabilities import checked_probabilities
 class Bursts(Firing):
     """Each feature is a two-state Markov chain along the rows of a draw.
 
-    At each row a feature keeps its state with probability `persistence`, else it is drawn anew;
-    so p is its marginal, `persistence`^lag its autocorrelation, and P(on | on before) is
-    persistence + (1 - persistence) p. Costs O(n_features) a sample.
+    At each row a feature keeps its state with probability `persistence` and is otherwise drawn
+    anew. Its marginal is therefore p, its autocorrelation `persistence`^lag, and P(on | on before)
+    is persistence + (1 - persistence) p. A sample costs O(n_features).
     """
 
     probs: Float[Array, " n_features"]
@@ -40,7 +40,7 @@ class Bursts(Firing):
 
 
 def bursts(probs: Float[np.ndarray, " n_features"], persistence: float) -> Bursts:
-    """Markov firing along the sequence.
+    """Returns Markov firing along the sequence with the marginals `probs`.
 
     Raises:
         ToysaeError: a probability outside [0, 1], or persistence outside [0, 1).

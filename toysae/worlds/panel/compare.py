@@ -1,4 +1,4 @@
-"""Panels side by side, as lines for a table: worlds, or a world and real activations."""
+"""Puts panels of worlds or of real activations side by side, as lines for a table."""
 
 from collections.abc import Callable
 
@@ -14,23 +14,18 @@ _FeatureRow = tuple[str, Callable[[FeaturePanel], str]]
 
 
 def compare_panels(*panels: PanelStats | FeaturePanel) -> list[tuple[str, ...]]:
-    """The panels' headline numbers as (what, A, B, ...) lines, one value for each panel.
+    """Returns the panels' main numbers as (what, A, B, ...) lines, one value for each panel.
 
-    Real activations alone have no features: what a plain :class:`PanelStats` lacks shows as "–",
-    and where all are plain those lines are left out.
+    Activations alone have no features: lines about features show "–" for a plain
+    :class:`PanelStats`, and are left out where all panels are plain.
     """
-    rows = [(what, *(show(_stats(panel)) for panel in panels)) for what, show in _ROWS]
+    stats = [panel.stats if isinstance(panel, FeaturePanel) else panel for panel in panels]
+    rows = [(what, *map(show, stats)) for what, show in _ROWS]
     if any(isinstance(panel, FeaturePanel) for panel in panels):
-        rows += [(what, *(_maybe(show, panel) for panel in panels)) for what, show in _FEATURE_ROWS]
+        for what, show in _FEATURE_ROWS:
+            values = (show(p) if isinstance(p, FeaturePanel) else MISSING for p in panels)
+            rows.append((what, *values))
     return rows
-
-
-def _stats(panel: PanelStats | FeaturePanel) -> PanelStats:
-    return panel.stats if isinstance(panel, FeaturePanel) else panel
-
-
-def _maybe(show: Callable[[FeaturePanel], str], panel: PanelStats | FeaturePanel) -> str:
-    return show(panel) if isinstance(panel, FeaturePanel) else MISSING
 
 
 def _spread(values: np.ndarray) -> str:

@@ -6,8 +6,9 @@ For a parent p and a child c whose best latents (by signed cosine) differ,
 
 how often the child silences the parent, less how often it is silent anyway. In partial absorption
 the parent's latent fires too weakly: with r = E[z_p] / E[a_p] over the samples with c on or off,
-`share` = 1 - r(c on) / r(c off) is how much of the parent is missing. In the family W_enc,p = f_p -
-δ f_c, W_dec,c ∝ f_c + δ f_p (A is for Absorption, arXiv 2409.14507) this is δ at equal magnitudes.
+`share` = 1 - r(c on) / r(c off) is how much of the parent is missing. In the family
+W_enc,p = f_p - δ f_c, W_dec,c ∝ f_c + δ f_p (A is for Absorption, arXiv 2409.14507) this is δ at
+equal magnitudes.
 Where magnitudes vary, most of a parent can be missing at a rate near 0.
 **Repair** adds the firings of absorbing children's latents to the parent's.
 
@@ -49,7 +50,7 @@ class Pairs:
     child_latent: Int[Array, " n_pairs"]
     n: Int[Array, "2 n_pairs"]
     silent: Int[Array, "2 n_pairs"]  # the parent's latent does not fire
-    taken: Int[Array, " n_pairs"]  # both on; the parent's latent is silent, the child's is not
+    absorbed: Int[Array, " n_pairs"]  # both on; the parent's latent is silent, the child's is not
     z: Float[Array, "2 n_pairs"]
     act: Float[Array, "2 n_pairs"]
 
@@ -69,21 +70,14 @@ def empty_pairs(
     child = child[latents[child] != latents[parents[child]]]
     parent = parents[child]
     n = len(child)
-    return Pairs(
-        parent=jnp.asarray(parent, jnp.int32),
-        child=jnp.asarray(child, jnp.int32),
-        parent_latent=jnp.asarray(latents[parent], jnp.int32),
-        child_latent=jnp.asarray(latents[child], jnp.int32),
-        n=jnp.zeros((2, n), jnp.int32),
-        silent=jnp.zeros((2, n), jnp.int32),
-        taken=jnp.zeros(n, jnp.int32),
-        z=jnp.zeros((2, n), jnp.float32),
-        act=jnp.zeros((2, n), jnp.float32),
-    )
+    ids = (parent, child, latents[parent], latents[child])
+    counts = (*jnp.zeros((2, 2, n), jnp.int32), jnp.zeros(n, jnp.int32))
+    means = jnp.zeros((2, 2, n), jnp.float32)
+    return Pairs(*[*(jnp.asarray(of, jnp.int32) for of in ids), *counts, *means])
 
 
 def add_pairs(seen: Pairs, batch: Batch, z: Float[Array, "batch d_sae"]) -> Pairs:
-    """Returns pairs with one more batch, at `batch * (n_features + some n_pairs)` numbers."""
+    """Returns pairs with one more batch, at about `batch * (n_features + 10 n_pairs)` numbers."""
     acts = batch.feature_acts
     act, child_on = acts[:, seen.parent], acts[:, seen.child] != 0
     z_parent, z_child = z[:, seen.parent_latent], z[:, seen.child_latent]
@@ -94,7 +88,7 @@ def add_pairs(seen: Pairs, batch: Batch, z: Float[Array, "batch d_sae"]) -> Pair
         seen,
         n=n,
         silent=seen.silent + silent.sum(1, dtype=jnp.int32),
-        taken=seen.taken + (silent[1] & (z_child != 0)).sum(0, dtype=jnp.int32),
+        absorbed=seen.absorbed + (silent[1] & (z_child != 0)).sum(0, dtype=jnp.int32),
         z=mean(seen.z, z_parent),
         act=mean(seen.act, act),
     )
@@ -106,8 +100,8 @@ def running_means(
     """Adds a batch to running means over the samples that count.
 
     Returns:
-        The new numbers of samples, and a function of an old mean and the batch's values `[batch,
-        m]` that returns the new mean.
+        The new numbers of samples, and the function of an old mean `[m]` and the batch's values
+        `[batch, m]` that returns the new mean.
     """
     n_new = counted.sum(-2, dtype=jnp.int32)
     share = n_new / jnp.maximum(n + n_new, 1)
@@ -132,7 +126,7 @@ def absorption(seen: Pairs) -> pd.DataFrame:
     with np.errstate(divide="ignore", invalid="ignore"):
         response = np.asarray(host.z, np.float64) / host.act
         missed = host.silent[0] / n[0]
-        rate = host.taken / n[1] - missed
+        rate = host.absorbed / n[1] - missed
         share = 1 - response[1] / response[0]
     return pd.DataFrame(
         {
@@ -239,14 +233,14 @@ def absorption_scores(
     """
     rates = pd.Series(dtype=float) if pairs is None else pairs["rate"].dropna()
     shares = pd.Series(dtype=float) if pairs is None else pairs["share"][rates.index]
+    none = pd.DataFrame(columns=["recall", "repaired_recall"], dtype=float)
+    recalls = none if repaired is None else repaired
     return {
         "hierarchy_pairs": np.nan if pairs is None else len(rates),
         "absorption_rate": float(rates.mean()),
         "absorption_share": float(shares.mean()),
         "absorbed_pairs": float((rates > ABSORBS).astype(float).mean()),
         "mostly_absorbed_pairs": float((shares > MOSTLY).astype(float).mean()),
-        "parent_recall": np.nan if repaired is None else float(repaired["recall"].mean()),
-        "parent_recall_repaired": (
-            np.nan if repaired is None else float(repaired["repaired_recall"].mean())
-        ),
+        "parent_recall": float(recalls["recall"].mean()),
+        "parent_recall_repaired": float(recalls["repaired_recall"].mean()),
     }

@@ -142,13 +142,13 @@ def absorption_signs(
                           "latent: these signs need one")  # fmt: skip
     require(most >= 1, f"most {most} must be at least 1")
     require(len(x) >= _BATCH, f"{len(x)} inputs: give at least {_BATCH}")
-    kept = np.ones(len(rows), bool) if alive is None else np.asarray(alive, bool)
+    counted = np.ones(len(rows), bool) if alive is None else np.asarray(alive, bool)
     # Dead rows become zero rows, so that the shapes and the program stay the same.
-    W_enc, W_dec = rows.T * kept, sae.W_dec * kept[:, None]
+    W_enc, W_dec = rows.T * counted, sae.W_dec * counted[:, None]
     within = within_span(W_enc, W_dec)
     lean, sign, aligned = map(np.asarray, _of_weights(within, W_dec))
     i, j = np.triu_indices(len(rows), 1)
-    lean = np.where(kept[i] & kept[j], lean[i, j], -np.inf)
+    lean = np.where(counted[i] & counted[j], lean[i, j], -np.inf)
     chosen = np.argsort(-lean, kind="stable")[:most]
     i, j, lean = i[chosen], j[chosen], lean[chosen]
     seen = empty_unseen(np.concatenate([np.stack([i, j], 1), np.stack([j, i], 1)]))

@@ -79,18 +79,10 @@ _SPECTRAL = jax.jit(spectral_directions, static_argnames=("n", "oversample"))
 Baseline = Callable[..., tuple[Array, Array | None]]
 
 
-def _random(key: PRNGKeyArray, x: Array, n: int):
-    return sphere(key, n, x.shape[1]), None
-
-
-def _data_samples(key: PRNGKeyArray, x: Array, n: int):
-    return unit_rows(x[sample_order(key, x, n)]), None
-
-
 def _signed(rows: Array, rank: Array, n: int) -> Array:
     """Returns the strongest axes, then their negatives: at most `n` rows."""
-    kept = rows[: min(int(rank), n)]
-    return jnp.concatenate([kept, -kept])[:n]
+    strongest = rows[: min(int(rank), n)]
+    return jnp.concatenate([strongest, -strongest])[:n]
 
 
 def _pca(key: PRNGKeyArray, x: Array, n: int):
@@ -101,30 +93,6 @@ def _pca(key: PRNGKeyArray, x: Array, n: int):
 def _ica(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 200):
     axes = principal_axes(x)
     return _signed(_ICA(key, x, axes, n_steps=n_steps), axes.rank, n), x.mean(0)
-
-
-def _k_means(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 50):
-    return _K_MEANS(key, x, n=n, n_steps=n_steps), None
-
-
-def _semi_nmf(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 100):
-    return _SEMI_NMF(key, x, n=n, n_steps=n_steps), None
-
-
-def _spectral(key: PRNGKeyArray, x: Array, n: int, oversample: int = 8):
-    return _SPECTRAL(key, x, n=n, oversample=oversample), x.mean(0)
-
-
-def _fista(key: PRNGKeyArray, x: Array, n: int, l1_coeff: float = 0.1, n_steps: int = 300):
-    return learn_fista(key, x, n, l1_coeff, n_steps), None
-
-
-def _mod(key: PRNGKeyArray, x: Array, n: int, k: int = 4, n_steps: int = 30):
-    return learn_mod(key, x, n, k, n_steps)[0], None
-
-
-def _ksvd(key: PRNGKeyArray, x: Array, n: int, k: int = 4, n_steps: int = 30):
-    return learn_ksvd(key, x, n, k, n_steps)[0], None
 
 
 def _nmf(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 400):
@@ -145,19 +113,25 @@ def _sklearn_learning(
 
 
 BASELINES: dict[str, Baseline] = {
-    "random": _random,
-    "data-samples": _data_samples,
+    "random": lambda key, x, n: (sphere(key, n, x.shape[1]), None),
+    "data-samples": lambda key, x, n: (unit_rows(x[sample_order(key, x, n)]), None),
     "pca": _pca,  # +- axes about the mean: at most 2 d_in rows
     "ica": _ica,  # also +- axes
-    "k-means": _k_means,
+    "k-means": lambda key, x, n, n_steps=50: (_K_MEANS(key, x, n=n, n_steps=n_steps), None),
     "nmf": _nmf,  # scikit-learn
-    "semi-nmf": _semi_nmf,
-    "spectral": _spectral,
-    "fista": _fista,
-    "mod": _mod,
-    "k-svd": _ksvd,  # with non-negative codes
+    "semi-nmf": lambda key, x, n, n_steps=100: (_SEMI_NMF(key, x, n=n, n_steps=n_steps), None),
+    "spectral": lambda key, x, n, oversample=8: (
+        _SPECTRAL(key, x, n=n, oversample=oversample), x.mean(0)
+    ),
+    "fista": lambda key, x, n, l1_coeff=0.1, n_steps=300: (
+        learn_fista(key, x, n, l1_coeff, n_steps), None
+    ),
+    "mod": lambda key, x, n, k=4, n_steps=30: (learn_mod(key, x, n, k, n_steps)[0], None),
+    "k-svd": lambda key, x, n, k=4, n_steps=30: (learn_ksvd(key, x, n, k, n_steps)[0], None),
     "sklearn": _sklearn_learning,  # its MiniBatchDictionaryLearning
-}
+}  # fmt: skip
+"""Methods by name: functions of a key, the data and the number of rows, with options, that return
+rows and a bias."""
 
 
 def make_baseline(

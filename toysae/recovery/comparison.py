@@ -121,10 +121,8 @@ def resolvable(sd: OrNaN, n: int, power: float = 0.8, confidence: float = 0.95) 
         ToysaeError: a probability out of range, or a negative sd.
     """
     require(0 < confidence < 1, f"confidence = {confidence!r}: write a share such as 0.95")
-    require(
-        1 - confidence < power < 1,
-        f"power = {power!r}: write a share above {1 - confidence:g}, e.g. 0.8",
-    )
+    within = 1 - confidence < power < 1
+    require(within, f"power = {power!r}: write a share above {1 - confidence:g}, e.g. 0.8")
     require(not sd < 0, f"sd = {sd!r} must be at least 0")
     if n < 2 or np.isnan(sd):
         return float("nan")

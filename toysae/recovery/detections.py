@@ -72,7 +72,8 @@ def empty_detections(
     return Detections(*[
         *(pairs.astype(jnp.int32) for pairs in (best_latent, best_feature, partner)),
         counts(), *counts(2, d_sae), *jnp.zeros((2, d_sae), jnp.float32), counts(d_sae, N_BINS),
-        *counts(3, n_features), *jnp.zeros((5, n_features), jnp.float32), counts(n_features, N_BINS),
+        *counts(3, n_features), *jnp.zeros((5, n_features), jnp.float32),
+        counts(n_features, N_BINS),
     ])  # fmt: skip
 
 

@@ -113,11 +113,7 @@ def alternate(
     """Alternates OMP codes and new rows as in :func:`learn_mod`.
 
     Args:
-        key: of the first rows, which are samples.
-        x: data, all used in each step.
-        n: number of rows.
-        k: largest number of rows that a sample uses (static).
-        n_steps: number of alternations.
+        key, x, n, k, n_steps: as there.
         rows: (D, Z) -> new unit rows and codes, of no larger residual.
         positive: whether codes are non-negative.
     """

@@ -1,7 +1,7 @@
 """Small-sample intervals over seeds, by Student's t.
 
-With three to ten seeds a percentile bootstrap covers far less than its nominal level (75 % at n =
-3), and members that share a world are pseudo-replicates: n counts *worlds*.
+With three to ten seeds a percentile bootstrap covers far less than its nominal level, 75 % at
+n = 3, and members that share a world are pseudo-replicates: n counts *worlds*.
 """
 
 from collections.abc import Callable, Sequence

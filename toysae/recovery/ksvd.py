@@ -34,11 +34,7 @@ def learn_ksvd(
     compare a few keys by their residual.
 
     Args:
-        key: of the first rows, which are samples.
-        x: data, all used in each step.
-        n: number of rows.
-        k: largest number of rows that a sample uses (static).
-        n_steps: number of alternations.
+        key, x, n, k, n_steps: as in :func:`toysae.recovery.dictionary_learning.learn_mod`.
         positive: non-negative codes (Aharon, Elad and Bruckstein 2005, NN-K-SVD, but with rows of
             any sign); else codes have any sign, and the sign of a row is arbitrary.
 

@@ -101,8 +101,7 @@ def jackknife(
     and Student's t with n - 1 degrees of freedom.
 
     Args:
-        x: as in :func:`fit_logistic`.
-        y: as in :func:`fit_logistic`.
+        x, y: as in :func:`fit_logistic`.
         cluster: the world of each sample.
         confidence: two-sided coverage.
 
@@ -116,10 +115,10 @@ def jackknife(
     if n < 2:
         return nothing
     for world in worlds:
-        kept = cluster != world
-        if not 0 < y[kept].sum() < kept.sum():
+        others = cluster != world
+        if not 0 < y[others].sum() < others.sum():
             return nothing
-        fit = fit_logistic(x[kept], y[kept])
+        fit = fit_logistic(x[others], y[others])
         fits.append(np.r_[fit.intercept, fit.weights])
     error = np.sqrt((n - 1) * np.var(fits, axis=0))
     return special.stdtrit(n - 1, (1 + confidence) / 2) * error

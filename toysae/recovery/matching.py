@@ -12,10 +12,8 @@ from toysae.errors import require
 
 def _checked(cos: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(cos, dtype=np.float64)
-    require(
-        values.ndim == 2 and values.size > 0,
-        f"cos has shape {values.shape}: give a non-empty matrix [n_features, d_sae]",
-    )
+    is_matrix = values.ndim == 2 and values.size > 0
+    require(is_matrix, f"cos has shape {values.shape}: give a non-empty matrix [n_features, d_sae]")
     return values
 
 

@@ -74,7 +74,7 @@ def hedging(
 def features_per_latent(
     directions: Float[Array, "n_features d_in"], W_dec: Float[Array, "d_sae d_in"]
 ) -> Float[Array, " d_sae"]:
-    """Number of features in each decoder row, in [1, 8]: 2 for the sum of two orthogonal features;
+    """Number of features in each decoder row, in [1, 8]: 1 for one, 2 for two in equal amounts;
     NaN for a zero row or one that points away from all features. 512 rows at a time."""
     D = unit_rows(directions)
 

@@ -5,6 +5,7 @@ import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from toysae.errors import require
+from toysae.recovery.steps import checked_curves
 
 
 def steps_by_feature(
@@ -27,11 +28,7 @@ def steps_by_feature(
     Raises:
         ToysaeError: shapes disagree.
     """
-    at, counts = np.asarray(curve_steps, np.float64), np.asarray(recovered)
-    require(
-        at.ndim == 1 and counts.ndim == 2 and counts.shape[1] == at.size > 0,
-        f"recovered has shape {counts.shape} and curve_steps {at.shape}: give [rows, T] and [T]",
-    )
+    at, counts = checked_curves(curve_steps, "recovered", recovered)
     require(n_features >= 1, f"n_features {n_features} must be at least 1")
     most = np.maximum.accumulate(counts, axis=1)
     first = np.stack([(most < k).sum(axis=1) for k in range(1, n_features + 1)], axis=1)

@@ -49,10 +49,8 @@ def assemble(
             negative noise, a firing or law that is not a pytree.
     """
     rows = _finite(directions, "directions")
-    require(
-        rows.ndim == 2 and rows.size > 0,
-        f"directions of shape {rows.shape} must be [n_features, d_in]",
-    )
+    is_matrix = rows.ndim == 2 and rows.size > 0
+    require(is_matrix, f"directions of shape {rows.shape} must be [n_features, d_in]")
     n_features, d_in = rows.shape
     if not isinstance(firing, Firing):
         firing = independent(np.asarray(firing))
@@ -64,28 +62,23 @@ def assemble(
             f"{shown(component)} is not a pytree: decorate its class, {type(component).__name__}, "
             "with toysae.pytree.dataclass",
         )
-    require(
-        firing.n_features == n_features,
-        f"firing is over {firing.n_features} features but directions has {n_features} rows",
-    )
+    n_fired = firing.n_features
+    require(n_fired == n_features, f"firing is over {n_fired} features but directions has "
+            f"{n_features} rows")  # fmt: skip
     target = jnp.maximum(rows, 0) if rectify else rows
     lengths = np.linalg.norm(np.asarray(target), axis=1)
     zero = np.flatnonzero(lengths == 0)
-    require(
-        zero.size == 0,
-        f"feature {zero[:1]} has no direction (a zero row{', once rectified' * rectify}): leave "
-        "it out",
-    )
+    row = f"a zero row{', once rectified' * rectify}"
+    require(zero.size == 0, f"feature {zero[:1]} has no direction ({row}): leave it out")
     if bias is not None:
         bias = _finite(bias, "bias")
         require(bias.shape == (d_in,), f"bias of shape {bias.shape} must be [d_in] = [{d_in}]")
     require(np.isfinite(noise_sd) and noise_sd >= 0, f"noise_sd {noise_sd} must be at least 0")
-    given = generating_matrix is not None
-    matrix = _finite(generating_matrix, "generating_matrix") if given else rows.T
-    require(
-        matrix.ndim == 2 and matrix.shape[0] == d_in,
-        f"generating_matrix of shape {matrix.shape} must have d_in = {d_in} rows",
-    )
+    matrix = rows.T
+    if generating_matrix is not None:
+        matrix = _finite(generating_matrix, "generating_matrix")
+    fits = matrix.ndim == 2 and matrix.shape[0] == d_in
+    require(fits, f"generating_matrix of shape {matrix.shape} must have d_in = {d_in} rows")
     noise = jnp.float32(noise_sd) if noise_sd else None
     return World(unit_rows(target), rows, matrix, firing, magnitude, bias, noise, rectify, name)
 

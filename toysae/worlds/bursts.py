@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .. import draws, pytree
 from ..errors import require
 from ..keys import named_key
-from .firing import Active, Firing
+from .firing import Active, Firing, all_in_order
 from .probabilities import checked_probabilities
 
 
@@ -34,9 +34,7 @@ class Bursts(Firing):
         anew = draws.uniform(named_key(key, "anew"), shape) >= self.persistence
         drawn = draws.uniform(named_key(key, "fire"), shape) < self.probs
         since = lax.cummax(jnp.where(anew, rows, 0), axis=0)  # the first row is always anew
-        on = jnp.take_along_axis(drawn, since, axis=0)
-        indices = jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32), shape)
-        return Active(indices, on, in_order=True)
+        return all_in_order(jnp.take_along_axis(drawn, since, axis=0))
 
 
 def bursts(probs: Float[np.ndarray, " n_features"], persistence: float) -> Bursts:

@@ -126,8 +126,7 @@ def _require_feasible(parents: np.ndarray, probs: np.ndarray, exclusive: np.ndar
     child = np.flatnonzero(parents >= 0)
     above = parents[child]
     family = np.bincount(above, probs[child], minlength=len(parents))
-    taken = np.where(exclusive[above], family[above] - probs[child], 0.0)
-    room = probs[above] - taken
+    room = probs[above] - np.where(exclusive[above], family[above] - probs[child], 0.0)
     over = np.flatnonzero(probs[child] > room * (1 + 1e-9))
     if over.size:
         first = over[0]

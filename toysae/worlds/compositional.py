@@ -67,16 +67,12 @@ def compositional(
     size = n_attributes * n_values
     require(n_attributes >= 1, f"n_attributes {n_attributes} must be at least 1")
     require(n_values >= 1, f"n_values {n_values} must be at least 1")
-    require(
-        probs.size % size == 0,
-        f"n_features {probs.size} must be a multiple of n_attributes x n_values = {size}",
-    )
+    n = probs.size
+    require(n % size == 0, f"n_features {n} must be a multiple of n_attributes x n_values = {size}")
     weights = probs.reshape(-1, n_attributes, n_values)
     totals = weights.sum(2)
-    require(
-        bool(np.allclose(totals, totals[:, :1], rtol=1e-6)),
-        "the attributes of an object must be present equally often: use probs=uniform",
-    )
+    equal = bool(np.allclose(totals, totals[:, :1], rtol=1e-6))
+    require(equal, "the attributes of an object must be present equally often: use probs=uniform")
     require(totals.max() <= 1 + 1e-9, f"an object would be present {totals.max():.3g} of the time, "
             "over 1: lower l0 or use fewer values")  # fmt: skip
     rows = weights.reshape(-1, n_values)

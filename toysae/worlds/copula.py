@@ -16,7 +16,7 @@ from scipy import special
 from .. import draws, pytree
 from ..errors import ToysaeError, require
 from ..keys import named_key
-from .firing import Active, Firing
+from .firing import Active, Firing, all_in_order
 from .given_factors import ByArrival, OneByOne, parts
 from .probabilities import checked_probabilities
 
@@ -78,8 +78,7 @@ class DenseCopula(Firing):
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
         eps = draws.normal(key, (n, self.n_features))
         on = jnp.matmul(eps, self.root.T, precision=jax.lax.Precision.HIGHEST) > self.threshold
-        indices = jnp.broadcast_to(jnp.arange(self.n_features, dtype=jnp.int32), on.shape)
-        return Active(indices, on, in_order=True)
+        return all_in_order(on)
 
 
 def from_factors(
@@ -197,14 +196,12 @@ def nearest_correlation(
 def checked_factors(factors: np.ndarray, n_features: int) -> np.ndarray:
     """Returns factors in float64, or refuses them unless they fit with rows shorter than 1."""
     factors = np.asarray(factors, np.float64)
-    require(
-        factors.ndim == 2 and len(factors) == n_features,
-        f"copula factors of shape {factors.shape} must be [n_features = {n_features}, rank]",
-    )
-    require(
-        factors.shape[1] <= n_features,
-        f"copula rank {factors.shape[1]} exceeds n_features = {n_features}: lower the rank",
-    )
+    fits = factors.ndim == 2 and len(factors) == n_features
+    require(fits, f"copula factors of shape {factors.shape} must be [n_features = {n_features}, "
+            "rank]")  # fmt: skip
+    rank = factors.shape[1]
+    require(rank <= n_features, f"copula rank {rank} exceeds n_features = {n_features}: "
+            "lower the rank")  # fmt: skip
     bad = np.argwhere(~np.isfinite(factors))
     require(bad.size == 0, f"copula factors are not finite at {bad[:1].tolist()}")
     length = (factors**2).sum(1)

@@ -37,10 +37,10 @@ class ExactlyKEqual(Firing):
         chosen = []
         for i, last in enumerate(range(self.total - self.k, self.total)):
             candidate = multiply_high(bits[:, i], last + 1)
-            taken = jnp.zeros(n, bool)
+            repeated = jnp.zeros(n, bool)
             for other in chosen:
-                taken |= candidate == other
-            chosen.append(jnp.where(taken, last, candidate))
+                repeated |= candidate == other
+            chosen.append(jnp.where(repeated, last, candidate))
         indices = jnp.stack(chosen, 1).astype(jnp.int32)
         return Active(indices, jnp.ones_like(indices, bool))
 
@@ -87,10 +87,8 @@ def exactly_k(probs: Float[np.ndarray, " n_features"]) -> Firing:
     """
     probs = checked_probabilities(probs)
     k = round(probs.sum())
-    require(
-        k >= 1 and abs(probs.sum() - k) < 1e-6 * k,
-        f"l0 {probs.sum():g} must be a whole number of features for exactly-k firing",
-    )
+    whole = k >= 1 and abs(probs.sum() - k) < 1e-6 * k
+    require(whole, f"l0 {probs.sum():g} must be a whole number of features for exactly-k firing")
     if np.ptp(probs) < 1e-12:
         return ExactlyKEqual(probs.size, k)
     require(

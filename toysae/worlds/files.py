@@ -193,10 +193,8 @@ class _Reader:
         for field in fields.values():
             defaults = (field.default, field.default_factory)
             required = all(default is dataclasses.MISSING for default in defaults)
-            require(
-                field.name in nodes or not required,
-                f"field {field.name!r} of {name} is missing: save it again",
-            )
+            complete = field.name in nodes or not required
+            require(complete, f"field {field.name!r} of {name} is missing: save it again")
         values = {key: self.decode(node, _join(place, key)) for key, node in nodes.items()}
         return component(**values)
 

@@ -67,6 +67,12 @@ class Firing(FiringPart):
         """Draws which features are on in `n` samples."""
 
 
+def all_in_order(on: Bool[Array, "n n_features"], unit: Array | None = None) -> Active:
+    """Returns firings in which every feature has its own slot."""
+    indices = jnp.broadcast_to(jnp.arange(on.shape[1], dtype=jnp.int32), on.shape)
+    return Active(indices, on, in_order=True, unit=unit)
+
+
 def compact(fires: Bool[Array, "n n_features"], slots: int) -> tuple[Array, Array]:
     """Returns the first `slots` set positions of each row: indices and mask, both `[n, slots]`."""
     rank = jnp.cumsum(fires, axis=1, dtype=jnp.int32)

@@ -21,7 +21,7 @@ from .. import draws, pytree
 from ..errors import require
 from ..keys import named_key
 from .copula import LowRankCopula, concatenated
-from .firing import Active, Firing, FiringPart, compact
+from .firing import Active, Firing, FiringPart, all_in_order, compact
 from .given_factors import scores
 from .magnitudes import Magnitude
 
@@ -207,10 +207,9 @@ class DenseForest(Firing):
             one = jnp.minimum((choice[:, above] * count).astype(jnp.int32) + 1, count)
             keep = fires & ((order == one[..., None]) | ~exclusive[:, None])
             on = on.at[:, children].set(keep, mode="drop")
-        indices = jnp.arange(self.n_features, dtype=jnp.int32)
-        indices, parent = (jnp.broadcast_to(row, on.shape) for row in (indices, self.parents))
         depth = len(self.children)
-        return Active(indices, on, parent=parent if depth else None, depth=depth, in_order=True)
+        parent = jnp.broadcast_to(self.parents, on.shape) if depth else None
+        return replace(all_in_order(on), parent=parent, depth=depth)
 
 
 @pytree.dataclass

@@ -133,9 +133,8 @@ def exclusive(
             no feature.
     """
     probs, group = checked_probabilities(probs), np.asarray(group)
-    require(
-        probs.shape == group.shape, f"{probs.size} probabilities but {group.size} group numbers"
-    )
+    fits = probs.shape == group.shape
+    require(fits, f"{probs.size} probabilities but {group.size} group numbers")
     n_groups = int(group.max()) + 1
     sizes = np.bincount(group, minlength=n_groups)
     require(bool((sizes > 0).all()), f"group {int(sizes.argmin())} has no feature: number them on")
@@ -187,12 +186,10 @@ def paired_groups(probs: Float[np.ndarray, " n_features"], co_occurrence: float)
 
 def check_partition(features: Sequence[int], n_features: int) -> None:
     """Raises :class:`ToysaeError` unless `features` names 0..n_features - 1 once each."""
-    counts = np.zeros(n_features, int)
     for feature in features:
-        require(
-            0 <= feature < n_features, f"feature {feature} is outside 0..{n_features - 1} in groups"
-        )
-        counts[feature] += 1
+        within = 0 <= feature < n_features
+        require(within, f"feature {feature} is outside 0..{n_features - 1} in groups")
+    counts = np.bincount(np.asarray(features, int), minlength=n_features)
     wrong = np.flatnonzero(counts != 1)
     if wrong.size:
         times = "in no group" if counts[wrong[0]] == 0 else f"in {counts[wrong[0]]} groups"

@@ -14,7 +14,7 @@ from scipy import special
 
 from .. import draws, pytree
 from ..keys import named_key
-from .firing import DENSE_FEATURES, Active, Firing, poisson_slots
+from .firing import DENSE_FEATURES, Active, Firing, all_in_order, poisson_slots
 from .probabilities import checked_probabilities
 
 
@@ -33,13 +33,10 @@ class Bernoulli(Firing):
         return self.probs.shape[-1]
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
-        n_features = self.probs.shape[0]
-        bits = draws.bits(key, (n, n_features))
+        bits = draws.bits(key, (n, self.n_features))
         below = self.probs * 2.0**32
         on = (self.probs >= 1) | (bits < below.astype(jnp.uint32))
-        unit = jnp.minimum(bits.astype(jnp.float32) / below, 1 - 2.0**-24)
-        indices = jnp.broadcast_to(jnp.arange(n_features, dtype=jnp.int32), on.shape)
-        return Active(indices, on, in_order=True, unit=unit)
+        return all_in_order(on, jnp.minimum(bits.astype(jnp.float32) / below, 1 - 2.0**-24))
 
 
 @pytree.dataclass

@@ -116,10 +116,9 @@ def fitted_below(
 def checked_parents(parents: np.ndarray) -> np.ndarray:
     """Returns parents as int64, or refuses them unless each is -1 or smaller than its child."""
     parents = np.asarray(parents)
-    require(
-        parents.ndim == 1 and parents.size > 0 and np.issubdtype(parents.dtype, np.integer),
-        "parents must be a non-empty vector of integers, -1 for none",
-    )
+    integers = np.issubdtype(parents.dtype, np.integer)
+    fits = integers and parents.ndim == 1 and parents.size > 0
+    require(fits, "parents must be a non-empty vector of integers, -1 for none")
     n = len(parents)
     bad = np.flatnonzero((parents < -1) | (parents >= n))
     require(

@@ -31,14 +31,9 @@ from .world import World
 
 
 def _interim(
-    law: Callable[[Array, int, float, float], Firing],
-    key,
-    d_in: int = 256,
-    n_features: int = 512,
-    l0: float = 5.0,
-    decay: float = 0.99,
-    magnitude: str = "uniform",
-) -> World:
+    law: Callable[[Array, int, float, float], Firing], key, d_in: int = 256, n_features: int = 512,
+    l0: float = 5.0, decay: float = 0.99, magnitude: str = "uniform",
+) -> World:  # fmt: skip
     """Sharkey et al. 2022 with one reading of its firing: `law(key, n_features, l0, decay)`."""
     require(0 < l0 <= n_features, f"l0 {l0} must be in (0, n_features = {n_features}]")
     directions = _sphere(key, n_features, d_in)
@@ -67,13 +62,9 @@ def sanity_checks(
 
 
 def sanity_checks_log_uniform(
-    key,
-    d_in: int = 100,
-    n_features: int = 3200,
-    low: float = -5.5,
-    high: float = -1.2,
+    key, d_in: int = 100, n_features: int = 3200, low: float = -5.5, high: float = -1.2,
     sigma: float = 0.25,
-) -> World:
+) -> World:  # fmt: skip
     """Sanity Checks (arXiv 2602.14111): probabilities log-uniform in 10^low .. 10^high."""
     require(low <= high <= 0, f"exponents {low}, {high} must be ordered and at most 0")
     share = (np.arange(n_features) + 0.5) / n_features
@@ -82,14 +73,9 @@ def sanity_checks_log_uniform(
 
 
 def absorption_world(
-    key,
-    d_in: int = 50,
-    p_parent: float = 0.25,
-    p_child: float = 0.05,
-    co_occurrence: float = 1.0,
-    n_free: int = 2,
-    magnitude_sd: float = 0.0,
-) -> World:
+    key, d_in: int = 50, p_parent: float = 0.25, p_child: float = 0.05, co_occurrence: float = 1.0,
+    n_free: int = 2, magnitude_sd: float = 0.0,
+) -> World:  # fmt: skip
     """A is for Absorption (arXiv 2409.14507): orthogonal, feature 1 fires only with feature 0.
 
     `co_occurrence` is the share of the child's firings that come with the parent; at p_parent the
@@ -121,26 +107,18 @@ def absorption_co_occurrence(key, d_in: int = 50, co_occurrence: float = 0.95) -
 
 
 def exclusive_pair(
-    key,
-    d_in: int = 50,
-    rho: float = 0.7071067811865476,
-    p_first: float = 0.2,
-    p_second: float = 0.05,
-    p_both: float = 0.0,
-    magnitude_first: float = 1.0,
-    magnitude_second: float = 1.4142135623730951,
-    magnitude_sd: float = 0.0,
-) -> World:
+    key, d_in: int = 50, rho: float = 0.7071067811865476, p_first: float = 0.2,
+    p_second: float = 0.05, p_both: float = 0.0, magnitude_first: float = 1.0,
+    magnitude_second: float = 1.4142135623730951, magnitude_sd: float = 0.0,
+) -> World:  # fmt: skip
     """Two features at cosine rho that never fire together (p_both 0): does untying help?
 
     At the defaults it draws the same data as `absorption_world` without free features: the parent
     alone is the first feature, parent and child together are the second.
     """
     _check_shares(p_first=p_first, p_second=p_second, p_both=p_both)
-    require(
-        magnitude_first > 0 and magnitude_second > 0,
-        f"magnitudes {magnitude_first}, {magnitude_second} must be positive",
-    )
+    positive = magnitude_first > 0 and magnitude_second > 0
+    require(positive, f"magnitudes {magnitude_first}, {magnitude_second} must be positive")
     require(p_both <= min(p_first, p_second), f"p_both {p_both} is over p_first or p_second")
     firing = joint([{(0,): p_first - p_both, (1,): p_second - p_both, (0, 1): p_both}], 2)
     directions = dictionaries.pairs(named_key(key, "directions"), 2, d_in, rho)
@@ -149,12 +127,9 @@ def exclusive_pair(
 
 
 def hedging_world(
-    key,
-    d_in: int = 50,
-    p_parent: float = 0.25,
-    p_child_given_parent: float = 0.2,
+    key, d_in: int = 50, p_parent: float = 0.25, p_child_given_parent: float = 0.2,
     independent_child: bool = False,
-) -> World:
+) -> World:  # fmt: skip
     """Feature Hedging (arXiv 2505.11756): parent and child, made for an SAE of one latent."""
     _check_shares(p_parent=p_parent, p_child_given_parent=p_child_given_parent)
     both = p_parent * p_child_given_parent
@@ -199,13 +174,9 @@ def sparse_but_wrong_large(
 
 
 def matryoshka_tree(
-    key,
-    d_in: int = 20,
-    p_parent: float = 0.15,
-    p_child_given_parent: float = 0.2,
-    p_single: float = 0.05,
-    magnitude_sd: float = 0.05,
-) -> World:
+    key, d_in: int = 20, p_parent: float = 0.15, p_child_given_parent: float = 0.2,
+    p_single: float = 0.05, magnitude_sd: float = 0.05,
+) -> World:  # fmt: skip
     """Matryoshka toy (Nabeshima 2024): 3 parents with 3 exclusive children each, 8 singles."""
     require(
         0 <= 3 * p_child_given_parent <= 1,

@@ -38,18 +38,16 @@ def firing_probabilities(
     require(0 < decay <= 1, f"decay {decay} must be in (0, 1]")
     require(0 <= exponent < np.inf, f"exponent {exponent} must be at least 0, and finite")
     require(0 <= decades < np.inf, f"decades {decades} must be at least 0, and finite")
-    rank = np.arange(n_features, dtype=np.float64)
-    if tail == "uniform":
-        weights = np.ones(n_features)
-    elif tail == "geometric":
-        weights = decay**rank
-    elif tail == "zipf":
-        weights = (rank + 1) ** -exponent
-    elif tail == "log-uniform":
-        weights = 10.0 ** (-decades * (rank + 0.5) / n_features)
-    else:
+    if tail not in TAILS:
         raise unknown("probs", tail, TAILS)
-    return rescale(weights * jitter, l0)
+    rank = np.arange(n_features, dtype=np.float64)
+    weights = {
+        "uniform": lambda: np.ones(n_features),
+        "geometric": lambda: decay**rank,
+        "zipf": lambda: (rank + 1) ** -exponent,
+        "log-uniform": lambda: 10.0 ** (-decades * (rank + 0.5) / n_features),
+    }
+    return rescale(weights[tail]() * jitter, l0)
 
 
 def checked_probabilities(
@@ -65,10 +63,8 @@ def checked_probabilities(
         ToysaeError: not a vector, an empty one, or a value outside, as NaN is; it names the first.
     """
     probs = np.asarray(probs, np.float64)
-    require(
-        probs.ndim == 1 and probs.size > 0,
-        f"firing probabilities of shape {probs.shape} must be a non-empty vector [n_features]",
-    )
+    require(probs.ndim == 1 and probs.size > 0, f"firing probabilities of shape {probs.shape} must "
+            "be a non-empty vector [n_features]")  # fmt: skip
     above = probs >= 0 if within[0] == "[" else probs > 0
     below = probs <= 1 if within[-1] == "]" else probs < 1
     bad = np.flatnonzero(~(above & below))

@@ -25,20 +25,11 @@ from .world import World
 
 
 def synth_sae_bench(
-    key: PRNGKeyArray,
-    d_in: int = 768,
-    n_features: int = 16_384,
-    n_roots: int = 128,
-    branching: int = 4,
-    depth: int = 3,
-    exponent: float = 0.5,
-    p_min: float = 5e-4,
-    p_max: float = 0.4,
-    rank: int = 25,
-    scale: float = 0.1,
-    bias_norm: float = 0.5,
+    key: PRNGKeyArray, d_in: int = 768, n_features: int = 16_384, n_roots: int = 128,
+    branching: int = 4, depth: int = 3, exponent: float = 0.5, p_min: float = 5e-4,
+    p_max: float = 0.4, rank: int = 25, scale: float = 0.1, bias_norm: float = 0.5,
     n_steps: int = 100,
-) -> World:
+) -> World:  # fmt: skip
     """SynthSAEBench (arXiv 2602.14687), at the defaults its 16k world.
 
     Features are numbered by falling probability: roots, then their children, and so on

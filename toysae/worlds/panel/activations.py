@@ -130,10 +130,9 @@ def add(panel: Panel, x: Activations) -> Panel:
         ToysaeError: another shape or number of dimensions, or a value that is not finite.
     """
     _require_matrix(x)
-    require(
-        x.shape[1] == panel.d_in,
-        f"the batch has {x.shape[1]} dimensions, the panel {panel.d_in}: start another panel",
-    )
+    d_in = x.shape[1]
+    require(d_in == panel.d_in, f"the batch has {d_in} dimensions, the panel {panel.d_in}: start "
+            "another panel")  # fmt: skip
     for start in range(0, x.shape[0], _ROWS):
         panel = _merge(panel, jax.device_get(_moments(jnp.asarray(x[start : start + _ROWS]))))
     return panel

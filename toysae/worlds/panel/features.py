@@ -165,7 +165,7 @@ def feature_panel(
     values = np.linalg.eigvalsh(phi)[::-1]
     edge, width = noise_edge(len(phi), n)
     cosines = _cosines(directions, seed)
-    kept = slice(0 if sums.bins[:BINS].any() else BINS, None)
+    bins = slice(0 if sums.bins[:BINS].any() else BINS, None)
     return FeaturePanel(
         name=name,
         stats=stats,
@@ -176,8 +176,8 @@ def feature_panel(
         rank_range=rank_range,
         magnitude_mean=sums.mean[order] * (safe / safe),
         magnitude_sd=np.sqrt(sums.square[order] / safe),
-        magnitude_edges=edges[kept],
-        magnitude_counts=sums.bins[kept],
+        magnitude_edges=edges[bins],
+        magnitude_counts=sums.bins[bins],
         n_paired=len(phi),
         correlations=values,
         noise_edge=edge,
@@ -193,18 +193,18 @@ def feature_panel(
 
 
 def _cosines(directions: Array | np.ndarray, seed: int) -> tuple[np.ndarray, float, int]:
-    """Histogram of |cos| between features, the largest |cos|, and the number of rows taken."""
+    """Histogram of |cos| between features, the largest |cos|, and the number of rows sampled."""
     rows, n = np.asarray(directions, np.float64), len(directions)
-    taken = np.arange(n)
+    sampled = np.arange(n)
     if n > MAX_EXACT:
-        n_taken = max(1, MAX_EXACT**2 // n)
-        taken = np.sort(np.random.default_rng(seed).choice(n, n_taken, replace=False))
+        n_sampled = max(1, MAX_EXACT**2 // n)
+        sampled = np.sort(np.random.default_rng(seed).choice(n, n_sampled, replace=False))
     counts, largest = np.zeros(len(COSINE_EDGES) - 1, np.int64), 0.0
-    for block, cos in cosine_blocks(rows, taken):
-        # Each pair counts once: two taken rows from the earlier one alone.
+    for block, cos in cosine_blocks(rows, sampled):
+        # Each pair counts once: two sampled rows from the earlier one alone.
         others: Bool[np.ndarray, "block n"] = np.ones(cos.shape, bool)
-        others[:, taken] = taken > block[:, None]
+        others[:, sampled] = sampled > block[:, None]
         cos = np.minimum(np.abs(cos[others]), 1.0)
         counts += np.histogram(cos, COSINE_EDGES)[0]
         largest = max(largest, float(cos.max(initial=0.0)))
-    return counts, largest if n > 1 else float("nan"), len(taken)
+    return counts, largest if n > 1 else float("nan"), len(sampled)

@@ -54,13 +54,10 @@ class TMSSpec:
             raise unknown("pairing of features", self.pairs, PAIRS)
         for name in ("n_features", "d_hidden"):
             value = getattr(self, name)
-            require(
-                isinstance(value, int) and value >= 1, f"{name} {value} must be a positive integer"
-            )
-        require(
-            self.pairs == "none" or self.n_features % 2 == 0,
-            f"n_features {self.n_features} must be even for {self.pairs} pairs",
-        )
+            whole = isinstance(value, int) and value >= 1
+            require(whole, f"{name} {value} must be a positive integer")
+        even = self.pairs == "none" or self.n_features % 2 == 0
+        require(even, f"n_features {self.n_features} must be even for {self.pairs} pairs")
 
     @property
     def max_density(self) -> float:

@@ -51,11 +51,9 @@ def phase_change(
     require(width >= 1, f"width {width} must be at least 1")
     first = int(np.searchsorted(steps, after_step))
     n = len(steps) - first
-    require(
-        n >= 2 * width + 1,
-        f"{n} snapshots from step {after_step} on are too few for width {width}: "
-        f"take at least {2 * width + 1}",
-    )
+    least = 2 * width + 1
+    require(n >= least, f"{n} snapshots from step {after_step} on are too few for width {width}: "
+            f"take at least {least}")  # fmt: skip
     share = np.asarray(feature_dimensionality(W[first:]))
     moved = np.abs(share[2 * width :] - share[: -2 * width])
     at, feature = np.unravel_index(moved.argmax(), moved.shape)

@@ -48,16 +48,12 @@ def tms_hypers(
     """
     density, lr, lr_decay = (np.atleast_1d(v).astype(np.float32) for v in (density, lr, lr_decay))
     importance = np.atleast_1d(np.asarray(importance, np.float32))
-    require(
-        importance.ndim <= 2 and importance.shape[-1] in (1, spec.n_features),
-        f"importance of shape {importance.shape} does not fit {spec.n_features} features",
-    )
+    fits = importance.ndim <= 2 and importance.shape[-1] in (1, spec.n_features)
+    require(fits, f"importance of shape {importance.shape} does not fit {spec.n_features} features")
     n_points = max(len(density), len(lr), len(lr_decay), len(np.atleast_2d(importance)))
     for name, values in (("density", density), ("lr", lr), ("lr_decay", lr_decay)):
-        require(
-            values.ndim == 1 and len(values) in (1, n_points),
-            f"{name} of shape {values.shape} does not fit {n_points} points",
-        )
+        fits = values.ndim == 1 and len(values) in (1, n_points)
+        require(fits, f"{name} of shape {values.shape} does not fit {n_points} points")
     top = spec.max_density
     why = "" if top == 1 else f" for {spec.pairs} pairs"
     _check(density, (density > 0) & (density <= top), f"density {{}} must be in (0, {top:g}]{why}")
@@ -219,10 +215,8 @@ def train_tms(
         require(value >= 1, f"{name} {value} must be at least 1")
     chosen = np.arange(seeds) if isinstance(seeds, int) else np.atleast_1d(seeds)
     require(chosen.size > 0, f"seeds {seeds} must be at least 1")
-    require(
-        np.issubdtype(chosen.dtype, np.integer) and bool((chosen >= 0).all()),
-        f"seeds {seeds} must be non-negative integers",
-    )
+    whole = np.issubdtype(chosen.dtype, np.integer) and bool((chosen >= 0).all())
+    require(whole, f"seeds {seeds} must be non-negative integers")
     keys = jnp.asarray(chosen, jnp.int32)
     state = start_models(spec, hypers, keys)
     steps = np.unique(np.linspace(0, n_steps, n_snapshots + 1).round().astype(int))

@@ -228,7 +228,7 @@ def test_others_may_read_it_as_any_file(tmp_path):
 
 def test_a_file_of_another_name_and_a_folder_are_told_from_an_unknown_world(tmp_path):
     path = save_world(make_world("sphere", 0, **SMALL), tmp_path / "noend")
-    with pytest.raises(ToysaeError, match=r"noend is no saved world: .* ends in \.safetensors"):
+    with pytest.raises(ToysaeError, match=r"noend is not a saved world: .* ends in \.safetensors"):
         make_world(str(path))
     (tmp_path / "dir.safetensors").mkdir()
     with pytest.raises(ToysaeError, match=r"dir\.safetensors is a folder: give a world file"):

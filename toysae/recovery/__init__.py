@@ -2,9 +2,9 @@
 
 On device: :func:`cosines`, :func:`mcs` and their means, streaming :func:`add_batch` and
 :func:`add_detections`, and the :func:`fista_oracle` ceiling. On the host: matching, the per-feature
-and per-latent :class:`Records`, floors, intervals over seeds, comparisons of arms, verdicts against
-the truth's own loss, selection of the coefficient, and steps to a threshold. Signed scores are
-primary; see :mod:`.mcs`.
+and per-latent :class:`Records`, floors, intervals over seeds, comparisons of arms, verdicts by the
+truth's own loss, selection of the coefficient, and steps to a threshold. Signed scores are primary;
+see :mod:`.mcs`.
 """
 
 from toysae.door import guard
@@ -51,62 +51,16 @@ from toysae.recovery.survival import steps_by_feature, survival
 from toysae.recovery.totals import Totals, add_batch, empty_totals, summarise
 
 __all__ = [
-    "THRESHOLDS",
-    "Detections",
-    "Dictionary",
-    "Interval",
-    "Limits",
-    "NormRatio",
-    "Records",
-    "Totals",
-    "add_batch",
-    "add_detections",
-    "add_ratio",
-    "aurocs",
-    "bad_minima",
-    "best_coefficient",
-    "clopper_pearson",
-    "cosine_cdf",
-    "cosines",
-    "detection_scores",
-    "direction_scores",
-    "distinct_matches",
-    "empty_detections",
-    "empty_ratio",
-    "empty_totals",
-    "enc_dec_cosines",
-    "fista_codes",
-    "fista_oracle",
-    "fraction_above",
-    "limits",
-    "linear_probes",
-    "make_baseline",
-    "match",
-    "mcc",
-    "mcs",
-    "mcs_latents",
-    "measure",
-    "mmcs",
-    "mmcs_abs",
-    "mmcs_latents",
-    "no_detections",
-    "over_seeds",
-    "paired",
-    "partners",
-    "phase_transition",
-    "polarisation",
-    "random_floor",
-    "resolvable",
-    "saelens_scores",
-    "seed_spread",
-    "share_interval",
-    "sparsity_limit",
-    "steps_by_feature",
-    "steps_to",
-    "student_t",
-    "summarise",
-    "survival",
+    "THRESHOLDS", "Detections", "Dictionary", "Interval", "Limits", "NormRatio", "Records",
+    "Totals", "add_batch", "add_detections", "add_ratio", "aurocs", "bad_minima",
+    "best_coefficient", "clopper_pearson", "cosine_cdf", "cosines", "detection_scores",
+    "direction_scores", "distinct_matches", "empty_detections", "empty_ratio", "empty_totals",
+    "enc_dec_cosines", "fista_codes", "fista_oracle", "fraction_above", "limits", "linear_probes",
+    "make_baseline", "match", "mcc", "mcs", "mcs_latents", "measure", "mmcs", "mmcs_abs",
+    "mmcs_latents", "no_detections", "over_seeds", "paired", "partners", "phase_transition",
+    "polarisation", "random_floor", "resolvable", "saelens_scores", "seed_spread", "share_interval",
+    "sparsity_limit", "steps_by_feature", "steps_to", "student_t", "summarise", "survival",
     "verdicts",
-]
+]  # fmt: skip
 
 guard(globals())

@@ -1,8 +1,8 @@
-"""A - aX: take one latent out of the input, encode again, and see what is left and what moves.
+"""A - aX: removes one latent from the input and encodes again.
 
-Residual activation: what the latent still reads of what it wrote, z_j(x - z_j d_j) / z_j(x); 0 for
-a tied unit-norm ReLU latent, max(0, 1 - e·d) for an untied one. Interference: how much the others
-move, Σ_k |Δz_k| ‖d_k‖ / (z_j ‖d_j‖).
+Residual activation: how much of what it wrote the latent still reads, z_j(x - z_j d_j) / z_j(x); 0
+for a tied unit-norm ReLU latent, max(0, 1 - e·d) for an untied one. Interference: how much the
+others change, Σ_k |Δz_k| ‖d_k‖ / (z_j ‖d_j‖).
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ from ..sae import SAE
 
 @pytree.dataclass
 class Ablations:
-    """Running means over samples in which each latent was the one taken out."""
+    """Running means over the samples from which each latent was removed."""
 
     n: Int[Array, " d_sae"]
     residual: Float[Array, " d_sae"]
@@ -27,7 +27,7 @@ class Ablations:
 
 
 def empty_ablations(d_sae: int) -> Ablations:
-    """Of no samples."""
+    """Returns ablations of no samples."""
     return Ablations(jnp.zeros(d_sae, jnp.int32), *(jnp.zeros(d_sae, jnp.float32) for _ in "ri"))
 
 
@@ -35,8 +35,11 @@ def empty_ablations(d_sae: int) -> Ablations:
 def add_ablations(
     seen: Ablations, sae: SAE, key: PRNGKeyArray, x: Float[Array, "batch d_in"]
 ) -> Ablations:
-    """With one more batch. Of each sample one latent that fires is taken out, all equally likely;
-    samples in which none fires are left out. `seen` is donated."""
+    """Returns ablations with one more batch; `seen` is donated.
+
+    One latent that fires, chosen uniformly, is removed from each sample; samples in which none
+    fires are left out.
+    """
     z = sae(x).z
     lengths = jnp.sqrt(jnp.sum(sae.W_dec**2, -1))
     chosen = jnp.where(z != 0, jax.random.uniform(key, z.shape), -1).argmax(-1)
@@ -62,13 +65,8 @@ def add_ablations(
 
 
 def ablation(seen: Ablations) -> pd.DataFrame:
-    """One row a latent: `residual` and `interference`, means over `n` samples; NaN without any."""
+    """Returns one row a latent: `residual` and `interference`, means over `n` samples or NaN."""
     host = jax.device_get(seen)
-    known = host.n > 0
-    return pd.DataFrame(
-        {
-            "n": host.n,
-            "residual": np.where(known, host.residual, np.nan).astype(float),
-            "interference": np.where(known, host.interference, np.nan).astype(float),
-        }
-    )
+    means = {"residual": host.residual, "interference": host.interference}
+    means = {name: np.where(host.n > 0, mean, np.nan).astype(float) for name, mean in means.items()}
+    return pd.DataFrame({"n": host.n, **means})

@@ -1,21 +1,23 @@
-"""Absorption against the truth: a parent's latent falls silent where a child's fires for both.
+"""Absorption against the truth: a parent's latent is silent where a child's fires for both.
 
 For a parent p and a child c whose best latents (by signed cosine) differ,
 
     rate = P(z_p = 0, z_c != 0 | p and c on) - P(z_p = 0 | p on, c off):
 
-what the child silences, less what is silent anyway. Absorption can also be partial, the parent's
-latent firing too weakly: with r = E[z_p] / E[a_p] over the samples of either kind, `share` = 1 -
-r(c on) / r(c off) is how much of the parent is gone, which in the family W_enc,p = f_p - δ f_c,
-W_dec,c ∝ f_c + δ f_p (A is for Absorption, arXiv 2409.14507) is δ at equal magnitudes. A parent
-can be mostly gone with a rate near 0, which magnitudes that vary lead to.
-**Repair** adds the firings of absorbing children's latents back to the parent's.
+how often the child silences the parent, less how often it is silent anyway. In partial absorption
+the parent's latent fires too weakly: with r = E[z_p] / E[a_p] over the samples with c on or off,
+`share` = 1 - r(c on) / r(c off) is how much of the parent is missing. In the family
+W_enc,p = f_p - δ f_c, W_dec,c ∝ f_c + δ f_p (A is for Absorption, arXiv 2409.14507) this is δ at
+equal magnitudes.
+Where magnitudes vary, most of a parent can be missing at a rate near 0.
+**Repair** adds the firings of absorbing children's latents to the parent's.
 
-Absorption is a reading of the data: where magnitudes do not vary, "c fires only with p" and "two
-exclusive features at an angle" draw the same inputs, and the same SAE absorbs in one and is
-perfect in the other.
+Whether this is absorption depends on the reading of the data: where magnitudes do not vary, "c
+fires only with p" and "two exclusive features at an angle" draw the same inputs, and the same SAE
+absorbs in one world and is perfect in the other.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -23,7 +25,6 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Bool, Float, Int
-from numpy.typing import NDArray
 
 from .. import pytree
 from ..errors import require
@@ -37,10 +38,10 @@ MOSTLY = 0.5
 
 @pytree.dataclass
 class Pairs:
-    """What was seen of (parent, child) pairs, each feature with its latent.
+    """Counts of (parent, child) pairs, each feature with its latent.
 
-    Counts and means are `[2, n_pairs]`: over samples with the parent on and the child off, and
-    with both on.
+    Counts and means `[2, n_pairs]` are over samples with the parent on and the child off, then with
+    both on.
     """
 
     parent: Int[Array, " n_pairs"]
@@ -49,7 +50,7 @@ class Pairs:
     child_latent: Int[Array, " n_pairs"]
     n: Int[Array, "2 n_pairs"]
     silent: Int[Array, "2 n_pairs"]  # the parent's latent does not fire
-    taken: Int[Array, " n_pairs"]  # both on, the parent's latent silent, the child's not
+    absorbed: Int[Array, " n_pairs"]  # both on; the parent's latent is silent, the child's is not
     z: Float[Array, "2 n_pairs"]
     act: Float[Array, "2 n_pairs"]
 
@@ -57,68 +58,75 @@ class Pairs:
 def empty_pairs(
     parents: Int[np.ndarray, " n_features"], latents: Int[np.ndarray, " n_features"]
 ) -> Pairs:
-    """No samples yet of every child and parent with latents of their own.
+    """Returns pairs of no samples for every child and parent with different latents.
 
     Args:
-        parents: of each feature, -1 for none, e.g. from
+        parents: parent of each feature, -1 for none, e.g. from
             :func:`toysae.recovery.hierarchy.parents_of`.
-        latents: of each feature, e.g. `best_latent` of the records. A pair with one latent between
-            them is left out: it is merged, not absorbed.
+        latents: latent of each feature, e.g. `best_latent` of the records. Pairs that share a
+            latent are left out: they are merged, not absorbed.
     """
     child = np.flatnonzero(parents >= 0)
     child = child[latents[child] != latents[parents[child]]]
     parent = parents[child]
     n = len(child)
-    return Pairs(
-        parent=jnp.asarray(parent, jnp.int32),
-        child=jnp.asarray(child, jnp.int32),
-        parent_latent=jnp.asarray(latents[parent], jnp.int32),
-        child_latent=jnp.asarray(latents[child], jnp.int32),
-        n=jnp.zeros((2, n), jnp.int32),
-        silent=jnp.zeros((2, n), jnp.int32),
-        taken=jnp.zeros(n, jnp.int32),
-        z=jnp.zeros((2, n), jnp.float32),
-        act=jnp.zeros((2, n), jnp.float32),
-    )
+    ids = (parent, child, latents[parent], latents[child])
+    counts = (*jnp.zeros((2, 2, n), jnp.int32), jnp.zeros(n, jnp.int32))
+    means = jnp.zeros((2, 2, n), jnp.float32)
+    return Pairs(*[*(jnp.asarray(of, jnp.int32) for of in ids), *counts, *means])
 
 
 def add_pairs(seen: Pairs, batch: Batch, z: Float[Array, "batch d_sae"]) -> Pairs:
-    """With one more batch: `batch * n_features` numbers, and some for each of `batch * n_pairs`."""
+    """Returns pairs with one more batch, at about `batch * (n_features + 10 n_pairs)` numbers."""
     acts = batch.feature_acts
     act, child_on = acts[:, seen.parent], acts[:, seen.child] != 0
     z_parent, z_child = z[:, seen.parent_latent], z[:, seen.child_latent]
     kinds = jnp.stack([(act != 0) & ~child_on, (act != 0) & child_on])
-    n_new = kinds.sum(1, dtype=jnp.int32)
-    n = seen.n + n_new
-    share = n_new / jnp.maximum(n, 1)
-
-    def mean(old: Array, values: Array) -> Array:
-        new = jnp.where(kinds, values, 0).sum(1) / jnp.maximum(n_new, 1)
-        return old + share * (new - old)
-
+    n, mean = running_means(seen.n, kinds)
     silent = kinds & (z_parent == 0)
     return replace(
         seen,
         n=n,
         silent=seen.silent + silent.sum(1, dtype=jnp.int32),
-        taken=seen.taken + (silent[1] & (z_child != 0)).sum(0, dtype=jnp.int32),
+        absorbed=seen.absorbed + (silent[1] & (z_child != 0)).sum(0, dtype=jnp.int32),
         z=mean(seen.z, z_parent),
         act=mean(seen.act, act),
     )
 
 
+def running_means(
+    n: Int[Array, "*any m"], counted: Bool[Array, "*any batch m"]
+) -> tuple[Int[Array, "*any m"], Callable[[Array, Array], Array]]:
+    """Adds a batch to running means over the samples that count.
+
+    Returns:
+        The new numbers of samples, and the function of an old mean `[m]` and the batch's values
+        `[batch, m]` that returns the new mean.
+    """
+    n_new = counted.sum(-2, dtype=jnp.int32)
+    share = n_new / jnp.maximum(n + n_new, 1)
+
+    def mean(old: Array, values: Array) -> Array:
+        new = jnp.where(counted, values, 0).sum(-2) / jnp.maximum(n_new, 1)
+        return old + share * (new - old)
+
+    return n + n_new, mean
+
+
 def absorption(seen: Pairs) -> pd.DataFrame:
-    """One row a pair: `parent`, `child`, their latents, `n_both`, `rate` in [-1, 1] and `share`
-    (at most 1; negative where the parent's latent fires more strongly with the child). Both are NaN
-    where the parent was never on without the child or never with it, `share` too where the parent's
-    latent misses more than half of the parent's firings without the child: then it does not stand
-    for the parent."""
+    """Returns one row a pair: `parent`, `child`, their latents, `n_both`, `rate`, `share`.
+
+    `rate` is in [-1, 1]; `share` is at most 1, and negative where the parent's latent fires more
+    strongly with the child. Both are NaN where the parent was never on with the child or never
+    without it. `share` is also NaN where the parent's latent misses more than half of the parent's
+    firings without the child, since it then does not stand for the parent.
+    """
     host = jax.device_get(seen)
     n = np.asarray(host.n, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         response = np.asarray(host.z, np.float64) / host.act
         missed = host.silent[0] / n[0]
-        rate = host.taken / n[1] - missed
+        rate = host.absorbed / n[1] - missed
         share = 1 - response[1] / response[0]
     return pd.DataFrame(
         {
@@ -135,21 +143,20 @@ def absorption(seen: Pairs) -> pd.DataFrame:
 
 @pytree.dataclass
 class Repairs:
-    """Firings of parents' latents, and of those or an absorbing child's.
+    """Firings of parents' latents, alone and together with their absorbing children's.
 
-    `groups[i]` are latents of parent i: its own, then its absorbing children's, padded with its
-    own.
+    Row i of `latents` has parent i's latent, then its absorbing children's, padded with its own.
     """
 
     parent: Int[Array, " n_parents"]
-    groups: Int[Array, "n_parents width"]
+    latents: Int[Array, "n_parents width"]
     n_on: Int[Array, " n_parents"]
-    fired: Int[Array, "2 n_parents"]  # own latent, any of the group
+    fired: Int[Array, "2 n_parents"]  # own latent, any of the row
     hits: Int[Array, "2 n_parents"]
 
 
 def empty_repairs(pairs: pd.DataFrame, threshold: float = ABSORBS) -> Repairs | None:
-    """No samples yet of the parents of which a child absorbs; None where there is none.
+    """Returns repairs of no samples for the parents that a child absorbs; None without any.
 
     Args:
         pairs: from :func:`absorption`.
@@ -164,29 +171,24 @@ def empty_repairs(pairs: pd.DataFrame, threshold: float = ABSORBS) -> Repairs | 
         return None
     by_parent = {p: rows for p, rows in absorbing.groupby("parent")}
     width = 1 + max(len(rows) for rows in by_parent.values())
-    groups = np.stack([_padded(rows, width) for rows in by_parent.values()])
-    n = len(by_parent)
+    latents = np.empty((len(by_parent), width), int)
+    for row, pairs_of_parent in zip(latents, by_parent.values(), strict=True):
+        row[:] = pairs_of_parent["parent_latent"].iloc[0]
+        row[1 : 1 + len(pairs_of_parent)] = pairs_of_parent["child_latent"]
     return Repairs(
         jnp.asarray(list(by_parent), jnp.int32),
-        jnp.asarray(groups, jnp.int32),
-        jnp.zeros(n, jnp.int32),
-        jnp.zeros((2, n), jnp.int32),
-        jnp.zeros((2, n), jnp.int32),
+        jnp.asarray(latents, jnp.int32),
+        jnp.zeros(len(by_parent), jnp.int32),
+        *jnp.zeros((2, 2, len(by_parent)), jnp.int32),
     )
 
 
-def _padded(rows: pd.DataFrame, width: int) -> NDArray:
-    own = int(rows["parent_latent"].iloc[0])
-    ids = [own, *rows["child_latent"]]
-    return np.array(ids + [own] * (width - len(ids)))
-
-
 def add_repairs(seen: Repairs, batch: Batch, z: Float[Array, "batch d_sae"]) -> Repairs:
-    """With one more batch."""
+    """Returns repairs with one more batch."""
     fires = z != 0
     on = batch.feature_acts[:, seen.parent] != 0
     either: Bool[Array, "2 batch n_parents"] = jnp.stack(
-        [fires[:, seen.groups[:, 0]], fires[:, seen.groups].any(-1)]
+        [fires[:, seen.latents[:, 0]], fires[:, seen.latents].any(-1)]
     )
     return replace(
         seen,
@@ -197,7 +199,7 @@ def add_repairs(seen: Repairs, batch: Batch, z: Float[Array, "batch d_sae"]) -> 
 
 
 def repair(seen: Repairs) -> pd.DataFrame:
-    """One row a parent: `recall` and `precision` of its latent, and `repaired_recall` and
+    """Returns one row a parent: `recall` and `precision` of its latent, and `repaired_recall` and
     `repaired_precision` with its absorbing children's firings added; NaN where undefined."""
     host = jax.device_get(seen)
     with np.errstate(invalid="ignore"):
@@ -217,25 +219,28 @@ def repair(seen: Repairs) -> pd.DataFrame:
 def absorption_scores(
     pairs: pd.DataFrame | None, repaired: pd.DataFrame | None
 ) -> dict[str, float]:
-    """`hierarchy_pairs` that were measured; `absorption_rate` and `absorption_share`, their means;
-    `absorbed_pairs` and `mostly_absorbed_pairs`, which part of the pairs has a rate above
-    :data:`ABSORBS`, a share above :data:`MOSTLY`; and, over the parents of pairs with
-    such a rate, `parent_recall` and `parent_recall_repaired`. NaN where there is none.
+    """Summarises absorption over pairs.
 
     Args:
         pairs: from :func:`absorption`; None where it was not measured.
         repaired: from :func:`repair`; None where nothing was to be repaired.
+
+    Returns:
+        `hierarchy_pairs`, the number measured; `absorption_rate` and `absorption_share`, means;
+        `absorbed_pairs` and `mostly_absorbed_pairs`, shares of pairs with a rate above
+        :data:`ABSORBS` and a share above :data:`MOSTLY`; `parent_recall` and
+        `parent_recall_repaired`, means over the parents of absorbed pairs. NaN without any.
     """
     rates = pd.Series(dtype=float) if pairs is None else pairs["rate"].dropna()
     shares = pd.Series(dtype=float) if pairs is None else pairs["share"][rates.index]
+    none = pd.DataFrame(columns=["recall", "repaired_recall"], dtype=float)
+    recalls = none if repaired is None else repaired
     return {
         "hierarchy_pairs": np.nan if pairs is None else len(rates),
         "absorption_rate": float(rates.mean()),
         "absorption_share": float(shares.mean()),
         "absorbed_pairs": float((rates > ABSORBS).astype(float).mean()),
         "mostly_absorbed_pairs": float((shares > MOSTLY).astype(float).mean()),
-        **{
-            f"parent_{name}": np.nan if repaired is None else float(repaired[column].mean())
-            for name, column in (("recall", "recall"), ("recall_repaired", "repaired_recall"))
-        },
+        "parent_recall": float(recalls["recall"].mean()),
+        "parent_recall_repaired": float(recalls["repaired_recall"].mean()),
     }

@@ -1,11 +1,11 @@
-"""Signs of absorption that need no truth, to be held against it by :mod:`.roc`.
+"""Signs of absorption that need no truth, compared with it by :mod:`.roc`.
 
-From weights: where j absorbs i, the decoder row of one leans towards the other's while their
-encoders lean apart (W_enc,i = f_i - δ f_j against W_dec,j ∝ f_j + δ f_i). But that is also what a
-perfect SAE of two exclusive features at an angle looks like, and no detector that reads weights
-alone can tell. From activations: while j fires for both and i is silent, the input still varies
-along what i has and j has not, and the SAE does not see it. With exclusive features it does not
-vary. Where magnitudes do not vary, nothing tells the two readings apart; they are the same data.
+From weights: where j absorbs i, their decoder rows lean towards each other while their encoders
+lean apart (W_enc,i = f_i - δ f_j, W_dec,j ∝ f_j + δ f_i). A perfect SAE of two exclusive features
+at an angle looks the same, so that weights alone cannot tell. From activations: while j fires for
+both and i is silent, the input still varies along the direction that i has and j lacks, which the
+SAE does not see; with exclusive features it does not vary. Where magnitudes do not vary, nothing
+can tell the two readings apart: they are the same data.
 """
 
 from functools import partial
@@ -21,8 +21,10 @@ from .. import pytree
 from ..errors import ToysaeError, require
 from ..linalg import singular_axes
 from ..sae import SAE
+from ..worlds.dictionaries import safe_unit_rows
+from .absorption import running_means
 from .geometry import encoder_rows
-from .mcs import cosines, enc_dec_cosines, unit_rows
+from .mcs import cosines, enc_dec_cosines
 
 _BATCH = 1024
 
@@ -30,13 +32,13 @@ _BATCH = 1024
 def within_span(
     W_enc: Float[Array, "d_in d_sae"], W_dec: Float[Array, "d_sae d_in"]
 ) -> Float[Array, "d_in d_sae"]:
-    """Encoder directions without what lies outside the span of the decoder rows.
+    """Projects encoder directions onto the span of the decoder rows.
 
-    Where the inputs do not fill the space, as in most small worlds, the rest is whatever the init
-    left there: it reads nothing, and only dilutes every cosine. The span is taken by NumPy, of
-    directions with singular values above 1e-4 of the largest: not for use inside a program.
+    Where the inputs do not fill the space, as in most small worlds, the rest is left over from the
+    init: it reads nothing and only dilutes every cosine. The span is that of directions with
+    singular values above 1e-4 of the largest, by NumPy: not for use inside a program.
     """
-    axes = singular_axes(unit_rows(W_dec))
+    axes = singular_axes(safe_unit_rows(W_dec))
     basis = axes.rows * (axes.lengths > 1e-4 * axes.lengths[0])[:, None]
     return basis.T @ (basis @ W_enc)
 
@@ -44,10 +46,10 @@ def within_span(
 def weight_sign(
     W_enc: Float[Array, "d_in d_sae"], W_dec: Float[Array, "d_sae d_in"]
 ) -> Float[Array, "d_sae d_sae"]:
-    """For each two latents min(cos of decoder rows, -cos of encoder directions), at least 0.
+    """min(cos of decoder rows, -cos of encoder directions) for each two latents, at least 0.
 
-    δ / sqrt(1 + δ²) for an absorbed pair of orthogonal features. Symmetric, with a zero diagonal.
-    Encoder directions are taken :func:`within_span`.
+    It is δ / sqrt(1 + δ²) for an absorbed pair of orthogonal features; symmetric, with a zero
+    diagonal. Encoder directions are taken :func:`within_span`.
     """
     return _sign_within(within_span(W_enc, W_dec), W_dec)
 
@@ -60,8 +62,8 @@ def _sign_within(W_enc: Array, W_dec: Array) -> Array:
 
 @pytree.dataclass
 class Unseen:
-    """Running means for ordered pairs (silent latent i, firing latent j): what the SAE leaves of
-    the input, along the part of i's decoder row that j's has not."""
+    """Running means for ordered pairs (silent latent i, firing latent j) of what the SAE leaves of
+    the input along u, the direction of i's decoder row orthogonal to j's."""
 
     pairs: Int[Array, "n_pairs 2"]
     n: Int[Array, " n_pairs"]  # samples in which j fires and i does not
@@ -71,20 +73,14 @@ class Unseen:
 
 
 def empty_unseen(pairs: Int[np.ndarray, "n_pairs 2"]) -> Unseen:
-    """Of no samples, for these ordered pairs (i, j)."""
-    n = len(pairs)
-    return Unseen(
-        jnp.asarray(pairs, jnp.int32),
-        jnp.zeros(n, jnp.int32),
-        jnp.zeros(n, jnp.float32),
-        jnp.zeros(n, jnp.float32),
-        jnp.zeros(n, jnp.float32),
-    )
+    """Returns means over no samples, for these ordered pairs (i, j)."""
+    means = jnp.zeros((3, len(pairs)), jnp.float32)
+    return Unseen(jnp.asarray(pairs, jnp.int32), jnp.zeros(len(pairs), jnp.int32), *means)
 
 
 @partial(jax.jit, donate_argnums=0)
 def add_unseen(seen: Unseen, sae: SAE, x: Float[Array, "batch d_in"]) -> Unseen:
-    """With one more batch of inputs; `seen` is donated."""
+    """Returns the means with one more batch of inputs; `seen` is donated."""
     f, (i, j) = sae(x), seen.pairs.T
     lengths = jnp.sqrt(jnp.sum(sae.W_dec**2, -1))
     rows = sae.W_dec / jnp.where(lengths > 0, lengths, 1)[:, None]
@@ -92,15 +88,7 @@ def add_unseen(seen: Unseen, sae: SAE, x: Float[Array, "batch d_in"]) -> Unseen:
     own = jnp.sqrt(jnp.maximum(1 - overlap**2, 0))
     left = (x - f.x_hat) @ rows.T
     along = (left[:, i] - overlap * left[:, j]) / jnp.where(own > 1e-3, own, jnp.inf)
-    counted = (f.z[:, j] != 0) & (f.z[:, i] == 0)
-    n_new = counted.sum(0, dtype=jnp.int32)
-    n = seen.n + n_new
-    share = n_new / jnp.maximum(n, 1)
-
-    def mean(old: Array, values: Array) -> Array:
-        new = jnp.where(counted, values, 0).sum(0) / jnp.maximum(n_new, 1)
-        return old + share * (new - old)
-
+    n, mean = running_means(seen.n, (f.z[:, j] != 0) & (f.z[:, i] == 0))
     return Unseen(
         seen.pairs,
         n,
@@ -111,9 +99,9 @@ def add_unseen(seen: Unseen, sae: SAE, x: Float[Array, "batch d_in"]) -> Unseen:
 
 
 def activation_sign(seen: Unseen) -> NDArray[np.float64]:
-    """Per pair the sd of what is left along i's own direction, over the RMS of z_j ||d_j||.
+    """Sd of what is left along i's own direction over the RMS of z_j ||d_j||, for each pair.
 
-    0 where nothing is hidden; NaN where j never fired without i.
+    It is 0 where nothing is hidden, NaN where j never fired without i.
     """
     host = jax.device_get(seen)
     residual, square, signal = (
@@ -130,14 +118,14 @@ def absorption_signs(
     alive: Bool[np.ndarray, " d_sae"] | None = None,
     most: int = 4096,
 ) -> pd.DataFrame:
-    """Every sign for the pairs of latents whose decoder rows lean together most.
+    """Returns every sign for the pairs of latents with the largest cosines of decoder rows.
 
     Args:
-        sae: one SAE whose latents have an encoder direction each.
-        x: inputs, 1,024 at a time; what is left of whole thousands is not used.
+        sae: one SAE whose latents each have an encoder direction.
+        x: inputs, 1,024 at a time; a last batch of fewer is not used.
         alive: which latents count; all if not given.
-        most: at most so many pairs, of which `2 * most * 1024` numbers are held at a time, besides
-            a few d_sae x d_sae.
+        most: largest number of pairs; `2 * most * 1024` numbers are held at a time, and a few
+            matrices d_sae x d_sae.
 
     Returns:
         One row a pair: `latent`, `other`; `decoder`, the cosine of their decoder rows; `enc_dec`,
@@ -146,7 +134,7 @@ def absorption_signs(
         two orders, NaN where neither fired without the other.
 
     Raises:
-        ToysaeError: an encoder without directions, too few inputs, or no pair asked for.
+        ToysaeError: an encoder without directions, too few inputs, or `most` below 1.
     """
     rows = encoder_rows(sae)
     if rows is None:
@@ -154,13 +142,13 @@ def absorption_signs(
                           "latent: these signs need one")  # fmt: skip
     require(most >= 1, f"most {most} must be at least 1")
     require(len(x) >= _BATCH, f"{len(x)} inputs: give at least {_BATCH}")
-    kept = np.ones(len(rows), bool) if alive is None else np.asarray(alive, bool)
-    # Dead rows become zero rows instead of leaving: the shapes, and so the program, stay.
-    W_enc, W_dec = rows.T * kept, sae.W_dec * kept[:, None]
+    counted = np.ones(len(rows), bool) if alive is None else np.asarray(alive, bool)
+    # Dead rows become zero rows, so that the shapes and the program stay the same.
+    W_enc, W_dec = rows.T * counted, sae.W_dec * counted[:, None]
     within = within_span(W_enc, W_dec)
     lean, sign, aligned = map(np.asarray, _of_weights(within, W_dec))
     i, j = np.triu_indices(len(rows), 1)
-    lean = np.where(kept[i] & kept[j], lean[i, j], -np.inf)
+    lean = np.where(counted[i] & counted[j], lean[i, j], -np.inf)
     chosen = np.argsort(-lean, kind="stable")[:most]
     i, j, lean = i[chosen], j[chosen], lean[chosen]
     seen = empty_unseen(np.concatenate([np.stack([i, j], 1), np.stack([j, i], 1)]))

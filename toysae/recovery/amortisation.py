@@ -1,14 +1,14 @@
-"""Why an SAE's loss is above the best: its encoder, or its dictionary?
+"""Splits an SAE's excess loss between its encoder and its dictionary.
 
 All losses are the L1 objective O(z, D) = ‖x − zD‖² + λ ‖z‖₁ of non-negative codes in unit rows,
-averaged over samples. With z*(D) the codes that minimise it (FISTA), an SAE of dictionary D and
-codes z on a world of true directions F splits as
+averaged over samples. With z*(D) the codes that minimise it (FISTA), the loss of an SAE of
+dictionary D and codes z on a world of true directions F is
 
     O(z, D) = O(z*(F), F) + [O(z*(D), D) − O(z*(F), F)] + [O(z, D) − O(z*(D), D)]
                  truth            dictionary error            amortisation gap
 
-The amortisation gap is not negative, up to what FISTA has not yet converged, which
-:func:`duality_gap` bounds. The dictionary error can be: the truth does not minimise O.
+The amortisation gap is at least 0, up to FISTA's convergence error, which :func:`duality_gap`
+bounds. The dictionary error can be negative: the truth does not minimise O.
 """
 
 from functools import partial
@@ -27,10 +27,10 @@ class Gaps:
     """Means over samples, in units of squared error; an ensemble's have leading axes.
 
     Attributes:
-        truth: the objective of the best codes in the true dictionary.
-        dictionary: what the learned dictionary's best codes cost beyond it; can be negative.
-        amortisation: what the SAE's own codes cost beyond those.
-        unconverged: the largest mean amount that either set of best codes may still be off by.
+        truth: objective of the best codes in the true dictionary.
+        dictionary: excess of the learned dictionary's best codes over it; can be negative.
+        amortisation: excess of the SAE's own codes over those.
+        unconverged: bound on the mean convergence error, the larger of the two sets of best codes.
     """
 
     truth: Float[Array, "*lead"]
@@ -45,7 +45,7 @@ def l1_objective(
     D: Float[Array, "n d_in"],
     l1_coeff: Float[Array, ""] | float,
 ) -> Float[Array, " batch"]:
-    """‖x − zD‖² + l1_coeff ‖z‖₁ of each sample."""
+    """Returns ‖x − zD‖² + l1_coeff ‖z‖₁ of each sample."""
     return jnp.sum((x - z @ D) ** 2, -1) + l1_coeff * jnp.abs(z).sum(-1)
 
 
@@ -55,7 +55,7 @@ def duality_gap(
     D: Float[Array, "n d_in"],
     l1_coeff: Float[Array, ""] | float,
 ) -> Float[Array, " batch"]:
-    """How far the objective of codes z >= 0 can be from its minimum at most, for each sample.
+    """Bounds how far the objective of codes z >= 0 is above its minimum, for each sample.
 
     The dual of min ‖x − zD‖² + λ 1'z over z >= 0 is max ‖x‖² − ‖x − u‖² over Du <= λ/2. The
     residual, scaled down until it is feasible, is such a u; at the minimum it needs no scaling.
@@ -76,7 +76,7 @@ def gap_decomposition(
     l1_coeff: Float[Array, ""] | float,
     n_iterations: int = 500,
 ) -> Gaps:
-    """The objective of an SAE without decoder bias, split as the module says.
+    """Splits the objective of an SAE without decoder bias, see the module.
 
     Args:
         x: inputs.

@@ -1,14 +1,14 @@
-"""AUROC from a histogram: streamed, at fixed memory, with a bound on its own error.
+"""AUROC from a histogram: streamed at fixed memory, with a bound on its error.
 
-AUROC is the probability that a sample with the feature on has the larger z than one with it off,
-ties counting half. A histogram of z knows the order of two samples unless they share a bin, and
-counts those as ties: with p and q the shares of on- and off-samples by bin, it is within
-``sum_b p_b q_b / 2`` of the exact number. z = 0 has a bin of its own, in which the ties are real
-and nothing is lost, so that for a sparse latent only its false fires can cost anything.
+AUROC is the probability that a sample with the feature on has a larger z than one with it off, ties
+counting half. A histogram of z orders two samples unless they share a bin, and counts those as
+ties: with p and q the shares of on- and off-samples by bin, it is within ``sum_b p_b q_b / 2`` of
+the exact number. z = 0 has its own bin, whose ties are real, so that for a sparse latent only its
+false fires add error.
 
 Bins are those of the float itself: sign, exponent, and the top four bits of the mantissa. Each
 octave of \\|z\\| from 2^-20 to 2^12 has 16, of relative width 3 to 6 %, whatever the latent's
-scale; what is smaller or larger falls into the bins at the ends.
+scale; smaller and larger values fall into the bins at the ends.
 """
 
 import jax
@@ -26,20 +26,20 @@ _FIRST = (127 + _LOW) << _BITS  # key of 2^_LOW; 127 is the exponent's bias
 
 @jax.jit
 def bin_of(z: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
-    """The bin of each value, in ``[0, N_BINS)``, monotone in z; 0 alone is in `ZERO_BIN`."""
+    """Returns the bin of each value in ``[0, N_BINS)``, monotone in z; only 0 is in `ZERO_BIN`."""
     bits = jax.lax.bitcast_convert_type(jnp.abs(z).astype(jnp.float32), jnp.int32)
     size = jnp.clip((bits >> _SHIFT) - _FIRST, 0, _PER_SIGN - 1) + 1
     return ZERO_BIN + jnp.where(z == 0, 0, jnp.where(z < 0, -size, size))
 
 
 def edge_of(bins: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """The value that what lies in a bin or above it exceeds, and nothing below it does; -inf for
-    the first bin. A value that is an edge itself counts to the bin above."""
+    """Returns the lower edge of each bin, -inf for the first: values in the bin or above exceed it,
+    values below do not. A value equal to an edge counts to the bin above."""
     size = np.asarray(bins) - ZERO_BIN
     negative = size <= 0
     step = np.clip(np.where(negative, 1 - size, size), 1, _PER_SIGN + 1) - 1
     value = ((step + _FIRST) << _SHIFT).astype(np.int32).view(np.float32)
-    # The bins beside that of 0 reach down to it.
+    # The bins next to the bin of 0 reach down to it.
     value = np.where(step == 0, np.where(negative, np.finfo(np.float32).tiny, 0.0), value)
     return np.where(size <= -_PER_SIGN, -np.inf, np.where(negative, -value, value))
 
@@ -47,11 +47,11 @@ def edge_of(bins: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 def auroc(
     on: Int[Array, " bins"], off: Int[Array, " bins"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """AUROC and the most by which it can be off, from counts of z by bin.
+    """Returns AUROC and a bound on its error, from counts of z by bin.
 
     Args:
-        on: of the samples with the feature on.
-        off: of the others.
+        on: counts of the samples with the feature on.
+        off: counts of the others.
 
     Returns:
         Two numbers in [0, 1]; NaN where either has no samples.

@@ -1,6 +1,6 @@
 """Classical dictionaries that a trained SAE has to beat, as SAEs, so that every score applies.
 
-A method gives directions; all are then coded alike, by non-negative FISTA at a coefficient of
+A method gives directions. All are coded in the same way, by non-negative FISTA at a coefficient of
 your choice, so that dictionaries are compared and not encoders.
 """
 
@@ -42,7 +42,7 @@ class Dictionary:
 
     Attributes:
         rows: `[d_sae, d_in]` unit rows.
-        bias: `[d_in]` what is subtracted before coding and added after; None for nothing.
+        bias: `[d_in]`, subtracted before coding and added after; None for nothing.
         name: of the method.
     """
 
@@ -51,10 +51,10 @@ class Dictionary:
     name: str = pytree.field(pytree_node=False, default="")
 
     def sae(self, l1_coeff: float, n_iterations: int = 100) -> SAE:
-        """The dictionary with non-negative FISTA codes for ||x - zD||^2 + l1_coeff ||z||_1.
+        """Returns an SAE with non-negative FISTA codes for ||x - zD||^2 + l1_coeff ||z||_1.
 
         Raises:
-            ToysaeError: a negative coefficient, or no iteration.
+            ToysaeError: a negative coefficient, or n_iterations below 1.
         """
         require(l1_coeff >= 0, f"l1_coeff {l1_coeff:g} must be at least 0")
         require(n_iterations >= 1, f"n_iterations {n_iterations} must be at least 1")
@@ -67,9 +67,8 @@ class Dictionary:
             activation=ReLU(),
             penalty=CodesL1(),
         )
-        run = {"progress": jnp.float32(1)}
-        weights = Weights(self.rows, self.bias, {})
-        return SAE(weights, run, {"l1_coeff": jnp.float32(l1_coeff)}, spec)
+        run, hypers = {"progress": jnp.float32(1)}, {"l1_coeff": jnp.float32(l1_coeff)}
+        return SAE(Weights(self.rows, self.bias, {}), run, hypers, spec)
 
 
 _ICA = jax.jit(fast_ica, static_argnames="n_steps")
@@ -80,18 +79,10 @@ _SPECTRAL = jax.jit(spectral_directions, static_argnames=("n", "oversample"))
 Baseline = Callable[..., tuple[Array, Array | None]]
 
 
-def _random(key: PRNGKeyArray, x: Array, n: int):
-    return sphere(key, n, x.shape[1]), None
-
-
-def _data_samples(key: PRNGKeyArray, x: Array, n: int):
-    return unit_rows(x[sample_order(key, x, n)]), None
-
-
 def _signed(rows: Array, rank: Array, n: int) -> Array:
-    """The strongest axes, then their negatives; no more than there are."""
-    kept = rows[: min(int(rank), n)]
-    return jnp.concatenate([kept, -kept])[:n]
+    """Returns the strongest axes, then their negatives: at most `n` rows."""
+    strongest = rows[: min(int(rank), n)]
+    return jnp.concatenate([strongest, -strongest])[:n]
 
 
 def _pca(key: PRNGKeyArray, x: Array, n: int):
@@ -104,30 +95,6 @@ def _ica(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 200):
     return _signed(_ICA(key, x, axes, n_steps=n_steps), axes.rank, n), x.mean(0)
 
 
-def _k_means(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 50):
-    return _K_MEANS(key, x, n=n, n_steps=n_steps), None
-
-
-def _semi_nmf(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 100):
-    return _SEMI_NMF(key, x, n=n, n_steps=n_steps), None
-
-
-def _spectral(key: PRNGKeyArray, x: Array, n: int, oversample: int = 8):
-    return _SPECTRAL(key, x, n=n, oversample=oversample), x.mean(0)
-
-
-def _fista(key: PRNGKeyArray, x: Array, n: int, l1_coeff: float = 0.1, n_steps: int = 300):
-    return learn_fista(key, x, n, l1_coeff, n_steps), None
-
-
-def _mod(key: PRNGKeyArray, x: Array, n: int, k: int = 4, n_steps: int = 30):
-    return learn_mod(key, x, n, k, n_steps)[0], None
-
-
-def _ksvd(key: PRNGKeyArray, x: Array, n: int, k: int = 4, n_steps: int = 30):
-    return learn_ksvd(key, x, n, k, n_steps)[0], None
-
-
 def _nmf(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 400):
     require(bool((x >= 0).all()), "nmf needs x >= 0, and this x has negative entries: use semi-nmf")
     nmf = _sklearn().NMF(n, max_iter=n_steps, tol=1e-5, random_state=_integer(key))
@@ -137,7 +104,7 @@ def _nmf(key: PRNGKeyArray, x: Array, n: int, n_steps: int = 400):
 def _sklearn_learning(
     key: PRNGKeyArray, x: Array, n: int, alpha: float = 0.05, n_steps: int = 1000
 ):
-    """`alpha` is scikit-learn's: of ||z||_1 beside half the squared error."""
+    """`alpha` is scikit-learn's: the weight of ||z||_1 relative to half the squared error."""
     model = _sklearn().MiniBatchDictionaryLearning(
         n, alpha=alpha, batch_size=256, fit_algorithm="cd", positive_code=True,
         max_iter=max(1, n_steps * 256 // x.shape[0]), random_state=_integer(key),
@@ -146,38 +113,44 @@ def _sklearn_learning(
 
 
 BASELINES: dict[str, Baseline] = {
-    "random": _random,
-    "data-samples": _data_samples,
+    "random": lambda key, x, n: (sphere(key, n, x.shape[1]), None),
+    "data-samples": lambda key, x, n: (unit_rows(x[sample_order(key, x, n)]), None),
     "pca": _pca,  # +- axes about the mean: at most 2 d_in rows
-    "ica": _ica,  # likewise
-    "k-means": _k_means,
+    "ica": _ica,  # also +- axes
+    "k-means": lambda key, x, n, n_steps=50: (_K_MEANS(key, x, n=n, n_steps=n_steps), None),
     "nmf": _nmf,  # scikit-learn
-    "semi-nmf": _semi_nmf,
-    "spectral": _spectral,
-    "fista": _fista,
-    "mod": _mod,
-    "k-svd": _ksvd,  # with non-negative codes
+    "semi-nmf": lambda key, x, n, n_steps=100: (_SEMI_NMF(key, x, n=n, n_steps=n_steps), None),
+    "spectral": lambda key, x, n, oversample=8: (
+        _SPECTRAL(key, x, n=n, oversample=oversample), x.mean(0)
+    ),
+    "fista": lambda key, x, n, l1_coeff=0.1, n_steps=300: (
+        learn_fista(key, x, n, l1_coeff, n_steps), None
+    ),
+    "mod": lambda key, x, n, k=4, n_steps=30: (learn_mod(key, x, n, k, n_steps)[0], None),
+    "k-svd": lambda key, x, n, k=4, n_steps=30: (learn_ksvd(key, x, n, k, n_steps)[0], None),
     "sklearn": _sklearn_learning,  # its MiniBatchDictionaryLearning
-}
+}  # fmt: skip
+"""Methods by name: functions of a key, the data and the number of rows, with options, that return
+rows and a bias."""
 
 
 def make_baseline(
     name: str, x: Float[Array, "samples d_in"], d_sae: int, seed: int = 0, **options: Any
 ) -> Dictionary:
-    """A classical dictionary of a data batch.
+    """Learns a classical dictionary from a data batch.
 
     Args:
         name: a row of :data:`BASELINES`.
-        x: data to learn from, `[samples, d_in]`; score on others.
-        d_sae: rows asked for. PCA and ICA have at most 2 d_in (axes and their negatives) and give
-            fewer; k-means and data samples need that many samples.
+        x: data to learn from, `[samples, d_in]`; score on other samples.
+        d_sae: number of rows, at most the number of samples. PCA and ICA have at most 2 d_in rows
+            (axes and their negatives).
         seed: of the method's random start.
-        **options: numbers of the method, e.g. ``l1_coeff`` for "fista" (300 steps unless
-            ``n_steps`` says otherwise), ``k`` for "mod" and "k-svd".
+        **options: numbers of the method, e.g. ``l1_coeff`` and ``n_steps`` (300 by default) for
+            "fista", ``k`` for "mod" and "k-svd".
 
     Raises:
         ToysaeError: an unknown name or option, too few samples, data that are not finite or that
-            the method cannot take, or scikit-learn missing where the method is its own.
+            the method cannot take, or scikit-learn missing where the method needs it.
     """
     if name not in BASELINES:
         raise unknown("baseline", name, BASELINES)

@@ -1,7 +1,7 @@
-"""Comparing arms: differences on the same world, what they could resolve, and where spread is from.
+"""Compares arms: differences on the same worlds, what they can resolve, and sources of spread.
 
-Worlds differ more than arms do, so two arms are compared on the *same* world seeds. Then n counts
-worlds again, see :mod:`.intervals`.
+Worlds differ more than arms do, so two arms are compared on the *same* world seeds, and n counts
+worlds, see :mod:`.intervals`.
 """
 
 import warnings
@@ -16,13 +16,13 @@ from scipy import special
 
 from toysae.door import OrNaN
 from toysae.errors import require, unknown
-from toysae.recovery.intervals import alive_values, grouped, require_columns, student_t
+from toysae.recovery.intervals import alive_values, checked_settings, student_t, summary_by
 
 _SETTINGS = (
     "sparsity", "l1_coeff", "k", "l0_coeff", "l0_target", "setting", "world", "ratio", "d_in",
     "n_features", "d_sae", "n_steps", "batch_size", "lr", "recipe", "init",
 )  # fmt: skip
-"""Columns over which nothing is averaged unseen."""
+"""Settings that may not vary among the rows that are averaged."""
 
 
 def paired(
@@ -36,35 +36,32 @@ def paired(
 ) -> pd.DataFrame:
     """Student-t intervals over world seeds of one arm minus another on the same world seed.
 
-    Members of a world are averaged first. A world drops out in which either arm is missing or
-    has nothing but diverged rows and NaN.
+    Members of a world are averaged first. Worlds are left out in which an arm is missing or has
+    only diverged rows and NaN.
 
     Args:
         table: one row per member, with `world_seed`, `value`, the columns of `by` and `arm`, and
             optionally `diverged`.
-        by: columns that name a group, e.g. ``["ratio"]``; may be empty.
-        arm: the column that tells the arms apart, e.g. ``"recipe"``.
+        by: columns of settings, e.g. ``["ratio"]``; may be empty.
+        arm: the column of the arms, e.g. ``"recipe"``.
         a: the arm to subtract from.
         b: the arm that is subtracted.
         value: the numeric column to compare.
         confidence: two-sided coverage, strictly between 0 and 1.
 
     Returns:
-        One row per group, in sorted order: the columns of `by`, then `mean` and `half_width` of
-        a - b, `n` (worlds), `p_value` of no difference (two-sided paired t-test), and
-        `resolvable`, the smallest true difference that so many worlds of this spread detect in
+        One row for each combination of values of `by`, sorted: the columns of `by`, then `mean` and
+        `half_width` of a - b, `n` (worlds), `p_value` of no difference (two-sided paired t-test),
+        and `resolvable`, the smallest true difference that as many worlds of this spread detect in
         four of five studies (:func:`resolvable`, at this confidence). NaN where n is too small.
 
     Raises:
-        ToysaeError: a column is missing; `arm` has no such arm (it names those there are); `a` is
-            `b`; a setting that is not in `by` (a coefficient, a size, ...) varies within an arm of
-            a world; or `by` names the arm, a seed, `value` or an output column.
+        ToysaeError: a column is missing; `arm` lacks `a` or `b`; `a` is `b`; a setting that is not
+            in `by` (a coefficient, a size, ...) varies within an arm of a world; or `by` names the
+            arm, a seed, `value` or an output column.
     """
-    by = list(by)
-    require_columns(table, [*by, arm, value, "world_seed"])
-    outputs = {"mean", "half_width", "n", "p_value", "resolvable"}
-    reserved = {"world_seed", "sae_seed", arm, value, *outputs} & set(by)
-    require(not reserved, f"by has {sorted(reserved)}: group by settings, not arms or results")
+    outputs = ["mean", "half_width", "n", "p_value", "resolvable"]
+    by = checked_settings(table, by, [arm, value], outputs)
     for name in (a, b):
         if name not in set(table[arm]):
             raise unknown(arm, str(name), map(str, table[arm].unique()))
@@ -81,25 +78,27 @@ def paired(
     frame = table.assign(**{value: alive_values(table, value)}).loc[table[arm].isin([a, b])]
     each = frame.groupby([*by, "world_seed", arm], dropna=False)[value].mean().unstack(arm)
     difference = (each[a] - each[b]).rename("difference").reset_index()
-    rows = []
-    for names, group in grouped(difference, by):
-        kept = group["difference"].dropna().to_numpy(float)
-        interval = student_t(kept, confidence)
-        sd = float(kept.std(ddof=1)) if interval.n > 1 else np.nan
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t = np.abs(interval.mean) / np.divide(sd, np.sqrt(interval.n))
-        p_value = float(2 * special.stdtr(interval.n - 1, -t)) if interval.n > 1 else np.nan
-        least = resolvable(sd, interval.n, confidence=confidence)
-        rows.append((*names, interval.mean, interval.half_width, interval.n, p_value, least))
-    columns = [*by, "mean", "half_width", "n", "p_value", "resolvable"]
-    found = pd.DataFrame(rows, columns=pd.Index(columns))
-    if len(found) and (found["n"] < 2).all():
+    compared = summary_by(difference, by, outputs, lambda rows: _compared(rows, confidence))
+    if len(compared) and (compared["n"] < 2).all():
         warnings.warn(
             "both arms are there on one world seed at most, so that there is no interval: train on "
             "several worlds (train with another world and data_seed each, or an Experiment)",
             stacklevel=2,
         )
-    return found
+    return compared
+
+
+def _compared(rows: pd.DataFrame, confidence: float) -> tuple[float, float, int, float, float]:
+    """The outputs of :func:`paired` for one `difference` a world."""
+    differences = rows["difference"].dropna().to_numpy(float)
+    interval = student_t(differences, confidence)
+    n = interval.n
+    sd = float(differences.std(ddof=1)) if n > 1 else np.nan
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.abs(interval.mean) / np.divide(sd, np.sqrt(n))
+    p_value = float(2 * special.stdtr(n - 1, -t)) if n > 1 else np.nan
+    least = resolvable(sd, n, confidence=confidence)
+    return interval.mean, interval.half_width, n, p_value, least
 
 
 def resolvable(sd: OrNaN, n: int, power: float = 0.8, confidence: float = 0.95) -> float:
@@ -107,12 +106,12 @@ def resolvable(sd: OrNaN, n: int, power: float = 0.8, confidence: float = 0.95) 
 
     Under a true difference δ the paired t statistic is noncentral t with n - 1 degrees of freedom
     and noncentrality δ √n / sd; this is the δ at which \\|t\\| exceeds its critical value with
-    probability `power`. No approximation by the normal, which is off by a factor 2 at n = 3.
+    probability `power`. The normal approximation would be off by a factor of 2 at n = 3.
 
     Args:
         sd: of the paired differences over worlds, known or from a pilot (ddof 1).
-        n: worlds.
-        power: probability of detecting it, strictly between `1 - confidence` and 1.
+        n: number of worlds.
+        power: probability of detection, strictly between `1 - confidence` and 1.
         confidence: of the two-sided test.
 
     Returns:
@@ -122,10 +121,8 @@ def resolvable(sd: OrNaN, n: int, power: float = 0.8, confidence: float = 0.95) 
         ToysaeError: a probability out of range, or a negative sd.
     """
     require(0 < confidence < 1, f"confidence = {confidence!r}: write a share such as 0.95")
-    require(
-        1 - confidence < power < 1,
-        f"power = {power!r}: write a share above {1 - confidence:g}, e.g. 0.8",
-    )
+    within = 1 - confidence < power < 1
+    require(within, f"power = {power!r}: write a share above {1 - confidence:g}, e.g. 0.8")
     require(not sd < 0, f"sd = {sd!r} must be at least 0")
     if n < 2 or np.isnan(sd):
         return float("nan")
@@ -141,7 +138,7 @@ def _noncentrality(n: int, power: float, confidence: float) -> float:
         below = scipy.stats.nct.sf(critical, n - 1, -shift)  # P(t < -critical), by symmetry
         return float(above + below - power)
 
-    # At this shift Z and the sample's sd miss together at most 1 - power of the time.
+    # At the upper bound below, Z and the sample's sd miss together at most 1 - power of the time.
     missed = (1 - power) / 2
     largest_sd = np.sqrt(scipy.stats.chi2.isf(missed, n - 1) / (n - 1))
     return cast(
@@ -151,45 +148,41 @@ def _noncentrality(n: int, power: float, confidence: float) -> float:
 
 
 def seed_spread(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """How much of a score's spread is from worlds, and how much from SAE seeds on one world.
+    """Splits a score's spread into that of worlds and that of SAE seeds on one world.
 
-    One-way random-effects analysis of variance, of unbalanced design: with MSB and MSW the mean
+    One-way random-effects analysis of variance of an unbalanced design: with MSB and MSW the mean
     squares between and within worlds, the variance between worlds is (MSB - MSW) / n0, where
     n0 = (N - Σ n_i² / N) / (worlds - 1) (Searle, Casella and McCulloch 1992, Variance Components,
     chapter 3).
 
     Args:
         table: one row per member, with `world_seed`, `value`, the columns of `by` and optionally
-            `diverged`. Diverged rows and NaN are left out. All rows of a world in a group must
-            differ in their SAE seed alone: group by every other setting.
-        by: columns that name a group; may be empty.
+            `diverged`. Diverged rows and NaN are left out. Rows of one world with the same values
+            of `by` must differ in their SAE seed alone.
+        by: columns of settings; may be empty.
         value: the numeric column.
 
     Returns:
-        One row per group, in sorted order: the columns of `by`, then `sd_worlds` and `sd_saes`
-        (units of `value`), `clipped` (True: the estimate between worlds was negative, so that
-        sd_worlds is 0), `n_worlds` and `n_saes` (all of them). sd_saes is NaN where no world has
-        two SAEs; sd_worlds is NaN there, and with fewer than two worlds.
+        One row for each combination of values of `by`, sorted: the columns of `by`, then
+        `sd_worlds` and `sd_saes` (units of `value`), `clipped` (True: the estimate between worlds
+        was negative, so that sd_worlds is 0), `n_worlds` and `n_saes` (in total). sd_saes is NaN
+        where no world has two SAEs; sd_worlds is NaN there, and with fewer than two worlds.
 
     Raises:
         ToysaeError: a column is missing, or `by` names a seed, `value` or an output column.
     """
-    by = list(by)
-    require_columns(table, [*by, value, "world_seed"])
-    outputs = {"sd_worlds", "sd_saes", "clipped", "n_worlds", "n_saes"}
-    reserved = {"world_seed", "sae_seed", value, *outputs} & set(by)
-    require(not reserved, f"by has {sorted(reserved)}: group by settings, not seeds or results")
-    kept = table.assign(**{value: alive_values(table, value)})
-    rows = []
-    for names, group in grouped(kept, by):
-        alive = group[group[value].notna()]
-        worlds = [part.to_numpy(float) for _, part in alive.groupby("world_seed")[value]]
-        rows.append((*names, *_components(worlds)))
-    columns = [*by, "sd_worlds", "sd_saes", "clipped", "n_worlds", "n_saes"]
-    return pd.DataFrame(rows, columns=pd.Index(columns))
+    outputs = ["sd_worlds", "sd_saes", "clipped", "n_worlds", "n_saes"]
+    by = checked_settings(table, by, [value], outputs)
+    alive = table.assign(**{value: alive_values(table, value)})
+
+    def spread(rows: pd.DataFrame) -> tuple[float, float, bool, int, int]:
+        by_world = rows[rows[value].notna()].groupby("world_seed")[value]
+        return _variance_components([scores.to_numpy(float) for _, scores in by_world])
+
+    return summary_by(alive, by, outputs, spread)
 
 
-def _components(worlds: list[np.ndarray]) -> tuple[float, float, bool, int, int]:
+def _variance_components(worlds: list[np.ndarray]) -> tuple[float, float, bool, int, int]:
     sizes = np.array([len(world) for world in worlds])
     n_worlds, n_saes = len(worlds), int(sizes.sum())
     if n_saes <= n_worlds:

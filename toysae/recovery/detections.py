@@ -1,17 +1,17 @@
 """How well latents detect features: counts and moments of matched pairs, streamed.
 
-Three sets of pairs are followed: every feature with its best latent, every latent with one
+Three sets of pairs are followed: every feature with its best latent, every latent with its best
 feature, and, in counts alone, every feature with its one-to-one partner. None needs
-`[batch, n_features] x [batch, d_sae]`. A feature's statistics are gathered at the few slots in
-which features are on, a latent's at the columns of its own feature, booleans.
+`[batch, n_features] x [batch, d_sae]`: a feature's statistics are gathered at the few slots in
+which features are on, a latent's from the booleans of its own feature.
 
-Memory, besides z `[batch, d_sae]` itself: histograms of ``4 * N_BINS * (n_features + d_sae)``
-bytes (N_BINS = 1,025: 84 MB for 16,384 features and 4,096 latents), about 12 bytes for each of
-``batch * d_sae`` (where each z is counted), one for each of ``batch * n_features`` (what is on),
-and some tens for each of ``batch * slots``.
+Memory, besides z `[batch, d_sae]`: histograms of ``4 * N_BINS * (n_features + d_sae)`` bytes
+(N_BINS = 1,025: 84 MB for 16,384 features and 4,096 latents), about 12 bytes for each of
+``batch * d_sae``, one for each of ``batch * n_features``, and some tens for each of
+``batch * slots``.
 
-As in :mod:`.evaluate`, counts are exact int32 and moments are running centred means, so that a
-million samples stay accurate and a feature that is always on cancels nothing.
+As in :mod:`.totals`, counts are exact int32 and moments are running centred means, so that a
+million samples stay accurate and a feature that is always on loses no digits.
 """
 
 import jax
@@ -26,10 +26,10 @@ from .auroc import N_BINS, ZERO_BIN, auroc, bin_of
 
 @pytree.dataclass
 class Detections:
-    """What was seen so far of fixed pairs; a leading member axis comes from vmap.
+    """Counts and moments of fixed pairs so far; a leading member axis comes from vmap.
 
-    `n_on` and what follows it is over the samples in which the feature is on, and `z` there is
-    of the feature's own latent.
+    From `n_on` on, they are over the samples in which the feature is on, and `z` is that of the
+    feature's best latent.
     """
 
     best_latent: Int[Array, " n_features"]
@@ -57,7 +57,7 @@ def empty_detections(
     best_feature: Int[Array, " d_sae"],
     partner: Int[Array, " n_features"],
 ) -> Detections:
-    """Detections of no samples, for these pairs.
+    """Returns detections of no samples, for these pairs.
 
     Args:
         best_latent: the latent that stands for each feature.
@@ -66,23 +66,19 @@ def empty_detections(
     """
     n_features, d_sae = best_latent.shape[0], best_feature.shape[0]
 
-    def count(*shape: int) -> Array:
+    def counts(*shape: int) -> Array:
         return jnp.zeros(shape, jnp.int32)
 
-    def mean(*shape: int) -> Array:
-        return jnp.zeros(shape, jnp.float32)
-
-    return Detections(
-        best_latent.astype(jnp.int32), best_feature.astype(jnp.int32), partner.astype(jnp.int32),
-        count(), count(d_sae), count(d_sae), mean(d_sae), mean(d_sae), count(d_sae, N_BINS),
-        count(n_features), count(n_features), count(n_features), mean(n_features),
-        mean(n_features), mean(n_features), mean(n_features), mean(n_features),
-        count(n_features, N_BINS),
-    )  # fmt: skip
+    return Detections(*[
+        *(pairs.astype(jnp.int32) for pairs in (best_latent, best_feature, partner)),
+        counts(), *counts(2, d_sae), *jnp.zeros((2, d_sae), jnp.float32), counts(d_sae, N_BINS),
+        *counts(3, n_features), *jnp.zeros((5, n_features), jnp.float32),
+        counts(n_features, N_BINS),
+    ])  # fmt: skip
 
 
 def add_detections(seen: Detections, batch: Batch, z: Float[Array, "batch d_sae"]) -> Detections:
-    """Detections with one more batch.
+    """Returns detections with one more batch.
 
     Args:
         seen: from :func:`empty_detections` or this function.
@@ -128,7 +124,6 @@ def add_detections(seen: Detections, batch: Batch, z: Float[Array, "batch d_sae"
     share_off = n_off / jnp.maximum(seen.n_samples - seen.n_on + n_off, 1)
     latent_mean = z.mean(0)
     latent_shift = latent_mean - seen.latent_mean
-    latent_variance = ((z - latent_mean) ** 2).mean(0)
     return Detections(
         best_latent=seen.best_latent,
         best_feature=seen.best_feature,
@@ -138,7 +133,7 @@ def add_detections(seen: Detections, batch: Batch, z: Float[Array, "batch d_sae"
         latent_hits=seen.latent_hits + _hits(batch, z != 0, seen.best_feature),
         latent_mean=seen.latent_mean + latent_share * latent_shift,
         latent_variance=merged(
-            seen.latent_variance, latent_variance, latent_shift**2, latent_share
+            seen.latent_variance, ((z - latent_mean) ** 2).mean(0), latent_shift**2, latent_share
         ),
         latent_bins=_counted(seen.latent_bins, jnp.arange(d_sae)[None], z, z != 0),
         n_on=n,
@@ -156,12 +151,13 @@ def add_detections(seen: Detections, batch: Batch, z: Float[Array, "batch d_sae"
 
 
 def _counted(bins: Array, rows: Array, z: Array, counted: Array) -> Array:
-    """Zeros are nearly all of z: they are dropped here and known from the counts of firings."""
+    """Adds the values that count to the histograms; zeros follow from the counts of firings."""
     rows = jnp.where(counted, rows, bins.shape[0])
     return bins.at[rows, bin_of(z)].add(1, mode="drop")
 
 
 def _hits(batch: Batch, fires: Array, best_feature: Array) -> Int[Array, " d_sae"]:
+    """Counts the samples in which a latent and its feature both fire."""
     rows = jnp.arange(fires.shape[0])[:, None]
     on = batch.values != 0
     if not batch.in_order:
@@ -171,8 +167,8 @@ def _hits(batch: Batch, fires: Array, best_feature: Array) -> Int[Array, " d_sae
 
 @jax.jit
 def aurocs(seen: Detections) -> tuple[Float[Array, " n_features"], Float[Array, " n_features"]]:
-    """Per feature the AUROC of its latent and the most by which it can be off, see
-    :mod:`.auroc`; NaN where the feature was always or never on. 256 features at a time."""
+    """Returns AUROC of each feature's latent and a bound on its error, see :mod:`.auroc`; NaN where
+    the feature was always or never on. 256 features at a time."""
 
     def one(of: tuple[Array, ...]) -> tuple[Array, Array]:
         bins, hits, n_on, latent = of

@@ -1,4 +1,4 @@
-"""Two classical dictionary learners, on device: online FISTA learning and MOD."""
+"""Two classical dictionary learners on device: online FISTA learning and MOD."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,18 +27,18 @@ def learn_fista(
     batch_size: int = 256,
     n_iterations: int = 50,
 ) -> Float[Array, "n d_in"]:
-    """Online dictionary learning with non-negative codes (Mairal, Bach, Ponce and Sapiro 2010).
+    """Learns online with non-negative codes (Mairal, Bach, Ponce and Sapiro 2010).
 
-    Each step: FISTA codes z of a random batch for ||x - zD||^2 + l1_coeff ||z||_1, z >= 0;
-    A <- .98 A + z'z / batch, B <- .98 B + z'x / batch; then each row in turn,
-    d_j <- unit(d_j + (b_j - a_j D) / a_jj). A row that is never used starts again at a sample.
+    Each step computes FISTA codes z of a random batch for ||x - zD||^2 + l1_coeff ||z||_1, z >= 0,
+    then A <- .98 A + z'z / batch and B <- .98 B + z'x / batch, then each row in turn,
+    d_j <- unit(d_j + (b_j - a_j D) / a_jj). A row that is never used restarts at a sample.
 
     Args:
         key: of the first rows (samples) and of the batches.
         x: data.
-        n: rows learned.
+        n: number of rows.
         l1_coeff: in units of squared error per unit of code; traced.
-        n_steps: batches; traced.
+        n_steps: number of batches; traced.
         batch_size: samples a batch, drawn with replacement.
         n_iterations: FISTA steps for each batch.
 
@@ -72,18 +72,18 @@ def learn_fista(
 def learn_mod(
     key: PRNGKeyArray, x: Float[Array, "samples d_in"], n: int, k: int = 4, n_steps: int = 30
 ) -> tuple[Float[Array, "n d_in"], Float[Array, " n_steps"]]:
-    """Method of optimal directions (Engan, Aase and Husøy 1999) with non-negative k-sparse codes.
+    """Learns by the method of optimal directions (Engan, Aase and Husøy 1999), non-negative codes.
 
-    Alternates OMP codes Z and least squares D = argmin ||X - ZD||^2, rows then scaled to length 1
-    and codes by the inverse. A sample keeps its old code where that is the better one, so the
-    residual never rises. A row that no sample uses stays.
+    Alternates k-sparse OMP codes Z and least squares D = argmin ||X - ZD||^2, whose rows are then
+    scaled to length 1 and codes by the inverse. A sample keeps its old code where that is better,
+    so the residual never rises. A row that no sample uses stays.
 
     Args:
         key: of the first rows, which are samples.
         x: data, all used in each step.
-        n: rows learned.
-        k: rows used by a sample, at most (static).
-        n_steps: alternations.
+        n: number of rows.
+        k: largest number of rows that a sample uses (static).
+        n_steps: number of alternations.
 
     Returns:
         Unit rows, and the mean squared residual (summed over d_in) after each step.
@@ -91,7 +91,7 @@ def learn_mod(
 
     def rows(D: Array, Z: Array) -> tuple[Array, Array]:
         gram = Z.T @ Z
-        # The ridge pulls towards the old rows, not to zero: a step downhill whatever its size.
+        # The ridge pulls towards the old rows, not to zero: the residual falls at any ridge.
         ridge = 1e-6 * (jnp.trace(gram) / n + 1e-12) * jnp.eye(n)
         D = D + solve_positive(gram + ridge, Z.T @ (x - Z @ D))
         length = jnp.sqrt(jnp.sum(D**2, axis=1))
@@ -110,19 +110,12 @@ def alternate(
     rows: Callable[[Array, Array], tuple[Array, Array]],
     positive: bool = True,
 ) -> tuple[Float[Array, "n d_in"], Float[Array, " n_steps"]]:
-    """OMP codes and new rows in turn; a sample keeps its old code where that is the better one.
+    """Alternates OMP codes and new rows as in :func:`learn_mod`.
 
     Args:
-        key: of the first rows, which are samples.
-        x: data, all used in each step.
-        n: rows learned.
-        k: rows used by a sample, at most (static).
-        n_steps: alternations.
+        key, x, n, k, n_steps: as there.
         rows: (D, Z) -> new unit rows and codes, of no larger residual.
-        positive: codes of no negative sign.
-
-    Returns:
-        Unit rows, and the mean squared residual (summed over d_in) after each step.
+        positive: whether codes are non-negative.
     """
 
     def error(Z, D):

@@ -1,4 +1,4 @@
-"""What chance alone scores: the random floor of MMCS.
+"""The random floor of MMCS: what chance alone scores.
 
 For one fixed feature and M independent random directions in d dimensions, each cosine has
 ``F(t) = P(cos <= t) = 1 - I_{1-t^2}((d-1)/2, 1/2) / 2`` for t >= 0, so the expected maximum is
@@ -12,11 +12,10 @@ from scipy.special import betainc, betaincinv
 
 from toysae.errors import require
 
-# E max = ∫ Q(e^{-s/M}) e^{-s} ds, Q the quantile of one cosine and e^{-s} uniform on [0, 1].
-# This is the module's formula by parts; unlike it, its integrand has the same width for every
-# d and M (F^M is a step that a quadrature in t can miss). With s = e^v the integrand falls
-# off exponentially on the left and doubly so on the right: the trapezoid rule is then exact
-# to about 1e-9.
+# E max = ∫ Q(e^{-s/M}) e^{-s} ds, Q the quantile of one cosine and e^{-s} uniform on [0, 1]: the
+# module's formula by parts, whose integrand has the same width for every d and M (F^M is a step
+# that a quadrature in t can miss). With s = e^v it falls off exponentially on the left and doubly
+# so on the right, so that the trapezoid rule is exact to about 1e-9.
 _STEP = 0.01
 _S = np.exp(np.arange(-40.0, 4.0, _STEP))
 
@@ -29,9 +28,8 @@ def random_floor(
 
     Args:
         d_in: dimension of the space, at least 1.
-        n_latents: number of random latents (d_sae), at least 1. The number of features does
-            not matter.
-        absolute: the floor of :func:`toysae.recovery.mmcs_abs` instead of the signed one.
+        n_latents: number of random latents (d_sae), at least 1; that of features does not matter.
+        absolute: whether to take the floor of :func:`toysae.recovery.mmcs_abs`.
 
     Returns:
         The floor in [0, 1], to about 1e-8. It is for *independent* latents: orthonormal and
@@ -55,25 +53,22 @@ def random_floor(
 
 
 def _abs_quantile(above: np.ndarray, d_in: int | np.integer) -> np.ndarray:
-    """The t with P(|cos| > t) = above, i.e. I_{1-t^2}((d-1)/2, 1/2) = above."""
+    """Returns the t with P(|cos| > t) = I_{1-t^2}((d-1)/2, 1/2) = above."""
     return np.sqrt(np.maximum(0.0, 1.0 - betaincinv((d_in - 1) / 2, 0.5, above)))
 
 
 def _signed_quantile(above: np.ndarray, d_in: int | np.integer) -> np.ndarray:
-    """The t in [-1, 1] with P(cos > t) = above."""
+    """Returns the t in [-1, 1] with P(cos > t) = above."""
     tail = np.minimum(above, 1.0 - above)
     return np.sign(0.5 - above) * _abs_quantile(2.0 * tail, d_in)
 
 
 def cosine_cdf(t: float | np.ndarray, d_in: int | np.integer) -> np.ndarray:
-    """P(cos <= t) of two independent random directions in `d_in` >= 2 dimensions.
+    """Returns P(cos <= t) of two independent random directions in `d_in` >= 2 dimensions.
 
     Args:
         t: cosines in [-1, 1], any shape.
         d_in: dimension, at least 2.
-
-    Returns:
-        Probabilities, of the shape of `t`.
 
     Raises:
         ToysaeError: `d_in` is below 2, where the cosine is ±1.

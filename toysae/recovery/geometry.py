@@ -1,7 +1,6 @@
 """Scores of a dictionary and its encoder that need neither truth nor data.
 
-Rows of length 0 count with cosine 0. Squares of d_sae x d_sae are never held whole: rows go 512 at
-a time.
+Rows of length 0 have cosine 0. Matrices d_sae x d_sae are never held whole: rows go 512 at a time.
 """
 
 import jax
@@ -12,7 +11,8 @@ from scipy import special
 
 from ..sae import SAE
 from ..sae.encoders import Tied, TiedGain
-from .mcs import cosines, unit_rows
+from ..worlds.dictionaries import safe_unit_rows
+from .mcs import cosines
 
 _ROWS = 512
 
@@ -21,7 +21,7 @@ _ROWS = 512
 def pairwise_cosines(
     W_dec: Float[Array, "d_sae d_in"], alive: Bool[Array, " d_sae"] | None = None
 ) -> dict[str, Array]:
-    """Decoder coherence: over all pairs of different rows, the mean and the largest |cos|.
+    """Decoder coherence: the mean and the largest |cos| over all pairs of different rows.
 
     The mean is smallest at the true L0 in Sparse but Wrong (arXiv 2508.16560).
 
@@ -50,7 +50,7 @@ def frame_error(
 ) -> Float[Array, ""]:
     """‖DᵀD - (n / d_in) I‖ / ‖(n / d_in) I‖ of the n unit rows D that count (Frobenius).
 
-    0 for a tight frame, which orthonormal rows are at n = d_in; at n < d_in it is at least
+    It is 0 for a tight frame, such as orthonormal rows at n = d_in; at n < d_in it is at least
     sqrt(d_in / n - 1). NaN where none counts.
 
     Args:
@@ -58,21 +58,21 @@ def frame_error(
         alive: which count; all if not given.
     """
     counts = jnp.ones(W_dec.shape[0], bool) if alive is None else alive
-    rows, d = unit_rows(W_dec * counts[:, None]), W_dec.shape[1]
+    rows, d = safe_unit_rows(W_dec * counts[:, None]), W_dec.shape[1]
     even = counts.sum() / d * jnp.eye(d)
     return jnp.linalg.norm(rows.T @ rows - even) / jnp.linalg.norm(even)
 
 
 def basis_alignment(W_dec: Float[Array, "d_sae d_in"]) -> Float[Array, " d_sae"]:
-    """Of each latent, the largest |cos| with a standard basis vector (a "neuron")."""
-    return jnp.max(jnp.abs(unit_rows(W_dec)), axis=1)
+    """Largest |cos| of each latent with a standard basis vector (a "neuron")."""
+    return jnp.max(jnp.abs(safe_unit_rows(W_dec)), axis=1)
 
 
 def random_basis_alignment(d_in: int) -> float:
-    """What :func:`basis_alignment` expects of a uniformly random direction.
+    """Expected :func:`basis_alignment` of a uniformly random direction.
 
     With g standard normal, max |g_i| / ‖g‖ and ‖g‖ are independent, so that it is
-    E max |g_i| / E ‖g‖, the former by quadrature.
+    E max |g_i| / E ‖g‖, whose numerator is taken by quadrature.
     """
     t = np.linspace(0, 12, 24_001)
     largest = np.trapezoid(1 - special.erf(t / 2**0.5) ** d_in, t)
@@ -81,10 +81,10 @@ def random_basis_alignment(d_in: int) -> float:
 
 
 def encoder_rows(sae: SAE) -> Float[Array, "d_sae d_in"] | None:
-    """What each latent reads: its encoder direction, as a row. None for encoders without one.
+    """Returns the encoder direction of each latent, as a row; None for encoders without one.
 
-    A tied encoder's is its decoder row, times the gain where there is one. Deeper encoders with a
-    linear part (MLP, LISTA) have none: the latent reads more than that part.
+    A tied encoder's is its decoder row, times the gain if there is one. Deeper encoders with a
+    linear layer (MLP, LISTA) have none: the latent reads more than that layer.
     """
     encoder, enc = sae.spec.encoder, sae.weights.enc
     if isinstance(encoder, Tied):
@@ -95,10 +95,10 @@ def encoder_rows(sae: SAE) -> Float[Array, "d_sae d_in"] | None:
 
 
 def gains(sae: SAE) -> Float[np.ndarray, " d_sae"]:
-    """Of each latent e·d, what it reads of what it writes; NaN for encoders without directions.
+    """Returns e·d, the share of what it writes that each latent reads; NaN without directions.
 
-    1 for a tied encoder with unit rows. A ReLU latent whose reconstruction z d is taken out of the
-    input still reads max(0, 1 - e·d) of z.
+    It is 1 for a tied encoder with unit rows. A ReLU latent whose reconstruction z d is removed
+    from the input still reads max(0, 1 - e·d) of z.
     """
     rows = encoder_rows(sae)
     if rows is None:

@@ -1,9 +1,9 @@
-"""Which features fire only with another: the pairs in which absorption and hedging happen.
+"""Finds features that fire only with another: pairs in which absorption and hedging happen.
 
-Read off a sample. Firings in trees say themselves who the parent is; elsewhere feature p is the
-parent of c if it is the more frequent one and was on whenever c was, or twice as frequent and on in
-nine of ten firings of c; and too often for chance. By chance p would be on so often among the n_c
-firings of c with a binomial probability, which must be below 1e-9 after counting all pairs.
+They are found on a sample. Firings in trees give the parents themselves. Elsewhere feature p is the
+parent of c if p is more frequent and on whenever c is, or at least twice as frequent and on in nine
+of ten firings of c, and if chance is ruled out: the binomial probability that p is on so often in
+the n_c firings of c must be below 1e-9, divided by the number of pairs.
 """
 
 from functools import partial
@@ -25,19 +25,19 @@ _MOST = 4096  # features of a world without trees: co-occurrence is a square mat
 
 
 def parents_of(world: World, n_samples: int = 16_384, seed: int = 0) -> NDArray[np.int64]:
-    """The parent of each feature, the rarest one where several imply each other.
+    """Returns the parent of each feature, the rarest of several.
 
     Args:
-        world: whose `directions` these are.
-        n_samples: the sample that is looked at. A child that fired too rarely in it to tell, or
-            never, has no parent here.
+        world: the world of the features.
+        n_samples: size of the sample. Children that fire in it never, or too rarely to tell, have
+            no parent here.
         seed: of the sample.
 
     Returns:
         ``[n_features]``, -1 for none.
 
     Raises:
-        ToysaeError: no samples, or more than 4,096 features that fire in no tree.
+        ToysaeError: no samples, or more than 4,096 features without trees.
     """
     require(n_samples >= 1, f"n_samples {n_samples} must be at least 1")
     key = seed_key(seed, "hierarchy")
@@ -63,12 +63,12 @@ def _from_trees(world: World, key: PRNGKeyArray, n: int) -> Int[Array, " n_featu
     assert active.parent is not None
     has = active.on & (active.parent >= 0)
     parent = jnp.take_along_axis(active.indices, jnp.maximum(active.parent, 0), 1)
-    found = jnp.full(world.n_features, -1, jnp.int32)
-    return found.at[active.indices].max(jnp.where(has, parent, -1))
+    parents = jnp.full(world.n_features, -1, jnp.int32)
+    return parents.at[active.indices].max(jnp.where(has, parent, -1))
 
 
 @partial(jax.jit, static_argnames="n")
 def _together(world: World, key: PRNGKeyArray, n: int) -> Array:
-    """How often each two features were on together; exact in float32 up to 2^24 samples."""
+    """Counts the samples with each two features on; exact in float32 up to 2^24 samples."""
     on = (world.sample(key, n).feature_acts != 0).astype(jnp.float32)
     return on.T @ on

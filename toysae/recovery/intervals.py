@@ -1,16 +1,16 @@
 """Small-sample intervals over seeds, by Student's t.
 
-With three to ten seeds a percentile bootstrap covers far less than it says (75 % at n = 3), and
-members that share a world are pseudo-replicates: n counts *worlds*.
+With three to ten seeds a percentile bootstrap covers far less than its nominal level, 75 % at
+n = 3, and members that share a world are pseudo-replicates: n counts *worlds*.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special  # scipy.stats takes half a second to import
 
 from toysae.errors import ToysaeError, require
@@ -22,9 +22,9 @@ class Interval:
 
     Attributes:
         mean: of the values.
-        half_width: of a symmetric interval, or half of the interval's length; NaN without one.
-        n: values.
-        ends: of an interval that is not symmetric, as that of a share is.
+        half_width: half of the interval's length; NaN without an interval.
+        n: number of values.
+        ends: ends of an interval that is not symmetric, as that of a share.
     """
 
     mean: float
@@ -36,8 +36,8 @@ class Interval:
         return format(self, "")
 
     def __format__(self, spec: str) -> str:
-        """All in one number format: ``f"{interval:.3f}"`` is `0.812 ± 0.034 (5)` or
-        `0.980 [0.93, 0.99] (5)`; the mean alone where there is no interval."""
+        """``f"{interval:.3f}"`` is `0.812 ± 0.034 (5)`, or `0.980 [0.930, 0.990] (5)` with ends, or
+        `0.812 (1)` without an interval."""
         mean = format(self.mean, spec or ".3g")
         if np.isnan(self.half_width):
             return f"{mean} ({self.n})"
@@ -56,37 +56,44 @@ def student_t(values: ArrayLike, confidence: float = 0.95) -> Interval:
 
     Returns:
         The interval, in the units of `values`. `n` counts the values that are not NaN;
-        `half_width` is NaN below two of them, and `mean` too when there is none.
+        `half_width` is NaN for fewer than two, and `mean` is NaN for none.
 
     Raises:
         ToysaeError: `confidence` is not strictly between 0 and 1.
     """
-    require(0 < confidence < 1, f"confidence = {confidence!r}: write a share such as 0.95")
-    kept = np.asarray(values, dtype=np.float64).ravel()
-    kept = kept[~np.isnan(kept)]
-    n = kept.size
-    mean = float(kept.mean()) if n else float("nan")
+    _check_confidence(confidence)
+    known = _known(values)
+    n, mean = known.size, float(known.mean()) if known.size else float("nan")
     if n < 2:
         return Interval(mean, float("nan"), n)
     quantile = special.stdtrit(n - 1, (1 + confidence) / 2)
-    return Interval(mean, float(quantile * kept.std(ddof=1) / np.sqrt(n)), n)
+    return Interval(mean, float(quantile * known.std(ddof=1) / np.sqrt(n)), n)
+
+
+def _check_confidence(confidence: float) -> None:
+    require(0 < confidence < 1, f"confidence = {confidence!r}: write a share such as 0.95")
+
+
+def _known(values: ArrayLike) -> NDArray[np.float64]:
+    known = np.asarray(values, dtype=np.float64).ravel()
+    return known[~np.isnan(known)]
 
 
 def clopper_pearson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Exact interval of a probability (Clopper and Pearson 1934).
 
     Args:
-        successes: among `n` independent trials; a fraction too, where trials succeed in part.
-        n: trials.
+        successes: among `n` independent trials; can be fractional, where trials succeed in part.
+        n: number of trials.
         confidence: two-sided coverage, strictly between 0 and 1.
 
     Returns:
         `(low, high)` in [0, 1]; NaN without a trial.
 
     Raises:
-        ToysaeError: `successes` is outside [0, n], or `confidence` is no share.
+        ToysaeError: `successes` is outside [0, n], or `confidence` outside (0, 1).
     """
-    require(0 < confidence < 1, f"confidence = {confidence!r}: write a share such as 0.95")
+    _check_confidence(confidence)
     require(0 <= successes <= n, f"successes = {successes:g} must be in [0, {n}]")
     if n == 0:
         return float("nan"), float("nan")
@@ -99,36 +106,34 @@ def clopper_pearson(successes: float, n: int, confidence: float = 0.95) -> tuple
 def share_interval(values: ArrayLike, n_each: float, confidence: float = 0.95) -> Interval:
     """Mean and confidence interval of shares, one for each world, that cannot leave [0, 1].
 
-    Student's t fails for shares near 0 or 1: at five worlds it covers .5 to .9 of the time where it
-    says .95, and its ends pass 1. This is Wilson's score interval (1927) of the mean share p with
-    Student's quantile, where the n_each things of each world count as so many trials as their
-    spread allows: n n_each / D with D = max(1, s^2 / (p (1 - p) / n_each)), the design effect.
-    At five worlds whose things differ as a beta law has it, simulated at 16, 32 and 128 things,
-    it covers .96 to 1.00 with an intraclass correlation of 0 or .02, and .86 to .99 with one of .1
-    (least for 128 things and p = .97). A world in which all is lost, one in ten, say, cannot be
-    known from five others.
+    Student's t fails for shares near 0 or 1: a nominal .95 covers .5 to .9 at five worlds, and the
+    ends exceed 1. This is Wilson's score interval (1927) of the mean share p with Student's
+    quantile, where the n_each features (or other units) of each world count as as many trials as
+    their spread allows: n n_each / D with the design effect D = max(1, s^2 / (p (1 - p) / n_each)).
+    Simulated at five worlds that differ by a beta law, with 16, 32 and 128 units, it covers .96 to
+    1.00 at an intraclass correlation of 0 or .02, and .86 to .99 at .1 (least for 128 units and
+    p = .97). Five worlds cannot show, say, that one world in ten loses everything.
 
     Args:
         values: shares in [0, 1], one for each world; NaN is left out.
-        n_each: how many things each is a share of, e.g. features; at least 1.
+        n_each: number of units, e.g. features, behind each share; at least 1.
         confidence: two-sided coverage, strictly between 0 and 1.
 
     Returns:
         The interval with its `ends`; `half_width` is NaN below two worlds.
 
     Raises:
-        ToysaeError: a share outside [0, 1], fewer than one thing, or `confidence` is no share.
+        ToysaeError: a share outside [0, 1], `n_each` below 1, or `confidence` outside (0, 1).
     """
-    require(0 < confidence < 1, f"confidence = {confidence!r}: write a share such as 0.95")
+    _check_confidence(confidence)
     require(n_each >= 1, f"n_each = {n_each!r} must be at least 1")
-    kept = np.asarray(values, dtype=np.float64).ravel()
-    kept = kept[~np.isnan(kept)]
-    require(((kept >= 0) & (kept <= 1)).all(), "shares must be in [0, 1]")
-    n, p = kept.size, float(kept.mean()) if kept.size else float("nan")
+    shares = _known(values)
+    require(((shares >= 0) & (shares <= 1)).all(), "shares must be in [0, 1]")
+    n, p = shares.size, float(shares.mean()) if shares.size else float("nan")
     if n < 2:
         return Interval(p, float("nan"), n)
     binomial = p * (1 - p) / n_each
-    effect = max(kept.var(ddof=1) / binomial, 1.0) if binomial else 1.0
+    effect = max(shares.var(ddof=1) / binomial, 1.0) if binomial else 1.0
     trials, t = n * n_each / effect, float(special.stdtrit(n - 1, (1 + confidence) / 2))
     middle = (p + t**2 / (2 * trials)) / (1 + t**2 / trials)
     half = t * np.sqrt(p * (1 - p) / trials + (t / (2 * trials)) ** 2) / (1 + t**2 / trials)
@@ -147,45 +152,69 @@ def over_seeds(
     Args:
         table: one row per member, with `world_seed`, `value`, the columns of `by` and
             optionally `diverged`.
-        by: columns that name a group, e.g. ``["recipe", "ratio"]``; may be empty.
+        by: columns of settings, e.g. ``["recipe", "ratio"]``; may be empty.
         value: the numeric column to average.
         confidence: two-sided coverage.
 
     Returns:
-        One row per group, in sorted order: the columns of `by`, then `mean`, `half_width`
-        (units of `value`) and `n` (worlds). A group of which nothing survived stays, with n = 0.
+        One row for each combination of values of `by`, sorted: the columns of `by`, then `mean`,
+        `half_width` (units of `value`) and `n` (worlds), which is 0 where nothing survived.
 
     Raises:
         ToysaeError: a column is missing, or `by` names a seed, `value` or an output column.
     """
-    by = list(by)
-    require_columns(table, [*by, value, "world_seed"])
-    reserved = {"world_seed", "sae_seed", value, "mean", "half_width", "n"} & set(by)
-    require(not reserved, f"by has {sorted(reserved)}: group by settings, not seeds or results")
-    kept = table.assign(**{value: alive_values(table, value)})
+    outputs = ["mean", "half_width", "n"]
+    by = checked_settings(table, by, [value], outputs)
+    alive = table.assign(**{value: alive_values(table, value)})
     # dropna=False: a setting that is None or NaN is still a setting.
-    worlds = cast(pd.Series, kept.groupby([*by, "world_seed"], dropna=False)[value].mean())
-    rows = []
-    for names, group in grouped(worlds.reset_index(), by):
-        interval = student_t(group[value].to_numpy(), confidence)
-        rows.append((*names, interval.mean, interval.half_width, interval.n))
-    return pd.DataFrame(rows, columns=[*by, "mean", "half_width", "n"])
+    worlds = cast(pd.Series, alive.groupby([*by, "world_seed"], dropna=False)[value].mean())
+
+    def interval(rows: pd.DataFrame) -> tuple[float, float, int]:
+        t = student_t(rows[value].to_numpy(), confidence)
+        return t.mean, t.half_width, t.n
+
+    return summary_by(worlds.reset_index(), by, outputs, interval)
+
+
+def checked_settings(
+    table: pd.DataFrame, by: Sequence[str], needed: Sequence[str], outputs: Sequence[str]
+) -> list[str]:
+    """Returns `by` as a list.
+
+    Raises:
+        ToysaeError: `by`, `needed` or `world_seed` are not all columns of the table, or `by` names
+            a seed, a column of `needed` or one of `outputs`.
+    """
+    by = list(by)
+    require_columns(table, [*by, *needed, "world_seed"])
+    reserved = {"world_seed", "sae_seed", *needed, *outputs} & set(by)
+    require(not reserved, f"by has {sorted(reserved)}: name settings, not seeds, arms or results")
+    return by
+
+
+def summary_by(
+    table: pd.DataFrame, by: list[str], names: list[str], of_rows: Callable[[pd.DataFrame], tuple]
+) -> pd.DataFrame:
+    """Returns the columns of `by`, then `names`: the values of a function of the rows with the same
+    values of `by`."""
+    rows = [(*values, *of_rows(rows)) for values, rows in grouped(table, by)]
+    return pd.DataFrame(rows, columns=pd.Index([*by, *names]))
 
 
 def grouped(table: pd.DataFrame, by: list[str]) -> Any:
-    """Pairs of (names, rows) in sorted order; one pair, with no names, where `by` is empty."""
+    """Yields (values of `by`, rows with them), sorted; all rows with no values if `by` is empty."""
     return table.groupby(by, dropna=False) if by else [((), table)]
 
 
 def diverged(table: pd.DataFrame) -> pd.Series:
-    """Which rows have `diverged` True; none where the table has no such column."""
+    """Returns which rows have `diverged` True; none if the table has no such column."""
     if "diverged" not in table:
         return pd.Series(False, index=table.index)
     return cast(pd.Series, table["diverged"]).eq(True)
 
 
 def alive_values(table: pd.DataFrame, name: str) -> pd.Series:
-    """A column as numbers, NaN where the row diverged.
+    """Returns a column as numbers, NaN where the row diverged.
 
     Raises:
         ToysaeError: a value that is not a number.

@@ -27,20 +27,16 @@ def learn_ksvd(
     n_steps: int = 30,
     positive: bool = True,
 ) -> tuple[Float[Array, "n d_in"], Float[Array, " n_steps"]]:
-    """K-SVD with k-sparse codes (Aharon, Elad and Bruckstein 2006).
+    """Learns by K-SVD with k-sparse codes (Aharon, Elad and Bruckstein 2006).
 
-    Alternates OMP codes and :func:`update_rows`. A sample keeps its old code where that is the
-    better one, so the residual never rises. It ends in a local minimum, often one in which a few
-    rows are mixtures: compare a few keys by their residual.
+    Alternates OMP codes and :func:`update_rows`. A sample keeps its old code where that is better,
+    so the residual never rises. It ends in a local minimum, often one with a few mixed rows:
+    compare a few keys by their residual.
 
     Args:
-        key: of the first rows, which are samples.
-        x: data, all used in each step.
-        n: rows learned.
-        k: rows used by a sample, at most (static).
-        n_steps: alternations.
-        positive: codes of no negative sign (Aharon, Elad and Bruckstein 2005, NN-K-SVD, but with
-            rows of any sign); else codes of any sign, and the sign of a row is arbitrary.
+        key, x, n, k, n_steps: as in :func:`toysae.recovery.dictionary_learning.learn_mod`.
+        positive: non-negative codes (Aharon, Elad and Bruckstein 2005, NN-K-SVD, but with rows of
+            any sign); else codes have any sign, and the sign of a row is arbitrary.
 
     Returns:
         Unit rows, and the mean squared residual (summed over d_in) after each step.
@@ -59,20 +55,20 @@ def update_rows(
     Z: Float[Array, "samples n"],
     positive: bool = True,
 ) -> Learned:
-    """One sweep over the rows, each with its codes by the best rank-one fit of what is left.
+    """Updates every row and its codes once, each by the best rank-one fit of the residual.
 
-    Row j and the codes of the samples that use it become the fit of those samples' residual
-    without it; no other code appears. A row that no sample uses becomes the direction of the
-    worst-represented sample, which it alone then codes.
+    Row j and the codes of the samples that use it become the fit of those samples' residual without
+    it; codes of 0 stay 0. A row that no sample uses becomes the direction of the worst-represented
+    sample, which it alone then codes.
 
     Args:
         x: data.
         D: unit rows.
-        Z: codes; which are 0 stays, but for rows without a use.
+        Z: codes.
         positive: see :func:`learn_ksvd`.
 
     Returns:
-        New unit rows and codes; the squared residual is nowhere larger in sum.
+        New unit rows and codes; the total squared residual never rises.
     """
 
     def fitted(j: Array, D: Array, Z: Array, left: Array):
@@ -97,11 +93,11 @@ def update_rows(
 def _rank_one(
     own: Float[Array, "samples d_in"], old: Float[Array, " d_in"], positive: bool
 ) -> tuple[Float[Array, " d_in"], Float[Array, " samples"]]:
-    """The unit row and the codes that leave least of `own`.
+    """Returns the unit row and the codes that leave the least residual of `own`.
 
-    Of any sign: the first right singular vector. Non-negative codes: from it, from its negative
-    and from the old row, codes and row in turn, each the best given the other; the best of the
-    three. As the old row is among them the residual never rises.
+    With codes of any sign it is the first right singular vector. Non-negative codes start from that
+    vector, its negative and the old row, alternate codes and row, each the best given the other,
+    and keep the best of the three. With the old row among them the residual never rises.
     """
     top = top_eigenvector(_matmul(own.T, own))
     if not positive:
@@ -117,6 +113,6 @@ def _rank_one(
     top = jnp.where(top @ old < 0, -top, top)  # its sign is arbitrary
     rows = jax.lax.fori_loop(0, _N_ALTERNATIONS, in_turn, jnp.stack([top, -top, old]))
     codes = codes_of(rows)
-    # Two that near the same fit differ by less than rounding, which must not choose.
+    # Starts that reach the same fit differ by rounding, which must not decide.
     best = jnp.argmax(jnp.sum(codes**2, axis=0) * (1 - _TIE * jnp.arange(3)))
     return rows[best], codes[:, best]

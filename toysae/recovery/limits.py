@@ -1,4 +1,4 @@
-"""What a world's geometry allows, before any SAE: coherence, and how sparse is sparse enough."""
+"""What a world's geometry allows before any SAE: coherence, and how sparse codes must be."""
 
 from dataclasses import dataclass
 from math import log, nan
@@ -13,8 +13,8 @@ from ..worlds.dictionaries import welch_bound
 from ..worlds.world import World, batches
 
 SPARSITY_CONSTANT = 0.5
-"""C of k ~ C d / log(N / d): k non-negative coefficients of N come out of d random projections by
-L1 minimisation, for most supports, as long as d > 2 k log(N / d) (Donoho and Tanner 2010, Precise
+"""C of k ~ C d / log(N / d): L1 minimisation recovers k non-negative coefficients of N from d
+random projections, for most supports, if d > 2 k log(N / d) (Donoho and Tanner 2010, Precise
 Undersampling Theorems, Proc. IEEE 98(6); asymptotic in N / d, so crude near N = d)."""
 
 
@@ -23,7 +23,7 @@ class Limits:
     """How much directions interfere and how many may be active.
 
     Attributes:
-        welch: the least possible largest \\|cos\\| of so many directions; 0 where they fit
+        welch: the least possible largest \\|cos\\| of as many directions; 0 where they fit
             orthogonally.
         coherence: the largest \\|cos\\| of two different directions.
         nearest: mean over directions of the largest signed cosine to another.
@@ -47,7 +47,7 @@ class Limits:
 
 
 def sparsity_limit(n_features: int, d_in: int) -> float:
-    """min(d, C d / log(N / d)), see :data:`SPARSITY_CONSTANT`; NaN where N <= d."""
+    """Returns min(d, C d / log(N / d)), see :data:`SPARSITY_CONSTANT`; NaN where N <= d."""
     require(n_features > 0 < d_in, f"n_features {n_features} and d_in {d_in} must be positive")
     if n_features <= d_in:
         return nan
@@ -55,15 +55,16 @@ def sparsity_limit(n_features: int, d_in: int) -> float:
 
 
 def phase_transition(n_features: float, d_in: int) -> float:
-    """Active features up to which non-negative L1 minimisation finds the codes in a known random
-    dictionary without noise: k = rho d with (Donoho, Maleki and Montanari 2009, Message-passing
-    algorithms for compressed sensing, PNAS 106(45), eq. 4, for non-negative codes)
+    """Largest number of active features at which non-negative L1 minimisation finds the codes.
+
+    For a known random dictionary without noise it is k = rho d with (Donoho, Maleki and Montanari
+    2009, Message-passing algorithms for compressed sensing, PNAS 106(45), eq. 4)
 
         rho(delta) = max over z >= 0 of (1 - g / delta) / (1 + z^2 - g),
         g = (1 + z^2) Phi(-z) - z phi(z),  delta = d / N.
 
-    Of most supports, for d to infinity at fixed N / d; at d of tens the step is blurred over a
-    fifth of k. :func:`sparsity_limit` is its limit for large N / d.
+    It holds for most supports as d goes to infinity at fixed N / d; at d of tens the step is
+    blurred over a fifth of k. :func:`sparsity_limit` is its limit for large N / d.
 
     Returns:
         k, in features a sample; `d_in` where N <= d.
@@ -82,12 +83,12 @@ def phase_transition(n_features: float, d_in: int) -> float:
 
 
 def limits(world: World, n_samples: int = 16_384, seed: int = 0) -> Limits:
-    """The limits of a world, for the directions that SAEs are scored against.
+    """Returns the limits of a world, for the directions that SAEs are scored against.
 
     Args:
         world: one world, not several stacked.
-        n_samples: that `true_l0` is measured on.
-        seed: of those.
+        n_samples: number of samples that `true_l0` is measured on.
+        seed: of those samples.
 
     Raises:
         ToysaeError: no samples.

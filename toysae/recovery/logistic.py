@@ -1,8 +1,9 @@
-"""Logistic regression with intervals over worlds: which features are found?
+"""Logistic regression with intervals over worlds, for which features are found.
 
-P(found) = 1 / (1 + exp(-(b + x . w))), by Newton's method (iteratively reweighted least squares),
-each step halved until it goes uphill. A tiny ridge on w keeps it finite where a plane tells found
-from missed without error; then the size of w means nothing, and `separated` says so.
+P(found) = 1 / (1 + exp(-(b + x . w))), fitted by Newton's method (iteratively reweighted least
+squares), each step halved until the fit improves. A tiny ridge keeps w finite where a plane
+separates found from missed without error; the size of w then means nothing, and `separated` is
+True.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from scipy import special
 from ..errors import require
 
 RIDGE = 1e-6
-"""Of w^2 / 2, in units of one sample: at 100 samples a 1e-8th of what the data say."""
+"""Weight of w^2 / 2, in units of one sample: at 100 samples 1e-8 of the weight of the data."""
 _STEPS = 100
 
 
@@ -26,8 +27,8 @@ class Logistic:
     Attributes:
         intercept: b.
         weights: w `[n_terms]`.
-        separated: only the ridge keeps some weight finite: a plane tells some samples apart
-            without error. The surface stands, its steepness does not.
+        separated: only the ridge keeps some weight finite, since a plane separates some samples
+            without error. The surface is meaningful, its steepness is not.
     """
 
     intercept: float
@@ -35,23 +36,23 @@ class Logistic:
     separated: bool
 
     def probability(self, x: Float[np.ndarray, "n n_terms"]) -> Float[np.ndarray, " n"]:
-        """P(found)."""
+        """Returns P(found)."""
         return special.expit(self.intercept + x @ self.weights)
 
 
 def fit_logistic(
     x: Float[np.ndarray, "n n_terms"], y: Bool[np.ndarray, " n"], ridge: float = RIDGE
 ) -> Logistic:
-    """The most likely surface.
+    """Fits the most likely surface.
 
     Args:
-        x: terms, best of unit scale: the ridge is the same for all.
+        x: terms, best of unit scale since the ridge is the same for all.
         y: found or not.
-        ridge: > 0, on w, not on b.
+        ridge: above 0; on w, not on b.
 
     Raises:
-        ToysaeError: shapes that do not go together, values that are not finite, no sample, or all
-            of them found or all missed, where no surface can be fitted.
+        ToysaeError: shapes that do not fit, values that are not finite, no sample, or samples that
+            are all found or all missed.
     """
     require(x.ndim == 2 and y.shape == x.shape[:1], f"x {x.shape} and y {y.shape}: give [n, "
             "n_terms] and [n]")  # fmt: skip
@@ -63,8 +64,8 @@ def fit_logistic(
     penalty = ridge * np.r_[0.0, np.ones(x.shape[1])]
     sign = np.where(y, 1.0, -1.0)
 
-    def bent(beta: NDArray) -> NDArray:
-        """The curvature of the data alone."""
+    def curvature(beta: NDArray) -> NDArray:
+        """Of the data alone, without the ridge."""
         p = special.expit(design @ beta)
         return design.T @ (design * (p * (1 - p))[:, None])
 
@@ -74,15 +75,15 @@ def fit_logistic(
     beta = np.zeros(design.shape[1])
     for _ in range(_STEPS):
         slope = design.T @ (special.expit(design @ beta) - y) + penalty * beta
-        step = np.linalg.lstsq(bent(beta) + np.diag(penalty), slope, rcond=1e-14)[0]
+        step = np.linalg.lstsq(curvature(beta) + np.diag(penalty), slope, rcond=1e-14)[0]
         share = 1.0
         while share > 1e-10 and not cost(beta - share * step) < cost(beta):
             share /= 2
         if share <= 1e-10:
             break
         beta = beta - share * step
-    # How far a Newton step without the ridge would go: nowhere, where the data decide.
-    pull = np.linalg.lstsq(bent(beta), penalty * beta, rcond=1e-14)[0]
+    # A Newton step without the ridge: 0 where the data determine the weights.
+    pull = np.linalg.lstsq(curvature(beta), penalty * beta, rcond=1e-14)[0]
     separated = bool(np.abs(pull).max() > 1e-3 * (1 + np.abs(beta).max()))
     return Logistic(float(beta[0]), beta[1:], separated)
 
@@ -95,19 +96,18 @@ def jackknife(
 ) -> Float[np.ndarray, " terms"]:
     """Half widths of the intervals of b and w, by leaving out one world at a time.
 
-    Features of one world share its directions and its samples, so that worlds and not features
-    are the independent values: se^2 = (n - 1) / n sum_i (b_i - mean b)^2 over the n fits without
-    world i, and Student's t with n - 1 degrees of freedom.
+    Features of one world share its directions and samples, so that worlds and not features are the
+    independent values: se^2 = (n - 1) / n sum_i (b_i - mean b)^2 over the n fits without world i,
+    and Student's t with n - 1 degrees of freedom.
 
     Args:
-        x: as in :func:`fit_logistic`.
-        y: likewise.
+        x, y: as in :func:`fit_logistic`.
         cluster: the world of each sample.
         confidence: two-sided coverage.
 
     Returns:
-        `[1 + n_terms]`, b first; NaN with fewer than two worlds, or where without one of them
-        all are found or all missed.
+        `[1 + n_terms]`, b first; NaN with fewer than two worlds, or where all samples outside of
+        one world are found or all are missed.
     """
     worlds = np.unique(cluster)
     n, fits = len(worlds), []
@@ -115,10 +115,10 @@ def jackknife(
     if n < 2:
         return nothing
     for world in worlds:
-        kept = cluster != world
-        if not 0 < y[kept].sum() < kept.sum():
+        others = cluster != world
+        if not 0 < y[others].sum() < others.sum():
             return nothing
-        fit = fit_logistic(x[kept], y[kept])
+        fit = fit_logistic(x[others], y[others])
         fits.append(np.r_[fit.intercept, fit.weights])
     error = np.sqrt((n - 1) * np.var(fits, axis=0))
     return special.stdtrit(n - 1, (1 + confidence) / 2) * error

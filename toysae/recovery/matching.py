@@ -1,7 +1,7 @@
 """One-to-one matching of features and latents, on the host.
 
-MCS lets one latent stand for many features; matching does not. Near-duplicate features pass
-``mcs > .9`` with a single latent between them, so show the distinct matches beside it.
+MCS lets one latent stand for many features; matching does not. Near-duplicate features can have
+``mcs > .9`` with a single latent between them, so report the distinct matches too.
 """
 
 import numpy as np
@@ -12,22 +12,20 @@ from toysae.errors import require
 
 def _checked(cos: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(cos, dtype=np.float64)
-    require(
-        values.ndim == 2 and values.size > 0,
-        f"cos has shape {values.shape}: give a non-empty matrix [n_features, d_sae]",
-    )
+    is_matrix = values.ndim == 2 and values.size > 0
+    require(is_matrix, f"cos has shape {values.shape}: give a non-empty matrix [n_features, d_sae]")
     return values
 
 
 def partners(cos: ArrayLike, absolute: bool = False) -> NDArray[np.int64]:
-    """The latent of each feature under the best one-to-one (Hungarian) matching.
+    """Returns the latent of each feature under the best one-to-one (Hungarian) matching.
 
     Args:
         cos: signed cosines ``[n_features, d_sae]``, from :func:`toysae.recovery.cosines`.
-        absolute: match |cos|.
+        absolute: whether to match by |cos|.
 
     Returns:
-        ``[n_features]``, -1 for the features that are left over where d_sae < n_features.
+        ``[n_features]``, -1 for features without a latent where d_sae < n_features.
 
     Raises:
         ToysaeError: `cos` is not a non-empty matrix, or has a NaN.
@@ -37,21 +35,20 @@ def partners(cos: ArrayLike, absolute: bool = False) -> NDArray[np.int64]:
     from scipy.optimize import linear_sum_assignment  # .15 s
 
     rows, columns = linear_sum_assignment(np.abs(values) if absolute else values, maximize=True)
-    found = np.full(len(values), -1)
-    found[rows] = columns
-    return found
+    latents = np.full(len(values), -1)
+    latents[rows] = columns
+    return latents
 
 
 def mcc(cos: ArrayLike, absolute: bool = False) -> float:
     """Mean cosine under the best one-to-one (Hungarian) matching.
 
-    The mean is over the ``min(n_features, d_sae)`` matched pairs, whatever is left unmatched:
-    at ``d_sae < n_features`` it says nothing of the features without a latent, so report both
-    sizes with it.
+    The mean is over the ``min(n_features, d_sae)`` matched pairs: at ``d_sae < n_features`` it does
+    not show the features without a latent, so report both sizes with it.
 
     Args:
         cos: signed cosines ``[n_features, d_sae]``, from :func:`toysae.recovery.cosines`.
-        absolute: match and average |cos|, as SAELens reports; blind to sign.
+        absolute: whether to match and average |cos|, as SAELens does.
 
     Returns:
         The mean, in [-1, 1]; NaN if any cosine is NaN.
@@ -68,10 +65,10 @@ def mcc(cos: ArrayLike, absolute: bool = False) -> float:
 
 
 def distinct_matches(cos: ArrayLike, threshold: float) -> int:
-    """How many features can have a latent of their own above a threshold.
+    """Number of features that can each have their own latent above a threshold.
 
-    The size of the largest one-to-one matching whose every pair has a signed cosine strictly
-    above `threshold`. Unlike the count of ``mcs > threshold``, two features never share a latent.
+    It is the size of the largest one-to-one matching of pairs whose signed cosines are all strictly
+    above `threshold`. Unlike in the count of ``mcs > threshold``, features never share a latent.
 
     Args:
         cos: signed cosines ``[n_features, d_sae]``; pass ``abs(cos)`` to ignore sign. A NaN

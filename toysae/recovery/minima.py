@@ -1,10 +1,9 @@
-"""Not recovered: the objective's fault or the optimiser's?
+"""Tells whether the objective or the optimiser is to blame for missed features.
 
-An SAE that missed the true features is held against SAEs of the same recipe, numbers and world
-that know them: started at the truth and trained (`init` "truth"), or with the decoder held there
-while the rest trains ("at-truth"). If its loss is the higher one, the truth was better and not
-found: a bad minimum. If it is not, the objective itself prefers something else, absorption say,
-and no optimiser will help.
+An SAE that missed true features is compared with SAEs of the same recipe, numbers and world that
+start at the truth and train (`init` "truth"), or whose decoder stays there while the rest trains
+("at-truth"). If its loss is higher, the truth was better and was not found: a bad minimum. If not,
+the objective prefers something else, such as absorption, and no optimiser will help.
 """
 
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from toysae.aliases import COLUMNS, today
 from toysae.errors import require
 from toysae.recovery.intervals import (
     alive_values,
+    checked_settings,
     clopper_pearson,
     diverged,
     grouped,
@@ -26,7 +26,7 @@ from toysae.recovery.intervals import (
 TRUTH, AT_TRUTH = "truth", "at-truth"
 RECOVERED, OPTIMISER, OBJECTIVE = VERDICTS = "recovered", "optimiser", "objective"
 _CELL = ["world", "d_in", "n_features", "ratio", "d_sae", "recipe", "world_seed"]
-_SETTING = "setting"  # of a cell too, in tables of sweeps over more than that
+_SETTING = "setting"  # also names a cell, in tables of sweeps over further settings
 
 
 def verdicts(
@@ -36,26 +36,27 @@ def verdicts(
     score: str = "mcs_above_0.9",
     coefficient: str = "sparsity",
 ) -> pd.DataFrame:
-    """Each trained SAE beside the truth of its own recipe, coefficient and world.
+    """Compares each trained SAE with the truth of its own recipe, coefficient and world.
 
     The truth's loss is the least among the truth arms that ended at the truth (`score` of at
-    least `recovered`), or among all of them where none did.
+    least `recovered`), or among all truth arms where none did.
 
     Args:
-        table: a sweep's, with `init`, `eval_loss`, `score`, `coefficient` and what names a cell.
-        margin: by which a loss must be higher, relative to the truth's, to be higher at all.
-        recovered: the least score that counts as the truth found.
-        score: the column that says so, higher is better. Not `mmcs`: absorbing one feature of
-            four still has .93.
+        table: of a sweep, with `init`, `eval_loss`, `score`, `coefficient` and the columns of a
+            cell.
+        margin: least excess over the truth's loss, relative to it, that counts as higher.
+        recovered: least score that counts as recovery.
+        score: the column of the score, higher is better. Not `mmcs`: it is still .93 where one
+            feature of four is absorbed.
         coefficient: the column of the sparsity coefficient.
 
     Returns:
-        The rows that are no truth arms, with their index and columns, and `truth_loss`;
+        The rows that are not truth arms, with their index and columns, and `truth_loss`;
         `loss_gap`, (eval_loss - truth_loss) / \\|truth_loss\\|; `verdict`, "recovered", "optimiser"
-        (not recovered, the loss higher) or "objective" (not recovered, the loss no higher), None
-        where the SAE diverged or has no truth beside it; and `left_truth`, the share of the
-        truth-initialised SAEs that ended below `recovered` (NaN without any): what training
-        leaves is no minimum that it could have found.
+        (not recovered, the loss higher) or "objective" (not recovered, the loss not higher), None
+        where the SAE diverged or has no truth arm; and `left_truth`, the share of truth-initialised
+        SAEs that ended below `recovered` (NaN without any): training leaves the truth there, so
+        that it is not a minimum to be found.
 
     Raises:
         ToysaeError: a column is missing, there is no truth arm at all, or `margin` is negative.
@@ -65,7 +66,7 @@ def verdicts(
     require_columns(table, [*cell, "init", "eval_loss", score])
     require(margin >= 0, f"margin = {margin!r}: write 0 or more, e.g. 0.01")
     for name in ("eval_loss", score):
-        alive_values(table, name)  # refuses what are no numbers
+        alive_values(table, name)  # refuses values that are not numbers
     is_truth = table["init"].isin([TRUTH, AT_TRUTH])
     require(is_truth.any(), f"no row has init {TRUTH!r} or {AT_TRUTH!r}: run with ceiling or "
             "at_truth")  # fmt: skip
@@ -81,8 +82,8 @@ def verdicts(
         }
     )
     trained: Any = table[~is_truth]
-    beside = best.reindex(pd.MultiIndex.from_frame(trained[cell])).set_index(trained.index)
-    truth_loss = beside["stayed"].fillna(beside["all"])
+    truth = best.reindex(pd.MultiIndex.from_frame(trained[cell])).set_index(trained.index)
+    truth_loss = truth["stayed"].fillna(truth["all"])
     gap = (trained["eval_loss"] - truth_loss) / truth_loss.abs()
     verdict = np.where(
         trained[score] >= recovered, RECOVERED, np.where(gap > margin, OPTIMISER, OBJECTIVE)
@@ -92,39 +93,37 @@ def verdicts(
         truth_loss=truth_loss,
         loss_gap=gap,
         verdict=pd.Series(verdict, trained.index, dtype=object).where(known, None),
-        left_truth=beside["left_truth"],
+        left_truth=truth["left_truth"],
     )
 
 
 def bad_minima(table: pd.DataFrame, by: Sequence[str], confidence: float = 0.95) -> pd.DataFrame:
-    """How often each verdict comes, over world seeds.
+    """Share of each verdict over world seeds.
 
     The members of a world are averaged first, so that a world may count in part for several
-    verdicts; the Clopper-Pearson interval is then that of the sum of these shares.
+    verdicts; the Clopper-Pearson interval is that of the sum of these shares.
 
     Args:
         table: from :func:`verdicts`.
-        by: columns that name a group; may be empty.
+        by: columns of settings; may be empty.
         confidence: two-sided coverage.
 
     Returns:
-        Three rows per group, in sorted order: the columns of `by`, then `verdict`, `share` in
-        [0, 1], `low`, `high` and `n` (worlds with a verdict). NaN where n is 0.
+        Three rows for each combination of values of `by`, sorted: the columns of `by`, then
+        `verdict`, `share` in [0, 1], `low`, `high` and `n` (worlds with a verdict). NaN where n is
+        0.
 
     Raises:
         ToysaeError: a column is missing, or `by` names a seed or an output column.
     """
-    by = list(by)
-    require_columns(table, [*by, "verdict", "world_seed"])
-    reserved = {"world_seed", "sae_seed", "verdict", "share", "low", "high", "n"} & set(by)
-    require(not reserved, f"by has {sorted(reserved)}: group by settings, not seeds or results")
+    outputs = ["share", "low", "high", "n"]
+    by = checked_settings(table, by, ["verdict"], outputs)
     rows = []
-    for names, group in grouped(table, by):
-        known = group[group["verdict"].notna()]
+    for values, members in grouped(table, by):
+        known = members[members["verdict"].notna()]
         for verdict in VERDICTS:
             shares = (known["verdict"] == verdict).groupby(known["world_seed"]).mean()
             interval = clopper_pearson(float(shares.sum()), len(shares), confidence)
             share = float(shares.mean()) if len(shares) else np.nan
-            rows.append((*names, verdict, share, *interval, len(shares)))
-    columns = [*by, "verdict", "share", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=pd.Index(columns))
+            rows.append((*values, verdict, share, *interval, len(shares)))
+    return pd.DataFrame(rows, columns=pd.Index([*by, "verdict", *outputs]))

@@ -1,8 +1,8 @@
-"""A ceiling from the truth: nonnegative FISTA codes on the true features.
+"""A ceiling from the truth: non-negative FISTA codes on the true features.
 
-Minimises ``‖x - a D‖² + λ ‖a‖₁`` over a >= 0, see :mod:`toysae.sae.fista`. It is what a perfect
-dictionary with a perfect encoder would score at that λ, shrinkage included; it is not a bound on
-every score (the truth can have the worse loss).
+The codes minimise ``‖x - a D‖² + λ ‖a‖₁`` over a >= 0, see :mod:`toysae.sae.fista`: the score of a
+perfect dictionary with a perfect encoder at that λ, shrinkage included. It does not bound every
+score (the truth can have the higher loss).
 """
 
 from functools import partial
@@ -24,13 +24,12 @@ def fista_codes(
     l1_coeff: float | Float[Array, ""],
     n_iterations: int = 200,
 ) -> Float[Array, "batch n_features"]:
-    """Nonnegative sparse codes of `x` in the dictionary `directions`.
+    """Returns non-negative sparse codes of `x` in the dictionary `directions`.
 
     Args:
         x: inputs ``[batch, d_in]``.
         directions: dictionary rows ``[n_features, d_in]``, of any length.
-        l1_coeff: λ >= 0, in units of squared error per unit of code. Traced: changing it does
-            not recompile.
+        l1_coeff: λ >= 0, in units of squared error per unit of code; traced.
         n_iterations: FISTA steps (static). 200 suits an incoherent dictionary; near-duplicate
             rows need more.
 
@@ -52,15 +51,14 @@ def fista_oracle(
     l1_coeffs: Float[Array, " n_coeffs"],
     n_iterations: int = 200,
 ) -> dict[str, Array]:
-    """The L0 against reconstruction curve of the true dictionary.
+    """Returns the curve of reconstruction over L0 of the true dictionary.
 
-    A feature counts as active where its code is != 0: the proximal step gives exact zeros, so
-    no threshold is needed.
+    A feature counts as active where its code is != 0: the proximal step gives exact zeros.
 
     Args:
         x: inputs ``[batch, d_in]``.
         directions: true features ``[n_features, d_in]``.
-        l1_coeffs: the λ to try, ``[n_coeffs]``; one after another, at the memory of one.
+        l1_coeffs: the λ to try, ``[n_coeffs]``, one after another.
         n_iterations: FISTA steps for each.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The points of the learning curves."""
+"""Scores for one point of the learning curves."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -10,7 +10,7 @@ from .totals import add_batch, empty_totals, summarise
 
 
 def recovery_probe(sae: SAE, world: World, x: Float[Array, "n d_in"]) -> dict[str, Array]:
-    """mmcs, fraction of features with MCS > .9, histogram of MCS, L0 and EV of one SAE."""
+    """Returns mmcs, share of features with MCS > .9, histogram of MCS, L0 and EV of one SAE."""
     f = sae(x)
     totals = summarise(add_batch(empty_totals(*sae.W_dec.shape[::-1]), x, f.x_hat, f.z))
     per_feature = mcs(world.target, sae.W_dec)

@@ -1,8 +1,8 @@
-"""What a linear readout of x knows of each feature: a ceiling without any dictionary.
+"""Linear readouts of each feature from x: a ceiling without any dictionary.
 
-Per feature one ridge regression of its coefficient on x and one of whether it is on; the fitted
-score, above a threshold tuned for F1, detects the feature. Fitted and tuned on other samples than
-those scored.
+Each feature has a ridge regression of its coefficient on x and one of whether it is on. The feature
+is detected where the fitted score is above a threshold tuned for F1. Fitting and tuning use other
+samples than scoring.
 """
 
 from typing import Any, NamedTuple
@@ -27,14 +27,14 @@ _matmul = jax.jit(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGH
 def linear_probes(
     world: World, fit_key: PRNGKeyArray, score_key: PRNGKeyArray, n_fit: int, n_score: int
 ) -> dict[str, pd.DataFrame]:
-    """Scores of ridge regressions on fresh samples, 1,024 at a time.
+    """Fits ridge regressions and scores them on fresh samples, 1,024 at a time.
 
     Args:
-        world: whose features fire (not one that is scored against others, `World.truth`).
+        world: a world that is scored against the features that fire, without `World.truth`.
         fit_key: of the samples that weights and thresholds are fitted on.
         score_key: of the samples scored.
-        n_fit: how many to fit on, rounded up to whole batches.
-        n_score: how many to score on, likewise.
+        n_fit: number of samples to fit on, rounded up to whole batches.
+        n_score: number of samples to score on, rounded up likewise.
 
     Returns:
         For each of :data:`TARGETS` one row a feature: `precision`, `recall`, `f1`, `auroc` and
@@ -42,14 +42,14 @@ def linear_probes(
         that never fired.
 
     Raises:
-        ToysaeError: a world of that kind.
+        ToysaeError: a world with a `truth`.
     """
     integer("n_fit", n_fit, 1)
     integer("n_score", n_score, 1)
     require(world.truth is None, f"world {world.name!r} is scored against other directions than "
             "fire in it: no probe can be fitted to coefficients that are not known")  # fmt: skip
-    # The readouts read x less its mean in one batch, or float32 would lose the variance of a
-    # small x at a large bias.
+    # The readouts read x less the mean of one batch: float32 would lose the variance of a small x
+    # with a large bias.
     centre = jnp.mean(next(batches(world, fit_key, 1)).x, 0)
     weights, intercepts = _fit(world, fit_key, n_fit, centre)
     scores = {}
@@ -76,12 +76,11 @@ class _Probe(NamedTuple):
 
 
 def _fit(world: World, key: PRNGKeyArray, n: int, centre: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Weights `[2, d_in, n_features]` and intercepts `[2, n_features]`, in float64, of inputs less
-    `centre`."""
+    """Fits weights `[2, d_in, n_features]` and intercepts `[2, n_features]` in float64, for inputs
+    less `centre`."""
     sums = None
     for batch in batches(world, key, n):
-        new = [np.asarray(part, np.float64) for part in _moments(batch, centre)]
-        sums = new if sums is None else [a + b for a, b in zip(sums, new, strict=True)]
+        sums = _added(sums, _moments(batch, centre))
     assert sums is not None
     n_seen, x, xx, y, xy = sums
     mean, mean_y = x / n_seen, y / n_seen
@@ -90,6 +89,12 @@ def _fit(world: World, key: PRNGKeyArray, n: int, centre: Array) -> tuple[np.nda
     cross = xy / n_seen - mean[:, None] * mean_y[:, None]
     weights = np.linalg.solve(covariance + ridge * np.eye(len(mean)), cross)
     return weights, mean_y - np.einsum("d,tdn->tn", mean, weights)
+
+
+def _added(sums: list[Any] | None, new: tuple[Array, ...]) -> list[Any]:
+    """Adds arrays to sums in float64; no sums are None."""
+    terms = [np.asarray(array, np.float64) for array in new]
+    return terms if sums is None else [a + b for a, b in zip(sums, terms, strict=True)]
 
 
 def _targets(batch: Batch) -> tuple[Array, Array]:
@@ -123,10 +128,8 @@ def _score(
     counts, sums, seen = empty_counts(world.n_features), None, 0
     place = jnp.int32(TARGETS.index(target))
     for batch in batches(world, key, n):
-        counts, new = _tally(counts, batch, probe, threshold, place)
-        new = [np.asarray(part, np.float64) for part in new]
-        sums = new if sums is None else [p + q for p, q in zip(sums, new, strict=True)]
-        seen += len(batch.x)
+        counts, tally = _tally(counts, batch, probe, threshold, place)
+        sums, seen = _added(sums, tally), seen + len(batch.x)
     assert sums is not None
     hits, called, on, y, square, residual = sums
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,13 +1,12 @@
-"""Per-feature and per-latent records of one SAE against the truth, and the scores they add up to.
+"""Records of each feature and latent of one SAE against the truth, and their summary scores.
 
-Signed first: a feature's latent is the one of the largest *signed* cosine, and every |cos| column
-says `abs`. Only `best_feature` of a latent is by |cos|, as SAELens matches, so that a latent that
-points away from a feature still counts as its detector. A latent fires where z != 0.
+A feature's latent is the one of the largest *signed* cosine; columns by |cos| have `abs` in their
+names. Only the `best_feature` of a latent is by |cos|, as in SAELens, so that a latent that points
+away from a feature still counts as its detector. A latent fires where z != 0.
 
-Nothing undefined passes for a number. A column that cannot be measured is NaN, one of a whole
-table too: the detection columns of a world that is scored against other directions than fire in it
-(`World.truth`, meta-SAEs), and `enc_dec_cos` of an encoder without a direction of its own for each
-latent (tied, FISTA, pursuit, deep ones).
+Undefined values are NaN, as are whole columns that cannot be measured: the detection columns of a
+world that is scored against other directions than fire in it (`World.truth`, meta-SAEs), and
+`enc_dec_cos` of encoders without an own direction for each latent (tied, FISTA, pursuit, deep).
 """
 
 from dataclasses import dataclass
@@ -33,16 +32,15 @@ class Records:
 
     Attributes:
         features: `mcs` (largest signed cosine) and its `best_latent`; `mcs_abs`; `partner`, the
-            latent under one-to-one matching, and `partner_cos` (-1 and NaN where left over), and
-            the same under matching by \\|cos\\|, `partner_abs`, `partner_abs_cos` (absolute).
-            Of `best_latent` as a detector of the feature: `freq` of the feature, `precision`
-            (NaN if the latent never fired), `recall` (NaN if the feature never did), `f1` =
-            2 TP / (2 TP + FP + FN), `auroc` of z and `auroc_error`, the most by which it can be
-            off (:mod:`.auroc`), `slope` and `r2` of z times the length of the latent's decoder row
-            on the feature's coefficient, over all samples, on or off: slope 1 is no shrinkage; r2
-            is 0 for a latent that never varies, both NaN for a feature that never does. Of
-            `partner` as its detector: `partner_precision`, `partner_recall`, `partner_f1`, NaN
-            too where left over.
+            latent under one-to-one matching, and `partner_cos` (-1 and NaN without one), and the
+            same under matching by \\|cos\\|, `partner_abs`, `partner_abs_cos` (absolute). `freq` of
+            the feature. For `best_latent` as its detector: `precision` (NaN if the latent never
+            fired), `recall` (NaN if the feature never fired), `f1` = 2 TP / (2 TP + FP + FN),
+            `auroc` of z and the bound `auroc_error` on its error (:mod:`.auroc`), `slope` and `r2`
+            of z times the length of the latent's decoder row on the feature's coefficient, over all
+            samples: slope 1 is no shrinkage; r2 is 0 for a latent that never varies, both are NaN
+            for a feature that never varies. For `partner` as its detector: `partner_precision`,
+            `partner_recall`, `partner_f1`, also NaN without one.
         latents: `best_feature`, of the largest \\|cos\\|, and `cos`, the signed cosine with it;
             `mcs`, the largest signed one; `enc_dec_cos`; `freq`, `dead` (never fired in this
             sample); `precision`, `recall`, `f1` and `accuracy` as a detector of `best_feature`.
@@ -53,7 +51,7 @@ class Records:
 
 
 def match(cos: Float[np.ndarray, "n_features d_sae"]) -> Records:
-    """What the dictionaries alone say: the columns that need no sample.
+    """Returns records with the columns that need no sample.
 
     Args:
         cos: signed cosines, from :func:`toysae.recovery.cosines`.
@@ -87,10 +85,10 @@ def match(cos: Float[np.ndarray, "n_features d_sae"]) -> Records:
 
 
 def no_detections(matched: Records) -> Detections:
-    """Detections of no samples, for the pairs of these records."""
+    """Returns detections of no samples, for the pairs of these records."""
     features, latents = matched.features, matched.latents
     pairs = features["best_latent"], latents["best_feature"], features["partner"]
-    return empty_detections(*(jnp.asarray(of.to_numpy(), jnp.int32) for of in pairs))
+    return empty_detections(*(jnp.asarray(column.to_numpy(), jnp.int32) for column in pairs))
 
 
 def measure(
@@ -100,13 +98,13 @@ def measure(
     lengths: Float[Array | np.ndarray, " d_sae"],
     enc_dec_cos: Float[Array | np.ndarray, " d_sae"] | None = None,
 ) -> Records:
-    """The records with the columns that need samples.
+    """Returns records with the columns that need samples too.
 
     Args:
         matched: from :func:`match`.
-        seen: from :func:`no_detections` of those very records, with samples added; None where
-            the features that fire are not those that are scored against.
-        latent_freq: share of the samples in which each latent fired.
+        seen: from :func:`no_detections` of the same records, with samples added; None where other
+            features fire than are scored against.
+        latent_freq: share of samples in which each latent fired.
         lengths: of the decoder rows.
         enc_dec_cos: see :func:`toysae.recovery.enc_dec_cosines`; None for none.
 
@@ -132,16 +130,14 @@ def measure(
         "the detections are of other pairs: start them with no_detections of these records",
     )
     area, error = jax.device_get(aurocs(seen))
-    counts = jax.device_get(
-        (
-            seen.n_samples, seen.n_on, seen.hits, seen.partner_hits, seen.latent_firings,
-            seen.latent_hits,
-        )
+    n, n_on, hits, partner_hits, fired, latent_hits = (
+        np.asarray(count, np.int64)
+        for count in jax.device_get((seen.n_samples, seen.n_on, seen.hits, seen.partner_hits,
+                                     seen.latent_firings, seen.latent_hits))
     )  # fmt: skip
-    n, n_on, hits, partner_hits, fired, latent_hits = (np.asarray(c, np.int64) for c in counts)
     slope, r2 = _line(seen, np.asarray(lengths, np.float64))
     own = _detection(hits, fired[best_latent], n_on)
-    of_partner = _detection(partner_hits, fired[partner], n_on)  # of the last where left over
+    of_partner = _detection(partner_hits, fired[partner], n_on)  # of the last latent without one
     of_partner = {f"partner_{k}": np.where(partner < 0, np.nan, v) for k, v in of_partner.items()}
     others = _detection(latent_hits, fired, n_on[best_feature])
     wrong = fired + n_on[best_feature] - 2 * latent_hits
@@ -157,7 +153,7 @@ _PARTNER = tuple(f"partner_{name}" for name in _DETECTION)
 
 
 def _detection(hits: NDArray, fired: NDArray, on: NDArray) -> dict[str, NDArray]:
-    """From true positives, positives called, and positives."""
+    """Returns precision, recall and F1 from true positives, positives called, and positives."""
     with np.errstate(invalid="ignore"):
         values = (hits / fired, hits / on, 2 * hits / (fired + on))
     return dict(zip(_DETECTION, values, strict=True))
@@ -166,19 +162,16 @@ def _detection(hits: NDArray, fired: NDArray, on: NDArray) -> dict[str, NDArray]
 def _line(seen: Detections, lengths: NDArray) -> tuple[NDArray, NDArray]:
     """Slope and R² of z_j‖d_j‖ on a_g over all samples, from moments over those with g on.
 
-    With p the share of those, ``var a = p var_on + p (1 - p) m²`` and
+    With p the share of samples with g on, ``var a = p var_on + p (1 - p) m²`` and
     ``cov = p cov_on + p (1 - p) m (E[z | on] - E[z | off])``: no term is a difference of larger
     ones, so that a feature that is always on loses no digits.
     """
     latent = np.asarray(seen.best_latent)
     n_on, m, act_variance, on_covariance, z_mean, z_mean_off, latent_mean, latent_variance = (
         np.asarray(moment, np.float64)
-        for moment in jax.device_get(
-            (
-                seen.n_on, seen.act_mean, seen.act_variance, seen.covariance,
-                seen.z_mean, seen.z_mean_off, seen.latent_mean, seen.latent_variance,
-            )
-        )
+        for moment in jax.device_get((seen.n_on, seen.act_mean, seen.act_variance, seen.covariance,
+                                      seen.z_mean, seen.z_mean_off, seen.latent_mean,
+                                      seen.latent_variance))
     )  # fmt: skip
     p = n_on / int(seen.n_samples)
     variance = p * act_variance + p * (1 - p) * m**2
@@ -193,8 +186,8 @@ def _line(seen: Detections, lengths: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def direction_scores(records: Records) -> dict[str, float]:
-    """What the dictionaries alone add up to: `mmcs`, `mmcs_abs`, `mmcs_latents` (over all
-    latents, dead ones too), `mcs_above_` each threshold, `mcc`, `mcc_abs`."""
+    """Summarises the dictionaries: `mmcs`, `mmcs_abs`, `mmcs_latents` (over all latents, dead ones
+    too), `mcs_above_` each threshold, `mcc`, `mcc_abs`."""
     features = records.features
     return {
         "mmcs": float(features["mcs"].mean()),
@@ -207,16 +200,14 @@ def direction_scores(records: Records) -> dict[str, float]:
 
 
 def detection_scores(records: Records) -> dict[str, float]:
-    """What samples add.
+    """Summarises the columns that need samples, as means over the defined values.
 
-    Per feature, over those that fired (`unseen_features` did not) wherever defined: `precision`,
-    `recall`, `f1`, `auroc`, `slope`, `r2` of each feature's best latent. Where that latent is dead
-    (`features_on_dead` of them) recall, f1, slope and r2 are 0 and auroc is 1/2. Of those that
-    have one, `partner_precision`, `partner_recall`, `partner_f1` of the one-to-one partner: it
-    serves no second feature, as a best latent may. Per latent, dead
-    ones left out as the name says: `mmcs_latents_alive`, `enc_dec_cos_alive`,
-    `precision_latents_alive`, `recall_latents_alive`, `f1_latents_alive`. NaN where nothing is
-    left to average.
+    Over features that fired (`unseen_features` did not): `precision`, `recall`, `f1`, `auroc`,
+    `slope`, `r2` of each feature's best latent. Where that latent is dead (`features_on_dead` of
+    them) recall, f1, slope and r2 are 0 and auroc is 1/2. Over those with a one-to-one partner,
+    which serves no second feature: `partner_precision`, `partner_recall`, `partner_f1`. Over living
+    latents: `mmcs_latents_alive`, `enc_dec_cos_alive`, `precision_latents_alive`,
+    `recall_latents_alive`, `f1_latents_alive`. NaN where nothing is left to average.
     """
     measured = bool(records.features["freq"].notna().all())
     on = records.features[records.features["freq"] > 0]

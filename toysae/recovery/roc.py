@@ -1,5 +1,5 @@
-"""How well a score tells two kinds apart: the receiver operating characteristic of labelled
-scores. For latents as detectors of features, streamed, see :mod:`.auroc`."""
+"""The receiver operating characteristic of labelled scores; for latents, streamed, see
+:mod:`.auroc`."""
 
 import numpy as np
 import pandas as pd
@@ -9,16 +9,16 @@ from ..errors import require
 
 
 def roc(scores: ArrayLike, labels: ArrayLike) -> tuple[pd.DataFrame, float]:
-    """The curve of every threshold, and the area under it.
+    """Returns the curve over all thresholds, and the area under it.
 
     Args:
         scores: `[n]`, larger meaning more likely positive; NaN is left out.
         labels: `[n]`, true for positives.
 
     Returns:
-        A frame `threshold`, `false_positives`, `true_positives` (rates in [0, 1]), from (0, 0) to
-        (1, 1), called positive from the threshold up; and the AUROC, ties counting half, NaN where
-        there are no positives or no negatives.
+        A table of `threshold`, `false_positives`, `true_positives` (rates in [0, 1]) from (0, 0) to
+        (1, 1), where scores from the threshold up are called positive; and the AUROC, ties counting
+        half, NaN without positives or without negatives.
 
     Raises:
         ToysaeError: lengths that differ.
@@ -35,12 +35,7 @@ def roc(scores: ArrayLike, labels: ArrayLike) -> tuple[pd.DataFrame, float]:
     with np.errstate(invalid="ignore"):
         hit = np.append(0, np.cumsum(positive)[last]) / n_positive
         wrong = np.append(0, np.cumsum(~positive)[last]) / n_negative
-    frame = pd.DataFrame(
-        {
-            "threshold": np.append(np.inf, values[last]),
-            "false_positives": wrong,
-            "true_positives": hit,
-        }
-    )
+    thresholds = np.append(np.inf, values[last])
+    curve = pd.DataFrame({"threshold": thresholds, "false_positives": wrong, "true_positives": hit})
     both = n_positive > 0 and n_negative > 0
-    return frame, float(np.trapezoid(hit, wrong)) if both else np.nan
+    return curve, float(np.trapezoid(hit, wrong)) if both else np.nan

@@ -1,9 +1,9 @@
-"""Scores as SAELens 6.54 defines them, so that numbers can be laid beside its own.
+"""Scores as SAELens 6.54 defines them, for comparison with its numbers.
 
-From its ``sae_lens.synthetic.evals`` and ``ExplainedVarianceCalculator``. They differ from ours:
-sign is ignored, means are over *all* latents, and what is undefined is 0 (a dead latent's
-precision, the recall of a feature that never fired). They are taken on the same evaluation sample
-as ours. `l0`, `true_l0` and `dead_latents` are the same number in both.
+They follow its ``sae_lens.synthetic.evals`` and ``ExplainedVarianceCalculator``, on the same sample
+as ours. Unlike ours, they ignore sign, average over *all* latents, and take 0 for what is undefined
+(a dead latent's precision, the recall of a feature that never fired). `l0`, `true_l0` and
+`dead_latents` are the same number in both.
 """
 
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from .records import Records
 from .totals import Totals
 
 _LEAST_NORM = 1e-6  # inputs no longer than this are left out of shrinkage
-_LEAST_VARIANCE = 1e-10  # inputs and errors below this are taken for constant and for none
+_LEAST_VARIANCE = 1e-10  # inputs below this count as constant, errors below it as 0
 
 
 @pytree.dataclass
@@ -27,14 +27,14 @@ class NormRatio:
 
 
 def empty_ratio() -> NormRatio:
-    """Of no samples."""
+    """Returns the ratio of no samples."""
     return NormRatio(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32))
 
 
 def add_ratio(
     ratio: NormRatio, x: Float[Array, "batch d_in"], x_hat: Float[Array, "batch d_in"]
 ) -> NormRatio:
-    """With one more batch, as a running mean (see :mod:`.evaluate`)."""
+    """Returns the running mean (see :mod:`.totals`) with one more batch."""
     norm, norm_hat = (jnp.sqrt(jnp.sum(a.astype(jnp.float32) ** 2, -1)) for a in (x, x_hat))
     valid = norm > _LEAST_NORM
     n = ratio.n + valid.sum(dtype=jnp.int32)
@@ -43,7 +43,7 @@ def add_ratio(
 
 
 def saelens_scores(records: Records, totals: Totals, ratio: NormRatio) -> dict[str, float]:
-    """Its scores, from records and totals of the same sample.
+    """Returns SAELens' scores, from records and totals of the same sample.
 
     Args:
         records: from :func:`toysae.recovery.measure`.
@@ -54,14 +54,14 @@ def saelens_scores(records: Records, totals: Totals, ratio: NormRatio) -> dict[s
         - `saelens_mcc`: mean \\|cos\\| under one-to-one matching, of min(n_features, d_sae) pairs;
         - `saelens_uniqueness`: distinct argmax-\\|cos\\| features / d_sae;
         - `saelens_precision`, `_recall`, `_f1`, `_accuracy`: of each latent as a detector of its
-          argmax-\\|cos\\| feature, mean over all latents; NaN where the features that fire are not
-          those that are scored against;
-        - `saelens_dead_latents`: never fired in the sample;
+          argmax-\\|cos\\| feature, mean over all latents; NaN where other features fire than are
+          scored against;
+        - `saelens_dead_latents`: number that never fired in the sample;
         - `saelens_shrinkage`: mean ‖x_hat‖/‖x‖ over inputs longer than 1e-6, 0 if there is none;
         - `saelens_explained_variance`: 1 - E‖x-x_hat‖² / (E‖x‖² - ‖E x‖²); where that variance is
           below 1e-10, 1 if the error is too, else 0.
 
-        One difference is left: there a row shorter than 1e-8 has its cosines scaled down.
+        One difference remains: SAELens scales down the cosines of rows shorter than 1e-8.
     """
     latents = records.latents
     measured = bool(latents["accuracy"].notna().all())

@@ -1,8 +1,8 @@
-"""Scale-aware recovery: does a latent write what its feature contributes, in length too?
+"""Scale-aware recovery: whether a latent writes what its feature contributes, in length too.
 
-Features carry the direction and coefficients the scale, so neither cosines nor decoder norms alone
-can say. With s_g = E[a_g | on] f_g and ŝ_j = E[z_j | fires] d_j of its best latent, the scale error
-is ‖s_g - ŝ_j‖ / ‖s_g‖: 0 if exact, 1 for a latent that writes nothing.
+The scale is in the coefficients, so that neither cosines nor decoder norms alone show it. With
+s_g = E[a_g | on] f_g and ŝ_j = E[z_j | fires] d_j of the best latent, the scale error is
+‖s_g - ŝ_j‖ / ‖s_g‖: 0 if exact, 1 for a latent that writes nothing.
 """
 
 import jax
@@ -18,11 +18,11 @@ def scale_error(
     cos: Float[np.ndarray, " n_features"],
     lengths: Float[np.ndarray, " d_sae"],
 ) -> NDArray[np.float64]:
-    """Of each feature, NaN if it never fired.
+    """Returns the scale error of each feature, NaN if it never fired.
 
     Args:
         seen: detections.
-        cos: of each feature with its `best_latent`.
+        cos: cosine of each feature with its `best_latent`.
         lengths: of the decoder rows.
     """
     latent = np.asarray(seen.best_latent)

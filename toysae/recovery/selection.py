@@ -1,7 +1,7 @@
-"""Choose the sparsity coefficient on other seeds than those reported.
+"""Chooses the sparsity coefficient on other seeds than those reported.
 
-The best of many L1 coefficients on the reported seed is biased upwards, and MCS alone lets L0 be
-anything. So for each world seed the coefficient is chosen by the *other* world seeds, among
+The best of many L1 coefficients on the reported seed is biased upwards, and MCS alone does not
+constrain L0. So for each world seed the coefficient is chosen by the *other* world seeds, among
 those whose L0 is near the truth.
 """
 
@@ -23,22 +23,21 @@ def best_coefficient(
     score: str = "mmcs",
     l0_factor: float = 2.0,
 ) -> pd.DataFrame:
-    """The rows at the coefficient that the other world seeds prefer (leave one seed out).
+    """Returns the rows at the coefficient that the other world seeds prefer (leave one seed out).
 
-    Within each group of `by` and for each `world_seed` s, the coefficient with the best mean
-    `score` (higher is better) over the other world seeds is chosen, among those whose mean `l0`
-    there is within a factor `l0_factor` of their mean `true_l0`; if none is, the one nearest in
-    log ratio. Members of a world are averaged before worlds are. Only coefficients that were
-    run at s are candidates; one that diverged in half of those worlds or more is none where another
-    is left. Ties go to the smaller coefficient. Diverged rows and NaN scores
-    have no say in the choice, but a chosen row may itself have diverged: it is returned, and
-    :func:`toysae.recovery.over_seeds` drops it.
+    Among rows with the same values of `by`, each `world_seed` s gets the coefficient with the best
+    mean `score` (higher is better) over the other world seeds, among those whose mean `l0` there is
+    within a factor `l0_factor` of their mean `true_l0`; if there is none, the one nearest in log
+    ratio. Members of a world are averaged before worlds are. Candidates are the coefficients run at
+    s, without those that diverged in half of the other worlds or more if any is left. Ties go to
+    the smaller coefficient. Diverged rows and NaN scores do not count in the choice, but a chosen
+    row may itself have diverged: it is returned, and :func:`toysae.recovery.over_seeds` drops it.
 
     Args:
         table: one row per member, with `world_seed`, `l0`, `true_l0` (mean active latents and
             features per sample), `coefficient`, `score`, the columns of `by` and optionally
             `diverged`.
-        by: columns that name a group; may be empty.
+        by: columns of settings; may be empty.
         coefficient: the column to choose in.
         score: the column to choose by.
         l0_factor: at least 1.
@@ -46,7 +45,7 @@ def best_coefficient(
     Returns:
         The chosen rows in the order and with the index and columns of `table`, plus the columns
         `l0_matched` (False: no candidate was within the factor) and `selected_on_self` (True:
-        no other world seed had a say, so the reported seed chose for itself).
+        without other world seeds, the reported seed chose for itself).
 
     Raises:
         ToysaeError: a column is missing, a row has no coefficient or seed, `by` names the
@@ -56,30 +55,30 @@ def best_coefficient(
     require_columns(table, [*by, "world_seed", coefficient, score, "l0", "true_l0"])
     require(l0_factor >= 1, f"l0_factor = {l0_factor!r}: write 1 or more, e.g. 2.0")
     reserved = {"world_seed", coefficient, score, "l0"} & set(by)
-    require(not reserved, f"by has {sorted(reserved)}: group by settings, not what is chosen over")
+    require(not reserved, f"by has {sorted(reserved)}: name settings, not what is chosen over")
 
     for name in (coefficient, "world_seed"):
         empty = int(np.sum(table[name].isna()))
         require(empty == 0, f"{name} is empty in {empty} rows: leave those rows out")
 
     for name in (score, "l0", "true_l0"):
-        alive_values(table, name)  # refuses what are no numbers
+        alive_values(table, name)  # refuses values that are not numbers
 
     # Positions, not labels: the index of a concatenated table need not be unique.
     frame = table.reset_index(drop=True)
     alive: Any = frame.loc[~diverged(frame) & frame[score].notna()]
     positions, matched, on_self = [], [], []
-    for _, group in grouped(frame, by):
-        voters = alive[alive.index.isin(group.index)]
-        for seed, own in group.groupby("world_seed"):
+    for _, members in grouped(frame, by):
+        voters = alive[alive.index.isin(members.index)]
+        for seed, own in members.groupby("world_seed"):
             runs = own[coefficient].unique()
             candidates = voters[voters[coefficient].isin(runs)]
             others = candidates[candidates["world_seed"] != seed]
             self_selected = others.empty
             if self_selected:
                 others = candidates[candidates["world_seed"] == seed]
-            others = _mostly_alive(others, group, coefficient)
-            if others.empty:  # nothing survived: report the failure, do not drop the seed
+            others = _mostly_alive(others, members, coefficient)
+            if others.empty:  # nothing survived: the failure is reported
                 choice, near = min(runs), False
             else:
                 choice, near = _choose(others, coefficient, score, l0_factor)
@@ -95,11 +94,11 @@ def best_coefficient(
     )
 
 
-def _mostly_alive(alive: Any, group: Any, coefficient: str) -> Any:
-    """The rows of coefficients that survived in more than half of the worlds that have a say, or
-    all rows where there is none such."""
-    worlds = group["world_seed"].isin(alive["world_seed"].unique())
-    ran = group[worlds].groupby(coefficient)["world_seed"].nunique()
+def _mostly_alive(alive: Any, members: Any, coefficient: str) -> Any:
+    """Returns the rows of coefficients that survived in more than half of the worlds with living
+    rows, or all rows if there is no such coefficient."""
+    worlds = members["world_seed"].isin(alive["world_seed"].unique())
+    ran = members[worlds].groupby(coefficient)["world_seed"].nunique()
     lived = alive.groupby(coefficient)["world_seed"].nunique()
     good = lived.index[2 * lived > ran.reindex(lived.index)]
     return alive[alive[coefficient].isin(good)] if len(good) else alive

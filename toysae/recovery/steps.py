@@ -1,4 +1,4 @@
-"""How many steps until a score reaches a threshold, with censoring."""
+"""Number of steps until a score reaches a threshold, with censoring."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -6,10 +6,21 @@ from numpy.typing import ArrayLike, NDArray
 from toysae.errors import require
 
 
+def checked_curves(
+    curve_steps: ArrayLike, name: str, curves: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns steps `[T]` and curves `[rows, T]` in float64, or refuses other shapes."""
+    at, values = np.asarray(curve_steps, np.float64), np.asarray(curves, np.float64)
+    fits = at.ndim == 1 and values.ndim == 2 and values.shape[1] == at.size > 0
+    require(fits, f"{name} has shape {values.shape} and curve_steps {at.shape}: give [rows, T] and "
+            "[T]")  # fmt: skip
+    return at, values
+
+
 def steps_to(
     curve_steps: ArrayLike, curve: ArrayLike, threshold: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The first step at which each curve reaches a threshold.
+    """Returns the first step at which each curve reaches a threshold.
 
     The crossing is interpolated linearly, in steps, between the logged point that first reaches
     the threshold and the one before it.
@@ -22,17 +33,12 @@ def steps_to(
     Returns:
         ``(steps, censored)``, each ``[rows]``. A curve that never reaches the threshold, or
         turns NaN before it does, is censored: `censored` is True and `steps` is the last
-        logged step, a lower bound. Do not average censored steps as if they were reached.
+        logged step, a lower bound. Do not average it with steps that were reached.
 
     Raises:
         ToysaeError: shapes disagree, nothing was logged, or steps do not increase.
     """
-    at = np.asarray(curve_steps, dtype=np.float64)
-    scores = np.asarray(curve, dtype=np.float64)
-    require(
-        at.ndim == 1 and scores.ndim == 2 and scores.shape[1] == at.size and at.size > 0,
-        f"curve has shape {scores.shape} and curve_steps {at.shape}: give [rows, T] and [T]",
-    )
+    at, scores = checked_curves(curve_steps, "curve", curve)
     require(bool(np.all(np.diff(at) > 0)), "curve_steps must increase strictly")
 
     reached = scores >= threshold

@@ -1,24 +1,24 @@
-"""How long until a feature is recovered, when some never are: survival curves with censoring."""
+"""Time until a feature is recovered, where some never are: survival curves with censoring."""
 
 import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from toysae.errors import require
+from toysae.recovery.steps import checked_curves
 
 
 def steps_by_feature(
     curve_steps: ArrayLike, recovered: ArrayLike, n_features: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """When the k-th of an SAE's features was recovered, for every k.
+    """Returns the step at which the k-th of an SAE's features was recovered, for every k.
 
-    From counts, which do not say which feature it was: the k-th event is the first logged step at
-    which k features were recovered at once. Where no feature is lost again these are the times of
-    the features themselves.
+    It is the first logged step at which k features were recovered at once, since counts do not tell
+    which features they are. Where no feature is lost again these are the steps of the features.
 
     Args:
         curve_steps: steps at which counts were logged, increasing, ``[T]``.
-        recovered: features recovered at each, one SAE per row, ``[rows, T]``.
+        recovered: number of features recovered at each, one SAE per row, ``[rows, T]``.
         n_features: of the world.
 
     Returns:
@@ -28,11 +28,7 @@ def steps_by_feature(
     Raises:
         ToysaeError: shapes disagree.
     """
-    at, counts = np.asarray(curve_steps, np.float64), np.asarray(recovered)
-    require(
-        at.ndim == 1 and counts.ndim == 2 and counts.shape[1] == at.size > 0,
-        f"recovered has shape {counts.shape} and curve_steps {at.shape}: give [rows, T] and [T]",
-    )
+    at, counts = checked_curves(curve_steps, "recovered", recovered)
     require(n_features >= 1, f"n_features {n_features} must be at least 1")
     most = np.maximum.accumulate(counts, axis=1)
     first = np.stack([(most < k).sum(axis=1) for k in range(1, n_features + 1)], axis=1)
@@ -44,8 +40,8 @@ def survival(steps: ArrayLike, censored: ArrayLike, at: ArrayLike) -> NDArray[np
     """Share not yet recovered after each step (Kaplan and Meier 1958).
 
     Args:
-        steps: of recovery, or the last step seen, any shape.
-        censored: which of `steps` are the latter, the same shape.
+        steps: of recovery, or else the last step seen, any shape.
+        censored: whether each of `steps` is only the last step seen, the same shape.
         at: steps to evaluate at, ``[T]``.
 
     Returns:
@@ -60,5 +56,5 @@ def survival(steps: ArrayLike, censored: ArrayLike, at: ArrayLike) -> NDArray[np
         f"steps of shape {np.shape(steps)} and censored {np.shape(censored)}: give as many of "
         "each, and finite steps",
     )
-    found = scipy.stats.ecdf(scipy.stats.CensoredData.right_censored(events, unseen)).sf
-    return np.asarray(found.evaluate(np.asarray(at, np.float64)), np.float64)
+    curve = scipy.stats.ecdf(scipy.stats.CensoredData.right_censored(events, unseen)).sf
+    return np.asarray(curve.evaluate(np.asarray(at, np.float64)), np.float64)

@@ -1,9 +1,9 @@
 """Reconstruction and sparsity scores, streamed over batches at fixed memory.
 
-Running *means* are carried, not sums: a float32 sum over 1e6 samples stops hearing single
-batches, while a mean moves by ``(batch mean - mean) * batch / n`` and stays at its scale. The
-variance for EV is centred as it goes (Chan, Golub and LeVeque 1983), so a large mean of x does
-not cancel it. Firings are exact int32 counts (up to 2^31 - 1 samples).
+Running *means* are carried, not sums: single batches are lost in a float32 sum over 1e6 samples,
+while a mean moves by ``(batch mean - mean) * batch / n`` and stays at its scale. The variance for
+EV is centred as it goes (Chan, Golub and LeVeque 1983), so that a large mean of x does not cancel
+it. Firings are exact int32 counts (up to 2^31 - 1 samples).
 """
 
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from .. import pytree
 
 @pytree.dataclass
 class Totals:
-    """What one SAE's evaluation has seen so far; a leading member axis comes from vmap."""
+    """Running scores of one SAE's evaluation; a leading member axis comes from vmap."""
 
     n_samples: Int[Array, ""]
     n_nonzero: Int[Array, ""]  # samples with x != 0, over which shrinkage is averaged
@@ -30,20 +30,12 @@ class Totals:
 
 
 def empty_totals(d_in: int, d_sae: int) -> Totals:
-    """Totals of no samples, for inputs of `d_in` and `d_sae` latents."""
+    """Returns totals of no samples, for inputs of `d_in` and `d_sae` latents."""
     require(d_in > 0 and d_sae > 0, f"d_in {d_in} and d_sae {d_sae} must be at least 1")
-    # Buffers of their own and strong types: donated or carried through a scan as they are.
-    return Totals(
-        n_samples=jnp.zeros((), jnp.int32),
-        n_nonzero=jnp.zeros((), jnp.int32),
-        mean_x=jnp.zeros((d_in,), jnp.float32),
-        variance=jnp.zeros((), jnp.float32),
-        squared_error=jnp.zeros((), jnp.float32),
-        norm_ratio=jnp.zeros((), jnp.float32),
-        power=jnp.zeros((), jnp.float32),
-        overlap=jnp.zeros((), jnp.float32),
-        firings=jnp.zeros((d_sae,), jnp.int32),
-    )
+    # Separate buffers of strong types: totals can be donated or carried through a scan.
+    mean_x, firings = jnp.zeros(d_in, jnp.float32), jnp.zeros(d_sae, jnp.int32)
+    counts, scores = jnp.zeros(2, jnp.int32), jnp.zeros(5, jnp.float32)
+    return Totals(*[*counts, mean_x, *scores, firings])
 
 
 def add_batch(
@@ -52,7 +44,7 @@ def add_batch(
     x_hat: Float[Array, "batch d_in"],
     z: Float[Array, "batch d_sae"],
 ) -> Totals:
-    """Totals with one more batch.
+    """Returns totals with one more batch.
 
     Args:
         totals: from :func:`empty_totals` or this function.
@@ -61,7 +53,7 @@ def add_batch(
         z: latent activations ``[batch, d_sae]``; a latent fires where z != 0.
 
     Returns:
-        New totals; NaN in `x` or `x_hat` stays in them.
+        New totals, in which NaN of `x` or `x_hat` stays.
 
     Raises:
         ToysaeError: the batch has no rows.
@@ -98,7 +90,7 @@ def add_batch(
 
 
 def summarise(totals: Totals) -> dict[str, Array]:
-    """Scores of everything that was added, defined as SAELens 6.54 does.
+    """Returns the scores of all samples added, defined as in SAELens 6.54.
 
     Args:
         totals: of one SAE (vmap over members).
@@ -107,9 +99,9 @@ def summarise(totals: Totals) -> dict[str, Array]:
         Scalars unless shaped: `l0` (mean latents with z != 0 per sample), `ev` (``1 - E‖x-x_hat‖²
         / (E‖x‖² - ‖E x‖²)``, at most 1), `fvu` (1 - ev), `mse` (summed over d_in, mean over
         samples), `shrinkage` (mean of ‖x_hat‖/‖x‖, rows with x = 0 left out),
-        `reconstruction_bias` (γ that minimises E‖x_hat / γ - x‖², so E‖x_hat‖² / E x·x_hat: below
-        1 where the SAE shrinks; unlike `shrinkage` it does not count features that are missing;
-        Rajamanoharan et al. 2024), `dead_latents` (int32: never fired in this sample),
+        `reconstruction_bias` (the γ of least E‖x_hat / γ - x‖², E‖x_hat‖² / E x·x_hat: below 1
+        where the SAE shrinks; unlike `shrinkage` it is not lowered by missing features;
+        Rajamanoharan et al. 2024), `dead_latents` (int32: number that never fired in this sample),
         `dead_fraction`, `firing_freq` ``[d_sae]`` (share of samples). All but `dead_latents` are
         NaN when nothing was added or a reconstruction was NaN; ev and fvu are not finite when x
         never varies.

@@ -1,4 +1,4 @@
-"""A world out of any parts: a user's own arrays, or components of this package."""
+"""Builds a world from a user's own arrays or from components of this package."""
 
 import jax
 import jax.numpy as jnp
@@ -32,75 +32,60 @@ def assemble(
     """Builds a world from a dictionary, a way of firing and a law of magnitudes.
 
     Args:
-        directions: `[n_features, d_in]` what a coefficient of 1 of each feature adds to x; need
-            not be unit rows. The truth that SAEs are scored against is their direction (of its
-            rectified part, where x is rectified).
+        directions: `[n_features, d_in]` what a coefficient of 1 of each feature adds to x; they
+            need not be unit rows. SAEs are scored against the directions of these rows, rectified
+            where x is.
         firing: a :class:`Firing`, or probabilities `[n_features]` of independent firing.
         magnitude: a law, or the name of one.
         generating_matrix: `[d_in, d_hidden]` what writes x, for SVD initialisations;
             `directions.T` if not given.
         bias: `[d_in]` added to x, before any rectifier.
-        noise_sd: of isotropic observation noise, after any rectifier.
+        noise_sd: sd of isotropic observation noise, added after any rectifier.
         rectify: x = ReLU(sum + bias).
-        name: shown in tables.
+        name: the name that tables show.
 
     Raises:
         ToysaeError: arrays that are not finite or do not fit each other, a zero direction,
-            negative noise, a firing or law that is no pytree.
+            negative noise, a firing or law that is not a pytree.
     """
-    rows = jnp.asarray(directions, jnp.float32)
-    require(
-        rows.ndim == 2 and rows.size > 0,
-        f"directions of shape {rows.shape} must be [n_features, d_in]",
-    )
+    rows = _finite(directions, "directions")
+    is_matrix = rows.ndim == 2 and rows.size > 0
+    require(is_matrix, f"directions of shape {rows.shape} must be [n_features, d_in]")
     n_features, d_in = rows.shape
-    _finite(rows, "directions")
     if not isinstance(firing, Firing):
         firing = independent(np.asarray(firing))
     if isinstance(magnitude, str):
         magnitude = magnitude_law(magnitude, n_features)
-    for part in (firing, magnitude):
+    for component in (firing, magnitude):
         require(
-            not jax.tree_util.all_leaves([part]),
-            f"{shown(part)} is no pytree: decorate its class, {type(part).__name__}, with "
-            "toysae.pytree.dataclass",
+            not jax.tree_util.all_leaves([component]),
+            f"{shown(component)} is not a pytree: decorate its class, {type(component).__name__}, "
+            "with toysae.pytree.dataclass",
         )
-    require(
-        firing.n_features == n_features,
-        f"firing is over {firing.n_features} features but directions has {n_features} rows",
-    )
+    n_fired = firing.n_features
+    require(n_fired == n_features, f"firing is over {n_fired} features but directions has "
+            f"{n_features} rows")  # fmt: skip
     target = jnp.maximum(rows, 0) if rectify else rows
     lengths = np.linalg.norm(np.asarray(target), axis=1)
     zero = np.flatnonzero(lengths == 0)
-    require(
-        zero.size == 0,
-        f"feature {zero[:1]} has no direction (a zero row{', once rectified' * rectify}): leave "
-        "it out",
-    )
+    row = f"a zero row{', once rectified' * rectify}"
+    require(zero.size == 0, f"feature {zero[:1]} has no direction ({row}): leave it out")
     if bias is not None:
-        bias = jnp.asarray(bias, jnp.float32)
+        bias = _finite(bias, "bias")
         require(bias.shape == (d_in,), f"bias of shape {bias.shape} must be [d_in] = [{d_in}]")
-        _finite(bias, "bias")
     require(np.isfinite(noise_sd) and noise_sd >= 0, f"noise_sd {noise_sd} must be at least 0")
-    matrix = rows.T if generating_matrix is None else jnp.asarray(generating_matrix, jnp.float32)
-    require(
-        matrix.ndim == 2 and matrix.shape[0] == d_in,
-        f"generating_matrix of shape {matrix.shape} must have d_in = {d_in} rows",
-    )
-    _finite(matrix, "generating_matrix")
-    return World(
-        unit_rows(target),
-        rows,
-        matrix,
-        firing,
-        magnitude,
-        bias,
-        jnp.float32(noise_sd) if noise_sd else None,
-        rectify,
-        name,
-    )
+    matrix = rows.T
+    if generating_matrix is not None:
+        matrix = _finite(generating_matrix, "generating_matrix")
+    fits = matrix.ndim == 2 and matrix.shape[0] == d_in
+    require(fits, f"generating_matrix of shape {matrix.shape} must have d_in = {d_in} rows")
+    noise = jnp.float32(noise_sd) if noise_sd else None
+    return World(unit_rows(target), rows, matrix, firing, magnitude, bias, noise, rectify, name)
 
 
-def _finite(array: Array, name: str) -> None:
+def _finite(values: FloatArray, name: str) -> Array:
+    """Returns the values in float32, or refuses them where one is not finite."""
+    array = jnp.asarray(values, jnp.float32)
     bad = np.argwhere(~np.isfinite(np.asarray(array)))
     require(bad.size == 0, f"{name} is not finite at {bad[:1].tolist()}: clean it first")
+    return array

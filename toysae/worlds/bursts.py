@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .. import draws, pytree
 from ..errors import require
 from ..keys import named_key
-from .firing import Active, Firing
+from .firing import Active, Firing, all_in_order
 from .probabilities import checked_probabilities
 
 
@@ -16,9 +16,9 @@ from .probabilities import checked_probabilities
 class Bursts(Firing):
     """Each feature is a two-state Markov chain along the rows of a draw.
 
-    At each row a feature keeps its state with probability `persistence`, else it is drawn anew;
-    so p is its marginal, `persistence`^lag its autocorrelation, and P(on | on before) is
-    persistence + (1 - persistence) p. Costs O(n_features) a sample.
+    At each row a feature keeps its state with probability `persistence` and is otherwise drawn
+    anew. Its marginal is therefore p, its autocorrelation `persistence`^lag, and P(on | on before)
+    is persistence + (1 - persistence) p. A sample costs O(n_features).
     """
 
     probs: Float[Array, " n_features"]
@@ -34,13 +34,11 @@ class Bursts(Firing):
         anew = draws.uniform(named_key(key, "anew"), shape) >= self.persistence
         drawn = draws.uniform(named_key(key, "fire"), shape) < self.probs
         since = lax.cummax(jnp.where(anew, rows, 0), axis=0)  # the first row is always anew
-        on = jnp.take_along_axis(drawn, since, axis=0)
-        indices = jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32), shape)
-        return Active(indices, on, in_order=True)
+        return all_in_order(jnp.take_along_axis(drawn, since, axis=0))
 
 
 def bursts(probs: Float[np.ndarray, " n_features"], persistence: float) -> Bursts:
-    """Markov firing along the sequence.
+    """Returns Markov firing along the sequence with the marginals `probs`.
 
     Raises:
         ToysaeError: a probability outside [0, 1], or persistence outside [0, 1).

@@ -1,4 +1,4 @@
-"""The data card: what a world's generator realised on a sample, not what was asked for."""
+"""The data card: what a world shows on a sample, not what its settings say."""
 
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,7 +18,7 @@ _BATCH = 256
 _MAX_PAIRED = 2048  # features whose pairwise correlation is measured (the most frequent ones)
 _EXACT_COSINES = 20_000  # beyond so many features, the cosines of a random set of them
 _COSINE_SAMPLE = 2048
-_STARVED = 10  # fewer firings than this in the sample: the probability is not measurable
+_STARVED = 10  # with fewer firings in the sample a probability cannot be measured
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,7 +53,7 @@ class Card:
     welch_bound: float
 
     def rows(self) -> list[tuple[str, str]]:
-        """The card as (what, value) lines for a table."""
+        """Returns the card as (what, value) lines for a table."""
         c = self
         return [
             ("features in dimensions", f"{c.n_features} in {c.d_in} (ratio {c.ratio:g})"),
@@ -85,10 +85,10 @@ class Card:
 
 
 def world_card(world: World, n_samples: int = 131_072, seed: int = 0) -> Card:
-    """Samples a world in batches of 256 and measures what it realised.
+    """Samples a world in batches of 256 and measures it.
 
-    The pairwise correlation is that of the on/off indicators (phi), over features that fired
-    at least ten times; its noise floor is 1/sqrt(n_samples), what independent firing shows.
+    The pairwise correlation is that of the on/off indicators (phi), over features that fired at
+    least ten times; its noise floor, which independent firing shows, is 1/sqrt(n_samples).
 
     Raises:
         ToysaeError: fewer than 256 samples.
@@ -126,7 +126,7 @@ def world_card(world: World, n_samples: int = 131_072, seed: int = 0) -> Card:
 def _accumulate(
     world: World, key: PRNGKeyArray, n_batches: int
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Sums over all batches, and by name the moments of each (:func:`_moments`)."""
+    """Returns sums over all batches, and the moments of each batch by name (:func:`_moments`)."""
     paired = min(world.n_features, _MAX_PAIRED)
     start = {
         "empty": jnp.int32(0),
@@ -151,10 +151,10 @@ def _accumulate(
         added = {name: sums[name] + value for name, value in new.items()}
         added["counts"] = sums["counts"].at[batch.indices].add(on.astype(jnp.int32))
         added["value_max"] = jnp.maximum(sums["value_max"], batch.values.max())
-        every = jnp.ones(_BATCH, bool)
+        all_samples = jnp.ones(_BATCH, bool)
         return added, {
-            "l0": _moments(l0.astype(jnp.float32), every),
-            "norm": _moments(jnp.linalg.norm(batch.x, axis=1), every),
+            "l0": _moments(l0.astype(jnp.float32), all_samples),
+            "norm": _moments(jnp.linalg.norm(batch.x, axis=1), all_samples),
             "value": _moments(batch.values, on),
         }
 
@@ -162,15 +162,17 @@ def _accumulate(
 
 
 def _moments(values: Float[Array, "..."], counted: Bool[Array, "..."]) -> Float[Array, "3"]:
-    """How many count, their mean, and the sum of squares about it: float32 sums of squares would
-    lose the spread of long vectors."""
+    """Returns how many values count, their mean, and the sum of squares about it.
+
+    Sums of squares about 0 would lose the spread of long vectors in float32.
+    """
     n = counted.sum()
     mean = jnp.where(counted, values, 0).sum() / jnp.maximum(n, 1)
     return jnp.stack([n, mean, jnp.where(counted, (values - mean) ** 2, 0).sum()])
 
 
 def _mean_and_sd(moments: Float[np.ndarray, "n_batches 3"]) -> tuple[float, float]:
-    """Of all batches together (Chan, Golub and LeVeque 1983); 0 where nothing counts."""
+    """Mean and sd over all batches (Chan, Golub and LeVeque 1983); 0 where nothing counts."""
     n, means, squares = np.asarray(moments, np.float64).T
     total = max(n.sum(), 1.0)
     mean = n @ means / total
@@ -178,6 +180,7 @@ def _mean_and_sd(moments: Float[np.ndarray, "n_batches 3"]) -> tuple[float, floa
 
 
 def _correlation(together: np.ndarray, counts: np.ndarray, n: int) -> tuple[float, float, int]:
+    """Rms of the pairwise phi, the largest by size, and the number of pairs."""
     counts = counts[: len(together)]
     use = (counts >= _STARVED) & (counts < n)
     if use.sum() < 2:
@@ -187,9 +190,9 @@ def _correlation(together: np.ndarray, counts: np.ndarray, n: int) -> tuple[floa
 
 
 def coherences(directions: np.ndarray) -> tuple[float, float]:
-    """Of unit rows: mean over them of the largest signed cosine to another; largest |cos| of all.
+    """Mean over unit rows of the largest signed cosine to another row, and the largest |cos|.
 
-    Over all features up to 20,000 of them, else over a random 2,048 against all.
+    Both are over all rows up to 20,000 of them, else over a random 2,048 against all.
     """
     n = len(directions)
     if n < 2:
@@ -198,8 +201,8 @@ def coherences(directions: np.ndarray) -> tuple[float, float]:
     if n > _EXACT_COSINES:
         rows = np.random.default_rng(0).choice(n, _COSINE_SAMPLE, replace=False)
     nearest, coherence = [], 0.0
-    for some, cos in cosine_blocks(directions, rows):
-        own = (np.arange(len(some)), some)
+    for block, cos in cosine_blocks(directions, rows):
+        own = (np.arange(len(block)), block)
         cos[own] = -np.inf
         nearest.append(cos.max(1))
         cos[own] = 0.0

@@ -1,7 +1,7 @@
-"""Named worlds with a free choice on every axis. Published ones are in `presets`.
+"""Named worlds with a free choice of each component; `presets` has the published ones.
 
-A plain world is a dictionary (its name) x firing x probabilities x magnitude x noise. Add a row
-to DICTIONARIES or FIRINGS to add a choice.
+A plain world is a dictionary (its name) x firing x probabilities x magnitude x noise. To add a
+choice, add a row to DICTIONARIES or FIRINGS.
 """
 
 import inspect
@@ -27,7 +27,8 @@ from .dictionaries import anisotropic_matrix
 from .exactly_k import exactly_k
 from .firing import Firing
 from .independent import independent
-from .magnitudes import Circle, Scaled, magnitude
+from .magnitudes import Circle, Scaled
+from .magnitudes import magnitude as magnitude_law
 from .plant import fitted_below, forest, regular_forest
 from .probabilities import firing_probabilities
 from .world import World
@@ -35,7 +36,7 @@ from .world import World
 
 @dataclass(frozen=True)
 class WorldRow:
-    """A world as the catalogue knows it.
+    """A row of the catalogue: how to build a named world.
 
     Attributes:
         about: one line, with the source.
@@ -61,13 +62,13 @@ class WorldRow:
 
 
 def world_row(build: Callable[..., World]) -> WorldRow:
-    """A row whose fields are the keyword parameters of a function `(key, ...)`."""
+    """Returns a row whose fields are the keyword parameters of a function `(key, ...)`."""
     about = (inspect.getdoc(build) or "").split("\n")[0].rstrip(".")
     return WorldRow(about, build, dials(build, 1))
 
 
 def dials(function: Callable, skip: int) -> dict[str, tuple[Any, Any]]:
-    """Type and default of a function's parameters after the first `skip`."""
+    """Returns type and default of a function's parameters after the first `skip`."""
     hints = get_type_hints(function)
     parameters = list(inspect.signature(function).parameters.values())[skip:]
     return {p.name: (hints.get(p.name), p.default) for p in parameters}
@@ -84,15 +85,7 @@ DICTIONARIES: dict[str, tuple[str, Callable[..., Array]]] = {
     "low-rank": ("random directions within a subspace", dictionaries.low_rank),
     "circles": ("two-dimensional features: a radius and a shared angle", dictionaries.circles),
 }
-"""Plain worlds by name: what each is, and `(key, n_features, d_in, ...)` that gives its rows."""
-
-
-def _independent(key, probs: np.ndarray) -> Firing:
-    return independent(probs)
-
-
-def _exactly_k(key, probs: np.ndarray) -> Firing:
-    return exactly_k(probs)
+"""Plain worlds by name: what each is, and the function `(key, n_features, d_in, ...)` of rows."""
 
 
 def _copula(key, probs: np.ndarray, copula_rank: int = 25, copula_scale: float = 0.1) -> Firing:
@@ -131,8 +124,8 @@ def _bursts(key, probs: np.ndarray, persistence: float = 0.5) -> Firing:
 
 
 FIRINGS: dict[str, Callable[..., Firing]] = {
-    "independent": _independent,
-    "exactly-k": _exactly_k,
+    "independent": lambda key, probs: independent(probs),
+    "exactly-k": lambda key, probs: exactly_k(probs),
     "copula": _copula,
     "exclusive": _exclusive,
     "pairs": _pairs,
@@ -140,51 +133,43 @@ FIRINGS: dict[str, Callable[..., Firing]] = {
     "compositional": _compositional,
     "bursts": _bursts,
 }
-"""Ways of firing by name; each takes a key, the marginals, and dials of its own."""
+"""Ways of firing by name: functions of a key, the marginals, and dials of their own."""
 
 
-def make_firing(name: str, key, probs: np.ndarray, given: Mapping[str, Any]) -> Firing:
-    """A named way of firing; dials that are None keep their defaults.
+def make_firing(name: str, key, probs: np.ndarray, dial_values: Mapping[str, Any]) -> Firing:
+    """Builds a named way of firing; dials that are None keep their defaults.
 
     Raises:
-        ToysaeError: no way of that name, or a dial that it does not read.
+        ToysaeError: an unknown name, or a dial that this way of firing does not read.
     """
     if name not in FIRINGS:
         raise unknown("firing", name, FIRINGS)
-    read = dials(FIRINGS[name], 2)
-    chosen = {dial: value for dial, value in given.items() if value is not None}
+    known = dials(FIRINGS[name], 2)
+    chosen = {dial: value for dial, value in dial_values.items() if value is not None}
     for dial in chosen:
-        if dial not in read:
-            reads = f"reads {', '.join(read)}" if read else "has no dials"
+        if dial not in known:
+            reads = f"reads {', '.join(known)}" if known else "has no dials"
             raise ToysaeError(f"{dial} is not read by firing {name!r}, which {reads}")
-    made = FIRINGS[name](key, probs, **chosen)
-    require(isinstance(made, Firing), f"FIRINGS[{name!r}] gives {shown(made)}, not a Firing")
-    return made
-
-
-def _all_dials() -> dict[str, tuple[Any, Any]]:
-    """Every firing's dials, None standing for "its default"."""
-    found = {}
-    for firing in FIRINGS.values():
-        found |= {name: (kind | None, None) for name, (kind, _) in dials(firing, 2).items()}
-    return found
+    firing = FIRINGS[name](key, probs, **chosen)
+    require(isinstance(firing, Firing), f"FIRINGS[{name!r}] gives {shown(firing)}, not a Firing")
+    return firing
 
 
 def _fill(
     key, d_in: int = 64, n_features: int = 128, l0: float = 5.0,
     probs: str = "uniform", decay: float = 0.99, exponent: float = 1.0, decades: float = 3.0,
-    firing: str = "independent", magnitude_law: str = "uniform", magnitude_spread: float = 0.25,
+    firing: str = "independent", magnitude: str = "uniform", magnitude_spread: float = 0.25,
     asymmetry: float = 0.0, bias: float = 0.0, noise: float = 0.0, rectify: bool = False,
-    *, make: Callable[[Array], tuple[Array, Array | None]], circular: bool = False,
+    *, dictionary: Callable[[Array], tuple[Array, Array | None]], circular: bool = False,
     **firing_dials,
 ) -> World:  # fmt: skip
-    """The shared part of plain worlds: all axes but the dictionary, which `make` gives.
+    """Builds a plain world: `dictionary` gives its rows and generating matrix, the rest is shared.
 
     Probabilities, magnitudes and asymmetry belong to units: features, or circles of two.
     """
     require(asymmetry >= 0, f"asymmetry {asymmetry} must be at least 0")
     require(0 < l0 <= n_features, f"l0 {l0} must be in (0, n_features = {n_features}]")
-    rows, generating = make(named_key(key, "directions"))
+    rows, generating = dictionary(named_key(key, "directions"))
     size = 2 if circular else 1
     n_units = n_features // size
     jitter = {name: np.ones(n_units) for name in ("norms", "probabilities", "magnitudes")}
@@ -197,7 +182,7 @@ def _fill(
         probs, n_units, l0 / size, decay, exponent, decades, jitter["probabilities"]
     )
     fires = make_firing(firing, named_key(key, "firing"), marginals, firing_dials)
-    law = magnitude(magnitude_law, n_units, magnitude_spread)
+    law = magnitude_law(magnitude, n_units, magnitude_spread)
     if asymmetry:
         norms = np.repeat(jitter["norms"], size)
         rows = rows * jnp.asarray(norms, jnp.float32)[:, None]
@@ -212,30 +197,31 @@ def _fill(
 
 
 def _quantiles(key, n: int) -> np.ndarray:
-    """Normal quantiles in random order: the same set for every key, so that worlds of
-    different seeds have the same shapes and the same mean."""
+    """Normal quantiles in random order: worlds of different seeds have the same set of them."""
     order = np.asarray(jax.random.permutation(key, n))
     return special.ndtri((np.arange(n) + 0.5) / n)[order]
 
 
 def _shared_fields() -> dict[str, tuple[Any, Any]]:
+    """Fields of every plain world; a firing's dial is None for its default."""
     fields = dials(_fill, 1)
-    for inner in ("make", "circular", "firing_dials"):
+    for inner in ("dictionary", "circular", "firing_dials"):
         del fields[inner]
-    fields = {{"magnitude_law": "magnitude"}.get(k, k): v for k, v in fields.items()}
-    return fields | _all_dials()
+    for firing in FIRINGS.values():
+        fields |= {name: (kind | None, None) for name, (kind, _) in dials(firing, 2).items()}
+    return fields
 
 
 def plain(name: str) -> WorldRow:
-    """A world over a named dictionary, with every other axis open."""
+    """Returns the row of a world over a named dictionary, with every other choice open."""
     about, dictionary = DICTIONARIES[name]
     own = dials(dictionary, 3)
 
-    def build(key, d_in, n_features, magnitude, **fields):
-        extra = {field: fields.pop(field) for field in own}
+    def build(key, d_in, n_features, **fields):
+        own_values = {field: fields.pop(field) for field in own}
         return _fill(
-            key, d_in, n_features, magnitude_law=magnitude, circular=name == "circles",
-            make=lambda key: (dictionary(key, n_features, d_in, **extra), None), **fields,
+            key, d_in, n_features, circular=name == "circles", **fields,
+            dictionary=lambda key: (dictionary(key, n_features, d_in, **own_values), None),
         )  # fmt: skip
 
     fields = _shared_fields() | own
@@ -244,16 +230,16 @@ def plain(name: str) -> WorldRow:
     return WorldRow(about, build, fields)
 
 
-def _hidden_layer(key, d_in, n_features, spectrum, magnitude, **fields) -> World:
+def _hidden_layer(key, d_in, n_features, spectrum, **fields) -> World:
     require(spectrum >= 0, f"spectrum {spectrum} must be at least 0")
 
-    def make(direction_key):
+    def dictionary(direction_key):
         hidden = dictionaries.sphere(direction_key, n_features, d_in)
         weights = anisotropic_matrix(named_key(key, "weights"), d_in, d_in, spectrum)
         rows = hidden @ weights.T
         return rows / jnp.linalg.norm(rows, axis=1).mean(), weights
 
-    return _fill(key, d_in, n_features, magnitude_law=magnitude, make=make, **fields)
+    return _fill(key, d_in, n_features, dictionary=dictionary, **fields)
 
 
 PLAIN: dict[str, WorldRow] = {name: plain(name) for name in DICTIONARIES} | {

@@ -1,8 +1,8 @@
-"""Conditional probabilities of children, such that their marginals come out as asked.
+"""Conditional probabilities of children that lead to given marginals.
 
-A child fires where its parent does, its own event happens (probability q) and, under an exclusive
-parent, a uniform choice among the siblings whose events happened falls on it. So given the shared
-factors u, with r_P(u) the parent's chance,
+A child fires where its parent fires, its own event happens (probability q) and, if the parent is
+exclusive, a uniform choice among the siblings whose events happened falls on it. Given the shared
+factors u, and with r_P(u) the parent's chance,
 
     r_i(u) = r_P(u) q_i(u) E[1 / (1 + number of other siblings' events)]
            = r_P(u) q_i(u) int_0^1 prod_{j != i} (1 - q_j(u) (1 - s)) ds,
@@ -17,7 +17,7 @@ import scipy
 from jaxtyping import Bool, Float, Int
 from scipy import special
 
-from ..errors import require
+from ..errors import ToysaeError, require
 
 _DRAWS = 4096  # of the factors, quasi-random
 _CEILING = 8.0  # offset at which an event is certain in float64
@@ -28,7 +28,7 @@ def first_order(
     probs: Float[np.ndarray, " n"],
     exclusive: Bool[np.ndarray, " n"],
 ) -> Float[np.ndarray, " n"]:
-    """q_i = min(1, p_i / p_P (1 + sum of exclusive siblings' p_j / p_P)), as in SAELens.
+    """Returns q_i = min(1, p_i / p_P (1 + sum of exclusive siblings' p_j / p_P)), as SAELens does.
 
     The bracket is one plus the expected number of rivals before any compensation for exclusion;
     marginals fall short where that number is not small or where q is cut at 1.
@@ -48,16 +48,16 @@ def exact(
     exclusive: Bool[np.ndarray, " n"],
     factors: Float[np.ndarray, "n rank"],
 ) -> Float[np.ndarray, " n"]:
-    """q for which the marginals are `probs`, by Newton's method, family by family.
+    """Solves for the q whose marginals are `probs`, by Newton's method, family by family.
 
-    Without factors (rank 0) exact to 1e-9; with them the mean over u is that of at most 4,096
-    Sobol points.
+    The result is exact to 1e-9 without factors (rank 0); with them the mean over u is taken over at
+    most 4,096 Sobol points.
 
     Raises:
-        ToysaeError: a child more frequent than its parent, or exclusive children that together
-            are; the message names the feature and the largest probability it could have.
+        ToysaeError: a child, or exclusive children together, more frequent than their parent; the
+            message names the feature and the largest probability it could have.
     """
-    _feasible(parents, probs, exclusive)
+    _require_feasible(parents, probs, exclusive)
     u = _factor_draws(factors.shape[1], len(parents))
     s = np.sqrt(1 - (factors**2).sum(1))
     slope = factors / s[:, None]
@@ -72,8 +72,9 @@ def exact(
     for head in sorted(heads):  # parents come before their children
         children = order[starts[head] : starts[head + 1]]
         chance = u @ slope[children].T
-        found, fires = _solve(chance, reach.pop(head), probs[children], bool(exclusive[head]))
-        offset[children] = found
+        offset[children], fires = _solve(
+            chance, reach.pop(head), probs[children], bool(exclusive[head])
+        )
         reach |= {int(c): fires[:, i] for i, c in enumerate(children) if int(c) in heads}
     return special.ndtr(offset * s)
 
@@ -84,7 +85,7 @@ def _solve(
     wanted: Float[np.ndarray, " width"],
     exclusive: bool,
 ) -> tuple[Float[np.ndarray, " width"], Float[np.ndarray, "draws width"]]:
-    """Offsets for which one family has the wanted marginals, and r_i(u)."""
+    """Returns the offsets at which one family has the wanted marginals, and r_i(u)."""
     width = len(wanted)
     nodes, weights = np.polynomial.legendre.leggauss(min(ceil(width / 2), 24))
     away, weights = (1 - nodes) / 2, weights / 2  # 1 - s and ds on [0, 1]
@@ -120,19 +121,18 @@ def _solve(
     return offset, fires
 
 
-def _feasible(parents: np.ndarray, probs: np.ndarray, exclusive: np.ndarray) -> None:
+def _require_feasible(parents: np.ndarray, probs: np.ndarray, exclusive: np.ndarray) -> None:
+    """Raises :class:`ToysaeError` if a child does not fit into the firings of its parent."""
     child = np.flatnonzero(parents >= 0)
     above = parents[child]
     family = np.bincount(above, probs[child], minlength=len(parents))
-    taken = np.where(exclusive[above], family[above] - probs[child], 0.0)
-    room = probs[above] - taken
+    room = probs[above] - np.where(exclusive[above], family[above] - probs[child], 0.0)
     over = np.flatnonzero(probs[child] > room * (1 + 1e-9))
     if over.size:
         first = over[0]
         node, parent = child[first], above[first]
         siblings = " less its exclusive siblings'" if exclusive[parent] else ""
-        require(
-            False,
+        raise ToysaeError(
             f"feature {node} cannot have probability {probs[node]:.6g}: at most "
             f"{max(room[first], 0):.6g}, that of its parent {parent}{siblings}; lower it, or "
             "compensate by 'first-order'",
@@ -140,6 +140,7 @@ def _feasible(parents: np.ndarray, probs: np.ndarray, exclusive: np.ndarray) -> 
 
 
 def _factor_draws(rank: int, n_features: int) -> Float[np.ndarray, "draws rank"]:
+    """Quasi-random factors u, fewer for many features; one empty draw at rank 0."""
     if rank == 0:
         return np.zeros((1, 0))
     fewer = 2 ** int(np.log2(np.clip(2e7 / n_features, 256, _DRAWS)))

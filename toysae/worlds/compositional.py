@@ -19,10 +19,10 @@ from .probabilities import checked_probabilities
 
 @pytree.dataclass
 class Compositional(Firing):
-    """Objects fire by a law of their own; each gives one slot to each of its attributes.
+    """Objects fire by a law of their own; each has one slot for each of its attributes.
 
     Attributes:
-        objects: fires the objects.
+        objects: how the objects fire.
         accept: `[n_objects * n_attributes, n_values]` alias tables of the values.
         alias: the same shape.
         n_attributes: of each object.
@@ -50,33 +50,29 @@ class Compositional(Firing):
 def compositional(
     probs: Float[np.ndarray, " n_features"], n_attributes: int, n_values: int
 ) -> Compositional:
-    """Objects of `n_attributes` attributes with `n_values` values each.
+    """Returns the firing of objects that have `n_attributes` attributes of `n_values` values each.
 
     Args:
         probs: marginals of the features, ordered object, attribute, value. The attributes of one
-            object must have the same total: it is how often the object is present. Equal
-            probabilities always do.
+            object must have the same total, which is how often the object is present, as equal
+            probabilities have.
         n_attributes: attributes of each object.
         n_values: values of each attribute.
 
     Raises:
-        ToysaeError: a probability outside [0, 1], n_features that is no multiple of attributes x
-            values, totals that differ or pass 1.
+        ToysaeError: a probability outside [0, 1], n_features that is not a multiple of
+            n_attributes x n_values, totals that differ or pass 1.
     """
     probs = checked_probabilities(probs)
     size = n_attributes * n_values
     require(n_attributes >= 1, f"n_attributes {n_attributes} must be at least 1")
     require(n_values >= 1, f"n_values {n_values} must be at least 1")
-    require(
-        probs.size % size == 0,
-        f"n_features {probs.size} must be a multiple of n_attributes x n_values = {size}",
-    )
+    n = probs.size
+    require(n % size == 0, f"n_features {n} must be a multiple of n_attributes x n_values = {size}")
     weights = probs.reshape(-1, n_attributes, n_values)
     totals = weights.sum(2)
-    require(
-        bool(np.allclose(totals, totals[:, :1], rtol=1e-6)),
-        "the attributes of an object must be present equally often: use probs=uniform",
-    )
+    equal = bool(np.allclose(totals, totals[:, :1], rtol=1e-6))
+    require(equal, "the attributes of an object must be present equally often: use probs=uniform")
     require(totals.max() <= 1 + 1e-9, f"an object would be present {totals.max():.3g} of the time, "
             "over 1: lower l0 or use fewer values")  # fmt: skip
     rows = weights.reshape(-1, n_values)

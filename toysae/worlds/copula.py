@@ -1,8 +1,8 @@
-"""Gaussian copulas: features that fire together or apart, with the marginals asked for.
+"""Gaussian copulas: features that fire together or apart, with given marginals.
 
 z is jointly normal with unit variances, and feature i fires where z_i > t_i = Phi^-1(1 - p_i).
-Low rank: z = A u + s eps, at O(n_features rank) a sample, exact however many features there are
-(see :mod:`toysae.worlds.given_factors`). Dense: any correlation matrix, for small worlds.
+With low rank, z = A u + s eps: O(n_features rank) a sample, exact for any number of features (see
+:mod:`toysae.worlds.given_factors`). The dense copula takes any correlation matrix, in small worlds.
 """
 
 from dataclasses import replace
@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from scipy import special
 
 from .. import draws, pytree
-from ..errors import require
+from ..errors import ToysaeError, require
 from ..keys import named_key
-from .firing import Active, Firing
+from .firing import Active, Firing, all_in_order
 from .given_factors import ByArrival, OneByOne, parts
 from .probabilities import checked_probabilities
 
@@ -44,18 +44,18 @@ class LowRankCopula(Firing):
         return self.fire(key, u)
 
     def fire(self, key: PRNGKeyArray, u: Float[Array, "n rank"]) -> Active:
-        """Which features fire given the factors, so that others can share them."""
-        drawn = [part.fire(named_key(key, type(part).__name__), u) for part in self.parts]
-        first = self.parts[0]  # with a slot for every feature it is the only one, see `parts`
+        """Draws which features fire given the factors, which other firings can share."""
+        draws_by_part = [part.fire(named_key(key, type(part).__name__), u) for part in self.parts]
+        first = self.parts[0]  # the only one if it has a slot for every feature, see `parts`
         in_order = isinstance(first, OneByOne) and first.slots == self.total
-        return replace(concatenated(drawn), in_order=in_order)
+        return replace(concatenated(draws_by_part), in_order=in_order)
 
 
-def concatenated(drawn: list[Active]) -> Active:
-    """Several draws over different features as one."""
-    indices = jnp.concatenate([active.indices for active in drawn], 1)
-    on = jnp.concatenate([active.on for active in drawn], 1)
-    dropped = [active.dropped for active in drawn if active.dropped is not None]
+def concatenated(actives: list[Active]) -> Active:
+    """Joins draws over different features into one."""
+    indices = jnp.concatenate([active.indices for active in actives], 1)
+    on = jnp.concatenate([active.on for active in actives], 1)
+    dropped = [active.dropped for active in actives if active.dropped is not None]
     return Active(indices, on, sum(dropped[1:], dropped[0]) if dropped else None)
 
 
@@ -78,14 +78,13 @@ class DenseCopula(Firing):
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
         eps = draws.normal(key, (n, self.n_features))
         on = jnp.matmul(eps, self.root.T, precision=jax.lax.Precision.HIGHEST) > self.threshold
-        indices = jnp.broadcast_to(jnp.arange(self.n_features, dtype=jnp.int32), on.shape)
-        return Active(indices, on, in_order=True)
+        return all_in_order(on)
 
 
 def from_factors(
     probs: Float[np.ndarray, " n_features"], factors: Float[np.ndarray, "_ rank"]
 ) -> LowRankCopula:
-    """The copula with correlation A A^T off the diagonal.
+    """Returns the copula whose correlation is A A^T off the diagonal.
 
     Args:
         probs: marginal firing probabilities, in (0, 1).
@@ -106,7 +105,7 @@ def low_rank_copula(
     rank: int = 25,
     scale: float = 0.1,
 ) -> LowRankCopula:
-    """Random factors, A_ij ~ N(0, scale^2), as SAELens draws them: see :func:`random_factors`.
+    """Returns a copula of random factors, as SAELens draws them: see :func:`random_factors`.
 
     Raises:
         ToysaeError: as :func:`from_factors`, or a rank below 1, or a negative scale.
@@ -117,7 +116,7 @@ def low_rank_copula(
 def random_factors(
     key: PRNGKeyArray, n_features: int, rank: int = 25, scale: float = 0.1
 ) -> Float[np.ndarray, "n_features rank"]:
-    """A ~ N(0, scale^2), rows shortened so that a feature keeps at least .01 of own variance.
+    """Draws A ~ N(0, scale^2), rows shortened so that a feature keeps .01 of own variance at least.
 
     Pairs then correlate at about scale^2 sqrt(rank).
 
@@ -134,15 +133,15 @@ def random_factors(
 def dense_copula(
     probs: Float[np.ndarray, " n_features"], correlation: Float[np.ndarray, "n n"]
 ) -> DenseCopula:
-    """The copula with the given correlation matrix.
+    """Returns the copula with the given correlation matrix.
 
     Args:
         probs: marginal firing probabilities, in (0, 1).
-        correlation: of the Gaussians beneath, not of the firing itself: symmetric, unit
-            diagonal, positive definite.
+        correlation: of the Gaussians, not of the firing itself; symmetric, with unit diagonal,
+            positive definite.
 
     Raises:
-        ToysaeError: a probability outside (0, 1), or no such matrix; the message says how far
+        ToysaeError: a probability outside (0, 1), or an invalid matrix; the message says how far
             the nearest valid one is.
     """
     probs = checked_probabilities(probs, "(0, 1)")
@@ -153,21 +152,21 @@ def dense_copula(
 
 
 def factors_of(correlation: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
-    """Factors whose copula has exactly this correlation matrix: a root of C - lambda_min I.
+    """Returns factors whose copula has exactly this correlation: a root of C - lambda_min I.
 
     Raises:
-        ToysaeError: no correlation matrix, see :func:`dense_copula`.
+        ToysaeError: not a correlation matrix, see :func:`dense_copula`.
     """
     correlation = checked_correlation(correlation, len(correlation))
     values, vectors = np.linalg.eigh(correlation)
-    own = values[0] * (1 - 1e-9)  # a hair less than the least, so that rows stay below 1
+    own = values[0] * (1 - 1e-9)  # a little less than the least, so that rows stay shorter than 1
     return vectors * np.sqrt(np.maximum(values - own, 0))
 
 
 def nearest_correlation(
     matrix: Float[np.ndarray, "n n"], least: float = 1e-6
 ) -> Float[np.ndarray, "n n"]:
-    """The correlation matrix nearest to a symmetric one in Frobenius norm.
+    """Returns the correlation matrix nearest to a symmetric matrix in Frobenius norm.
 
     Alternating projections with Dykstra's correction (Higham 2002, algorithm 3.3), onto
     eigenvalues of at least `least` and onto unit diagonals.
@@ -176,7 +175,7 @@ def nearest_correlation(
         ToysaeError: a matrix that is not square, symmetric and finite.
     """
     matrix = np.asarray(matrix, np.float64)
-    _symmetric(matrix, len(matrix))
+    _require_symmetric(matrix, len(matrix))
     current, correction = matrix.copy(), np.zeros_like(matrix)
     for _ in range(10_000):
         shifted = current - correction
@@ -195,16 +194,14 @@ def nearest_correlation(
 
 
 def checked_factors(factors: np.ndarray, n_features: int) -> np.ndarray:
-    """Factors in float64, refused unless they fit and every row is shorter than 1."""
+    """Returns factors in float64, or refuses them unless they fit with rows shorter than 1."""
     factors = np.asarray(factors, np.float64)
-    require(
-        factors.ndim == 2 and len(factors) == n_features,
-        f"copula factors of shape {factors.shape} must be [n_features = {n_features}, rank]",
-    )
-    require(
-        factors.shape[1] <= n_features,
-        f"copula rank {factors.shape[1]} exceeds n_features = {n_features}: lower the rank",
-    )
+    fits = factors.ndim == 2 and len(factors) == n_features
+    require(fits, f"copula factors of shape {factors.shape} must be [n_features = {n_features}, "
+            "rank]")  # fmt: skip
+    rank = factors.shape[1]
+    require(rank <= n_features, f"copula rank {rank} exceeds n_features = {n_features}: "
+            "lower the rank")  # fmt: skip
     bad = np.argwhere(~np.isfinite(factors))
     require(bad.size == 0, f"copula factors are not finite at {bad[:1].tolist()}")
     length = (factors**2).sum(1)
@@ -218,27 +215,27 @@ def checked_factors(factors: np.ndarray, n_features: int) -> np.ndarray:
 
 
 def checked_correlation(correlation: np.ndarray, n: int) -> np.ndarray:
-    """A correlation matrix in float64; one that is not positive definite is refused."""
+    """Returns a correlation matrix in float64, or refuses one that is not positive definite."""
     correlation = np.asarray(correlation, np.float64)
-    _symmetric(correlation, n)
+    _require_symmetric(correlation, n)
     diagonal = np.diag(correlation)
     off = np.flatnonzero(np.abs(diagonal - 1) > 1e-6)
     require(off.size == 0, f"correlation[{off[:1]}] on the diagonal is {diagonal[off[:1]]}, not 1")
     least = np.linalg.eigvalsh(correlation)[0]
     if least <= 1e-10:
         change = nearest_correlation(correlation) - correlation
-        require(
-            False,
+        raise ToysaeError(
             f"correlation is not positive definite (least eigenvalue {least:.3g}): the nearest "
             f"valid one is {np.linalg.norm(change):.3g} away in Frobenius norm, "
-            f"{np.abs(change).max():.3g} in one entry; take nearest_correlation(matrix)",
+            f"{np.abs(change).max():.3g} in one entry; take nearest_correlation(matrix)"
         )
     return correlation
 
 
-def _symmetric(matrix: np.ndarray, n: int) -> None:
+def _require_symmetric(matrix: np.ndarray, n: int) -> None:
+    """Raises :class:`ToysaeError` unless a matrix is `[n, n]`, finite and symmetric."""
     require(matrix.shape == (n, n), f"correlation of shape {matrix.shape} must be [{n}, {n}]")
     bad = np.argwhere(~np.isfinite(matrix))
     require(bad.size == 0, f"correlation is not finite at {bad[:1].tolist()}")
-    apart = np.argwhere(np.abs(matrix - matrix.T) > 1e-6)
-    require(apart.size == 0, f"correlation is not symmetric at {apart[:1].tolist()}")
+    unequal = np.argwhere(np.abs(matrix - matrix.T) > 1e-6)
+    require(unequal.size == 0, f"correlation is not symmetric at {unequal[:1].tolist()}")

@@ -23,14 +23,24 @@ def unit_rows(rows: Float[Array, "*batch n d"]) -> Float[Array, "*batch n d"]:
     return rows * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))
 
 
+@jax.jit
+def safe_unit_rows(rows: Float[Array, "*batch n d"]) -> Float[Array, "*batch n d"]:
+    """:func:`unit_rows` of rows so short or long that float32 could not square them.
+
+    A zero row stays zero; a row with a NaN becomes NaN.
+    """
+    largest = jnp.max(jnp.abs(rows), axis=-1, keepdims=True)
+    return unit_rows(rows / jnp.where(largest == 0, 1, largest))
+
+
 @partial(jax.jit, static_argnames=("n_features", "d_in"))
 def sphere(key: PRNGKeyArray, n_features: int, d_in: int) -> Float[Array, "n_features d_in"]:
-    """Independent directions, uniform on the unit sphere (interim report, 2022)."""
+    """Draws independent directions, uniform on the unit sphere (interim report, 2022)."""
     return unit_rows(draws.normal(key, (n_features, d_in)))
 
 
 def antipodal(key: PRNGKeyArray, n_features: int, d_in: int) -> Float[Array, "n_features d_in"]:
-    """Pairs (f, -f), feature 2i and 2i + 1. Up to 2 d_in features the pairs are orthogonal.
+    """Pairs (f, -f), features 2i and 2i + 1; orthogonal to each other up to 2 d_in features.
 
     Raises:
         ToysaeError: n_features is odd.
@@ -62,8 +72,8 @@ def frame(
 ) -> Float[Array, "n_features d_in"]:
     """A low-coherence frame: the largest |cos| is pushed towards the Welch bound.
 
-    Adam on log sum exp(beta cos^2) / beta over pairs, beta rising from 10 to 1000: a smooth
-    maximum. Starts from an orthonormal set per d_in rows. Costs O(n_features^2 d_in) a step.
+    Adam minimises a smooth maximum, log sum exp(beta cos^2) / beta over pairs, with beta rising
+    from 10 to 1000. Every d_in rows start orthonormal. A step costs O(n_features^2 d_in).
     """
     blocks = [
         _orthonormal(jax.random.fold_in(key, start), min(d_in, n_features - start), d_in)
@@ -74,14 +84,10 @@ def frame(
 
 
 def welch_bound(n_features: int | np.integer, d_in: int | np.integer) -> float:
-    """The least possible largest |cosine| among `n_features` directions (Welch 1974).
-
-    Args:
-        n_features: number of directions, at least 1.
-        d_in: dimension, at least 1.
+    """The least possible largest |cos| of `n_features` directions in `d_in` dimensions (Welch).
 
     Returns:
-        ``sqrt((n - d) / (d (n - 1)))`` in [0, 1]; 0 where the directions fit orthogonally.
+        ``sqrt((n - d) / (d (n - 1)))`` in [0, 1] (Welch 1974); 0 where they fit orthogonally.
 
     Raises:
         ToysaeError: a size is below 1.
@@ -94,27 +100,27 @@ def welch_bound(n_features: int | np.integer, d_in: int | np.integer) -> float:
 
 
 def cosine_blocks(
-    directions: Float[np.ndarray, "n d_in"], taken: Int[np.ndarray, " m"]
-) -> Iterator[tuple[Int[np.ndarray, " some"], Float[np.ndarray, "some n"]]]:
-    """Cosines of the `taken` unit rows with all rows, a block of rows at a time.
+    directions: Float[np.ndarray, "n d_in"], rows: Int[np.ndarray, " m"]
+) -> Iterator[tuple[Int[np.ndarray, " block"], Float[np.ndarray, "block n"]]]:
+    """Cosines of some unit rows, given by number, with all rows, a block of rows at a time.
 
     Yields:
-        The rows of the block, and their cosines `[some, n]`, those with themselves included;
-        at most 2^23 of them (or one row).
+        The rows of the block, and their cosines `[block, n]`, those with themselves included;
+        at most 2^23 cosines (or one row).
     """
     size = max(2**23 // len(directions), 1)
-    for start in range(0, len(taken), size):
-        some = taken[start : start + size]
-        yield some, directions[some] @ directions.T
+    for start in range(0, len(rows), size):
+        block = rows[start : start + size]
+        yield block, directions[block] @ directions.T
 
 
 def nearest_cosines(directions: Float[np.ndarray, "n d_in"]) -> Float[np.ndarray, " n"]:
-    """Each unit row's largest signed cosine to another row; NaN for a lone one."""
+    """Returns each unit row's largest signed cosine to another row; NaN for a lone row."""
     if len(directions) < 2:
         return np.full(len(directions), np.nan, np.float32)
     nearest = []
-    for some, cos in cosine_blocks(directions, np.arange(len(directions))):
-        cos[np.arange(len(some)), some] = -np.inf
+    for block, cos in cosine_blocks(directions, np.arange(len(directions))):
+        cos[np.arange(len(block)), block] = -np.inf
         nearest.append(cos.max(1))
     return np.concatenate(nearest)
 
@@ -143,8 +149,8 @@ def clusters(
 ) -> Float[Array, "n_features d_in"]:
     """Near-duplicates: `size` neighbouring features share a centre, with mean cosine `cosine`.
 
-    f = sqrt(cosine) centre + sqrt(1 - cosine) own, own orthogonal to the centre; two members of
-    one cluster have cosine `cosine` up to the chance overlap of their own parts.
+    f = sqrt(cosine) centre + sqrt(1 - cosine) own, own orthogonal to the centre. Two features of
+    a cluster have cosine `cosine` up to the chance overlap of their own directions.
 
     Raises:
         ToysaeError: a cosine outside [0, 1], a size below 1, fewer than 2 dimensions.
@@ -164,11 +170,11 @@ def privileged(
 ) -> Float[Array, "n_features d_in"]:
     """Noised unit vectors: feature i leans on coordinate i mod d_in.
 
-    `basis_noise` is the length of the Gaussian noise beside the unit vector. Further rounds of
-    coordinates come with the opposite sign, then with positive sign again.
+    `basis_noise` is the length of the Gaussian noise added to the unit vector. The sign is
+    positive for the first d_in features and changes after every d_in.
 
     Raises:
-        ToysaeError: negative noise, or none with more features than 2 d_in (they would repeat).
+        ToysaeError: negative noise, or no noise and more than 2 d_in features (they would repeat).
     """
     require(basis_noise >= 0, f"basis_noise {basis_noise} must be at least 0")
     require(
@@ -186,8 +192,9 @@ def privileged(
 def pairs(
     key: PRNGKeyArray, n_features: int, d_in: int, rho: float = 0.5
 ) -> Float[Array, "n_features d_in"]:
-    """Pairs at exactly cosine `rho`, feature 2i and 2i + 1; pairs are orthogonal to each other
-    where they fit, else on random planes.
+    """Pairs at exactly cosine `rho`, features 2i and 2i + 1.
+
+    Different pairs are orthogonal where they all fit, else on random planes.
 
     Raises:
         ToysaeError: an odd n_features, rho outside [-1, 1], fewer than 2 dimensions.
@@ -200,7 +207,7 @@ def pairs(
 
 
 def circles(key: PRNGKeyArray, n_features: int, d_in: int) -> Float[Array, "n_features d_in"]:
-    """Planes of two orthonormal directions each, feature 2i and 2i + 1: the axes of a circle.
+    """Planes of two orthonormal directions each, features 2i and 2i + 1: the axes of a circle.
 
     Raises:
         ToysaeError: an odd n_features, or fewer than 2 dimensions.
@@ -239,7 +246,7 @@ def _planes(key: PRNGKeyArray, n_planes: int, d_in: int) -> tuple[Array, Array]:
 def anisotropic_matrix(
     key: PRNGKeyArray, d_out: int, d_hidden: int, exponent: float
 ) -> Float[Array, "d_out d_hidden"]:
-    """A random matrix whose i-th singular value is (i + 1)^-exponent, largest 1."""
+    """Draws a matrix whose i-th singular value is (i + 1)^-exponent, so that the largest is 1."""
     rank = min(d_out, d_hidden)
     left_key, right_key = jax.random.split(key)
     left = orthonormal_rows(jax.random.normal(left_key, (d_out, rank)).T)

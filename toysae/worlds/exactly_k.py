@@ -1,11 +1,11 @@
 """Exactly k features fire in each sample.
 
-With equal probabilities by Floyd's algorithm (Bentley and Floyd 1987). With unequal ones by the
-conditional Bernoulli (maximum entropy) law, whose marginals are exactly those asked for; it is
-drawn feature by feature: the next one after i that fires, with j still to come, is found by
-bisection, since P(none of i..m) = e_j(w_m+1, ..) / e_j(w_i, ..) with e_j the elementary symmetric
-polynomials of the odds w. O(k log n_features) a sample. The odds come from the marginals by the
-recursion and fixed point of Chen, Dempster and Liu (1994).
+Equal probabilities are drawn by Floyd's algorithm (Bentley and Floyd 1987). Unequal ones follow the
+conditional Bernoulli (maximum entropy) law, whose marginals are exactly the given ones. It is drawn
+feature by feature in O(k log n_features): the next feature after i that fires, with j still to
+come, is found by bisection, since P(none of i..m) = e_j(w_m+1, ..) / e_j(w_i, ..) with e_j the
+elementary symmetric polynomials of the odds w. The odds come from the marginals by the recursion
+and fixed point of Chen, Dempster and Liu (1994).
 """
 
 import jax.numpy as jnp
@@ -18,12 +18,12 @@ from .firing import Active, Firing
 from .independent import multiply_high
 from .probabilities import checked_probabilities
 
-_MAX_UNEQUAL = 65_536  # beyond it float32 no longer tells one feature's share of the table
+_MAX_UNEQUAL = 65_536  # with more, float32 does not resolve one feature's share of the table
 
 
 @pytree.dataclass
 class ExactlyKEqual(Firing):
-    """k of n_features, every subset equally likely, in O(k^2)."""
+    """Every subset of k features is equally likely; O(k^2) a sample."""
 
     total: int = pytree.field(pytree_node=False)
     k: int = pytree.field(pytree_node=False)
@@ -37,10 +37,10 @@ class ExactlyKEqual(Firing):
         chosen = []
         for i, last in enumerate(range(self.total - self.k, self.total)):
             candidate = multiply_high(bits[:, i], last + 1)
-            taken = jnp.zeros(n, bool)
+            repeated = jnp.zeros(n, bool)
             for other in chosen:
-                taken |= candidate == other
-            chosen.append(jnp.where(taken, last, candidate))
+                repeated |= candidate == other
+            chosen.append(jnp.where(repeated, last, candidate))
         indices = jnp.stack(chosen, 1).astype(jnp.int32)
         return Active(indices, jnp.ones_like(indices, bool))
 
@@ -65,7 +65,7 @@ class ExactlyK(Firing):
         start, chosen = jnp.zeros(n, jnp.int32), []
         for i in range(k):
             tail = self.log_tail[k - 1 - i]
-            # The first place whose tail has fallen below u of what it is at `start`.
+            # The first place whose tail is below u times the tail at `start`.
             target = tail[start] + jnp.log(uniforms[:, i])
             place = jnp.searchsorted(-tail, -target, side="right").astype(jnp.int32)
             feature = jnp.clip(place - 1, start, self.n_features - 1)
@@ -76,22 +76,19 @@ class ExactlyK(Firing):
 
 
 def exactly_k(probs: Float[np.ndarray, " n_features"]) -> Firing:
-    """Exactly k = sum(probs) features in each sample, with these marginals.
+    """Returns firing of exactly k = sum(probs) features in each sample, with these marginals.
 
     Args:
-        probs: marginal firing probabilities, in [0, 1), or all 1; their sum must be a whole
-            number.
+        probs: marginal firing probabilities in [0, 1), or all 1; their sum must be a whole number.
 
     Raises:
-        ToysaeError: a probability outside [0, 1), a sum that is no whole number, or unequal
+        ToysaeError: a probability outside [0, 1), a sum that is not a whole number, or unequal
             probabilities of too many features.
     """
     probs = checked_probabilities(probs)
     k = round(probs.sum())
-    require(
-        k >= 1 and abs(probs.sum() - k) < 1e-6 * k,
-        f"l0 {probs.sum():g} must be a whole number of features for exactly-k firing",
-    )
+    whole = k >= 1 and abs(probs.sum() - k) < 1e-6 * k
+    require(whole, f"l0 {probs.sum():g} must be a whole number of features for exactly-k firing")
     if np.ptp(probs) < 1e-12:
         return ExactlyKEqual(probs.size, k)
     require(
@@ -116,7 +113,7 @@ def odds_for(probs: np.ndarray, k: int, tolerance: float = 1e-12) -> np.ndarray:
 
 
 def inclusion(odds: np.ndarray, k: int) -> np.ndarray:
-    """Marginals of exactly k: pi_j = j w (1 - pi_j-1) / sum w (1 - pi_j-1)."""
+    """Marginals under exactly k: pi_j = j w (1 - pi_j-1) / sum w (1 - pi_j-1), up to j = k."""
     marginal = np.zeros_like(odds)
     for j in range(1, k + 1):
         share = odds * (1 - marginal)
@@ -125,6 +122,7 @@ def inclusion(odds: np.ndarray, k: int) -> np.ndarray:
 
 
 def _log_tails(odds: np.ndarray, k: int) -> np.ndarray:
+    """The table `[k, n_features + 1]` of :class:`ExactlyK`."""
     n = len(odds)
     log_odds = np.where(odds > 0, np.log(np.where(odds > 0, odds, 1.0)), -np.inf)
     tails = np.full((k + 1, n + 1), -np.inf)

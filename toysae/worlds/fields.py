@@ -1,4 +1,4 @@
-"""What the fields of worlds mean, in words; where a name has two meanings, both are told."""
+"""What each field of a world means; where a name has two meanings, both are given."""
 
 FIELDS = {
     "asymmetry": "sd of the logs of norms, probabilities and magnitudes over features; 0 for none",
@@ -17,7 +17,7 @@ FIELDS = {
     "cosine": "mean cosine of two features of a cluster",
     "d_in": "dimensions of x",
     "decades": "powers of ten that log-uniform probabilities span",
-    "decay": "by which probabilities fall from a feature to the next, where probs is geometric",
+    "decay": "factor from each probability to the next, where probs is geometric",
     "density": "probability that a feature of the toy model is on; 0 for its preset's own",
     "depth": "generations below the roots",
     "exponent": "of the Zipf law of the probabilities",
@@ -32,7 +32,7 @@ FIELDS = {
     "magnitude_sd": "sd of the coefficients, whose mean is 1",
     "magnitude_second": "coefficient of the second feature",
     "magnitude_spread": "sd of the coefficients (log-normal: of their logs), where the law has one",
-    "n_attributes": "attributes of each object; of each one value is on",
+    "n_attributes": "attributes of each object; each shows one value",
     "n_features": "true features",
     "n_free": "further features, which fire alone",
     "n_roots": "trees",
@@ -61,5 +61,5 @@ FIELDS = {
     "spectrum": "the i-th singular value of W is i^-spectrum: 0 for all equal",
     "strongest": "largest correlation",
 }
-"""One line for each field. Hierarchy and correlation are had together in `synth-sae-bench-16k`
-(every one of its fields can be set), or by :func:`toysae.worlds.plant.forest` with factors."""
+"""One line for each field. `synth-sae-bench-16k`, all of whose fields can be set, and
+:func:`toysae.worlds.plant.forest` with factors combine hierarchy with correlation."""

@@ -1,7 +1,7 @@
 """World files: one safetensors file from which a world samples the very same bits again.
 
-The tensors are the world's arrays, named by their place ("firing.probs"); one metadata entry
-holds JSON that says which component stands where and its plain numbers. Nothing is imported or
+The tensors are the world's arrays, named by their place ("firing.probs"). One metadata entry holds
+JSON that says which component is at each place, and its plain numbers. Nothing is imported or
 evaluated by name: a component is one of the classes that the package has loaded.
 """
 
@@ -27,7 +27,7 @@ from .world import World
 
 WORLD_VERSION = 1
 _ENTRY = "toysae_world"
-_RETIRED = {("ScaledByParent", "depth")}  # fields of older files that nothing needs any more
+_RETIRED = {("ScaledByParent", "depth")}  # fields of older files that are not used any more
 
 
 def save_world(world: World, path: str | Path) -> Path:
@@ -35,7 +35,7 @@ def save_world(world: World, path: str | Path) -> Path:
 
     Args:
         world: one world, not a stack of them.
-        path: of the file; its folder is made if need be.
+        path: where to write; a missing folder is made.
 
     Returns:
         The path.
@@ -50,8 +50,7 @@ def save_world(world: World, path: str | Path) -> Path:
     header = {"version": WORLD_VERSION, "world": tree}
     if code := codes_of(_classes(tree)):
         header["code"] = code
-    text = json.dumps(header, separators=(",", ":"))
-    write_tensors(path, arrays, _ENTRY, text)
+    write_tensors(path, arrays, _ENTRY, json.dumps(header, separators=(",", ":")))
     return path
 
 
@@ -82,20 +81,19 @@ def load_world(path: str | Path) -> World:
 
 
 def components() -> dict[str, dict[str, type]]:
-    """Every class that a world file may name, see :func:`toysae.disk.by_name`: the world, and
-    loaded firings and magnitudes."""
+    """Classes that a world file may name: the world, and all loaded firings and magnitudes."""
     return by_name((World, *subclasses(FiringPart), *subclasses(Magnitude)))
 
 
-def _the_one(classes: dict[str, type]) -> Any:
-    """The class of a name; None where there is none."""
+def _only_class(classes: dict[str, type]) -> Any:
+    """Returns the one class of a name, or None; refuses two."""
     places = " and ".join(classes)
     require(len(classes) < 2, f"two components have the same name, {places}: rename one")
     return next(iter(classes.values()), None)
 
 
 def _encode(value: Any, place: str, arrays: dict[str, np.ndarray], seen: dict[int, str]) -> Any:
-    """JSON for a value at `place`; its arrays go into `arrays`, each object only once."""
+    """Returns JSON for the value at `place` and puts its arrays into `arrays`, each object once."""
     if value is None or isinstance(value, bool | int | float | str):
         return {"value": value}
     if isinstance(value, jax.Array | np.ndarray) and not _is_key(value):
@@ -106,10 +104,9 @@ def _encode(value: Any, place: str, arrays: dict[str, np.ndarray], seen: dict[in
         host = {"host": True} if isinstance(value, np.ndarray) else {}
         return {"array": name, "dtype": array.dtype.name, "shape": list(array.shape), **host}
     if isinstance(value, tuple):
-        parts = (_encode(v, _join(place, i), arrays, seen) for i, v in enumerate(value))
-        return {"tuple": list(parts)}
+        return {"tuple": [_encode(v, _join(place, i), arrays, seen) for i, v in enumerate(value)]}
     kind = type(value).__name__
-    component = _the_one(components().get(kind, {}))
+    component = _only_class(components().get(kind, {}))
     if component is type(value):
         fields = {
             f.name: _encode(getattr(value, f.name), _join(place, f.name), arrays, seen)
@@ -129,16 +126,17 @@ def _join(place: str, name: str | int) -> str:
 
 
 def _classes(tree: Any) -> set[type]:
-    """Those of the components in a header."""
+    """Returns the classes of the components in a header."""
     if not isinstance(tree, dict | list):
         return set()
     inside = tree.values() if isinstance(tree, dict) else tree
     name = tree.get("component") if isinstance(tree, dict) else None
-    own = {_the_one(components()[name])} if isinstance(name, str) else set()
+    own = {_only_class(components()[name])} if isinstance(name, str) else set()
     return own.union(*map(_classes, inside))
 
 
 def _header(text: str, path: Path) -> tuple[Any, dict[str, Any]]:
+    """Returns the tree of components and the code of own classes from a file's metadata."""
     try:
         header = Fields(parse_json(text, "its header", finite=False), "its header")
         version, tree = header.integer("version", low=1), header.any("world")
@@ -151,7 +149,7 @@ def _header(text: str, path: Path) -> tuple[Any, dict[str, Any]]:
 
 
 class _Reader:
-    """Rebuilds a value from its JSON and the file's arrays; remembers which it used."""
+    """Rebuilds a value from its JSON and the file's arrays; `used` names the arrays it read."""
 
     def __init__(self, arrays: dict[str, np.ndarray]):
         self.arrays, self.used, self.known = arrays, set(), components()
@@ -186,35 +184,33 @@ class _Reader:
             f"it has a component {name!r} that is not loaded: define that class first, or import "
             "the module it is in; known: " + ", ".join(sorted(self.known)),
         )
-        component = _the_one(self.known[name])
+        component = _only_class(self.known[name])
         fields = {f.name: f for f in dataclasses.fields(component)}
         nodes = {key: node for key, node in nodes.items() if (name, key) not in _RETIRED}
-        for given in nodes:
-            if given not in fields:
-                raise unknown(f"field of {name}", given, fields)
+        for field in nodes:
+            if field not in fields:
+                raise unknown(f"field of {name}", field, fields)
         for field in fields.values():
             defaults = (field.default, field.default_factory)
             required = all(default is dataclasses.MISSING for default in defaults)
-            require(
-                field.name in nodes or not required,
-                f"field {field.name!r} of {name} is missing: save it again",
-            )
+            complete = field.name in nodes or not required
+            require(complete, f"field {field.name!r} of {name} is missing: save it again")
         values = {key: self.decode(node, _join(place, key)) for key, node in nodes.items()}
         return component(**values)
 
 
 def _check(world: World, path: Path) -> None:
-    """Refuses parts that do not fit together, without drawing a sample."""
+    """Refuses arrays that do not fit together, without drawing a sample."""
     try:
         n_features, d_in = world.directions.shape
-        found = {
+        shapes = {
             "rows": (world.rows.shape, (n_features, d_in)),
             "generating_matrix": (world.generating_matrix.shape[:1], (d_in,)),
             "firing": ((world.firing.n_features,), (n_features,)),
             "bias": ((d_in,) if world.bias is None else world.bias.shape, (d_in,)),
             "truth": (world.target.shape[1:], (d_in,)),
         }
-        for name, (has, needs) in found.items():
+        for name, (has, needs) in shapes.items():
             require(has == needs, f"{name} {list(has)} does not fit directions "
                     f"[{n_features}, {d_in}]")  # fmt: skip
         for name in ("rows", "directions", "generating_matrix", "bias"):

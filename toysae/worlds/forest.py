@@ -1,14 +1,13 @@
 """Features in trees: a child fires only where its parent does; siblings may exclude each other.
 
-The law, as in SAELens' generator: every feature has its own event, with a probability of its own
-(`q`; for a child it is the probability given that the parent fires and before its siblings are
-looked at). A parentless feature fires when its event happens. Going down from the roots, the
-children of a firing parent whose events happened fire; where a parent is exclusive and several
-did, one of them, chosen uniformly, fires and the others do not. Under a copula all events share
-its factors, so children correlate with other trees too.
+The law is that of SAELens' generator. Every feature has its own event of probability `q`; a child's
+is conditional on its parent firing, before its siblings are considered. A feature without a parent
+fires when its event happens. From the roots down, a child fires if its parent fires and its event
+happens; of several such children of an exclusive parent, one chosen uniformly fires. Under a copula
+all events share its factors, so that children correlate with other trees too.
 
-Drawn top-down, events only for the children of parents that fire, which is the same law at
-O(active): dense sampling of a deep forest draws hundreds of events for each one that counts.
+Sampling goes top-down and draws events only for the children of parents that fire: the same law in
+O(active), where dense sampling of a deep forest draws hundreds of events for each one that counts.
 """
 
 from dataclasses import replace
@@ -22,15 +21,15 @@ from .. import draws, pytree
 from ..errors import require
 from ..keys import named_key
 from .copula import LowRankCopula, concatenated
-from .firing import Active, Firing, FiringPart, compact
+from .firing import Active, Firing, FiringPart, all_in_order, compact
 from .given_factors import scores
 from .magnitudes import Magnitude
 
-_UNROLL = 32  # factors up to which one fused expression beats a loop
+_UNROLL = 32  # up to this many factors one fused expression is faster than a loop
 
 
 class Places(NamedTuple):
-    """One generation in its slots: which features, whether on, and their rows in the next table."""
+    """One generation in its slots: features, their rows in the next table, and whether on."""
 
     ids: Int[Array, "n slots"]
     row: Int[Array, "n slots"]
@@ -39,7 +38,7 @@ class Places(NamedTuple):
 
 @pytree.dataclass
 class Generation(FiringPart):
-    """The children of one depth, a row for each parent of the depth above; row 0 has none.
+    """The children of one depth: a row for each parent of the depth above; row 0 is empty.
 
     Attributes:
         children: `[width, rows]` feature numbers, 0 where a row has fewer children.
@@ -47,8 +46,8 @@ class Generation(FiringPart):
         slope: `[width, rank, rows]`, see :mod:`toysae.worlds.given_factors`.
         offset: `[width, rows]`, -NEVER where there is no child.
         exclusive: `[rows]` at most one child fires.
-        slots: for this generation; None where no parent ever has two children on, so that a
-            child takes the place of its parent.
+        slots: of this generation; None where no parent ever has two children on: each child then
+            takes its parent's slot.
     """
 
     children: Int[Array, "width rows"]
@@ -61,18 +60,18 @@ class Generation(FiringPart):
     def fire(
         self, key: PRNGKeyArray, u: Float[Array, "n rank"], parents: Places
     ) -> tuple[Places, Int[Array, "n slots"], Int[Array, " n"] | None]:
-        """The next generation, the place of each one's parent, and how many found no slot.
+        """Draws the next generation; also returns each parent's slot and the firings without one.
 
-        One uniform for each child: that it is below p says that the event happens, and where in
-        [0, p) it lies is a fresh uniform, by which the child takes over from those before it
-        with chance 1 / (events so far). So the last to take over is a uniform choice.
+        Each child has one uniform: the event happens if it is below p, and then its place in
+        [0, p) is a fresh uniform, by which the child takes over from those before it with
+        probability 1 / (events so far). The last to take over is thus a uniform choice.
         """
         width, row = self.offset.shape[0], parents.row
 
         def child(state, each):
             number, slope, offset = each
-            # A loop and a packed state on purpose: XLA would otherwise compute all this anew for
-            # every use of the count and of the choice.
+            # A loop with a packed state: otherwise XLA would compute all this anew for every use
+            # of the count and of the choice.
             count, last = state >> 16, state & 0xFFFF
             p = jax.scipy.special.ndtr(_scores(u, slope, offset, row))
             uniform = draws.uniform(jax.random.fold_in(key, number), row.shape)
@@ -92,8 +91,8 @@ class Generation(FiringPart):
         happens = jnp.moveaxis(happens, 0, -1)
         allowed = ~self.exclusive[row][..., None] | (numbers == number[..., None])
         keep = (happens & allowed).reshape(len(u), -1)
-        found, on = compact(keep, min(self.slots or 0, keep.shape[1]))
-        place, number = found // width, found % width
+        position, on = compact(keep, min(self.slots or 0, keep.shape[1]))
+        place, number = position // width, position % width
         row = jnp.take_along_axis(row, place, 1)
         dropped = keep.sum(1, dtype=jnp.int32) - on.sum(1, dtype=jnp.int32)
         places = Places(self.children[number, row], self.child_row[number, row], on)
@@ -101,7 +100,7 @@ class Generation(FiringPart):
 
 
 def _scores(u: Array, slope: Array, offset: Array, row: Array) -> Array:
-    """slope[:, row] . u + offset[row] for each slot, `[n, slots]`."""
+    """Returns slope[:, row] . u + offset[row] for each slot, `[n, slots]`."""
     x = offset[row]
     if len(slope) <= _UNROLL:
         for factor, each in zip(u.T, slope, strict=True):
@@ -116,14 +115,14 @@ def _scores(u: Array, slope: Array, offset: Array, row: Array) -> Array:
 
 @pytree.dataclass
 class Forest(Firing):
-    """A forest in O(active); build it by :func:`toysae.worlds.plant.forest`.
+    """A forest sampled in O(active); build it by :func:`toysae.worlds.plant.forest`.
 
     Attributes:
-        roots: fires the features that have children but no parent.
+        roots: firing of the features that have children but no parent.
         root_ids: `[n_roots]` their numbers.
-        free: fires the features that have neither; None if there are none.
-        free_ids: `[n_free]`.
-        generations: their children, grandchildren, ...
+        free: firing of the features that have neither; None if there are none.
+        free_ids: `[n_free]` their numbers.
+        generations: children of the roots, grandchildren, ...
         rank: of the copula; 0 without one.
     """
 
@@ -141,7 +140,7 @@ class Forest(Firing):
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
         u = draws.normal(named_key(key, "factors"), (n, self.rank))
-        top = _given(self.roots, named_key(key, "roots"), u)
+        top = _fire(self.roots, named_key(key, "roots"), u)
         places = Places(self.root_ids[top.indices], top.indices + 1, top.on)
         none = jnp.full(top.on.shape, -1, jnp.int32)
         drawn, parent, start = [replace(top, indices=places.ids)], [none], 0
@@ -153,7 +152,7 @@ class Forest(Firing):
             parent.append(jnp.where(places.on, place + start, -1))
             start += above
         if self.free is not None:
-            free = _given(self.free, named_key(key, "free"), u)
+            free = _fire(self.free, named_key(key, "free"), u)
             drawn.append(replace(free, indices=self.free_ids[free.indices]))
         active = concatenated(drawn)
         if not self.generations:
@@ -164,21 +163,21 @@ class Forest(Firing):
         return replace(active, parent=parents, depth=len(self.generations))
 
 
-def _given(firing: Firing, key: PRNGKeyArray, u: Array) -> Active:
-    """A draw that shares the factors where the firing has any."""
+def _fire(firing: Firing, key: PRNGKeyArray, u: Array) -> Active:
+    """Draws with the factors `u` where the firing has factors."""
     return firing.fire(key, u) if isinstance(firing, LowRankCopula) else firing.sample(key, len(u))
 
 
 @pytree.dataclass
 class DenseForest(Firing):
-    """The same law with an event for every feature, each in its own slot: for small worlds.
+    """The same law for small worlds: an event for every feature, each in its own slot.
 
     Attributes:
         slope: `[rank, n_features]`.
         offset: `[n_features]`.
         parents: `[n_features]`, -1 for none.
         children: for each depth from 1: `[n_parents, width]`, padded with n_features.
-        above: for each depth: `[n_parents]` whose children they are.
+        above: for each depth: `[n_parents]` the parents.
         exclusive: for each depth: `[n_parents]`.
     """
 
@@ -208,22 +207,21 @@ class DenseForest(Firing):
             one = jnp.minimum((choice[:, above] * count).astype(jnp.int32) + 1, count)
             keep = fires & ((order == one[..., None]) | ~exclusive[:, None])
             on = on.at[:, children].set(keep, mode="drop")
-        indices = jnp.arange(self.n_features, dtype=jnp.int32)
-        indices, parent = (jnp.broadcast_to(row, on.shape) for row in (indices, self.parents))
         depth = len(self.children)
-        return Active(indices, on, parent=parent if depth else None, depth=depth, in_order=True)
+        parent = jnp.broadcast_to(self.parents, on.shape) if depth else None
+        return replace(all_in_order(on), parent=parent, depth=depth)
 
 
 @pytree.dataclass
 class ScaledByParent(Magnitude):
-    """Another law's coefficient times its parent's (scaled) coefficient over the parent's mean.
+    """Another law's coefficient times the parent's (scaled) coefficient over the parent's mean.
 
-    As in SAELens: a parent drawn at twice its mean doubles its children, and theirs in turn; a
-    parent rectified to 0 silences them.
+    As in SAELens, a parent drawn at twice its mean doubles its children, and so on down; a parent
+    rectified to 0 silences them.
 
     Attributes:
         law: of the coefficients before scaling.
-        mean: `[n_features]` of each feature as a parent.
+        mean: `[n_features]` mean coefficient of each feature as a parent.
     """
 
     law: Magnitude

@@ -4,13 +4,13 @@ Feature i fires where a_i . u + s_i eps_i > t_i, with u and eps standard normal 
 s_i = sqrt(1 - |a_i|^2). Given u it fires with probability Phi(x_i), x_i = slope_i . u + offset_i,
 slope_i = a_i / s_i, offset_i = -t_i / s_i, whatever the others do. Two exact ways to draw that:
 
-`OneByOne` holds a uniform against each Phi(x_i). `ByArrival` is for many rare features: Poisson
+`OneByOne` compares a uniform with each Phi(x_i). `ByArrival` is for many rare features: Poisson
 arrivals with hazards h(x) = -log(1 - Phi(x)) hit feature i at least once with probability Phi(x_i).
 They are drawn from a bound on h that costs a few multiplications, and kept with probability
-h / bound (thinning, Lewis and Shedler 1979), so that Phi is evaluated for the few that arrive only.
+h / bound (thinning, Lewis and Shedler 1979), so that Phi is evaluated only for the few that arrive.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import log
 
 import jax
@@ -26,7 +26,7 @@ from .firing import Active, FiringPart, compact
 
 FACTOR_TAIL = 2e-10  # probability that a sample would need more slots than it has
 NEVER = 1e6  # |offset| of a feature that always or never fires: Phi is 1 or 0 in float32
-_LEAF = 16  # features in a block, and blocks in a group, of the search for an arrival
+_LEAF = 16  # features in a block, and blocks in a section, of the search for an arrival
 
 
 @pytree.dataclass
@@ -39,14 +39,14 @@ class OneByOne(FiringPart):
     slots: int = pytree.field(pytree_node=False)
 
     def fire(self, key: PRNGKeyArray, u: Float[Array, "n rank"]) -> Active:
-        """Which features fire, given the factors."""
+        """Draws which features fire, given the factors."""
         chance = jax.scipy.special.ndtr(scores(u, self.slope, self.offset))
         on = draws.uniform(key, chance.shape) < chance
         if self.slots == self.ids.shape[0]:
             return Active(jnp.broadcast_to(self.ids, on.shape), on)
-        place, found = compact(on, self.slots)
-        dropped = on.sum(1, dtype=jnp.int32) - found.sum(1, dtype=jnp.int32)
-        return Active(self.ids[place], found, dropped)
+        place, in_slots = compact(on, self.slots)
+        dropped = on.sum(1, dtype=jnp.int32) - in_slots.sum(1, dtype=jnp.int32)
+        return Active(self.ids[place], in_slots, dropped)
 
 
 @pytree.dataclass
@@ -62,19 +62,19 @@ class ByArrival(FiringPart):
     slots: int = pytree.field(pytree_node=False)
 
     def fire(self, key: PRNGKeyArray, u: Float[Array, "n rank"]) -> Active:
-        """Which features fire, given the factors."""
+        """Draws which features fire, given the factors."""
         n, slots = u.shape[0], self.slots
         x = scores(u, self.slope, self.offset).reshape(n, -1, _LEAF)
         blocks = hazard_bound(x).sum(-1).reshape(n, -1, _LEAF)
-        edges = running_sum(blocks.sum(-1))  # of groups of blocks, on the axis of arrivals
+        edges = running_sum(blocks.sum(-1))  # of sections of blocks, on the axis of arrivals
         gaps = draws.exponential(named_key(key, "gaps"), (n, slots + 1))
         at = running_sum(gaps)
         arrived = at[:, :slots] < edges[:, -1:]
-        group = (at[:, :slots, None] >= edges[:, None, :-1]).sum(-1, dtype=jnp.int32)
-        group = jnp.where(arrived, group, 0)
-        # Fresh uniforms below the group: what is left of `at` has too few bits for rare features.
+        section = (at[:, :slots, None] >= edges[:, None, :-1]).sum(-1, dtype=jnp.int32)
+        section = jnp.where(arrived, section, 0)
+        # Fresh uniforms inside a section: what is left of `at` has too few bits for rare features.
         uniform = draws.uniform(named_key(key, "search"), (n, 3, slots))
-        block = group * _LEAF + _pick(_rows(blocks, group), uniform[:, 0])
+        block = section * _LEAF + _pick(_rows(blocks, section), uniform[:, 0])
         leaf_x = _rows(x, block)
         leaf = _pick(hazard_bound(leaf_x), uniform[:, 1])
         feature = block * _LEAF + leaf
@@ -90,7 +90,7 @@ class ByArrival(FiringPart):
 def scores(
     u: Float[Array, "n rank"], slope: Float[Array, "rank m"], offset: Float[Array, " m"]
 ) -> Float[Array, "n m"]:
-    """x = u @ slope + offset in full float32: the tails of Phi do not forgive TF32."""
+    """Returns u @ slope + offset in full float32: TF32 is too coarse for the tails of Phi."""
     u = jnp.concatenate([u, jnp.ones_like(u, shape=(len(u), 1))], 1)
     slope = jnp.concatenate([slope, offset[None]])
     return jnp.matmul(u, slope, precision=jax.lax.Precision.HIGHEST)
@@ -111,7 +111,7 @@ def hazard_bound(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
 
 
 def running_sum(x: Float[Array, "*any m"]) -> Float[Array, "*any m"]:
-    """Cumulated sums along a short last axis, as one product."""
+    """Running sums along a short last axis, as one matrix product."""
     size = x.shape[-1]
     return jnp.matmul(x, jnp.triu(jnp.ones((size, size))), precision=jax.lax.Precision.HIGHEST)
 
@@ -121,7 +121,7 @@ def _rows(table: Float[Array, "n rows _"], row: Int[Array, "n slots"]) -> Array:
 
 
 def _pick(weights: Float[Array, "n slots _"], uniform: Float[Array, "n slots"]) -> Array:
-    """An index in proportion to the weights, `[n, slots]`."""
+    """Draws indices `[n, slots]` in proportion to the weights."""
     edges = running_sum(weights)
     return (uniform[..., None] * edges[..., -1:] >= edges[..., :-1]).sum(-1, dtype=jnp.int32)
 
@@ -136,7 +136,7 @@ def parts(
     Args:
         probs: marginal probabilities in [0, 1].
         factors: loadings a_i, of length below 1.
-        everything: one slot for each feature, in order.
+        everything: whether to give each feature a slot of its own, in order.
     """
     slope, offset = linear_factors(probs, factors)
     ids = np.arange(len(probs), dtype=np.int32)
@@ -165,18 +165,17 @@ def _part(kind, ids: np.ndarray, slope: np.ndarray, offset: np.ndarray, slots: i
 
 
 def linear_factors(probs: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """slope `[m, rank]` and offset `[m]` in float64; probabilities of 0 and 1 are allowed."""
+    """Returns slope `[m, rank]` and offset `[m]` in float64, for probabilities in [0, 1]."""
     s = np.sqrt(1 - (factors**2).sum(1))
     offset = np.clip(special.ndtri(probs) / s, -NEVER, NEVER)
     return factors / s[:, None], offset
 
 
 def arrival_slots(slope: Float[np.ndarray, "m rank"], offset: Float[np.ndarray, " m"]) -> int:
-    """Slots for the arrivals on these features: Poisson given the factors."""
+    """Returns the slots for arrivals on these features, which are Poisson given the factors."""
     u, log_weight = wide_draws(slope.shape[1])
     total = np.zeros(len(u))
-    for start in range(0, len(offset), _CHUNK):
-        x = u @ slope[start : start + _CHUNK].T + offset[start : start + _CHUNK]
+    for x in _score_chunks(u, slope, offset):
         total += np.asarray(hazard_bound(jnp.asarray(x, jnp.float32)), np.float64).sum(1)
     return fewest_slots(
         lambda slots: scipy.stats.poisson.logsf(slots, total), log_weight, len(offset)
@@ -184,44 +183,48 @@ def arrival_slots(slope: Float[np.ndarray, "m rank"], offset: Float[np.ndarray, 
 
 
 def firing_slots(slope: Float[np.ndarray, "m rank"], offset: Float[np.ndarray, " m"]) -> int:
-    """Slots for those of these features that fire, by Chernoff's bound given the factors."""
+    """Returns the slots for those of these features that fire, by Chernoff's bound given u."""
     u, log_weight = wide_draws(slope.shape[1])
     cumulant = np.zeros((len(THETA), len(u)))
-    for start in range(0, len(offset), _CHUNK):
-        x = u @ slope[start : start + _CHUNK].T + offset[start : start + _CHUNK]
+    for x in _score_chunks(u, slope, offset):
         chance = special.ndtr(x)
         cumulant += np.stack([np.log1p(grow * chance).sum(1) for grow in np.expm1(THETA)])
     return fewest_slots(chernoff(cumulant), log_weight, len(offset))
 
 
+def _score_chunks(u: np.ndarray, slope: np.ndarray, offset: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields u . slope + offset, `[draws, at most 2048]` features at a time."""
+    for start in range(0, len(offset), 2048):
+        yield u @ slope[start : start + 2048].T + offset[start : start + 2048]
+
+
 THETA = np.linspace(0.1, 4.0, 24)
-_CHUNK = 2048
 
 
 def chernoff(
     cumulant: Float[np.ndarray, "n_theta n_u"], theta: Float[np.ndarray, " n_theta"] = THETA
 ) -> Callable[[int], np.ndarray]:
-    """log of a bound on P(count > slots | u), from log E[exp(theta count) | u]."""
+    """Returns the log of a bound on P(count > slots | u), from log E[exp(theta count) | u]."""
     return lambda slots: np.minimum((cumulant - theta[:, None] * (slots + 1)).min(0), 0)
 
 
 def wide_draws(rank: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """Factors from a mixture of wide normals, and the log weights that undo the widening.
+    """Draws factors from a mixture of wide normals, with the log weights that undo the widening.
 
-    How many fire has a heavy tail through |u|; plain draws would not see it.
+    The number of firings has a heavy tail through |u| that plain draws would not see.
     """
     if rank == 0:
         return np.zeros((1, 0)), np.zeros(1)
     widths = np.array([1.0, 1.3, 1.7])
-    draws = np.random.default_rng(0).normal(size=(3, n, rank)) * widths[:, None, None]
-    u = draws.reshape(-1, rank)
+    u = np.random.default_rng(0).normal(size=(3, n, rank)) * widths[:, None, None]
+    u = u.reshape(-1, rank)
     square = (u**2).sum(1, keepdims=True)
     mixture = special.logsumexp(-square / (2 * widths**2) - rank * np.log(widths), 1) - log(3)
     return u, -square[:, 0] / 2 - mixture - log(len(u))
 
 
 def fewest_slots(log_tail: Callable[[int], np.ndarray], log_weight: np.ndarray, most: int) -> int:
-    """The smallest number of slots with E_u P(more are needed | u) <= TAIL, by bisection."""
+    """Returns the fewest slots with E_u P(more are needed | u) <= FACTOR_TAIL, by bisection."""
     low, high = 0, most
     while low < high:
         middle = (low + high) // 2

@@ -1,18 +1,19 @@
 """Groups of features that fire by a joint law: exclusive groups, pairs, small trees.
 
-A group is a finite list of states, each a set of its features and a probability; what the
-states leave is "nothing on". Which groups are on at all is drawn in O(active groups), then one
-state of each from an alias table, so the cost does not grow with the number of features.
+A group has finitely many states, each a set of its features with a probability; the rest of the
+probability is "nothing on". Which groups are on is drawn in O(active groups), then one state of
+each from an alias table, so the cost does not grow with the number of features.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .. import draws, pytree
-from ..errors import require
+from ..errors import ToysaeError, require
 from ..keys import named_key
 from .firing import Active, Firing
 from .independent import alias_table, independent
@@ -26,9 +27,9 @@ class Groups(Firing):
     """Independent groups, each with finitely many joint states.
 
     Attributes:
-        groups: fires the groups that are in any state but "nothing on".
+        groups: firing of the groups: which are in a state other than "nothing on".
         accept: `[n_groups, n_states]` alias table of the states, given that the group is on.
-        alias: `[n_groups, n_states]`.
+        alias: the same shape.
         members: `[n_groups, n_states, width]` features on in a state, padded with -1.
         total: number of features.
     """
@@ -47,11 +48,8 @@ class Groups(Firing):
         active = self.groups.sample(named_key(key, "groups"), n)
         state = pick(named_key(key, "state"), self.accept, self.alias, active.indices)
         members = self.members[active.indices, state]  # [n, slots, width]
-        on = active.on[..., None] & (members >= 0)
-        flat = (n, -1)
-        return Active(
-            jnp.maximum(members, 0).reshape(flat), on.reshape(flat), dropped=active.dropped
-        )
+        on = (active.on[..., None] & (members >= 0)).reshape(n, -1)
+        return Active(jnp.maximum(members, 0).reshape(n, -1), on, dropped=active.dropped)
 
 
 @pytree.dataclass
@@ -78,7 +76,7 @@ def pick(
     alias: Int[Array, "tables n_states"],
     table: Int[Array, "n slots"],
 ) -> Int[Array, "n slots"]:
-    """One draw from the alias table that each slot names."""
+    """Draws once from the alias table that each slot names."""
     n_states = accept.shape[-1]
     place = draws.uniform(named_key(key, "place"), table.shape) * n_states
     column = jnp.minimum(place.astype(jnp.int32), n_states - 1)
@@ -87,18 +85,18 @@ def pick(
 
 
 def alias_tables(weights: Float[np.ndarray, "tables n_states"]) -> tuple[Array, Array]:
-    """An alias table for each row of weights; rows need not sum to 1 but must not be all 0."""
+    """Returns an alias table for each row of weights, of any sum above 0."""
     tables = [alias_table(row / row.sum()) for row in np.asarray(weights, np.float64)]
     accept, alias = (np.stack(parts) for parts in zip(*tables, strict=True))
     return jnp.asarray(accept, jnp.float32), jnp.asarray(alias, jnp.int32)
 
 
 def joint(groups: Sequence[Mapping[State, float]], n_features: int) -> Groups:
-    """Independent groups with explicit joint states.
+    """Returns independent groups with explicit joint states.
 
     Args:
         groups: for each group, the probability of each set of features:
-            ``{(0,): 0.2, (0, 1): 0.05}`` fires 0 alone, or 0 and 1, or (else) nothing.
+            ``{(0,): 0.2, (0, 1): 0.05}`` fires 0 alone, or 0 and 1, or else nothing.
         n_features: how many features there are; each must be in exactly one group.
 
     Raises:
@@ -106,14 +104,13 @@ def joint(groups: Sequence[Mapping[State, float]], n_features: int) -> Groups:
             a group whose probabilities pass 1.
     """
     require(len(groups) > 0, "no groups: give at least one")
-    seen = [f for group in groups for f in sorted({f for state in group for f in state})]
-    check_partition(seen, n_features)
-    for group in groups:
+    features_by_group = [sorted({f for state in group for f in state}) for group in groups]
+    check_partition(list(chain.from_iterable(features_by_group)), n_features)
+    for group, features in zip(groups, features_by_group, strict=True):
         for state, p in group.items():
             require(0 <= p <= 1, f"probability {p} of features {state} is outside [0, 1]")
             require(len(set(state)) == len(state), f"state {state} names a feature twice")
         total = sum(p for state, p in group.items() if state)
-        features = sorted({f for state in group for f in state})
         require(
             total <= 1 + 1e-9,
             f"the states of features {features} have probability {total:.4g} together: scale "
@@ -125,7 +122,7 @@ def joint(groups: Sequence[Mapping[State, float]], n_features: int) -> Groups:
 def exclusive(
     probs: Float[np.ndarray, " n_features"], group: Int[np.ndarray, " n_group_numbers"]
 ) -> Groups:
-    """Mutually exclusive groups: of each at most one feature fires.
+    """Returns mutually exclusive groups: at most one feature of each fires.
 
     Args:
         probs: marginal firing probabilities.
@@ -136,19 +133,15 @@ def exclusive(
             no feature.
     """
     probs, group = checked_probabilities(probs), np.asarray(group)
-    require(
-        probs.shape == group.shape, f"{probs.size} probabilities but {group.size} group numbers"
-    )
+    fits = probs.shape == group.shape
+    require(fits, f"{probs.size} probabilities but {group.size} group numbers")
     n_groups = int(group.max()) + 1
     sizes = np.bincount(group, minlength=n_groups)
     require(bool((sizes > 0).all()), f"group {int(sizes.argmin())} has no feature: number them on")
     totals = np.bincount(group, probs, n_groups)
     worst = int(totals.argmax())
-    require(
-        totals[worst] <= 1 + 1e-9,
-        f"exclusive group {worst} has total probability {totals[worst]:.4g}, over 1: lower l0 or "
-        f"make groups smaller",
-    )
+    require(totals[worst] <= 1 + 1e-9, f"exclusive group {worst} has total probability "
+            f"{totals[worst]:.4g}, over 1: lower l0 or make groups smaller")  # fmt: skip
     order = np.argsort(group, kind="stable")
     within = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     weights = np.zeros((n_groups, sizes.max()))
@@ -159,17 +152,17 @@ def exclusive(
 
 
 def paired_groups(probs: Float[np.ndarray, " n_features"], co_occurrence: float) -> Groups:
-    """Features 2i and 2i + 1 fire by a joint law; pairs are independent of each other.
+    """Returns independent pairs: features 2i and 2i + 1 fire by a joint law.
 
     Args:
         probs: marginal firing probabilities.
         co_occurrence: share of the rarer feature's firings that come with the other: 0 is
-            mutually exclusive (antagonistic), 1 is implication (child only with parent); the
-            pair is independent where it equals the more frequent one's probability.
+            mutually exclusive, 1 is implication (child only with parent); at the more frequent
+            feature's probability the two are independent.
 
     Raises:
         ToysaeError: an odd number of features, a probability or co_occurrence outside [0, 1], or
-            a pair that would have to be on more than always.
+            a pair whose states have a total probability above 1.
     """
     probs = checked_probabilities(probs)
     require(probs.size % 2 == 0, f"n_features {probs.size} must be even for pairs")
@@ -185,29 +178,22 @@ def paired_groups(probs: Float[np.ndarray, " n_features"], co_occurrence: float)
         "l0 or raise co_occurrence",
     )
     first = np.arange(0, probs.size, 2)
-    members = np.stack(
-        [
-            np.stack([first, -np.ones_like(first)], 1),
-            np.stack([first + 1, -np.ones_like(first)], 1),
-            np.stack([first, first + 1], 1),
-        ],
-        axis=1,
-    )
+    none = np.full_like(first, -1)
+    states = [(first, none), (first + 1, none), (first, first + 1)]
+    members = np.stack([np.stack(state, 1) for state in states], 1)
     return _groups(np.stack([a - both, b - both, both], 1), members, probs.size)
 
 
 def check_partition(features: Sequence[int], n_features: int) -> None:
     """Raises :class:`ToysaeError` unless `features` names 0..n_features - 1 once each."""
-    counts = np.zeros(n_features, int)
     for feature in features:
-        require(
-            0 <= feature < n_features, f"feature {feature} is outside 0..{n_features - 1} in groups"
-        )
-        counts[feature] += 1
+        within = 0 <= feature < n_features
+        require(within, f"feature {feature} is outside 0..{n_features - 1} in groups")
+    counts = np.bincount(np.asarray(features, int), minlength=n_features)
     wrong = np.flatnonzero(counts != 1)
     if wrong.size:
         times = "in no group" if counts[wrong[0]] == 0 else f"in {counts[wrong[0]]} groups"
-        require(False, f"groups must partition the features: feature {wrong[0]} is {times}")
+        raise ToysaeError(f"groups must partition the features: feature {wrong[0]} is {times}")
 
 
 def _tabulate(groups: Sequence[Mapping[State, float]], n_features: int) -> Groups:

@@ -1,10 +1,10 @@
-"""Independent firing: every feature by itself, with a probability of its own.
+"""Independent firing: every feature by itself, with its own probability.
 
-Drawn in O(active): a Poisson process whose arrivals carry marks in proportion to the hazards
+Sampling in O(active): a Poisson process whose arrivals carry marks in proportion to the hazards
 h_i = -log(1 - p_i) hits feature i at least once with probability exactly p_i, independently of
-all others. Marks come from Walker's alias table (Vose 1991), built in float64; the coin that is
-held against it has 24 bits, an absolute error of 6e-8 of the mean hazard (0.3 % of p for the
-rarest of 20,000 features under a Zipf exponent of 2).
+all others. Marks come from Walker's alias table (Vose 1991), built in float64; the coin compared
+with it has 24 bits, an absolute error of 6e-8 of the mean hazard (0.3 % of p for the rarest of
+20,000 features under a Zipf exponent of 2).
 """
 
 import jax.numpy as jnp
@@ -14,16 +14,16 @@ from scipy import special
 
 from .. import draws, pytree
 from ..keys import named_key
-from .firing import DENSE_FEATURES, Active, Firing, poisson_slots
+from .firing import DENSE_FEATURES, Active, Firing, all_in_order, poisson_slots
 from .probabilities import checked_probabilities
 
 
 @pytree.dataclass
 class Bernoulli(Firing):
-    """Independent firing, 32 bits for each feature: small or dense worlds, any p in [0, 1].
+    """Independent firing from 32 bits a feature: for small or dense worlds, any p in [0, 1].
 
-    That the bits, as a whole number, are below p 2^32 says that the feature fires; where below it
-    they lie is a uniform left over for its coefficient, of p 2^32 steps.
+    A feature fires if its bits, as a whole number, are below p 2^32. Their place below that is a
+    uniform of p 2^32 steps, left over for the coefficient.
     """
 
     probs: Float[Array, " n_features"]
@@ -33,18 +33,15 @@ class Bernoulli(Firing):
         return self.probs.shape[-1]
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
-        n_features = self.probs.shape[0]
-        bits = draws.bits(key, (n, n_features))
+        bits = draws.bits(key, (n, self.n_features))
         below = self.probs * 2.0**32
         on = (self.probs >= 1) | (bits < below.astype(jnp.uint32))
-        unit = jnp.minimum(bits.astype(jnp.float32) / below, 1 - 2.0**-24)
-        indices = jnp.broadcast_to(jnp.arange(n_features, dtype=jnp.int32), on.shape)
-        return Active(indices, on, in_order=True, unit=unit)
+        return all_in_order(on, jnp.minimum(bits.astype(jnp.float32) / below, 1 - 2.0**-24))
 
 
 @pytree.dataclass
 class Arrivals(Firing):
-    """Independent firing in O(active): Poisson arrivals marked through an alias table."""
+    """Independent firing in O(active): Poisson arrivals, marked by an alias table."""
 
     accept: Float[Array, " n_features"]
     alias: Int[Array, " n_features"]
@@ -57,7 +54,7 @@ class Arrivals(Firing):
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
         slots, n_features = self.count_cdf.shape[0], self.accept.shape[0]
         count = draws.uniform(named_key(key, "count"), (n, 1)) >= self.count_cdf
-        # count[:, j] says that more than j features arrived, so it is also the slot mask.
+        # count[:, j] is whether more than j features arrived: also the mask of slot j.
         bits = draws.bits(named_key(key, "mark"), (n, 2, slots))
         column = multiply_high(bits[:, 0], n_features)
         coin = (bits[:, 1] >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
@@ -69,7 +66,7 @@ class Arrivals(Firing):
 
 
 def multiply_high(bits: Array, n: int) -> Array:
-    """floor(bits * n / 2**32) in 32-bit arithmetic: a uniform integer below n."""
+    """Returns floor(bits * n / 2**32), a uniform integer below n, in 32-bit arithmetic."""
     low, high = bits & 0xFFFF, bits >> 16
     n_low, n_high = n & 0xFFFF, n >> 16
     middle = high * n_low + ((low * n_low) >> 16)
@@ -78,13 +75,10 @@ def multiply_high(bits: Array, n: int) -> Array:
 
 
 def independent(probs: np.ndarray) -> Firing:
-    """Independent firing with the given probabilities, by whichever exact way is cheaper.
-
-    Args:
-        probs: `[n_features]` firing probabilities in [0, 1].
+    """Returns independent firing with probabilities `[n_features]`, by the cheaper exact way.
 
     Raises:
-        ToysaeError: a probability outside [0, 1], or none.
+        ToysaeError: a probability outside [0, 1], or no probabilities.
     """
     probs = checked_probabilities(probs)
     rare = 0 < probs.max() <= 0.9
@@ -94,15 +88,12 @@ def independent(probs: np.ndarray) -> Firing:
 
 
 def arrivals(probs: Float[np.ndarray, " n_features"]) -> Arrivals:
-    """The arrivals that hit each feature with its probability: all below 1, not all 0."""
+    """Returns arrivals that hit each feature with its probability: all below 1, not all 0."""
     hazards = -np.log1p(-probs)
     accept, alias = alias_table(hazards / hazards.sum())
     cdf = special.pdtr(np.arange(_slots(probs)), hazards.sum())
-    return Arrivals(
-        jnp.asarray(accept, jnp.float32),
-        jnp.asarray(alias, jnp.int32),
-        jnp.asarray(cdf, jnp.float32),
-    )
+    accept, cdf = jnp.asarray(accept, jnp.float32), jnp.asarray(cdf, jnp.float32)
+    return Arrivals(accept, jnp.asarray(alias, jnp.int32), cdf)
 
 
 def _slots(probs: np.ndarray) -> int:
@@ -110,7 +101,7 @@ def _slots(probs: np.ndarray) -> int:
 
 
 def alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vose's alias table: acceptance `[n]` and alias `[n]` for weights `[n]` that sum to 1."""
+    """Returns Vose's alias table: acceptance `[n]` and alias `[n]` for weights `[n]` of sum 1."""
     scaled = np.asarray(weights, np.float64) * len(weights)
     accept, alias = np.ones(len(weights)), np.arange(len(weights))
     small = list(np.flatnonzero(scaled < 1))

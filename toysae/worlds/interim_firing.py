@@ -20,8 +20,8 @@ from .firing import Active, Firing, compact, slots_for
 class Replication(Firing):
     """Phi(z) * decay^g, rescaled so that the mean over features is mean_active / n_features.
 
-    In the replication's code one z is drawn per batch and shared by its rows; `per_sample`
-    draws one for each row instead. An empty row gets one random feature with coefficient 1.
+    The replication draws one z for each batch, shared by its rows; `per_sample` draws one for each
+    row. An empty row gets one random feature with coefficient 1.
     """
 
     root: Float[Array, "n_features n_features"]
@@ -37,8 +37,7 @@ class Replication(Firing):
         n_features = self.root.shape[0]
         z = _correlated(key, self.root, n if self.per_sample else 1)
         raw = jnp.exp(log_ndtr(z)) * self.decay ** jnp.arange(n_features)
-        probs = raw * (self.mean_active / n_features / raw.mean(-1, keepdims=True))
-        active = _draw(key, probs, n, self.mean_active)
+        active = _draw(key, raw, n, self.mean_active)
         empty = ~active.on.any(1)
         random = jax.random.randint(named_key(key, "filler"), (n,), 0, n_features, jnp.int32)
         return Active(
@@ -61,15 +60,13 @@ class Power(Firing):
         return self.root.shape[-2]
 
     def sample(self, key: PRNGKeyArray, n: int) -> Active:
-        n_features = self.root.shape[0]
         z = _correlated(key, self.root, n)
-        raw = jnp.exp(self.decay * jnp.arange(n_features) * log_ndtr(z))
-        probs = raw * (self.mean_active / n_features / raw.mean(-1, keepdims=True))
-        return _draw(key, probs, n, self.mean_active)
+        raw = jnp.exp(self.decay * jnp.arange(self.n_features) * log_ndtr(z))
+        return _draw(key, raw, n, self.mean_active)
 
 
 def replication_root(key: PRNGKeyArray, n_features: int) -> Float[Array, "n_features n_features"]:
-    """A square root of (U + U^T)/2 - 1.001 lambda_min I, U uniform on [0, 1)."""
+    """Draws a square root of (U + U^T)/2 - 1.001 lambda_min I, with U uniform on [0, 1)."""
     uniform = np.asarray(jax.random.uniform(key, (n_features, n_features)), np.float64)
     values, vectors = np.linalg.eigh((uniform + uniform.T) / 2)
     root = vectors * np.sqrt(np.maximum(values - 1.001 * values[0], 0.0))
@@ -77,7 +74,7 @@ def replication_root(key: PRNGKeyArray, n_features: int) -> Float[Array, "n_feat
 
 
 def power_root(key: PRNGKeyArray, n_features: int) -> Float[Array, "n_features n_features"]:
-    """A Gaussian A, so that Sigma = A A^T (its diagonal is about n_features: Phi saturates)."""
+    """Draws a Gaussian A: Sigma = A A^T, whose diagonal is about n_features, so Phi saturates."""
     return jax.random.normal(key, (n_features, n_features))
 
 
@@ -85,8 +82,10 @@ def _correlated(key: PRNGKeyArray, root: Array, n: int) -> Array:
     return draws.normal(named_key(key, "copula"), (n, root.shape[1])) @ root.T
 
 
-def _draw(key: PRNGKeyArray, probs: Array, n: int, mean_active: float) -> Active:
-    n_features = probs.shape[-1]
+def _draw(key: PRNGKeyArray, raw: Array, n: int, mean_active: float) -> Active:
+    """Fires features with `raw` probabilities, rescaled to the mean number of active features."""
+    n_features = raw.shape[-1]
+    probs = raw * (mean_active / n_features / raw.mean(-1, keepdims=True))
     fires = draws.uniform(named_key(key, "fire"), (n, n_features)) < probs
     indices, on = compact(fires, slots_for(mean_active, n_features))
     return Active(indices, on)

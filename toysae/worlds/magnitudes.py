@@ -1,6 +1,6 @@
-"""How strongly a feature fires once it is on.
+"""How strongly a feature fires when it is on.
 
-A law's parameters are one number, or one for each feature `[n_features]`.
+Each parameter of a law is one number, or one for each feature `[n_features]`.
 """
 
 from abc import abstractmethod
@@ -26,17 +26,17 @@ class Magnitude:
 
     @abstractmethod
     def sample(self, key: PRNGKeyArray, active: Active) -> Float[Array, "n slots"]:
-        """One coefficient for each slot; those of slots that are off are not used."""
+        """Draws a coefficient for each slot; those of slots that are off are not used."""
 
 
 def each(value: Number, indices: Int[Array, "n slots"]) -> Array:
-    """The parameter of each slot's feature."""
+    """Returns the parameter of each slot's feature."""
     value = jnp.asarray(value, jnp.float32)
     return value[indices] if value.ndim else value
 
 
 def unit(key: PRNGKeyArray, active: Active) -> Float[Array, "n slots"]:
-    """U[0, 1) for each slot: what firing left over, or drawn anew."""
+    """Returns U[0, 1) for each slot: what firing left over, or fresh draws."""
     return draws.uniform(key, active.indices.shape) if active.unit is None else active.unit
 
 
@@ -118,10 +118,10 @@ class Scaled(Magnitude):
 
 @pytree.dataclass
 class Circle(Magnitude):
-    """Pairs of slots share a radius, by `law`, and an angle: features 2i and 2i + 1 span a circle.
+    """Features 2i and 2i + 1 share a radius, by `law`, and a uniform angle: they span a circle.
 
-    Goes with :class:`toysae.worlds.groups.Together`, which fires them together. Coefficients
-    are r cos and r sin, of either sign (Engels et al. 2024, "Not all features are linear").
+    :class:`toysae.worlds.groups.Together` fires them together. Coefficients are r cos and r sin,
+    of either sign (Engels et al. 2024, "Not all features are linear").
     """
 
     law: Magnitude
@@ -135,10 +135,8 @@ class Circle(Magnitude):
 
 
 def _normal(key: PRNGKeyArray, active: Active, mean: Number, sd: Number) -> Array:
-    if active.unit is None:
-        noise = draws.normal(key, active.indices.shape)
-    else:
-        noise = draws.normal_of(active.unit)
+    left = active.unit
+    noise = draws.normal(key, active.indices.shape) if left is None else draws.normal_of(left)
     return each(mean, active.indices) + each(sd, active.indices) * noise
 
 
@@ -154,19 +152,19 @@ MAGNITUDES: dict[str, Callable[[int, float], Magnitude]] = {
         jnp.asarray(np.linspace(1.0, 0.5, n), jnp.float32), spread
     ),
 }
-"""Laws by name, from the number of features and the spread: sd (sigma for "log-normal")."""
+"""Laws by name: functions of the number of features and the spread (sd; log-normal: sigma)."""
 
 
 def magnitude(name: str, n_features: int, spread: float = 0.25) -> Magnitude:
-    """A named law.
+    """Returns a named law.
 
     Args:
         name: a row of :data:`MAGNITUDES`; "linear" has means that fall from 1 to .5 by rank.
-        n_features: features of the world.
-        spread: sd of the laws that have one, at least 0.
+        n_features: number of features of the world.
+        spread: sd, for laws that have one; at least 0.
 
     Raises:
-        ToysaeError: no law of that name, a negative spread, or one at which more than 1 % of
+        ToysaeError: an unknown name, a negative spread, or one at which more than 1 % of the
             coefficients are 0.
     """
     if name not in MAGNITUDES:
@@ -176,7 +174,7 @@ def magnitude(name: str, n_features: int, spread: float = 0.25) -> Magnitude:
     require(isinstance(law, Magnitude), f"MAGNITUDES[{name!r}] gives {shown(law)}, not a Magnitude")
     silent = silent_share(law)
     require(
-        silent <= _MOST_SILENT,
+        silent <= 0.01,  # of the firings that l0 asks for
         f"magnitude {name!r} with magnitude_spread {spread:g} is 0 in {silent:.1%} of firings, so "
         "that fewer features would be active than l0 says: use a smaller spread, or "
         "'folded-normal', which is never 0",
@@ -185,14 +183,10 @@ def magnitude(name: str, n_features: int, spread: float = 0.25) -> Magnitude:
 
 
 def silent_share(law: Magnitude) -> float:
-    """In which share of its firings a feature has the coefficient 0, averaged over features."""
+    """Share of a feature's firings in which its coefficient is 0, averaged over features."""
     if isinstance(law, RectifiedNormal):
         mean, sd = np.asarray(law.mean, np.float64), np.asarray(law.sd, np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(sd > 0, special.ndtr(-mean / sd), mean <= 0)
         return float(share.mean())
     return 0.0
-
-
-_MOST_SILENT = 0.01
-"""Of firings, that L0 is asked for and not had."""

@@ -1,7 +1,7 @@
 """Builds forests from a list of parents: checks, probabilities, tables.
 
-Features are numbered so that a parent comes before its children (breadth-first does), which also
-makes a cycle impossible.
+A parent must have a smaller number than its children, as in breadth-first order; this also makes
+cycles impossible.
 """
 
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import special
 
-from ..errors import require, unknown
+from ..errors import ToysaeError, require, unknown
 from .compensation import exact, first_order
 from .copula import SMALL, LowRankCopula, checked_factors
 from .firing import Firing
@@ -18,21 +18,20 @@ from .given_factors import NEVER, THETA, chernoff, fewest_slots, linear_factors,
 from .independent import independent
 from .probabilities import checked_probabilities, rescale
 
-_ROOM = 0.9
 COMPENSATIONS = ("exact", "first-order", "given")
 
 
 def regular_forest(
     n_roots: int, branching: int, depth: int, n_features: int | None = None
 ) -> Int[np.ndarray, " n_features"]:
-    """Parents of equal trees, numbered breadth-first over the whole forest: all roots, then the
-    children of root 0, of root 1, ..., then the grandchildren.
+    """Returns the parents of equal trees, numbered breadth-first over the whole forest.
 
     Args:
         n_roots: number of trees.
         branching: children of every node that is not a leaf.
         depth: generations below the roots; 0 for none.
-        n_features: cuts the list there, or fills it up with features without parents.
+        n_features: length at which the list is cut, or to which it is filled with features
+            without parents.
 
     Raises:
         ToysaeError: a number below 1 (depth: below 0).
@@ -58,22 +57,21 @@ def forest(
     compensate: str = "exact",
     dense: bool | None = None,
 ) -> Forest | DenseForest:
-    """A forest of features.
+    """Builds a forest of features.
 
     Args:
-        parents: the number of each feature's parent, which must be smaller than its own; -1 for
-            none.
+        parents: the number of each feature's parent, smaller than its own; -1 for none.
         probs: marginals in (0, 1]; with compensate="given", those of children are conditional on
             the parent (and before exclusion).
-        exclusive: of each parent: at most one of its children fires. One bool stands for all.
-        factors: of a Gaussian copula over all events, rows shorter than 1, see
+        exclusive: for each parent, whether at most one of its children fires; or one bool for all.
+        factors: loadings of a Gaussian copula over all events, rows shorter than 1, see
             :mod:`toysae.worlds.copula`; None for independent events.
         compensate: how the children's conditional probabilities come from the marginals:
-            "exact" solves for them (with factors: to the error of 4,096 quasi-random draws,
-            about 1e-3), "first-order" takes SAELens' formula, whose marginals come out lower
-            where siblings compete, and "given" takes `probs` as they are.
-        dense: an event for every feature instead of those needed only; by default for at most
-            256 features.
+            "exact" solves for them (with factors to about 1e-3, the error of 4,096 quasi-random
+            draws), "first-order" takes SAELens' formula, whose marginals come out lower where
+            siblings compete, and "given" takes `probs` as they are.
+        dense: whether to draw an event for every feature, not only for those needed; by default for
+            at most 256 features.
 
     Raises:
         ToysaeError: parents out of range, after their children or in a cycle; probabilities
@@ -100,26 +98,27 @@ def forest(
 def fitted_below(
     parents: Int[np.ndarray, " n"], probs: Float[np.ndarray, " n"], exclusive: bool
 ) -> Float[np.ndarray, " n"]:
-    """Marginals of the same sum that a forest can have: children that do not fit into their
-    parent's firings (together, where siblings exclude each other) are made to fill nine tenths of
-    these, and then all are scaled up."""
+    """Returns marginals of the same sum that a forest can have.
+
+    Children that do not fit into their parent's firings (together, where siblings exclude each
+    other) fill nine tenths of these; then all are scaled up to the old sum.
+    """
     fitted = np.array(probs, np.float64)
-    for parent in np.unique(parents[parents >= 0]):  # before its children's children
+    for parent in np.unique(parents[parents >= 0]):  # parents come before their children
         children = np.flatnonzero(parents == parent)
         own = fitted[children]
         needed = own.sum() if exclusive else own
         too_much = needed > fitted[parent]
-        fitted[children] = np.where(too_much, own * _ROOM * fitted[parent] / needed, own)
+        fitted[children] = np.where(too_much, own * 0.9 * fitted[parent] / needed, own)
     return rescale(fitted, float(np.sum(probs)))
 
 
 def checked_parents(parents: np.ndarray) -> np.ndarray:
-    """Parents as int64, refused unless each is -1 or a smaller number than its child."""
+    """Returns parents as int64, or refuses them unless each is -1 or smaller than its child."""
     parents = np.asarray(parents)
-    require(
-        parents.ndim == 1 and parents.size > 0 and np.issubdtype(parents.dtype, np.integer),
-        "parents must be a non-empty vector of integers, -1 for none",
-    )
+    integers = np.issubdtype(parents.dtype, np.integer)
+    fits = integers and parents.ndim == 1 and parents.size > 0
+    require(fits, "parents must be a non-empty vector of integers, -1 for none")
     n = len(parents)
     bad = np.flatnonzero((parents < -1) | (parents >= n))
     require(
@@ -134,15 +133,14 @@ def checked_parents(parents: np.ndarray) -> np.ndarray:
             seen.add(node)
             node = int(parents[node])
         trouble = "they form a cycle" if node >= 0 else "number the features breadth-first"
-        require(
-            False,
-            f"parent {parents[late[0]]} of feature {late[0]} must have a smaller number: {trouble}",
+        raise ToysaeError(
+            f"parent {parents[late[0]]} of feature {late[0]} must have a smaller number: {trouble}"
         )
     return parents.astype(np.int64)
 
 
 def depths(parents: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Steps from each feature up to its root."""
+    """Number of steps from each feature up to its root."""
     depth, above = np.zeros(len(parents), np.int64), parents.copy()
     while (above >= 0).any():
         depth += above >= 0
@@ -153,7 +151,7 @@ def depths(parents: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 def families(
     parents: Int[np.ndarray, " n"], members: Int[np.ndarray, " m"]
 ) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, "rows width"]]:
-    """The distinct parents of `members`, and their children `[rows, width]` padded with -1."""
+    """Returns the distinct parents of `members`, and their children in rows padded with -1."""
     order = members[np.argsort(parents[members], kind="stable")]
     heads, start, count = np.unique(parents[order], return_index=True, return_counts=True)
     table = np.full((len(heads), count.max()), -1)
@@ -165,16 +163,15 @@ def families(
 def _dense(parents, q, exclusive, loadings) -> DenseForest:
     slope, offset = linear_factors(q, loadings)
     depth = depths(parents)
-    tables = [families(parents, np.flatnonzero(depth == d)) for d in range(1, depth.max() + 1)]
+    by_depth = [families(parents, np.flatnonzero(depth == d)) for d in range(1, depth.max() + 1)]
+    tables = [np.where(table < 0, len(parents), table) for _, table in by_depth]
     return DenseForest(
         jnp.asarray(slope.T, jnp.float32),
         jnp.asarray(offset, jnp.float32),
         jnp.asarray(parents, jnp.int32),
-        tuple(
-            jnp.asarray(np.where(table < 0, len(parents), table), jnp.int32) for _, table in tables
-        ),
-        tuple(jnp.asarray(heads, jnp.int32) for heads, _ in tables),
-        tuple(jnp.asarray(exclusive[heads]) for heads, _ in tables),
+        tuple(jnp.asarray(table, jnp.int32) for table in tables),
+        tuple(jnp.asarray(heads, jnp.int32) for heads, _ in by_depth),
+        tuple(jnp.asarray(exclusive[heads]) for heads, _ in by_depth),
     )
 
 
@@ -186,7 +183,7 @@ def _sparse(parents, q, exclusive, loadings) -> Forest:
     root = (parents < 0) & (has_child | ~has_child.any())  # without children, all are roots
     free = (parents < 0) & ~root
     tables = [families(parents, np.flatnonzero(depth == d)) for d in range(1, depth.max() + 1)]
-    row = np.zeros(n, np.int64)  # of each feature in the table of its children
+    row = np.zeros(n, np.int64)  # each feature's row in the table of its children
     for heads, _ in tables:
         row[heads] = np.arange(1, len(heads) + 1)
     generations = []
@@ -197,8 +194,7 @@ def _sparse(parents, q, exclusive, loadings) -> Forest:
         single = (real.sum(1)[1:] <= 1) | exclusive[heads]
         slots = None
         if not single.all():
-            most = int((depth == d).sum())
-            slots = _generation_slots(parents, slope, offset, exclusive, depth, d, most)
+            slots = _generation_slots(parents, slope, offset, exclusive, depth, d)
         generations.append(
             Generation(
                 jnp.asarray(safe.T, jnp.int32),
@@ -226,8 +222,8 @@ def _top(probs, loadings) -> Firing:
     return LowRankCopula(parts(probs, loadings), len(probs))
 
 
-def _generation_slots(parents, slope, offset, exclusive, depth, d: int, most: int) -> int:
-    """Slots for generation d: Chernoff's bound, cumulants by recursion up the trees."""
+def _generation_slots(parents, slope, offset, exclusive, depth, d: int) -> int:
+    """Slots for generation d, by Chernoff's bound with cumulants by recursion up the trees."""
     u, log_weight = wide_draws(slope.shape[1], 40)
     theta = THETA[::3]
     log_mgf = np.zeros((len(theta), len(u), len(parents)))
@@ -237,7 +233,8 @@ def _generation_slots(parents, slope, offset, exclusive, depth, d: int, most: in
         inner = log_mgf[:, :, nodes] if level < d else theta[:, None, None]
         gain = np.expm1(inner) * chance[:, nodes]  # E[exp(theta count)] - 1, event or not
         if level == 0:
-            return fewest_slots(chernoff(np.log1p(gain).sum(-1), theta), log_weight, most)
+            bound = chernoff(np.log1p(gain).sum(-1), theta)
+            return fewest_slots(bound, log_weight, int((depth == d).sum()))
         heads, table = families(parents, nodes)
         place = np.searchsorted(nodes, np.maximum(table, 0))
         each = np.where(table >= 0, gain[:, :, place], 0.0)
@@ -249,7 +246,7 @@ def _generation_slots(parents, slope, offset, exclusive, depth, d: int, most: in
 
 
 def _largest(inner: np.ndarray, place: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """log of the largest mgf among each family's children."""
+    """Log of the largest mgf among each family's children."""
     if inner.shape[2] == 1:
         return np.broadcast_to(inner[..., 0:1], (*inner.shape[:2], len(table)))
     return np.where(table >= 0, inner[:, :, place], 0.0).max(-1)

@@ -17,7 +17,7 @@ def firing_probabilities(
     decades: float = 3.0,
     jitter: np.ndarray | float = 1.0,
 ) -> np.ndarray:
-    """Probabilities `[n_features]`, falling with rank, that sum to `l0`.
+    """Returns probabilities `[n_features]`, falling with rank, that sum to `l0`.
 
     Args:
         tail: "uniform" (all equal), "geometric" (p_i proportional to decay^i), "zipf"
@@ -28,7 +28,7 @@ def firing_probabilities(
         decay: of the geometric tail, in (0, 1].
         exponent: of the Zipf tail, at least 0.
         decades: of the log-uniform tail, at least 0.
-        jitter: positive factors `[n_features]` before the rescaling.
+        jitter: positive factors `[n_features]`, applied before the rescaling.
 
     Raises:
         ToysaeError: an unknown tail or a number out of range.
@@ -38,37 +38,33 @@ def firing_probabilities(
     require(0 < decay <= 1, f"decay {decay} must be in (0, 1]")
     require(0 <= exponent < np.inf, f"exponent {exponent} must be at least 0, and finite")
     require(0 <= decades < np.inf, f"decades {decades} must be at least 0, and finite")
-    rank = np.arange(n_features, dtype=np.float64)
-    if tail == "uniform":
-        weights = np.ones(n_features)
-    elif tail == "geometric":
-        weights = decay**rank
-    elif tail == "zipf":
-        weights = (rank + 1) ** -exponent
-    elif tail == "log-uniform":
-        weights = 10.0 ** (-decades * (rank + 0.5) / n_features)
-    else:
+    if tail not in TAILS:
         raise unknown("probs", tail, TAILS)
-    return rescale(weights * jitter, l0)
+    rank = np.arange(n_features, dtype=np.float64)
+    weights = {
+        "uniform": lambda: np.ones(n_features),
+        "geometric": lambda: decay**rank,
+        "zipf": lambda: (rank + 1) ** -exponent,
+        "log-uniform": lambda: 10.0 ** (-decades * (rank + 0.5) / n_features),
+    }
+    return rescale(weights[tail]() * jitter, l0)
 
 
 def checked_probabilities(
     probs: np.ndarray, within: str = "[0, 1]"
 ) -> Float[np.ndarray, " n_features"]:
-    """Firing probabilities `[n_features]` in float64, refused unless all lie in an interval.
+    """Returns firing probabilities in float64, or refuses them unless all lie in an interval.
 
     Args:
-        probs: one for each feature.
+        probs: `[n_features]`.
         within: "[0, 1]", "(0, 1]", "[0, 1)" or "(0, 1)".
 
     Raises:
-        ToysaeError: not a vector, an empty one, or a value outside (NaN is); names the first.
+        ToysaeError: not a vector, an empty one, or a value outside, as NaN is; it names the first.
     """
     probs = np.asarray(probs, np.float64)
-    require(
-        probs.ndim == 1 and probs.size > 0,
-        f"firing probabilities of shape {probs.shape} must be a non-empty vector [n_features]",
-    )
+    require(probs.ndim == 1 and probs.size > 0, f"firing probabilities of shape {probs.shape} must "
+            "be a non-empty vector [n_features]")  # fmt: skip
     above = probs >= 0 if within[0] == "[" else probs > 0
     below = probs <= 1 if within[-1] == "]" else probs < 1
     bad = np.flatnonzero(~(above & below))
@@ -79,7 +75,7 @@ def checked_probabilities(
 
 
 def zipf_between(n_features: int, exponent: float, low: float, high: float) -> np.ndarray:
-    """Zipf weights (i + 1)^-exponent mapped affinely onto [low, high] (SAELens' convention).
+    """Maps Zipf weights (i + 1)^-exponent affinely onto [low, high] (SAELens' convention).
 
     Raises:
         ToysaeError: not 0 <= low <= high <= 1.
@@ -91,7 +87,7 @@ def zipf_between(n_features: int, exponent: float, low: float, high: float) -> n
 
 
 def rescale(weights: np.ndarray, l0: float) -> np.ndarray:
-    """Scales to sum `l0`; what would pass 1 is held there and the rest makes up for it."""
+    """Scales weights to sum `l0`; what would exceed 1 becomes 1 and the rest makes up for it."""
     capped = np.zeros(len(weights), bool)
     for _ in range(len(weights)):
         free = weights[~capped].sum()

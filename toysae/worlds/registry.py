@@ -24,12 +24,12 @@ from .world import World
 WORLDS: dict[str, WorldRow] = PLAIN | PRESETS | TMS_WORLDS
 
 TABLES: tuple[dict[str, Any], ...] = (WORLDS, DICTIONARIES, FIRINGS, MAGNITUDES)
-"""Where names of worlds and of what they are made of are looked up; users may add their own."""
+"""Tables in which names of worlds and of their components are looked up; users can add rows."""
 _OURS = tuple(dict(table) for table in TABLES)
 
 
 def own_entries(*names: object) -> list[Any]:
-    """What stands in the tables under some names that is not toysae's."""
+    """Returns the rows of these names that users added to the tables."""
     return [
         table[name]
         for name in dict.fromkeys(name for name in names if isinstance(name, str))
@@ -39,30 +39,30 @@ def own_entries(*names: object) -> list[Any]:
 
 
 def world_fields(name: str | Path) -> dict[str, Any]:
-    """The fields of a named world with their defaults; a saved world has none.
+    """Returns the fields of a named world with their defaults; a saved world has none.
 
     Raises:
-        ToysaeError: no world of that name.
+        ToysaeError: an unknown world.
     """
     return {field: default for field, (_, default) in kinds_of(name).items()}
 
 
 def is_saved(name: object) -> bool:
-    """Is this the path of a saved world, and not the name of one?"""
+    """Whether this is the path of a saved world, not the name of a world."""
     return isinstance(name, str | Path) and str(name).endswith(".safetensors")
 
 
 def kinds_of(name: str | Path) -> Mapping[str, tuple[Any, Any]]:
-    """Type and default of each field of a named world.
+    """Returns type and default of each field of a named world.
 
     Raises:
-        ToysaeError: no world of that name, or one of a user's own that is no row of the table.
+        ToysaeError: an unknown world, or a user's entry that is not a :class:`WorldRow`.
     """
     if is_saved(name):
         return {}
     if not isinstance(name, str) or name not in WORLDS:
         if isinstance(name, Path) or (isinstance(name, str) and os.path.lexists(name)):
-            raise ToysaeError(f"{name} is no saved world: the path of one ends in .safetensors")
+            raise ToysaeError(f"{name} is not a saved world: the path of one ends in .safetensors")
         raise unknown("world", name, WORLDS)
     row = WORLDS[name]
     require(
@@ -80,11 +80,11 @@ def make_world(name: str | Path, seed: int = 0, **fields) -> World:
     Args:
         name: a row of :data:`WORLDS`, or the path of a file that :func:`save_world` wrote.
         seed: of the directions and of everything else that is drawn once; 0 for a saved world.
-        **fields: see :func:`world_fields`, e.g. ``d_in=64, n_features=128, l0=5.0``.
+        **fields: see :func:`world_fields`, e.g. ``d_in=64, n_features=128, l0=5.0``. Whole floats
+            can stand for integers, 0 and 1 for bools.
 
     Raises:
-        ToysaeError: an unknown name or field, or a value of another type or out of range. Whole
-            floats will do for integers, 0 and 1 for bools.
+        ToysaeError: an unknown name or field, or a value of another type or out of range.
     """
     known = world_fields(name)
     for field in fields:
@@ -94,7 +94,7 @@ def make_world(name: str | Path, seed: int = 0, **fields) -> World:
     if is_saved(name):
         require(
             checked.seed("seed", seed) == 0,
-            f"{name} is one world, whatever the seed {seed}: give seed 0, or one world seed",
+            f"{name} is the same world at every seed: give seed 0, or one world seed, not {seed}",
         )
         return load_world(name)
     kinds = kinds_of(name)
@@ -108,20 +108,20 @@ def make_world(name: str | Path, seed: int = 0, **fields) -> World:
             "give a smaller d_in or fewer features",
         )
     key = seed_key(checked.seed("seed", seed), "world")
-    made = WORLDS[str(name)].build(key, **values)
+    world = WORLDS[str(name)].build(key, **values)
     require(
-        isinstance(made, World),
-        f"the build of WORLDS[{name!r}] gives {checked.shown(made)}, not a World: let it return "
+        isinstance(world, World),
+        f"the build of WORLDS[{name!r}] gives {checked.shown(world)}, not a World: let it return "
         "what assemble(rows, firing, magnitude) gives",
     )
-    return replace(made, name=str(name))
+    return replace(world, name=str(name))
 
 
 def about_field(field: str) -> str:
-    """What a field of worlds means, and which ways of firing read it."""
+    """Returns what a field means, and the ways of firing that read it with their defaults."""
     readers = {name: dials(firing, 2) for name, firing in FIRINGS.items()}
-    given = [f"{name}: {read[field][1]}" for name, read in readers.items() if field in read]
-    read_by = f"; read by firing {', '.join(given)} if not given" if given else ""
+    defaults = [f"{name}: {read[field][1]}" for name, read in readers.items() if field in read]
+    read_by = f"; read by firing {', '.join(defaults)} if not given" if defaults else ""
     return FIELDS.get(field, "") + read_by
 
 
@@ -129,7 +129,7 @@ _WANTED = {int: "a whole number", float: "a finite number", bool: "True or False
 
 
 def _typed(field: str, kind: Any, value: Any) -> Any:
-    """`value` as the type that the field declares: grids and the command line give floats."""
+    """Converts a value to the type of its field: grids and the command line give floats."""
     kinds = get_args(kind) or (kind,)
     if value is None and NoneType in kinds:
         return None

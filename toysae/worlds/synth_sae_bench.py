@@ -1,8 +1,8 @@
 """SynthSAEBench-16k (arXiv 2602.14687): 16,384 features in 768 dimensions, trees and correlations.
 
-Its parts are in files of their own: Zipf probabilities (`probabilities`), exclusive trees with
-SAELens' first-order compensation (`forest`, `plant`), a low-rank copula (`copula`) and children
-scaled by their parents. The dictionary is near-orthogonalised here.
+It combines Zipf probabilities (`probabilities`), exclusive trees with SAELens' first-order
+compensation (`forest`, `plant`), a low-rank copula (`copula`) and children scaled by their parents.
+The dictionary is made nearly orthogonal here.
 """
 
 from functools import partial
@@ -25,29 +25,20 @@ from .world import World
 
 
 def synth_sae_bench(
-    key: PRNGKeyArray,
-    d_in: int = 768,
-    n_features: int = 16_384,
-    n_roots: int = 128,
-    branching: int = 4,
-    depth: int = 3,
-    exponent: float = 0.5,
-    p_min: float = 5e-4,
-    p_max: float = 0.4,
-    rank: int = 25,
-    scale: float = 0.1,
-    bias_norm: float = 0.5,
+    key: PRNGKeyArray, d_in: int = 768, n_features: int = 16_384, n_roots: int = 128,
+    branching: int = 4, depth: int = 3, exponent: float = 0.5, p_min: float = 5e-4,
+    p_max: float = 0.4, rank: int = 25, scale: float = 0.1, bias_norm: float = 0.5,
     n_steps: int = 100,
-) -> World:
+) -> World:  # fmt: skip
     """SynthSAEBench (arXiv 2602.14687), at the defaults its 16k world.
 
     Features are numbered by falling probability: roots, then their children, and so on
     breadth-first, then features without parents. True L0 is about 34.4, mean |x| 28.3.
 
     Args:
-        key: of everything drawn once.
+        key: of everything that is drawn once.
         d_in: dimensions.
-        n_features: features; trees are cut there if they have more.
+        n_features: features; trees are cut off at this number.
         n_roots: trees.
         branching: children of each node, at most one of which fires.
         depth: generations below the roots.
@@ -67,9 +58,8 @@ def synth_sae_bench(
     require(n_steps >= 0, f"n_steps {n_steps} must be at least 0")
     parents = regular_forest(n_roots, branching, depth, n_features)
     probs = zipf_between(n_features, exponent, p_min, p_max)
-    factors = None
-    if rank:
-        factors = random_factors(named_key(key, "factors"), n_features, rank, scale)
+    factor_key = named_key(key, "factors")
+    factors = random_factors(factor_key, n_features, rank, scale) if rank else None
     firing = forest(parents, probs, True, factors, compensate="first-order")
     mean = jnp.linspace(5.0, 4.0, n_features)
     sd = jnp.abs(0.5 + 0.5 * jax.random.normal(named_key(key, "sd"), (n_features,)))
@@ -86,10 +76,10 @@ def synth_sae_bench(
 def near_orthogonal(
     key: PRNGKeyArray, n_features: int, d_in: int, n_steps: int = 100, lr: float = 3e-4
 ) -> Float[Array, "n_features d_in"]:
-    """Random unit directions after Adam on sum_{i != j} (f_i . f_j)^2 + n sum (|f_i|^2 - 1)^2.
+    """Runs Adam from random directions on sum_{i != j} (f_i . f_j)^2 + n sum (|f_i|^2 - 1)^2.
 
     The sum over pairs is |F^T F|^2 - sum |f_i|^4, with F^T F only `[d_in, d_in]`: the same
-    gradient as through all pairs at d_in / n_features of the work, and without their matrix.
+    gradient as over all pairs at d_in / n_features of the work, without their matrix.
     """
     start = sphere(key, n_features, d_in)
     return _descend(start, n_steps, lr) if n_steps else start

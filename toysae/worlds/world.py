@@ -17,7 +17,7 @@ from .firing import DENSE_FEATURES, Firing
 from .magnitudes import Magnitude
 
 T = TypeVar("T", bound="Drawn")
-_BLOCK = 8  # slots added at once; a block in which nothing is on, as most padding, is skipped
+_BLOCK = 8  # slots added at once; blocks with nothing on, as in most padding, are skipped
 
 
 @pytree.dataclass
@@ -26,7 +26,7 @@ class Batch:
 
     Attributes:
         x: `[n, d_in]` SAE inputs.
-        indices: `[n, slots]` which features are on; padded places hold value 0.
+        indices: `[n, slots]` which features are on; padded slots have value 0.
         values: `[n, slots]` their coefficients.
         n_features: how many features the world has.
         dropped: `[n]` firings that found no slot; None where that cannot happen.
@@ -42,20 +42,20 @@ class Batch:
 
     @property
     def feature_acts(self) -> Float[Array, "n n_features"]:
-        """The dense view, made on demand: `[n, n_features]`."""
+        """The dense view `[n, n_features]`, computed on demand."""
         if self.in_order:
             return self.values
         return dense_acts(self.indices, self.values, self.n_features)
 
     def feature_counts(self) -> Int[Array, " n_features"]:
-        """How many of the samples each feature fires in."""
+        """Number of samples in which each feature fires."""
         if self.n_features <= DENSE_FEATURES:  # the dense view is at hand: no second scatter
             return (self.feature_acts != 0).sum(0, dtype=jnp.int32)
         counts = jnp.zeros(self.n_features, jnp.int32)
         return counts.at[self.indices].add((self.values != 0).astype(jnp.int32))
 
     def feature_sizes(self) -> Float[Array, " n_features"]:
-        """Sum over the samples of the absolute value of each feature's coefficient."""
+        """Sum over the samples of the size of each feature's coefficient."""
         if self.n_features <= DENSE_FEATURES:
             return jnp.abs(self.feature_acts).sum(0)
         return jnp.zeros(self.n_features).at[self.indices].add(jnp.abs(self.values))
@@ -63,8 +63,8 @@ class Batch:
 
 @runtime_checkable
 class Drawn(Protocol):
-    """What training draws from: a world, or :class:`toysae.lm.saes.feed.Window`, which holds
-    rows of activations in its place."""
+    """What training draws from: a world, or the activations of a
+    :class:`toysae.lm.saes.feed.Window`."""
 
     @property
     def directions(self) -> Any: ...
@@ -98,15 +98,15 @@ class World:
         rows: `[n_features, d_in]` what a coefficient of 1 adds to the input (before any
             rectifier). Equal to `directions` in plain worlds.
         generating_matrix: `[d_in, d_hidden]` the matrix that writes x; its left singular
-            vectors live in the input space. `directions.T` in plain worlds.
+            vectors are in the input space. `directions.T` in plain worlds.
         firing: which features are on.
-        magnitude: how strongly.
+        magnitude: their coefficients.
         bias: `[d_in]` added to every input, before any rectifier; None for none.
-        noise_sd: of the observation noise in each dimension, after any rectifier; None for none.
+        noise_sd: sd of the observation noise in each dimension, after any rectifier; None for none.
         rectify: x = ReLU(sum) instead of the sum.
-        name: as in the catalogue.
-        truth: `[n, d_in]` unit rows that SAEs are scored against, where these are not the
-            features that fire but what those are made of; None for `directions`.
+        name: the name in the catalogue.
+        truth: `[n, d_in]` unit rows that SAEs are scored against, where these are not the features
+            that fire but those that the features are made of; None for `directions`.
     """
 
     directions: Float[Array, "n_features d_in"]
@@ -122,12 +122,12 @@ class World:
 
     def __repr__(self) -> str:
         sizes = "x".join(map(str, jnp.shape(self.directions)))
-        parts = f"{type(self.firing).__name__}, {type(self.magnitude).__name__}"
-        return f"World({self.name!r}, directions {sizes}, {parts})"
+        laws = f"{type(self.firing).__name__}, {type(self.magnitude).__name__}"
+        return f"World({self.name!r}, directions {sizes}, {laws})"
 
     @property
     def target(self) -> Float[Array, "*lead n d_in"]:
-        """What SAEs are scored against: `truth`, or else `directions`."""
+        """The rows that SAEs are scored against: `truth`, or else `directions`."""
         return self.directions if self.truth is None else self.truth
 
     @property
@@ -155,7 +155,7 @@ class World:
         return Batch(x, active.indices, values, self.n_features, active.dropped, active.in_order)
 
     def batch(self, key: PRNGKeyArray, step: Int[Array, ""], n: int) -> Batch:
-        """The samples of a training step: fresh ones, whichever step it is."""
+        """Draws the samples of a training step: fresh ones at every step."""
         return self.sample(key, n)
 
 
@@ -173,7 +173,7 @@ def combine(
     values: Float[Array, "n slots"],
     rows: Float[Array, "n_features d_in"],
 ) -> Float[Array, "n d_in"]:
-    """sum_k values[:, k] * rows[indices[:, k]], without an `[n, slots, d_in]` array."""
+    """Returns sum_k values[:, k] * rows[indices[:, k]] without an `[n, slots, d_in]` array."""
     n_features, d_in = rows.shape
     if n_features <= DENSE_FEATURES:
         return dense_acts(indices, values, n_features) @ rows
@@ -201,20 +201,20 @@ def combine(
 @in_32_bits
 @partial(jax.jit, static_argnames="n")
 def sample(world: Drawn, key: PRNGKeyArray, n: int) -> Batch:
-    """Compiled :meth:`World.sample`, for use outside other compiled code."""
+    """Draws `n` samples by a compiled :meth:`World.sample`, outside other compiled code."""
     require(n >= 1, f"n {n} must be at least 1")
     return world.sample(key, n)
 
 
 def batches(world: World, key: PRNGKeyArray, n: int, size: int = 1024) -> Iterator[Batch]:
-    """At least `n` samples, `size` at a time: batch i is drawn with ``fold_in(key, i)``."""
+    """Yields at least `n` samples, `size` at a time: batch i is drawn with ``fold_in(key, i)``."""
     require(size >= 1, f"size {size} must be at least 1")
     for i in range(-(-n // size)):
         yield sample(world, jax.random.fold_in(key, i), size)
 
 
 def stack(worlds: list[T]) -> T:
-    """Worlds that differ only in their arrays as one pytree with a leading world axis.
+    """Stacks worlds that differ only in their arrays into one with a leading world axis.
 
     Raises:
         ToysaeError: worlds of different shapes.

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ...recovery import cosines
 from ...recovery.geometry import encoder_rows
-from ...recovery.mcs import unit_rows
+from ...worlds.dictionaries import safe_unit_rows
 from ..models import LM
 from ..models.matrices import reading_matrix
 from ..models.sites import Site, parse_site
@@ -86,10 +86,10 @@ def latent_facts(
     """
     chosen = np.asarray(latents)
     rows, read = sae.W_dec[chosen], encoder_rows(sae.sae)
-    units = np.asarray(unit_rows(rows))
+    units = np.asarray(safe_unit_rows(rows))
     axes = np.abs(units).argmax(1)
     near, near_cos = _nearest(sae.W_dec, chosen, alive)
-    reads = None if read is None else np.asarray(jnp.sum(unit_rows(read[chosen]) * units, 1))
+    reads = None if read is None else np.asarray(jnp.sum(safe_unit_rows(read[chosen]) * units, 1))
     effects: list[tuple[Effects, Effects]] = [((), ())] * len(chosen)
     if parse_site(sae.site, model.config).name in RESIDUAL:
         effects = _extremes(model, sae.site, rows / sae.scale, n_tokens, n_vocab)

@@ -1,4 +1,4 @@
-"""Panels: what activations look like, side by side, from a world or from a real model.
+"""Panels: statistics of activations, from a world or from a real model, side by side.
 
 >>> stats = panel_of(batches)                 # any activations [n, d_in]
 >>> world = world_panel(make_world("sphere"))  # and its true features

@@ -1,9 +1,9 @@
 """The panel: statistics of activations, the same for a world's inputs and a language model's.
 
-Streams over batches at fixed memory, O(d_in^2). Each batch's central moments are taken on the
-device in float32 about the batch's own mean, and merged on the host in float64 by the formulas of
-Chan, Golub and LeVeque (1983) and Pébay (2008), so neither a large mean nor a long stream costs
-digits. Moments are those of the sample (divided by n, not n - 1).
+Batches stream at fixed memory, O(d_in^2). A batch's central moments are computed on the device in
+float32 about the batch's mean, and merged on the host in float64 by the formulas of Chan, Golub
+and LeVeque (1983) and Pébay (2008), so that neither a large mean nor a long stream costs digits.
+Moments are those of the sample (divided by n, not n - 1).
 """
 
 from collections.abc import Iterable
@@ -19,12 +19,12 @@ from ...errors import require
 NORM_EDGES = 2.0 ** (np.arange(-40 * 32, 40 * 32 + 1) / 32)  # bins 2.2 % wide, 1e-12 to 1e12
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _ROWS = 4096  # handled at once: bounds memory and the length of a float32 sum
-_ZERO = 1e-6  # a component counts as 0 below this share of its sample's rms
+_ZERO = 1e-6  # an entry counts as 0 below this share of its sample's rms
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What a stream of activations has shown so far; sums are kept in float64 on the host.
+    """Sums over a stream of activations so far, in float64 on the host.
 
     Attributes:
         n: samples.
@@ -37,8 +37,8 @@ class Panel:
         zeros: `[d_in]` samples with |x| <= 1e-6 of that sample's own rms over dimensions.
         positives: `[d_in]` samples with x > 0.
         norm: mean, sum of squared deviations, smallest and largest of ‖x‖.
-        norm_counts: samples in each bin of :data:`NORM_EDGES`; the first and last entries are
-            what lies below (exact zeros too) and above.
+        norm_counts: samples in each bin of :data:`NORM_EDGES`; the first and last entries count
+            the samples below (exact zeros too) and above.
     """
 
     n: int
@@ -63,7 +63,7 @@ class PanelStats:
     """A finished panel, in float64. Constant dimensions have skew and kurtosis NaN.
 
     Attributes:
-        n_samples: how many.
+        n_samples: number of samples.
         d_in: dimensions.
         mean: `[d_in]`.
         sd: `[d_in]`.
@@ -75,11 +75,11 @@ class PanelStats:
         norm_sd: of ‖x‖.
         norm_quantiles: ‖x‖ at :data:`QUANTILES`, read off the histogram: within 2.2 %.
         norm_edges: `[bins + 1]` edges, trimmed to the bins between which samples fell.
-        norm_counts: `[bins]` samples in each.
+        norm_counts: `[bins]` samples in each bin.
         mean_over_sd: ‖mean‖ / sqrt(total variance).
         eigenvalues: `[d_in]` of the covariance, falling.
         participation_ratio: (sum of eigenvalues)^2 / sum of their squares, in [1, d_in].
-        dims_90: how many leading eigenvalues hold 90 % of the variance.
+        dims_90: number of leading eigenvalues that hold 90 % of the variance.
     """
 
     n_samples: int
@@ -102,7 +102,7 @@ class PanelStats:
 
 
 def empty_panel(d_in: int) -> Panel:
-    """A panel of no samples yet.
+    """Returns a panel of no samples.
 
     Raises:
         ToysaeError: d_in is below 1.
@@ -120,48 +120,47 @@ Activations = Float[Array | np.ndarray, "..."]
 
 
 def add(panel: Panel, x: Activations) -> Panel:
-    """The panel with a batch more.
+    """Returns the panel with one more batch.
 
     Args:
-        panel: so far.
+        panel: of the batches so far.
         x: `[n, d_in]` activations of any float type; read as float32.
 
     Raises:
         ToysaeError: another shape or number of dimensions, or a value that is not finite.
     """
-    _two_axes(x)
-    require(
-        x.shape[1] == panel.d_in,
-        f"the batch has {x.shape[1]} dimensions, the panel {panel.d_in}: start another panel",
-    )
+    _require_matrix(x)
+    d_in = x.shape[1]
+    require(d_in == panel.d_in, f"the batch has {d_in} dimensions, the panel {panel.d_in}: start "
+            "another panel")  # fmt: skip
     for start in range(0, x.shape[0], _ROWS):
         panel = _merge(panel, jax.device_get(_moments(jnp.asarray(x[start : start + _ROWS]))))
     return panel
 
 
 def panel_of(batches: Iterable[Activations]) -> PanelStats:
-    """The finished panel of a stream of batches `[n, d_in]`, n free to vary.
+    """Returns the finished panel of a stream of batches `[n, d_in]`, whose n may vary.
 
     Raises:
         ToysaeError: no batch, a batch of another shape or d_in, or a value that is not finite.
     """
     panel = None
     for x in batches:
-        _two_axes(x)
+        _require_matrix(x)
         panel = add(empty_panel(x.shape[1]) if panel is None else panel, x)
     require(panel is not None, "there are no batches to make a panel of")
     assert panel is not None
     return finished_panel(panel)
 
 
-def _two_axes(x: Activations) -> None:
+def _require_matrix(x: Activations) -> None:
     shape = np.shape(x)
     require(len(shape) == 2, f"a batch of shape {shape} must be [n, d_in]: reshape it")
 
 
 @jax.jit
 def _moments(x: Float[Array, "n d_in"]) -> dict[str, Array]:
-    """Central moments of one batch about its own mean."""
+    """Returns central moments of one batch about its own mean."""
     x = x.astype(jnp.float32)
     rough = x.mean(0)
     rest = (x - rough).mean(0)  # what rounding left in the mean
@@ -185,7 +184,7 @@ def _moments(x: Float[Array, "n d_in"]) -> dict[str, Array]:
 
 
 def _merge(a: Panel, batch: dict[str, np.ndarray]) -> Panel:
-    """Chan, Golub and LeVeque's merge for pairs, Pébay's for third and fourth moments."""
+    """Merges a batch by Chan, Golub and LeVeque's formula, third and fourth moments by Pébay's."""
     b = {name: np.asarray(value, np.float64) for name, value in batch.items()}
     norms = b["rms"] * np.sqrt(a.d_in)
     bad = ~np.isfinite(norms)
@@ -231,10 +230,10 @@ def _merge_norms(
 
 
 def finished_panel(panel: Panel) -> PanelStats:
-    """The statistics of what the panel has seen.
+    """Returns the statistics of a panel.
 
     Raises:
-        ToysaeError: it has seen nothing.
+        ToysaeError: the panel has no samples.
     """
     require(panel.n > 0, "the panel is empty: add at least one batch")
     n, varies = panel.n, panel.low < panel.high
@@ -272,5 +271,5 @@ def _norm_quantiles(panel: Panel) -> dict[float, float]:
     *_, low, high = panel.norm
     edges = np.clip(np.concatenate([[0.0], NORM_EDGES, [np.inf]]), low, high)
     below = np.concatenate([[0], np.cumsum(panel.norm_counts)]) / panel.n
-    under = below[1]  # those below every bin are zeros, but for rounding
+    under = below[1]  # samples below every bin are zeros, up to rounding
     return {q: low if q <= under else float(np.interp(q, below, edges)) for q in QUANTILES}

@@ -1,22 +1,22 @@
-"""Statistics of which features (or latents) fire: how frequency falls with rank, who with whom.
+"""Statistics of firing: how frequency falls with rank, and which features fire together.
 
-They need counts only, so they serve an SAE's latents on real activations as well.
+They need only counts, so they also apply to an SAE's latents on real activations.
 """
 
 import numpy as np
 from jaxtyping import Float
 
-MIN_FIRINGS = 30  # with fewer, chance meetings alone push eigenvalues over the noise edge
+MIN_FIRINGS = 30  # with fewer, coincidences alone push eigenvalues over the noise edge
 
 
 def rank_exponent(
     prob: Float[np.ndarray, " n_features"], n_samples: int
 ) -> tuple[float, tuple[int, int]]:
-    """The exponent a of p ~ rank^-a over the middle ranks, n_features^1/4 to n_features^3/4.
+    """Fits the exponent a of p ~ rank^-a over the ranks n_features^1/4 to n_features^3/4.
 
     Args:
-        prob: measured probabilities, falling. Those of a real SAE's latents will do as well.
-        n_samples: they were measured on; ranks that fired fewer than 30 times are left out.
+        prob: measured probabilities of features or latents, falling.
+        n_samples: samples behind them; ranks that fired fewer than 30 times are left out.
 
     Returns:
         The exponent (least squares of log p on log rank; NaN with fewer than 3 ranks), and the
@@ -31,7 +31,7 @@ def rank_exponent(
 
 
 def phi_matrix(together: Float[np.ndarray, "n n"], n_samples: int) -> Float[np.ndarray, "n n"]:
-    """Correlation matrix of on/off indicators from how often pairs are on together `[n, n]`.
+    """Correlation matrix of on/off indicators, from the number of samples with both on `[n, n]`.
 
     No feature may be always or never on.
     """
@@ -44,9 +44,9 @@ def noise_edge(n_features: int, n_samples: int) -> tuple[float, float]:
     """The Marchenko-Pastur edge: the largest eigenvalue that noise gives a correlation matrix.
 
     Returns:
-        (1 + sqrt(n_features / n_samples))^2, and the Tracy-Widom width by which a sample's
-        largest eigenvalue strays about it (Johnstone 2001). Holds for independent samples and
-        indicators that are on at least some 30 times.
+        (1 + sqrt(n_features / n_samples))^2, and the Tracy-Widom width of a sample's largest
+        eigenvalue about it (Johnstone 2001). This holds for independent samples and indicators
+        that are on at least some 30 times.
     """
     f, n = max(n_features, 1), n_samples
     width = (np.sqrt(n) + np.sqrt(f)) / n * (1 / np.sqrt(n) + 1 / np.sqrt(f)) ** (1 / 3)

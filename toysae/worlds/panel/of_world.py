@@ -1,4 +1,4 @@
-"""A world's panel: that of its inputs, and the statistics of its true features."""
+"""Measures a world's panel: its inputs and its true features."""
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,9 @@ _BATCH, _BATCHES, _PILOT = 256, 16, 32
 def world_panel(world: World, n_samples: int = 65_536, seed: int = 0) -> FeaturePanel:
     """Samples a world in batches of 256 and measures it.
 
-    The batch matters for worlds whose samples share something with their neighbours (a shared
-    z, bursts). Which 1,024 features are the most frequent, and the bins of the magnitudes, are
-    settled on 8,192 samples beforehand.
+    The size of a batch matters for worlds whose samples depend on their neighbours (a shared z,
+    bursts). 8,192 samples before these choose the 1,024 most frequent features and the bins of the
+    magnitudes.
 
     Args:
         world: one world, not a stack of them.
@@ -39,27 +39,26 @@ def world_panel(world: World, n_samples: int = 65_536, seed: int = 0) -> Feature
         ToysaeError: fewer than 256 samples, or a stack of worlds.
     """
     n_samples = integer("n_samples", n_samples, _BATCH, 2**31 - 1)
-    require(world.directions.ndim == 2, "a stack of worlds has no one panel: take one of them")
+    require(world.directions.ndim == 2, "a stack of worlds has no single panel: take one of them")
     key, n_features = named_key(seed_key(seed, "world"), "panel"), world.n_features
     place, edges = np.zeros(n_features, np.int32), np.zeros(2 * BINS + 1)
     pilot = [
         jax.device_get(_measure(world, named_key(key, "pilot"), start, _PILOT, place, edges))
         for start in range(0, _PILOT, _BATCHES)
     ]
-    counts = np.sum([found["count"].sum(0) for found in pilot], 0)
-    edges = magnitude_edges(max(float(found["largest"]) for found in pilot))
+    counts = np.sum([sums["count"].sum(0) for sums in pilot], 0)
+    edges = magnitude_edges(max(float(sums["largest"]) for sums in pilot))
     chosen = most_frequent(counts)
     place[:] = len(chosen)
     place[chosen] = np.arange(len(chosen))
     panel, sums = empty_panel(world.d_in), FeatureSums(n_features, len(chosen))
     n_batches = n_samples // _BATCH
     for start in range(0, n_batches, _BATCHES):
-        found = _measure(world, key, start, n_batches, place, edges)
+        measured = _measure(world, key, start, n_batches, place, edges)
         used = min(_BATCHES, n_batches - start)
-        x = found.pop("x")[:used]
-        panel = add(panel, x.reshape(-1, x.shape[-1]))
-        got = jax.device_get(found)
-        sums.add({**got, "l0": got["l0"][:used]})
+        panel = add(panel, measured.pop("x")[:used].reshape(-1, world.d_in))
+        measured = jax.device_get(measured)
+        sums.add({**measured, "l0": measured["l0"][:used]})
     stats = finished_panel(panel)
     return feature_panel(world.name, world.directions, stats, sums, chosen, edges, seed)
 
@@ -73,10 +72,10 @@ def _measure(
     place: Int[Array | np.ndarray, " n_features"],
     edges: Float[Array | np.ndarray, " edges"],
 ) -> dict[str, Array]:
-    """Sixteen batches of 256 from number `start` on: x, L0 and sums over features.
+    """Returns x, L0 and sums over features of sixteen batches of 256, from batch `start` on.
 
-    `place` says in which column of the pairs a feature stands; past the last one for none. From
-    batch `stop` on nothing is counted.
+    `place` is each feature's column among the pairs, or past the last one. Batches from `stop` on
+    are not counted.
     """
     n_pairs, n_bins = min(world.n_features, MAX_PAIRED), edges.shape[0] - 1
 
@@ -102,8 +101,8 @@ def _measure(
             "largest": jnp.abs(values).max(),
         }
 
-    found = jax.lax.map(one, start + jnp.arange(_BATCHES))
-    fires = found.pop("fires").reshape(-1, n_pairs).astype(jnp.float32)
+    each = jax.lax.map(one, start + jnp.arange(_BATCHES))
+    fires = each.pop("fires").reshape(-1, n_pairs).astype(jnp.float32)
     together = jnp.matmul(fires.T, fires, precision="highest")
-    summed = {"together": together, "bins": found["bins"].sum(0), "largest": found["largest"].max()}
-    return found | summed
+    summed = {"together": together, "bins": each["bins"].sum(0), "largest": each["largest"].max()}
+    return each | summed

@@ -1,19 +1,19 @@
-"""Losses of small toy models in closed form: which arrangement pays, where.
+"""Losses of small toy models in closed form: which arrangement is best at which density.
 
 For x' = ReLU(W^T W x + b), independent features, x_i = 0 with probability 1 - p, else U[0, 1].
 With unit columns and b = 0 where a feature is represented, b_i = E x_i = p/2 where it is not:
 
 - not represented: I_i (E x^2 - (E x)^2) = I_i q, with q = p/3 - p^2/4.
 - alone on a dimension: 0.
-- an antipodal pair: nothing is lost unless both fire (p^2). Then the larger is given as the
-  difference and the smaller as 0, so each is wrong by min(x, y): p^2/6 (I_1 + I_2), because
+- an antipodal pair: nothing is lost unless both fire (p^2). Then the larger comes out as the
+  difference and the smaller as 0, so that each is wrong by min(x, y): p^2/6 (I_1 + I_2), because
   E min(x, y)^2 = 1/6.
-- a triangle (three at 120 degrees): feature i gives ReLU(x_i - (x_j + x_k)/2), wrong by
-  min(x_i, (x_j + x_k)/2) where it is on. E = 1/16 with one other on, 1/6 with both:
+- a triangle (three at 120 degrees): feature i comes out as ReLU(x_i - (x_j + x_k)/2), wrong by
+  min(x_i, (x_j + x_k)/2) where it is on. The mean square is 1/16 with one other on, 1/6 with both:
   (I_1 + I_2 + I_3) (p^2 (1 - p)/8 + p^3/6).
 
-Gains and biases that are free do better than that: :func:`tuned` minimises the exact expected
-loss over all of W and b in float64 from there, so its value is a local minimum, no closed form.
+Free gains and biases do better: :func:`tuned` minimises the exact expected loss over all of W and b
+in float64 from there, so that its value is a local minimum and not a closed form.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def triangle(density: float, importance: tuple[float, float, float]) -> float:
 
 
 def two_in_one(density: float, importance: float) -> dict[str, float]:
-    """n = 2, m = 1: features of importance 1 and `importance`; loss by arrangement."""
+    """Losses by arrangement for n = 2, m = 1: features of importance 1 and `importance`."""
     _check(density, importance)
     return {
         "extra ignored": ignored(density, importance),
@@ -52,7 +52,7 @@ def two_in_one(density: float, importance: float) -> dict[str, float]:
 
 
 def three_in_two(density: float, importance: float) -> dict[str, float]:
-    """n = 3, m = 2: features of importance 1, 1 and `importance`; loss by arrangement."""
+    """Losses by arrangement for n = 3, m = 2: features of importance 1, 1 and `importance`."""
     _check(density, importance)
     return {
         "extra ignored": ignored(density, importance),
@@ -86,7 +86,7 @@ CASES: dict[tuple[int, int], tuple[Callable[[float, float], dict[str, float]], d
 def arrangement(
     n_features: int, d_hidden: int, name: str, density: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The W `[d_hidden, n_features]` and b `[n_features]` that a closed form stands for."""
+    """Returns the W `[d_hidden, n_features]` and b `[n_features]` of a closed form."""
     _, table = _case(n_features, d_hidden)
     W = np.array(table[name], float)
     return W, np.where((W**2).sum(0) > 0, 0.0, density / 2)
@@ -95,7 +95,7 @@ def arrangement(
 def optimum(
     n_features: int, d_hidden: int, density: float, importance: float
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The lowest exact loss that :func:`tuned` reaches from any arrangement, with its W and b.
+    """Returns the lowest exact loss that :func:`tuned` reaches from any arrangement, with W and b.
 
     Raises:
         ToysaeError: no closed forms for that shape, or a number out of range.
@@ -103,17 +103,14 @@ def optimum(
     _, table = _case(n_features, d_hidden)
     _check(density, importance)
     weights = np.append(np.ones(n_features - 1), importance)
-    found = []
-    for name in table:
-        W, b = arrangement(n_features, d_hidden, name, density)
-        found.append(tuned(W, b, density, weights))
-    return min(found, key=lambda row: row[0])
+    starts = (arrangement(n_features, d_hidden, name, density) for name in table)
+    return min((tuned(W, b, density, weights) for W, b in starts), key=lambda minimum: minimum[0])
 
 
 def tuned(
     W: np.ndarray, b: np.ndarray, density: float, importance: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The local minimum of the exact loss near W `[m, n]`, b `[n]` (L-BFGS in float64)."""
+    """Returns the local minimum of the exact loss near W `[m, n]`, b `[n]` (L-BFGS, float64)."""
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         value, grad_W, grad_b = expected_loss(
@@ -122,7 +119,7 @@ def tuned(
         return value, np.append(grad_W, grad_b)
 
     start = np.append(W, b).astype(float)
-    # Columns at exactly 0 are saddle points: the smallest push shows which way is down.
+    # Columns at exactly 0 are saddle points: a small push leaves them.
     start[: W.size] += 1e-3 * np.cos(np.arange(W.size) + 1)
     done = scipy.optimize.minimize(
         objective, start, jac=True, method="L-BFGS-B",
@@ -134,11 +131,11 @@ def tuned(
 def expected_loss(
     W: np.ndarray, b: np.ndarray, density: float, importance: np.ndarray, n_nodes: int = 24
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """E sum_i I_i (x_i - ReLU(W^T W x + b)_i)^2 and its gradient, without sampling.
+    """Computes E sum_i I_i (x_i - ReLU(W^T W x + b)_i)^2 and its gradient, without sampling.
 
-    Every set of features that may be on is summed over. The kink of the ReLU splits one
-    coordinate's integral exactly; the others have `n_nodes` Gauss-Legendre nodes, which leaves a
-    relative error below 1e-5.
+    It sums over every set of features that may be on. The kink of the ReLU splits one coordinate's
+    integral exactly; the others have `n_nodes` Gauss-Legendre nodes, which leaves a relative error
+    below 1e-5.
 
     Args:
         W: `[d_hidden, n_features]`, n_features at most 4.
@@ -175,7 +172,7 @@ def expected_loss(
 def _nodes(
     row: np.ndarray, bias: float, on: tuple[int, ...], n_nodes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points `[nodes, n]` and weights `[nodes]` over the features `on`, split where row·x = -b."""
+    """Points `[nodes, n]` and weights `[nodes]` over the features `on`, split at row·x = -b."""
     if not on:
         return np.zeros((1, len(row))), np.ones(1)
     inner = max(on, key=lambda j: abs(row[j]))
@@ -185,7 +182,7 @@ def _nodes(
     x[:, outer] = grid
     steep = row[inner] if row[inner] != 0 else 1.0
     kink = np.clip(-(x @ row + bias) / steep, 0, 1)[:, None]
-    node, node_weight = _gauss(2)  # exact up to cubics, and a piece is quadratic
+    node, node_weight = _gauss(2)  # exact up to cubics, and each piece is quadratic
     places = np.concatenate([kink * node, kink + (1 - kink) * node], 1)
     weights = np.concatenate([kink * node_weight, (1 - kink) * node_weight], 1)
     x = np.repeat(x, places.shape[1], 0)

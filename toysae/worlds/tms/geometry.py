@@ -1,8 +1,7 @@
-"""How features share the hidden dimensions: D_i, D*, overlap, and the directions they have.
+"""How features share the hidden dimensions: D_i, D*, overlap, and directions.
 
-Elhage et al. 2022, "The Geometry of Superposition". D_i is the share of a dimension that
-feature i has: 1 alone, 1/2 in an antipodal pair, 2/3 in a triangle, 3/4 in a tetrahedron, 2/5
-in a pentagon, 3/8 in a square antiprism, 0 if it is not represented.
+Elhage et al. 2022, "The Geometry of Superposition". D_i is the share of a dimension that feature i
+has, see :data:`POLYTOPES`.
 """
 
 from typing import NamedTuple
@@ -42,7 +41,7 @@ def feature_dimensionality(
 def overlap(
     W: Float[Array | np.ndarray, "*batch d_hidden n_features"],
 ) -> Float[Array, "*batch n_features"]:
-    """sum_{j != i} (Ŵ_i·W_j)^2: how much other features write along feature i; 0 where W_i = 0."""
+    """sum_{j != i} (Ŵ_i·W_j)^2: how much others write along feature i; 0 where W_i = 0."""
     gram, square = _gram(W)
     others = ((gram * (1 - jnp.eye(W.shape[-1]))) ** 2).sum(-1)
     return jnp.where(square > 0, others / jnp.where(square > 0, square, 1.0), 0.0)
@@ -51,18 +50,18 @@ def overlap(
 def dimensions_per_feature(
     W: Float[Array | np.ndarray, "*batch d_hidden n_features"],
 ) -> Float[Array, "*batch"]:
-    """D* = d_hidden / ‖W‖_F^2: hidden dimensions for each feature that is represented."""
+    """D* = d_hidden / ‖W‖_F^2: hidden dimensions per represented feature."""
     return W.shape[-2] / jnp.square(W).sum((-2, -1))
 
 
 def _gram(W: Array | np.ndarray) -> tuple[Array, Array]:
-    """W^T W, and its diagonal ‖W_i‖^2."""
+    """Returns W^T W and its diagonal ‖W_i‖^2."""
     gram = jnp.einsum("...df,...dg->...fg", W, W, precision="highest")
     return gram, jnp.diagonal(gram, axis1=-2, axis2=-1)
 
 
 class Directions(NamedTuple):
-    """Features of a toy model as truth for an SAE on its hidden layer.
+    """Features of a toy model as the truth for an SAE on its hidden layer.
 
     Attributes:
         directions: `[n_kept, d_hidden]` unit rows.
@@ -76,7 +75,7 @@ class Directions(NamedTuple):
 
     @property
     def n_excluded(self) -> int:
-        """How many features have no direction."""
+        """Number of features without a direction."""
         return int((~self.kept).sum())
 
 
@@ -84,12 +83,12 @@ def tms_directions(
     W: Float[Array | np.ndarray, "d_hidden n_features"],
     threshold: float = NO_DIRECTION,
 ) -> Directions:
-    """The features that the model represents; the others are counted, not scored.
+    """Returns the features that a model represents; the others are counted, not scored.
 
     Args:
         W: of one model. A feature left out still adds up to `threshold` times the largest norm to
-            h: a world that is to hold exactly the model's h keeps every column of W as rows and
-            leaves features out only when it scores.
+            h: a world of exactly the model's h would keep every column of W as rows and leave
+            features out only in its scores.
         threshold: share of the largest ‖W_i‖ below which a feature has no direction.
 
     Raises:

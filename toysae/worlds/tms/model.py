@@ -30,7 +30,7 @@ PAIRS = {
 
 @dataclass(frozen=True)
 class TMSSpec:
-    """What changes the compiled program.
+    """Settings that change the compiled program.
 
     Attributes:
         n_features: features of the data.
@@ -54,23 +54,20 @@ class TMSSpec:
             raise unknown("pairing of features", self.pairs, PAIRS)
         for name in ("n_features", "d_hidden"):
             value = getattr(self, name)
-            require(
-                isinstance(value, int) and value >= 1, f"{name} {value} must be a positive integer"
-            )
-        require(
-            self.pairs == "none" or self.n_features % 2 == 0,
-            f"n_features {self.n_features} must be even for {self.pairs} pairs",
-        )
+            whole = isinstance(value, int) and value >= 1
+            require(whole, f"{name} {value} must be a positive integer")
+        even = self.pairs == "none" or self.n_features % 2 == 0
+        require(even, f"n_features {self.n_features} must be even for {self.pairs} pairs")
 
     @property
     def max_density(self) -> float:
-        """The most that a feature can fire: each of two that exclude each other, half the time."""
+        """Largest firing probability: 1/2 for two features that exclude each other, else 1."""
         return 0.5 if self.pairs == "anticorrelated" else 1.0
 
 
 @pytree.dataclass
 class TMSHypers:
-    """The numbers, each with leading member axes; none recompiles.
+    """Numbers with leading member axes; changing them does not recompile.
 
     Attributes:
         density: probability 1 - S that a feature is on, in (0, 1].
@@ -87,11 +84,11 @@ class TMSHypers:
 
 @pytree.dataclass
 class TMSParams:
-    """What is learned.
+    """Learned weights.
 
     Attributes:
-        W: `[d_hidden, n_features]`, features in.
-        W_out: `[d_hidden, n_features]`, features out, column by column; None where it is W.
+        W: `[d_hidden, n_features]`; column i writes feature i.
+        W_out: `[d_hidden, n_features]`; column i reads feature i out; None where it is W.
         b: `[n_features]`.
     """
 
@@ -101,7 +98,7 @@ class TMSParams:
 
 
 def init_tms_params(spec: TMSSpec, key: PRNGKeyArray) -> TMSParams:
-    """Xavier-normal weights, zero bias."""
+    """Draws Xavier-normal weights; the bias is zero."""
     shape = (spec.d_hidden, spec.n_features)
     scale = (2 / sum(shape)) ** 0.5
     W = scale * jax.random.normal(named_key(key, "W"), shape)
@@ -111,16 +108,16 @@ def init_tms_params(spec: TMSSpec, key: PRNGKeyArray) -> TMSParams:
 
 
 def draw_uniforms(spec: TMSSpec, key: PRNGKeyArray, n: int) -> Float[Array, "n n_features"]:
-    """The uniforms that :func:`features_at` turns into features at any density: models of
-    different density see coupled data, and drawing is paid once for all."""
+    """Draws the uniforms that :func:`features_at` turns into features at any density: one draw
+    serves models of all densities, whose data are thus coupled."""
     return draws.uniform(key, (n, spec.n_features))
 
 
 def features_at(
     spec: TMSSpec, uniforms: Float[Array, "n n_features"], density: Float[Array, ""]
 ) -> Float[Array, "n n_features"]:
-    """Features x from :func:`draw_uniforms`: one uniform u says both on (u < density) and how
-    strongly (u / density, again uniform)."""
+    """Returns features x from :func:`draw_uniforms`: a feature is on where u < density, with value
+    u / density, again a uniform."""
     if spec.pairs == "none":
         x = _on(uniforms, density)
     else:
@@ -142,7 +139,7 @@ def _on(u: Array, density: Array) -> Array:
 def hidden(
     spec: TMSSpec, params: TMSParams, x: Float[Array, "n n_features"]
 ) -> Float[Array, "n d_hidden"]:
-    """The bottleneck h: what an SAE is trained on."""
+    """Returns the bottleneck h, on which an SAE is trained."""
     h = x @ params.W.T
     return jax.nn.relu(h) if spec.kind in ("relu-hidden", "absolute-value") else h
 
@@ -150,7 +147,7 @@ def hidden(
 def output(
     spec: TMSSpec, params: TMSParams, x: Float[Array, "n n_features"]
 ) -> Float[Array, "n n_features"]:
-    """The model's answer x'."""
+    """Returns the model's output x'."""
     W_out = params.W if params.W_out is None else params.W_out
     y = hidden(spec, params, x) @ W_out + params.b
     return y if spec.kind == "linear" else jax.nn.relu(y)
@@ -162,6 +159,6 @@ def loss(
     x: Float[Array, "n n_features"],
     importance: Float[Array, " n_features"],
 ) -> Float[Array, ""]:
-    """sum_i I_i (target_i - x'_i)^2, averaged over the samples; the target is x, or |x|."""
+    """Mean over samples of sum_i I_i (target_i - x'_i)^2; the target is x, or |x|."""
     target = jnp.abs(x) if spec.kind == "absolute-value" else x
     return jnp.mean((target - output(spec, params, x)) ** 2 @ importance)

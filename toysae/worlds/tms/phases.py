@@ -1,7 +1,7 @@
 """Phase changes in training: W before, in and after the largest change of geometry.
 
-Elhage et al. 2022, "Superposition and Learning Dynamics": D_i jumps between plateaus, and the
-loss falls in steps with it.
+Elhage et al. 2022, "Superposition and Learning Dynamics": D_i jumps between plateaus, and each jump
+is a drop of the loss.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class PhaseChange:
     """A model before, in and after the largest change of its geometry.
 
     Attributes:
-        steps: `[3]` the training steps of the three.
+        steps: `[3]` training steps.
         W: `[3, d_hidden, n_features]`.
-        jump: how far D_i of one feature moved from the first to the last, at most 1.
-        feature: which one.
+        jump: change of D_i of one feature from the first to the last, at most 1.
+        feature: the number of that feature.
     """
 
     steps: np.ndarray
@@ -43,7 +43,7 @@ def phase_change(
         W: one model's snapshots, e.g. ``trained.W[:, seed, point]``.
         width: snapshots from before to in, and from in to after.
         after_step: changes that begin before this step do not count: 1 leaves out the random
-            start, more the time in which it takes its first shape.
+            start, more the time in which the first geometry forms.
 
     Raises:
         ToysaeError: fewer than 2 width + 1 snapshots from `after_step` on, or width below 1.
@@ -51,11 +51,9 @@ def phase_change(
     require(width >= 1, f"width {width} must be at least 1")
     first = int(np.searchsorted(steps, after_step))
     n = len(steps) - first
-    require(
-        n >= 2 * width + 1,
-        f"{n} snapshots from step {after_step} on are too few for width {width}: "
-        f"take at least {2 * width + 1}",
-    )
+    least = 2 * width + 1
+    require(n >= least, f"{n} snapshots from step {after_step} on are too few for width {width}: "
+            f"take at least {least}")  # fmt: skip
     share = np.asarray(feature_dimensionality(W[first:]))
     moved = np.abs(share[2 * width :] - share[: -2 * width])
     at, feature = np.unravel_index(moved.argmax(), moved.shape)

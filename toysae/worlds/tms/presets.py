@@ -1,7 +1,7 @@
-"""Toy models of the literature, trained on demand, as matrices W for a world x = W f.
+"""Published toy models by name, trained on demand, as matrices W for a world x = W f.
 
-The one table that knows their names. The papers sweep the density; the one given here is where
-superposition is plain, and :func:`tms_preset` takes any other.
+The papers sweep the density; the table has one that shows superposition clearly, and
+:func:`tms_preset` takes any other.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class TMSPreset:
         spec: sizes, kind, pairing.
         decay: feature i has importance decay^i; 1 for equal importance.
         density: probability 1 - S that a feature is on.
-        source: who and where.
+        source: authors, year and place.
         n_steps: Adam steps.
         lr: Adam's learning rate.
         batch_size: samples a step.
@@ -60,7 +60,7 @@ class TMSMatrix:
 
     Attributes:
         name: a row of :data:`PRESETS`.
-        W: `[d_hidden, n_features]`; h = W f is what an SAE would read.
+        W: `[d_hidden, n_features]`; an SAE reads h = W f.
         b: `[n_features]` output bias.
         spec: sizes, kind, pairing (which says how features fire with each other).
         density: probability that a feature is on; its coefficient is then U[0, 1].
@@ -79,12 +79,12 @@ class TMSMatrix:
     trained: TrainedTMS
 
     def directions(self) -> Directions:
-        """The features that have a direction, see :func:`tms_directions`."""
+        """Returns the features that have a direction, see :func:`tms_directions`."""
         return tms_directions(self.W)
 
 
 def importance_decay(n_features: int, decay: float) -> Float[np.ndarray, " n_features"]:
-    """I_i = decay^i.
+    """Returns the importance I_i = decay^i.
 
     Raises:
         ToysaeError: decay is not in (0, 1].
@@ -100,14 +100,14 @@ def tms_preset(
     density: float | None = None,
     n_snapshots: int = 50,
 ) -> TMSMatrix:
-    """Trains a named toy model. On two CPU cores seconds; "tms-400-30" takes a minute or two.
+    """Trains a named toy model: seconds on two CPU cores, a minute or two for "tms-400-30".
 
     Args:
         name: a row of :data:`PRESETS`.
         seed: of the weights' init and of the data.
         n_steps: Adam steps instead of the source's.
         density: probability that a feature is on, instead of the table's.
-        n_snapshots: of W along training, besides the one before.
+        n_snapshots: snapshots of W along training, besides the one before it.
 
     Raises:
         ToysaeError: an unknown name, a value out of range, or a model that diverged.

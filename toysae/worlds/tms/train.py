@@ -1,7 +1,7 @@
-"""Training toy models: points (density, importance, lr) x seeds in one compiled loop.
+"""Trains toy models: points (density, importance, lr) x seeds in one compiled loop.
 
-Data are drawn inside the loop, once for each seed: all points of a seed see coupled samples, so
-that a member alone equals itself in an ensemble.
+Data are drawn inside the loop, once for each seed. All points of a seed see coupled samples, so
+that a member trained alone equals the same member in an ensemble.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from ... import pytree
-from ...errors import require
+from ...errors import ToysaeError, require
 from ...keys import named_key, seed_key
 from .geometry import dimensions_per_feature, feature_dimensionality
 from .model import TMSHypers, TMSParams, TMSSpec, draw_uniforms, features_at, init_tms_params, loss
@@ -24,7 +24,7 @@ NumberGrid = float | Sequence | np.ndarray
 """One number for all points, or one for each."""
 
 _ADAM = optax.scale_by_adam(0.9, 0.999, eps=1e-8)
-_EVAL_CHUNK = 4096  # samples of the evaluation that are held at a time
+_EVAL_CHUNK = 4096  # evaluation samples held at a time
 
 
 def tms_hypers(
@@ -34,10 +34,10 @@ def tms_hypers(
     lr: NumberGrid = 1e-3,
     lr_decay: NumberGrid = 0.0,
 ) -> TMSHypers:
-    """Checked hypers with one leading axis of points.
+    """Checks hypers and gives them one leading axis of points.
 
     Args:
-        spec: of the models they are for.
+        spec: of the models.
         density: `[n_points]` or one number, in (0, 1], at most 1/2 for anticorrelated pairs.
         importance: one number for all features, or `[n_points, n_features]`, or `[n_features]`.
         lr: `[n_points]` or one number, more than 0.
@@ -48,36 +48,26 @@ def tms_hypers(
     """
     density, lr, lr_decay = (np.atleast_1d(v).astype(np.float32) for v in (density, lr, lr_decay))
     importance = np.atleast_1d(np.asarray(importance, np.float32))
-    require(
-        importance.ndim <= 2 and importance.shape[-1] in (1, spec.n_features),
-        f"importance of shape {importance.shape} does not fit {spec.n_features} features",
-    )
+    fits = importance.ndim <= 2 and importance.shape[-1] in (1, spec.n_features)
+    require(fits, f"importance of shape {importance.shape} does not fit {spec.n_features} features")
     n_points = max(len(density), len(lr), len(lr_decay), len(np.atleast_2d(importance)))
     for name, values in (("density", density), ("lr", lr), ("lr_decay", lr_decay)):
-        require(
-            values.ndim == 1 and len(values) in (1, n_points),
-            f"{name} of shape {values.shape} does not fit {n_points} points",
-        )
+        fits = values.ndim == 1 and len(values) in (1, n_points)
+        require(fits, f"{name} of shape {values.shape} does not fit {n_points} points")
     top = spec.max_density
     why = "" if top == 1 else f" for {spec.pairs} pairs"
     _check(density, (density > 0) & (density <= top), f"density {{}} must be in (0, {top:g}]{why}")
     _check(importance, (importance >= 0) & (importance < np.inf), "importance {} must be >= 0")
     _check(lr, (lr > 0) & (lr < np.inf), "lr {} must be more than 0")
     _check(lr_decay, (lr_decay >= 0) & (lr_decay <= 1), "lr_decay {} must be in [0, 1]")
-    shape = (n_points, spec.n_features)
-    return TMSHypers(
-        *(
-            jnp.asarray(np.broadcast_to(v, s))
-            for v, s in (
-                (density, n_points), (importance, shape), (lr, n_points), (lr_decay, n_points)
-            )
-        )
-    )  # fmt: skip
+    density, lr, lr_decay = (np.broadcast_to(v, n_points) for v in (density, lr, lr_decay))
+    importance = np.broadcast_to(importance, (n_points, spec.n_features))
+    return TMSHypers(*map(jnp.asarray, (density, importance, lr, lr_decay)))
 
 
 def _check(values: np.ndarray, good: np.ndarray, message: str) -> None:
     if not good.all():
-        require(False, message.format(f"{values[~good][0]:g}"))
+        raise ToysaeError(message.format(f"{values[~good][0]:g}"))
 
 
 @pytree.dataclass
@@ -91,7 +81,7 @@ class TMSState:
 
 @partial(jax.jit, static_argnames="spec")
 def start_models(spec: TMSSpec, hypers: TMSHypers, seeds: Int[Array, " n_seeds"]) -> TMSState:
-    """The state before any step. All points of a seed start at the same weights."""
+    """Returns the state before any step: all points of a seed start at the same weights."""
 
     def one(seed, _):
         params = init_tms_params(spec, seed_key(seed, "tms-init"))
@@ -139,7 +129,7 @@ def advance_models(
 def evaluate(
     spec: TMSSpec, params: TMSParams, hypers: TMSHypers, n_chunks: Int[Array, ""]
 ) -> Float[Array, "n_seeds n_points"]:
-    """The loss on the same `n_chunks` x 4,096 samples for every seed, so that seeds compare."""
+    """Returns the loss on `n_chunks` x 4,096 samples that are the same for every seed."""
     key = named_key(jax.random.key(0), "tms-eval")
 
     def add(chunk, total):
@@ -162,9 +152,9 @@ class TrainedTMS:
         spec: of every model.
         hypers: `[n_points]`.
         seeds: `[n_seeds]`.
-        params: of the end.
+        params: after training.
         loss: `[n_seeds, n_points]` on 65,536 samples that all seeds share.
-        steps: `[snapshots]` when they were taken; the first is 0.
+        steps: `[snapshots]` steps of the snapshots; the first is 0.
         W: `[snapshots, n_seeds, n_points, d_hidden, n_features]`.
         loss_curve: `[snapshots, n_seeds, n_points]` on 4,096 samples.
     """
@@ -179,20 +169,20 @@ class TrainedTMS:
     loss_curve: np.ndarray
 
     def best_seed(self) -> np.ndarray:
-        """`[n_points]` place in `seeds` of the lowest loss; a diverged model is never the best."""
+        """Returns the position in `seeds` of the lowest loss `[n_points]`, diverged models last."""
         return np.argmin(np.where(np.isfinite(self.loss), self.loss, np.inf), axis=0)
 
     def best(self, values: np.ndarray) -> np.ndarray:
-        """Of `values` `[n_seeds, n_points, ...]` the best seed's, `[n_points, ...]`."""
+        """Returns the best seed's `[n_points, ...]` of the values `[n_seeds, n_points, ...]`."""
         values = np.asarray(values)
         return values[self.best_seed(), np.arange(values.shape[1])]
 
     def dimensionality(self) -> np.ndarray:
-        """D_i along training, `[snapshots, n_seeds, n_points, n_features]`."""
+        """Returns D_i along training, `[snapshots, n_seeds, n_points, n_features]`."""
         return np.stack([np.asarray(feature_dimensionality(w)) for w in self.W])
 
     def dimensions(self) -> np.ndarray:
-        """D* along training, `[snapshots, n_seeds, n_points]`."""
+        """Returns D* along training, `[snapshots, n_seeds, n_points]`."""
         return np.asarray(dimensions_per_feature(self.W))
 
 
@@ -210,14 +200,14 @@ def train_tms(
     Args:
         spec: of every model.
         hypers: see :func:`tms_hypers`.
-        seeds: how many, or which.
+        seeds: the number of seeds, or the seeds.
         n_steps: Adam steps.
         batch_size: samples a step.
-        n_snapshots: evenly spaced, besides the one before training.
+        n_snapshots: evenly spaced snapshots, besides the one before training.
         n_eval: samples of the final loss, rounded up to chunks of 4,096.
 
     Raises:
-        ToysaeError: a count below 1, or a seed that is no non-negative integer.
+        ToysaeError: a count below 1, or a seed that is not a non-negative integer.
     """
     counts = {"n_steps": n_steps, "batch_size": batch_size, "n_snapshots": n_snapshots,
               "n_eval": n_eval}  # fmt: skip
@@ -225,10 +215,8 @@ def train_tms(
         require(value >= 1, f"{name} {value} must be at least 1")
     chosen = np.arange(seeds) if isinstance(seeds, int) else np.atleast_1d(seeds)
     require(chosen.size > 0, f"seeds {seeds} must be at least 1")
-    require(
-        np.issubdtype(chosen.dtype, np.integer) and bool((chosen >= 0).all()),
-        f"seeds {seeds} must be non-negative integers",
-    )
+    whole = np.issubdtype(chosen.dtype, np.integer) and bool((chosen >= 0).all())
+    require(whole, f"seeds {seeds} must be non-negative integers")
     keys = jnp.asarray(chosen, jnp.int32)
     state = start_models(spec, hypers, keys)
     steps = np.unique(np.linspace(0, n_steps, n_snapshots + 1).round().astype(int))
@@ -246,7 +234,7 @@ def train_tms(
 
 
 def models_of_point(trained: TrainedTMS, point: int) -> TrainedTMS:
-    """The models of one point, which keeps its axis of length 1."""
+    """Returns the models of one point, which keeps its axis of length 1."""
     keep = slice(point, point + 1)
     return replace(
         trained,

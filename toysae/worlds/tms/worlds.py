@@ -1,7 +1,7 @@
 """Worlds x = W f whose dictionary is the embedding that a toy model of superposition learned.
 
-Features that the toy model did not represent (norm under a tenth of the largest) have no
-direction and are left out; so n_features may differ from seed to seed.
+Features that the toy model does not represent (norm under a tenth of the largest) have no
+direction and are left out, so that n_features may differ from seed to seed.
 """
 
 from collections.abc import Mapping
@@ -29,12 +29,12 @@ CHECKPOINTS = ("final", "before", "in", "after")
 def tms_world(
     preset: str, key, n_steps: int = 10_000, density: float = 0.0, checkpoint: str = "final"
 ) -> World:
-    """A world over the embedding of a trained toy model of superposition (Elhage et al. 2022).
+    """Builds a world over the embedding of a trained toy model (Elhage et al. 2022).
 
     Args:
         preset: a row of :data:`toysae.worlds.tms.PRESETS`.
         key: of the toy model's initialisation and data.
-        n_steps: its training steps.
+        n_steps: the toy model's training steps.
         density: probability that a feature is on; 0 for the preset's own.
         checkpoint: one of :data:`CHECKPOINTS`.
 
@@ -45,26 +45,26 @@ def tms_world(
         raise unknown("checkpoint", checkpoint, CHECKPOINTS)
     require(n_steps >= 1, f"n_steps {n_steps} must be at least 1")
     seed = int(jax.random.bits(key, dtype=jnp.uint32) >> 1)
-    made = tms_preset(preset, seed, n_steps, density or None)
-    W = made.W
+    model = tms_preset(preset, seed, n_steps, density or None)
+    W = model.W
     if checkpoint != "final":
-        found = phase_change(made.trained.steps, made.trained.W[:, 0, 0])
-        W = found.W[CHECKPOINTS.index(checkpoint) - 1]
+        change = phase_change(model.trained.steps, model.trained.W[:, 0, 0])
+        W = change.W[CHECKPOINTS.index(checkpoint) - 1]
     embedded = tms_directions(W)
-    firing = _firing(made, np.asarray(embedded.kept))
+    firing = _firing(model, np.asarray(embedded.kept))
     return assemble(embedded.rows, firing, "uniform", generating_matrix=W)
 
 
-def _firing(made: TMSMatrix, kept: np.ndarray) -> Firing:
-    """How the kept features fired in the toy model's own data."""
-    probs = np.asarray(made.firing_probs, np.float64)
-    if made.spec.pairs == "none":
+def _firing(model: TMSMatrix, kept: np.ndarray) -> Firing:
+    """Returns the firing of the kept features in the toy model's own data."""
+    probs = np.asarray(model.firing_probs, np.float64)
+    if model.spec.pairs == "none":
         return independent(probs[kept])
     place = {int(feature): i for i, feature in enumerate(np.flatnonzero(kept))}
     groups: list[Mapping[State, float]] = []
     for first in range(0, probs.size, 2):
         here = tuple(place[f] for f in (first, first + 1) if f in place)
-        if made.spec.pairs == "correlated" and here:
+        if model.spec.pairs == "correlated" and here:
             groups.append({here: float(probs[first])})
         elif here:
             groups.append({(f,): float(probs[first]) for f in here})

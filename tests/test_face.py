@@ -33,7 +33,7 @@ def test_the_package_shows_its_faces():
     for name in ("recovery", "sae", "plot", "interop", "lm", "worlds", "save_sae", "load_any"):
         assert name in dir(toysae)
         getattr(toysae, name)
-    with pytest.raises(ToysaeError, match="is no Encoder"):
+    with pytest.raises(ToysaeError, match="Encoder is abstract: give one of FISTA, .*Untied"):
         SAESpec(4, 8, encoder=Encoder())
     world = make_world("sphere", d_in=4, n_features=6, l0=1.0)
     assert repr(world) == "World('sphere', directions 6x4, Bernoulli, Uniform)"

@@ -11,7 +11,16 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from toysae import ToysaeError
-from toysae.sae import SAE, InitData, finished, init_params, init_stats, make_spec
+from toysae.sae import (
+    SAE,
+    InitData,
+    Never,
+    SAESpec,
+    finished,
+    init_params,
+    init_stats,
+    make_spec,
+)
 from toysae.sae.activations import ReLU
 from toysae.sae.files import load_sae, save_sae
 from toysae.sae.frozen import SoftFrozen
@@ -58,6 +67,13 @@ def test_a_soft_frozen_decoder_is_saved_as_its_rows(tmp_path):
     sae = make_sae(decoder=SoftFrozen(min_cos=0.9))
     again = load_sae(save_sae(sae, tmp_path / "a"))
     assert again.W_dec.shape == (S, D) and again.spec.decoder == SoftFrozen(min_cos=0.9)
+
+
+def test_a_file_of_before_never_resampling_had_a_name_is_read(saved, tmp_path):
+    """Files held none for it, as calls may."""
+    old = edit(saved, tmp_path / "old", lambda t, h: h["spec"]["fields"].update(resample=None))
+    assert load_sae(old).spec == load_sae(saved).spec
+    assert load_sae(old).spec.resample == Never() == SAESpec(D, S, resample=None).resample
 
 
 def test_an_ensemble_is_refused(tmp_path):

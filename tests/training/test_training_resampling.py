@@ -320,7 +320,7 @@ def test_which_arrays_have_latents():
         ({"resample": ResampleDead((0.0, 0.5))}, r"times \(0.0, 0.5\)"),
         ({"resample": ResampleDead(())}, r"times \(\)"),
         ({"resample": ResampleRare(n_inputs=0)}, "n_inputs 0"),
-        ({"resample": UnitNorm()}, r"resample=UnitNorm.* is no Resampling"),
+        ({"resample": UnitNorm()}, r"resample=UnitNorm.* is not a Resampling"),
     ],
 )
 def test_impossible_resampling_is_refused(axes, message):

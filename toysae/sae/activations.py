@@ -1,6 +1,7 @@
 """Activations: from pre-activations to z, both `[*batch, d_sae]`."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,14 +9,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..errors import require
 from .component import Component, Forward, Hyper, Hypers, RunningStat, Stats
 
 Act = dict[str, Array]
 
 
 @dataclass(frozen=True)
-class Activation(Component):
+class Activation(Component, ABC):
     """Base of activations."""
+
+    axis: ClassVar = "activation"
 
     def init(self, d_sae: int, h: Hypers) -> Act:
         """The activation's own learned arrays by name."""
@@ -31,10 +35,6 @@ class Activation(Component):
         """The activation used outside training."""
         return self
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        """Why these numbers are impossible, or None."""
-        return None
-
 
 @dataclass(frozen=True)
 class ReLU(Activation):
@@ -46,16 +46,22 @@ class ReLU(Activation):
         return jax.nn.relu(pre_acts)
 
 
-def check_k(d_sae: int, k: float) -> str | None:
-    """Why no k of `d_sae` can be chosen, or None."""
-    return None if k <= d_sae else f"k {k:g} is more than d_sae = {d_sae}: give a smaller k"
+def check_k(component: Component, d_sae: int, k: float) -> None:
+    """Refuses a k for which `component` cannot choose k of `d_sae` latents.
+
+    Raises:
+        ToysaeError: naming k.
+    """
+    name = f"{component.axis} {type(component).__name__}"
+    require(k <= d_sae, f"{name}: k {k:g} is more than d_sae = {d_sae}: give a smaller k")
 
 
-def check_whole_k(d_sae: int, k: float) -> str | None:
-    """:func:`check_k` where so many are kept of every sample, and a part of one cannot be."""
-    if k == int(k):
-        return check_k(d_sae, k)
-    return f"k {k:g} of each sample cannot be kept: give {int(k)} or {int(k) + 1}"
+def check_whole_k(component: Component, d_sae: int, k: float) -> None:
+    """:func:`check_k` where k latents of every sample are kept, so that k must be whole."""
+    name, below = f"{component.axis} {type(component).__name__}", int(k)
+    remedy = f"give {below} or {below + 1}"
+    require(k == below, f"{name}: k {k:g} of each sample cannot be kept: {remedy}")
+    check_k(component, d_sae, k)
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,8 @@ class TopK(Activation):
         z = jax.nn.relu(pre_acts)
         return jnp.where(largest(z, h["k"]), z, 0.0)
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return check_whole_k(d_sae, h["k"])
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
+        check_whole_k(self, d_sae, h["k"])
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,8 @@ class AbsTopK(Activation):
     def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         return jnp.where(largest(jnp.abs(pre_acts), h["k"]), pre_acts, 0.0)
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return check_whole_k(d_sae, h["k"])
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
+        check_whole_k(self, d_sae, h["k"])
 
 
 @dataclass(frozen=True)
@@ -96,9 +102,9 @@ class RunningThreshold(RunningStat):
     def init(self, d_sae: int) -> Array:
         return jnp.zeros(2)
 
-    def update(self, old: Array, forward: Forward) -> Array:
+    def step(self, old: Array, f: Forward, run: Stats, h: Hypers) -> Array:
         # old = (biased mean, weight so far); their ratio is the corrected mean.
-        kept = jnp.where(forward.z > 0, forward.z, jnp.inf).min()
+        kept = jnp.where(f.z > 0, f.z, jnp.inf).min()
         new = jnp.stack([jnp.where(jnp.isfinite(kept), kept, 0.0), jnp.float32(1)])
         return old + 0.01 * (new - old)
 
@@ -121,10 +127,10 @@ class BatchTopK(Activation):
     def at_inference(self) -> "Activation":
         return Threshold()
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        if h["k"] == 0:
-            return "k 0 keeps nothing: give at least 1 / batch_size"
-        return check_k(d_sae, h["k"])
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
+        reason = "k 0 keeps nothing: give at least 1 / batch_size"
+        require(h["k"] > 0, f"{self.axis} {type(self).__name__}: {reason}")
+        check_k(self, d_sae, h["k"])
 
 
 @dataclass(frozen=True)

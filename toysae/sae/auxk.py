@@ -1,7 +1,7 @@
 """Dead latents learn to reconstruct what the living ones leave over: AuxK, ghost gradients."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,11 @@ from jaxtyping import Array, Float
 
 from .activations import largest
 from .component import Forward, Hyper, Hypers, Stats
-from .penalties import NEEDS_PRE_ACTS, Penalty
+from .penalties import Penalty, needs_pre_acts
 from .running import StepsSinceFired
+
+if TYPE_CHECKING:
+    from .spec import SAESpec
 
 DEAD_WINDOW = Hyper("dead_window", default=200.0, low=1.0)
 """Batches without a firing after which a latent counts as dead."""
@@ -37,7 +40,9 @@ class AuxK(Penalty):
         DEAD_WINDOW,
     )
     stats: ClassVar = (StepsSinceFired(),)
-    requires: ClassVar = NEEDS_PRE_ACTS
+
+    def check(self, spec: "SAESpec") -> None:
+        needs_pre_acts(self, spec)
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         dead = run["steps_since_fired"] >= h["dead_window"]
@@ -69,7 +74,9 @@ class GhostGradients(Penalty):
 
     hypers: ClassVar = (DEAD_WINDOW,)
     stats: ClassVar = (StepsSinceFired(),)
-    requires: ClassVar = NEEDS_PRE_ACTS
+
+    def check(self, spec: "SAESpec") -> None:
+        needs_pre_acts(self, spec)
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         dead = run["steps_since_fired"] >= h["dead_window"]

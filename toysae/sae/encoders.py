@@ -3,9 +3,9 @@
 Where the decoder's bias is "pre", `shift` is that bias: the encoder sees x - shift.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..checked import integer
 from .component import Component, Encoding, Hyper, Hypers, Weights
 from .fista import fista, quick_lipschitz
+
+if TYPE_CHECKING:
+    from .spec import SAESpec
 
 Shift = Float[Array, " d_in"] | None
 
@@ -44,8 +47,10 @@ def affine(
 
 
 @dataclass(frozen=True)
-class Encoder(Component):
+class Encoder(Component, ABC):
     """Base of encoders."""
+
+    axis: ClassVar = "encoder"
 
     @abstractmethod
     def init(
@@ -58,10 +63,6 @@ class Encoder(Component):
         self, w: Weights, x: Float[Array, "*batch d_in"], shift: Shift, h: Hypers
     ) -> Encoding:
         """Pre-activations of x - shift."""
-
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        """Why these numbers are impossible, or None."""
-        return None
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,10 @@ class TiedGain(Encoder):
     """
 
     provides: ClassVar = PRE_ACTS
-    requires: ClassVar = {
-        "bounded_decoder": "use decoder=UnitNorm(): with a free one the gain has two names"
-    }
+
+    def check(self, spec: "SAESpec") -> None:
+        remedy = "use decoder=UnitNorm(): with a free one the gain has two names"
+        self.needs("bounded_decoder", spec, remedy)
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         zeros = jnp.zeros(enc_rows.shape[0])
@@ -123,10 +125,12 @@ class Gated(Encoder):
     """
 
     provides: ClassVar = PRE_ACTS | {"gate", "W_enc"}
-    requires: ClassVar = {
-        "gate_loss": "add GatedAux() to the penalty, or the gate is not trained",
-        "all_positive": "use activation=ReLU(): the gate chooses already which latents fire",
-    }
+
+    def check(self, spec: "SAESpec") -> None:
+        remedy = "add GatedAux() to the penalty, or the gate is not trained"
+        self.needs("gate_loss", spec, remedy)
+        remedy = "use activation=ReLU(): the gate chooses already which latents fire"
+        self.needs("all_positive", spec, remedy)
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         zeros = jnp.zeros(enc_rows.shape[0])

@@ -8,6 +8,7 @@ every weight would be ln d_in.) Where all latents fire more often than 1 / d_in 
 ln d_in: the plain penalty with a larger coefficient.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .activations import Act, Activation, TopK, largest
+from .activations import Act, Activation, TopK, check_whole_k, largest
 from .component import Forward, Hyper, Hypers, Stats
 from .penalties import LatentPenalty
 from .running import RelativeFrequency
@@ -67,5 +68,5 @@ class FrequencyTopK(Activation):
         score = jnp.where(z > 0, z - cost + cost.max(), 0.0)
         return jnp.where(largest(score, h["k"]), z, 0.0)
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return TopK().check(d_sae, h)
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
+        check_whole_k(self, d_sae, h["k"])

@@ -5,13 +5,16 @@ With a random or data-sample init they say how much of a score the encoder alone
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..worlds.dictionaries import unit_rows
 from .decoders import Decoder
+
+if TYPE_CHECKING:
+    from .spec import SAESpec
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,8 @@ class SoftFrozen(Decoder):
     min_cos: float = 0.8
     provides: ClassVar = frozenset({"bounded_decoder"})
 
-    def check(self, d_in: int, d_sae: int) -> str | None:
-        if not -1 <= self.min_cos <= 1:
-            return f"min_cos {self.min_cos:g} must be in [-1, 1]"
-        return None
+    def check(self, spec: "SAESpec") -> None:
+        self.demand(abs(self.min_cos) <= 1, spec, f"min_cos {self.min_cos:g} must be in [-1, 1]")
 
     def resolve(self, W: Float[Array, "both d_in"]) -> Float[Array, "d_sae d_in"]:
         return W[: W.shape[0] // 2]

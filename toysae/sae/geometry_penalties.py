@@ -1,7 +1,7 @@
 """Penalties on the weights alone: encoder against decoder, and latents against each other."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ from .component import Forward, Hyper, Hypers, Stats
 from .penalties import LatentPenalty, Penalty
 from .running import Steps
 
+if TYPE_CHECKING:
+    from .spec import SAESpec
+
 
 @dataclass(frozen=True)
 class EncDecSimilarity(LatentPenalty):
@@ -21,9 +24,10 @@ class EncDecSimilarity(LatentPenalty):
     large coefficient ties its directions."""
 
     hypers: ClassVar = (Hyper("similarity_coeff", low=0.0),)
-    requires: ClassVar = {
-        "W_enc": "use encoder=Untied(): this one has no direction of its own to compare"
-    }
+
+    def check(self, spec: "SAESpec") -> None:
+        remedy = "use encoder=Untied(): this one has no direction of its own to compare"
+        self.needs("W_enc", spec, remedy)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         cosines = jnp.sum(unit_rows(f.w.enc["W_enc"].T) * unit_rows(f.w.W_dec), -1)

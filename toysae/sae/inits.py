@@ -1,6 +1,6 @@
 """Initialisations: the first dictionary and the first encoder directions, `[d_sae, d_in]` each."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -42,7 +42,7 @@ class InitData:
 
 
 @dataclass(frozen=True)
-class Init(Component):
+class Init(Component, ABC):
     """Base of inits. Encoder directions are the decoder's times `enc_scale`, or independent.
 
     Attributes:
@@ -50,6 +50,7 @@ class Init(Component):
     """
 
     encoder: Literal["transpose", "independent"] = "transpose"
+    axis: ClassVar = "init"
     hypers: ClassVar = (Hyper("enc_scale", default=1.0, low=0.0),)
 
     @property

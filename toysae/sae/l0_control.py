@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 
 from .component import Forward, Hyper, Hypers, RunningStat, Stats, components_of
 from .penalties import CodesL1, Penalty, Sum
-from .running import Controlled
 
 COEFFICIENTS = ("l1_coeff", "l0_coeff")  # of the penalties that can be driven to an L0
 L0_RATE = 0.05  # of the running mean of L0: about 20 batches
@@ -18,7 +17,7 @@ MAX_LOG = 6.0  # of the multiplier's logarithm: a factor of 400 either way
 
 
 @dataclass(frozen=True)
-class L0Multiplier(Controlled):
+class L0Multiplier(RunningStat):
     """Integral control: ln m <- ln m + l0_gain * ln(mean L0 / l0_target), both clipped.
 
     Holds (ln m, biased running mean of L0, its weight). L0 counts the active latents per sample.

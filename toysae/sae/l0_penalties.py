@@ -2,7 +2,7 @@
 brings a latent which never fires back into reach."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,17 @@ from jaxtyping import Array
 from .component import Forward, Hyper, Hypers, Stats
 from .jumprelu import JumpReLU, heaviside_ste
 from .penalties import (
-    NEEDS_PRE_ACTS,
     LatentPenalty,
     coefficient,
     coefficient_now,
     mean_over_samples,
+    needs_pre_acts,
     row_norms,
     sparse_acts,
 )
+
+if TYPE_CHECKING:
+    from .spec import SAESpec
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,9 @@ class L0Step(LatentPenalty):
     """
 
     hypers: ClassVar = (*coefficient("l0"), JumpReLU.hypers[0])
-    requires: ClassVar = {"log_threshold": "use activation=JumpReLU(), or penalty=Tanh()"}
+
+    def check(self, spec: "SAESpec") -> None:
+        self.needs("log_threshold", spec, "use activation=JumpReLU(), or penalty=Tanh()")
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         threshold = jnp.exp(f.w.act["log_threshold"])
@@ -61,7 +66,9 @@ class PreAct(LatentPenalty):
     """
 
     hypers: ClassVar = (Hyper("pre_act_coeff", default=3e-6, low=0.0),)
-    requires: ClassVar = NEEDS_PRE_ACTS
+
+    def check(self, spec: "SAESpec") -> None:
+        needs_pre_acts(self, spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         learned = f.w.act.get("log_threshold")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..keys import named_key
 from .component import Forward, Hyper, Hypers
 from .objectives import Objective
+
+if TYPE_CHECKING:
+    from .spec import SAESpec
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,15 @@ class Matryoshka(Objective):
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         return batch * (d_sae + 2 * d_in)  # the slices' gradients, joined
 
-    def check(self, d_sae: int) -> str | None:
-        if not self.widths or self.widths[-1] != d_sae:
-            return f"widths {self.widths} must end at d_sae = {d_sae}: append it"
-        if any(low >= high for low, high in pairwise((0, *self.widths))):
-            return f"widths {self.widths} must be positive and increase: sort them"
-        if self.weights is not None and len(self.weights) != len(self.widths):
-            return f"{len(self.weights)} weights for {len(self.widths)} widths: give one for each"
-        return None
+    def check(self, spec: "SAESpec") -> None:
+        widths, weights, d_sae = self.widths, self.weights, spec.d_sae
+        reason = f"widths {widths} must end at d_sae = {d_sae}: append it"
+        self.demand(widths and widths[-1] == d_sae, spec, reason)
+        increase = all(low < high for low, high in pairwise((0, *widths)))
+        self.demand(increase, spec, f"widths {widths} must be positive and increase: sort them")
+        if weights is not None:
+            reason = f"{len(weights)} weights for {len(widths)} widths: give one for each"
+            self.demand(len(weights) == len(widths), spec, reason)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,5 @@ class MatryoshkaRandom(Objective):
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         return self.n_prefixes * d_in * (2 * d_sae + batch)  # masked decoders, reconstructions
 
-    def check(self, d_sae: int) -> str | None:
-        if self.n_prefixes < 1:
-            return f"n_prefixes {self.n_prefixes} must be at least 1"
-        return None
+    def check(self, spec: "SAESpec") -> None:
+        self.demand(self.n_prefixes >= 1, spec, f"n_prefixes {self.n_prefixes} must be at least 1")

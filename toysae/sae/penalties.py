@@ -1,8 +1,8 @@
 """Penalties: what is added to the reconstruction loss. Sums over latents, mean over samples."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,15 @@ from jaxtyping import Array, Float
 
 from .component import Component, Forward, Hyper, Hypers, Stats
 
+if TYPE_CHECKING:
+    from .spec import SAESpec
+
 
 @dataclass(frozen=True)
-class Penalty(Component):
+class Penalty(Component, ABC):
     """Base of penalties."""
+
+    axis: ClassVar = "penalty"
 
     @abstractmethod
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Float[Array, ""]:
@@ -21,7 +26,7 @@ class Penalty(Component):
 
 
 @dataclass(frozen=True)
-class LatentPenalty(Penalty):
+class LatentPenalty(Penalty, ABC):
     """Base of penalties that are a sum over latents, so that each latent can be weighted."""
 
     @abstractmethod
@@ -69,16 +74,25 @@ def row_norms(W: Float[Array, "n d"]) -> Float[Array, " n"]:
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
-BOUNDED: dict[str, str] = {
-    "bounded_decoder": "use decoder=UnitNorm(), or penalty=L1DecoderNorm() with a free one"
-}
-"""What a cost of z alone requires: else shrinking z and growing the decoder is free."""
+def needs_bounded_decoder(penalty: Penalty, spec: "SAESpec") -> None:
+    """Refuses a decoder of free scale for a cost of z alone: shrinking z and growing the decoder
+    would be free.
+
+    Raises:
+        ToysaeError: naming both and what to use.
+    """
+    remedy = "use decoder=UnitNorm(), or penalty=L1DecoderNorm() with a free one"
+    penalty.needs("bounded_decoder", spec, remedy)
 
 
-NEEDS_PRE_ACTS: dict[str, str] = {
-    "pre_acts": "use encoder=Untied(): codes of silent latents are 0, with nothing to train"
-}
-"""What a cost of the pre-activations of latents that do not fire requires."""
+def needs_pre_acts(penalty: Penalty, spec: "SAESpec") -> None:
+    """Refuses a sparse coder for a cost of the pre-activations of latents that do not fire.
+
+    Raises:
+        ToysaeError: naming both and what to use.
+    """
+    remedy = "use encoder=Untied(): codes of silent latents are 0, with nothing to train"
+    penalty.needs("pre_acts", spec, remedy)
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,9 @@ class L1(LatentPenalty):
     """l1_coeff * sum |z|. Needs a decoder whose scale is held, or shrinking z is free."""
 
     hypers: ClassVar = coefficient("l1")
-    requires: ClassVar = BOUNDED
+
+    def check(self, spec: "SAESpec") -> None:
+        needs_bounded_decoder(self, spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         return coefficient_now("l1", run, h) * mean_over_samples(sparse_acts(f))
@@ -119,11 +135,13 @@ class GatedAux(Penalty):
     """||x - decode(ReLU(gate))||^2 with the decoder's gradient stopped (Gated SAE, eq. 8)."""
 
     provides: ClassVar = frozenset({"gate_loss"})
-    requires: ClassVar = {"gate": "use encoder=Gated(), or drop GatedAux()"}
+
+    def check(self, spec: "SAESpec") -> None:
+        self.needs("gate", spec, "use encoder=Gated(), or drop GatedAux()")
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         W_dec, b_dec = jax.lax.stop_gradient((f.w.W_dec, f.w.b_dec))
-        assert f.gate_acts is not None  # spec's legality check
+        assert f.gate_acts is not None  # see check
         through = f.w.product(jax.nn.relu(f.gate_acts), W_dec)
         through = through if b_dec is None else through + b_dec
         return jnp.sum((f.x - through) ** 2, -1).mean()

@@ -7,18 +7,24 @@ pays for the largest k of its group with OMP, and for `n_steps` with Matching Pu
 which the gradient runs.
 """
 
+from abc import ABC
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..checked import integer
+from ..errors import require
 from .activations import check_whole_k
 from .component import Encoding, Hyper, Hypers, Weights
 from .encoders import Encoder, Shift
+
+if TYPE_CHECKING:
+    from .spec import SAESpec
 
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
@@ -182,7 +188,7 @@ def _drop_negative(
 
 
 @dataclass(frozen=True)
-class _Pursuit(Encoder):
+class Pursuit(Encoder, ABC):
     """Base of the greedy encoders.
 
     Attributes:
@@ -198,19 +204,26 @@ class _Pursuit(Encoder):
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {}
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        if h["k"] <= self.n_steps:
-            return None
-        return f"k {h['k']:g} is more than n_steps = {self.n_steps}: give more n_steps"
+    def check_steps(self, k: float) -> None:
+        """Refuses a k of more steps than are computed.
+
+        Raises:
+            ToysaeError: naming both.
+        """
+        reason = f"k {k:g} is more than n_steps = {self.n_steps}: give more n_steps"
+        require(k <= self.n_steps, f"encoder {type(self).__name__}: {reason}")
 
 
 @dataclass(frozen=True)
-class MatchingPursuit(_Pursuit):
+class MatchingPursuit(Pursuit):
     """k steps of non-negative Matching Pursuit (MP-SAE, Costa et al. 2025, arXiv 2506.03093).
 
     r = x; k times: j = argmax_j r . d_j, a = r . d_j, z_j += a, r -= a d_j. The gradient runs
     back through the residuals. Latents firing: at most k.
     """
+
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
+        self.check_steps(h["k"])
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
         x = x if shift is None else x - shift
@@ -222,7 +235,7 @@ class MatchingPursuit(_Pursuit):
 
 
 @dataclass(frozen=True)
-class OMP(_Pursuit):
+class OMP(Pursuit):
     """k steps of Orthogonal Matching Pursuit, see :func:`orthogonal_matching_pursuit`. The codes
     carry no gradient: the dictionary learns from the reconstruction alone, as with FISTA.
 
@@ -233,13 +246,14 @@ class OMP(_Pursuit):
 
     positive: bool = True
 
-    @property
-    def requires(self) -> dict[str, str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def check(self, spec: "SAESpec") -> None:
         remedy = "use activation=AbsTopK(), or OMP(positive=True): this one would cut the signs"
-        return {} if self.positive else {"signed": remedy}
+        if not self.positive:
+            self.needs("signed", spec, remedy)
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return check_whole_k(d_sae, h["k"]) or super().check(d_sae, h)
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
+        check_whole_k(self, d_sae, h["k"])
+        self.check_steps(h["k"])
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
         D, x = jax.lax.stop_gradient((w.W_dec, x if shift is None else x - shift))

@@ -165,8 +165,8 @@ def make_spec(recipe: str, d_in: int, d_sae: int, init: str | None = None, **axe
     """
     own = recipe_row(recipe).components(d_in, d_sae)
     for name in axes:
-        if name not in (*AXES, "resample", "arithmetic"):
-            raise unknown("axis", name, [*AXES, "resample", "arithmetic"])
+        if name not in (*AXES, "arithmetic"):
+            raise unknown("axis", name, [*AXES, "arithmetic"])
     if "encoder" in own and isinstance(axes.get("encoder"), Encoder):
         named, given = type(own["encoder"]).__name__, type(axes["encoder"]).__name__
         require(

@@ -1,23 +1,37 @@
 """Resampling: which latents training starts afresh, and when. How: toysae.training.resampling."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .component import Component, Hyper, Hypers, Stats
-from .decoders import Decoder, Free, Normalised, UnitNorm
 from .encoders import Encoder
 from .running import RelativeFrequency, StepsSinceFired
 
+if TYPE_CHECKING:
+    from .spec import SAESpec
+
 
 @dataclass(frozen=True)
-class Resampling(Component):
-    """Base of the rules (Towards Monosemanticity 2023, "Neuron Resampling").
+class Resampling(Component, ABC):
+    """Base of the rules that say which latents training starts afresh."""
+
+    axis: ClassVar = "resample"
+
+
+@dataclass(frozen=True)
+class Never(Resampling):
+    """No latent ever starts afresh."""
+
+
+@dataclass(frozen=True)
+class AtTimes(Resampling, ABC):
+    """Base of rules that act at fixed times (Towards Monosemanticity 2023, "Neuron Resampling").
 
     Each chosen latent gets an input as its decoder row, drawn with probability proportional to
     the square of its loss and normalised; the same direction as its encoder, at `resample_scale`
@@ -43,33 +57,32 @@ class Resampling(Component):
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         return self.n_inputs * (d_sae + d_in)  # z, and x or x_hat: never all three are held
 
-    def check(self, decoder: Decoder, encoder: Encoder, d_in: int, d_sae: int) -> str | None:
-        """Why these settings, or these parts, are impossible; or None."""
-        if not self.at or any(not 0 < time < 1 for time in self.at):
-            return f"times {self.at} must be fractions of training in (0, 1)"
-        if self.n_inputs < 1:
-            return f"n_inputs {self.n_inputs} must be at least 1"
-        if not isinstance(decoder, Free | UnitNorm | Normalised):
-            return (
-                f"{type(decoder).__name__} ties its rows to each other or to the start, so none "
-                "can be replaced: use decoder=UnitNorm()"
-            )
-        mixed = [name for name, own in latent_arrays(encoder, d_in, d_sae).items() if own is None]
-        if mixed:
-            return (
-                f"{type(encoder).__name__} mixes latents in {', '.join(mixed)}, so none can "
-                "start afresh alone: use encoder=Untied()"
-            )
-        return None
+    def check(self, spec: "SAESpec") -> None:
+        in_training = all(0 < time < 1 for time in self.at)
+        reason = f"times {self.at} must be fractions of training in (0, 1)"
+        self.demand(self.at and in_training, spec, reason)
+        self.demand(self.n_inputs >= 1, spec, f"n_inputs {self.n_inputs} must be at least 1")
+        reason = (
+            f"{type(spec.decoder).__name__} ties its rows to each other or to the start, so none "
+            "can be replaced: use decoder=UnitNorm()"
+        )
+        self.demand("free_rows" in spec.decoder.provides, spec, reason)
+        arrays = latent_arrays(spec.encoder, spec.d_in, spec.d_sae)
+        mixed = ", ".join(name for name, own in arrays.items() if own is None)
+        reason = (
+            f"{type(spec.encoder).__name__} mixes latents in {mixed}, so none can start afresh "
+            "alone: use encoder=Untied()"
+        )
+        self.demand(not mixed, spec, reason)
 
 
 @dataclass(frozen=True)
-class ResampleDead(Resampling):
+class ResampleDead(AtTimes):
     """Chooses latents without a firing in the last `resample_window` of training (the paper's
     12,500 of 200,000 steps: 1/16)."""
 
     hypers: ClassVar = (
-        *Resampling.hypers,
+        *AtTimes.hypers,
         Hyper("resample_window", default=1 / 16, low=0.0, high=1.0),
     )
     stats: ClassVar = (StepsSinceFired(),)
@@ -79,12 +92,12 @@ class ResampleDead(Resampling):
 
 
 @dataclass(frozen=True)
-class ResampleRare(Resampling):
+class ResampleRare(AtTimes):
     """Chooses latents that fire in less than `min_rate` of the samples, by a running mean over
     some 300 batches that starts at 1 / d_in (so it takes 300 ln(1 / (d_in min_rate)) steps until
     one that never fires is seen)."""
 
-    hypers: ClassVar = (*Resampling.hypers, Hyper("min_rate", low=0.0, high=1.0))
+    hypers: ClassVar = (*AtTimes.hypers, Hyper("min_rate", low=0.0, high=1.0))
     stats: ClassVar = (RelativeFrequency(),)
 
     def chosen(self, run: Stats, h: Hypers, n_steps: Array, d_in: int) -> Array:

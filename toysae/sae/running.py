@@ -15,26 +15,13 @@ FREQUENCY_RATE = 0.003
 
 
 @dataclass(frozen=True)
-class Controlled(RunningStat):
-    """A statistic whose next value also depends on the member's numbers or on progress."""
-
-    def step(self, old: Array, f: Forward, run: Stats, h: Hypers) -> Array:
-        raise TypeError(f"{type(self).__name__} must define step")
-
-
-@dataclass(frozen=True)
 class PerLatent(RunningStat):
     """A statistic `[d_sae]` of each latent on its own: a resampled latent's starts afresh."""
 
 
 def next_stats(stats: Mapping[str, RunningStat], f: Forward, run: Stats, h: Hypers) -> Stats:
     """Every statistic after one more batch, without a gradient."""
-    new = {
-        name: stat.step(run[name], f, run, h)
-        if isinstance(stat, Controlled)
-        else stat.update(run[name], f)
-        for name, stat in stats.items()
-    }
+    new = {name: stat.step(run[name], f, run, h) for name, stat in stats.items()}
     return jax.lax.stop_gradient(new)
 
 
@@ -59,7 +46,7 @@ class Steps(RunningStat):
     def init(self, d_sae: int) -> Array:
         return jnp.zeros((), jnp.int32)
 
-    def update(self, old: Array, forward: Forward) -> Int[Array, ""]:
+    def step(self, old: Array, f: Forward, run: Stats, h: Hypers) -> Int[Array, ""]:
         return old + 1
 
 
@@ -72,8 +59,8 @@ class StepsSinceFired(PerLatent):
     def init(self, d_sae: int) -> Array:
         return jnp.zeros(d_sae, jnp.int32)
 
-    def update(self, old: Array, forward: Forward) -> Array:
-        fired = (forward.z != 0).any(tuple(range(forward.z.ndim - 1)))
+    def step(self, old: Array, f: Forward, run: Stats, h: Hypers) -> Array:
+        fired = (f.z != 0).any(tuple(range(f.z.ndim - 1)))
         return jnp.where(fired, 0, old + 1)
 
 
@@ -89,5 +76,5 @@ class RelativeFrequency(PerLatent):
     def init(self, d_sae: int) -> Array:
         return jnp.ones(d_sae, jnp.float32)
 
-    def update(self, old: Array, forward: Forward) -> Float[Array, " d_sae"]:
-        return old + FREQUENCY_RATE * (forward.fire_rate * forward.x.shape[-1] - old)
+    def step(self, old: Array, f: Forward, run: Stats, h: Hypers) -> Float[Array, " d_sae"]:
+        return old + FREQUENCY_RATE * (f.fire_rate * f.x.shape[-1] - old)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ..keys import named_key
 from ..sae import Forward, Hypers, Params, SAESpec, Stats, forward, resolve
-from ..sae.resampling import Resampling, latent_arrays
+from ..sae.resampling import AtTimes, latent_arrays
 from ..sae.running import restarted
 from ..worlds.dictionaries import unit_rows
 from .optimiser import adam
@@ -16,7 +16,7 @@ from .state import Member
 _APART = 1e-3  # of their length: how far rows that start at equal inputs are moved
 
 
-def due_steps(rule: Resampling, n_steps: Float[Array, ""]) -> Int[Array, " times"]:
+def due_steps(rule: AtTimes, n_steps: Float[Array, ""]) -> Int[Array, " times"]:
     """After how many steps a run of `n_steps` resamples; a step 0 never comes."""
     return jnp.round(jnp.array(rule.at) * n_steps).astype(jnp.int32)
 
@@ -60,7 +60,7 @@ def resample_member(
     progress: Float[Array, ""],
     n_steps: Float[Array, ""],
 ) -> Member:
-    """The member with the rule's latents started afresh, see :class:`Resampling`.
+    """The member with the rule's latents started afresh, see :class:`AtTimes`.
 
     Everything of the other latents, their Adam moments too, keeps its bits. A diverged member
     keeps all of them.
@@ -74,7 +74,7 @@ def resample_member(
         progress: the fraction of training done.
         n_steps: steps of the whole training.
     """
-    assert spec.resample is not None
+    assert isinstance(spec.resample, AtTimes)
     params, run = member.params, {**member.run, "progress": progress}
     losses = sample_losses(spec, params, run, h, named_key(key, "loss"), x)
     losses = losses / jnp.maximum(jnp.abs(losses).max(), 1e-30)  # their squares stay in range

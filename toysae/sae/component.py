@@ -39,6 +39,8 @@ class RunningStat(ABC):
     """A statistic that training carries for the components that read it."""
 
     name: ClassVar[str]
+    per_latent: ClassVar[bool] = False
+    """Whether it is `[d_sae]`, each latent's on its own: a resampled latent's starts afresh."""
 
     @abstractmethod
     def init(self, d_sae: int) -> Array:
@@ -85,6 +87,10 @@ class Component(ABC):
         Raises:
             ToysaeError: naming the number and the bound.
         """
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        """For each array that the component owns, its axes over latents, counted from the end."""
+        return {}
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         """About how many numbers a training step of one SAE holds for this component, besides those

@@ -5,6 +5,7 @@ on the parameters after the step.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -36,6 +37,9 @@ class Decoder(Component, ABC):
     bias: Bias = "pre"
     bias_start: BiasStart = "zero"
     axis: ClassVar = "decoder"
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"W_dec": (-2,)}
 
     def resolve(self, W: Float[Array, "d_sae d_in"]) -> Float[Array, "d_sae d_in"]:
         """The dictionary that the forward pass uses."""

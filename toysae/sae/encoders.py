@@ -4,6 +4,7 @@ Where the decoder's bias is "pre", `shift` is that bias: the encoder sees x - sh
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -71,6 +72,9 @@ class Untied(Encoder):
 
     provides: ClassVar = PRE_ACTS | {"W_enc"}
 
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"W_enc": (-1,), "b_enc": (-1,)}
+
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {"W_enc": enc_rows.T, "b_enc": jnp.zeros(enc_rows.shape[0])}
 
@@ -83,6 +87,9 @@ class Tied(Encoder):
     """pre_acts = x W_dec^T + b_enc: the encoder is the (resolved) decoder's transpose."""
 
     provides: ClassVar = PRE_ACTS
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"b_enc": (-1,)}
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {"b_enc": jnp.zeros(enc_rows.shape[0])}
@@ -104,6 +111,9 @@ class TiedGain(Encoder):
     def check(self, spec: "SAESpec") -> None:
         remedy = "use decoder=UnitNorm(): with a free one the gain has two names"
         self.needs("bounded_decoder", spec, remedy)
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"b_enc": (-1,), "log_gain": (-1,)}
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         zeros = jnp.zeros(enc_rows.shape[0])
@@ -131,6 +141,9 @@ class Gated(Encoder):
         self.needs("gate_loss", spec, remedy)
         remedy = "use activation=ReLU(): the gate chooses already which latents fire"
         self.needs("all_positive", spec, remedy)
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"W_enc": (-1,), "b_gate": (-1,), "b_mag": (-1,), "r_mag": (-1,)}
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         zeros = jnp.zeros(enc_rows.shape[0])

@@ -4,6 +4,7 @@ With a random or data-sample init they say how much of a score the encoder alone
 (Sanity Checks for SAEs, arXiv 2602.14111).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -44,6 +45,9 @@ class SoftFrozen(Decoder):
 
     def check(self, spec: "SAESpec") -> None:
         self.demand(abs(self.min_cos) <= 1, spec, f"min_cos {self.min_cos:g} must be in [-1, 1]")
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"W_dec": ()}  # rows and starts: no axis runs over the latents once
 
     def resolve(self, W: Float[Array, "both d_in"]) -> Float[Array, "d_sae d_in"]:
         return W[: W.shape[0] // 2]

@@ -7,7 +7,7 @@ useful derivative, so a kernel K of width epsilon (the bandwidth) stands in for 
     dH / dtheta      = -(1 / epsilon)     K((pre - theta) / epsilon),     dH / dpre = 0
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -125,6 +125,9 @@ class JumpReLU(Activation):
     def __post_init__(self) -> None:
         if self.surrogate not in KERNELS:
             raise unknown("surrogate", self.surrogate, KERNELS)
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"log_threshold": (-1,)}
 
     def init(self, d_sae: int, h: Hypers) -> Act:
         return {"log_threshold": jnp.zeros(d_sae) + jnp.log(h["threshold_init"])}

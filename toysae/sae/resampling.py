@@ -2,15 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .component import Component, Hyper, Hypers, Stats
-from .encoders import Encoder
 from .running import RelativeFrequency, StepsSinceFired
 
 if TYPE_CHECKING:
@@ -67,8 +64,8 @@ class AtTimes(Resampling, ABC):
             "can be replaced: use decoder=UnitNorm()"
         )
         self.demand("free_rows" in spec.decoder.provides, spec, reason)
-        arrays = latent_arrays(spec.encoder, spec.d_in, spec.d_sae)
-        mixed = ", ".join(name for name, own in arrays.items() if own is None)
+        axes = spec.encoder.latent_axes().items()
+        mixed = ", ".join(name for name, over in axes if len(over) > 1)
         reason = (
             f"{type(spec.encoder).__name__} mixes latents in {mixed}, so none can start afresh "
             "alone: use encoder=Untied()"
@@ -102,25 +99,3 @@ class ResampleRare(AtTimes):
 
     def chosen(self, run: Stats, h: Hypers, n_steps: Array, d_in: int) -> Array:
         return run["relative_frequency"] < h["min_rate"] * d_in
-
-
-@cache
-def latent_arrays(encoder: Encoder, d_in: int, d_sae: int) -> dict[str, bool | None]:
-    """Which of an encoder's arrays have one entry for each latent, along the last axis: True;
-    False where none depends on the latents; None where another axis runs over them too."""
-
-    def shapes(n: int) -> dict[str, tuple[int, ...]]:
-        scalar = jax.ShapeDtypeStruct((), jnp.float32)
-        h = {hyper.name: scalar for hyper in encoder.hypers}
-        rows = jax.ShapeDtypeStruct((n, d_in), jnp.float32)
-        made = jax.eval_shape(lambda r, h: encoder.init(jax.random.key(0), r, h), rows, h)
-        return {name: array.shape for name, array in made.items()}
-
-    here, there = shapes(d_sae), shapes(d_sae + 1)
-    kinds: dict[tuple[int, ...], bool] = {(): False, (-1,): True}
-
-    def axes_of_latents(name: str) -> tuple[int, ...]:
-        sizes = zip(here[name], there[name], strict=True)
-        return tuple(i - len(here[name]) for i, (one, two) in enumerate(sizes) if one != two)
-
-    return {name: kinds.get(axes_of_latents(name)) for name in here}

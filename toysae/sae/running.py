@@ -14,11 +14,6 @@ FREQUENCY_RATE = 0.003
 """Of the moving average of the firing frequency: it remembers some 300 batches."""
 
 
-@dataclass(frozen=True)
-class PerLatent(RunningStat):
-    """A statistic `[d_sae]` of each latent on its own: a resampled latent's starts afresh."""
-
-
 def next_stats(stats: Mapping[str, RunningStat], f: Forward, run: Stats, h: Hypers) -> Stats:
     """Every statistic after one more batch, without a gradient."""
     new = {name: stat.step(run[name], f, run, h) for name, stat in stats.items()}
@@ -32,7 +27,7 @@ def restarted(
     fresh = {
         name: jnp.where(latents, stat.init(latents.shape[0]), run[name])
         for name, stat in stats.items()
-        if isinstance(stat, PerLatent)
+        if stat.per_latent
     }
     return {**run, **fresh}
 
@@ -51,10 +46,11 @@ class Steps(RunningStat):
 
 
 @dataclass(frozen=True)
-class StepsSinceFired(PerLatent):
+class StepsSinceFired(RunningStat):
     """Batches since each latent last fired; 0 if it did in the last one."""
 
     name: ClassVar[str] = "steps_since_fired"
+    per_latent: ClassVar[bool] = True
 
     def init(self, d_sae: int) -> Array:
         return jnp.zeros(d_sae, jnp.int32)
@@ -65,13 +61,14 @@ class StepsSinceFired(PerLatent):
 
 
 @dataclass(frozen=True)
-class RelativeFrequency(PerLatent):
+class RelativeFrequency(RunningStat):
     """Each latent's firing frequency times d_in, a moving average over batches.
 
     In units of 1 / d_in, because that is where the average starts: 1 whatever the size.
     """
 
     name: ClassVar[str] = "relative_frequency"
+    per_latent: ClassVar[bool] = True
 
     def init(self, d_sae: int) -> Array:
         return jnp.ones(d_sae, jnp.float32)

@@ -34,6 +34,7 @@ from .state import (
     init_member,
     keys_of,
     member_key,
+    member_latent_axes,
     member_step,
 )
 
@@ -116,7 +117,8 @@ def advance(
 def _pinned(state: TrainState, ensemble: Ensemble, layout: Layout | None) -> TrainState:
     if layout is None:
         return state
-    return replace(state, members=layout.pinned(state.members, ensemble.spec.d_sae))
+    axes = member_latent_axes(ensemble.spec, state.members)
+    return replace(state, members=layout.pinned(state.members, axes))
 
 
 def _advance(state: TrainState, ensemble: Ensemble, until: Array, n_steps: Array) -> TrainState:

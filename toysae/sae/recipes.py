@@ -7,16 +7,21 @@ from ..checked import shown
 from ..errors import require, unknown
 from .activations import AbsTopK, BatchTopK, TopK
 from .amortised import LISTA, MLP
-from .auxk import AuxK
+from .auxk import AuxK, GhostGradients
 from .decoders import Decoder, Orthonormal, TightFrame, UnitNorm
 from .encoders import FISTA, Encoder, Gated, Tied, TiedGain
-from .frequency import FrequencyAware
-from .geometry_penalties import EncDecSimilarity
-from .inits import Orthogonal, SvdWeights
+from .frequency import FrequencyAware, FrequencyTopK
+from .frozen import Frozen, SoftFrozen
+from .geometry_penalties import DecoderCoherence, EncDecSimilarity
+from .inits import FromTruth, Orthogonal, SvdWeights
 from .jumprelu import JumpReLU
+from .k_schedule import AnnealedTopK
 from .l0_control import ToL0
 from .l0_penalties import L0Step
+from .lp import Lp
+from .matryoshka import MatryoshkaRandom
 from .named_inits import INITS
+from .objectives import Denoising
 from .penalties import L1, CodesL1, GatedAux, Sum
 from .published import PUBLISHED
 from .pursuit import OMP
@@ -33,7 +38,7 @@ from .recipe import (
     mono,
     penalised,
 )
-from .resampling import ResampleDead
+from .resampling import ResampleDead, ResampleRare
 from .spec import AXES, SAESpec
 
 _FRAME = "no random dictionary is a tight frame, so it is held to an orthonormal one"
@@ -124,6 +129,47 @@ RECIPES: dict[str, Recipe] = {
     ),
     "untied-to-l0": Recipe(
         "untied, L1 driven to a target L0", mono(penalty=ToL0(L1())), {"l0_target": 4.0, **L1_TOY}
+    ),
+    "untied-resampled-rare": Recipe(
+        "untied, latents that fire rarely resampled", mono(resample=ResampleRare()),
+        {"min_rate": 1e-3, **L1_TOY},
+    ),
+    "untied-incoherent": Recipe(
+        "untied, with a cost on the squared cosines of all pairs of latents",
+        penalised(L1(), DecoderCoherence()), {"coherence_coeff": 1.0, **L1_TOY},
+    ),
+    "untied-lp": Recipe(
+        "untied, Lp in place of L1, p of one's own", penalised(Lp()), {"p": 0.8, **L1_TOY}
+    ),
+    "denoising": Recipe(
+        "untied, x reconstructed from x with noise (Vincent et al. 2008)",
+        mono(objective=Denoising()), {"noise": 0.05, **L1_TOY},
+    ),
+    "ghost-gradients": Recipe(
+        "untied, dead latents fit the error through exp (Anthropic, January 2024 update)",
+        penalised(L1(), GhostGradients()), {"dead_window": 20.0, **L1_TOY},
+    ),
+    "topk-annealed": Recipe(
+        "TopK whose k falls to its value, AuxK", penalised(AuxK(), activation=AnnealedTopK()),
+        {"k_start": 16.0, **AUX_TOY},
+    ),
+    "topk-frequency": Recipe(
+        "TopK that puts back latents that fire rarely, AuxK",
+        penalised(AuxK(), activation=FrequencyTopK()), {"freq_coeff": 0.02, **AUX_TOY},
+    ),
+    "matryoshka-random": Recipe(
+        "BatchTopK, AuxK, ten nested prefixes drawn anew in each step (Nabeshima 2024)",
+        penalised(AuxK(), activation=BatchTopK(), objective=MatryoshkaRandom()),
+        {**AUX_TOY, "k": 3.0}, notes=HEDGES, easy="orthogonal",
+    ),
+    "frozen": Recipe(
+        "decoder held at the truth: what an encoder can reach at best",
+        lambda d, s: {"decoder": Frozen("pre", "geometric_median"), "init": FromTruth()}, L1_TOY,
+    ),
+    "soft-frozen": Recipe(
+        "decoder held within cosine .8 of its start, which is near the truth",
+        lambda d, s: {"decoder": SoftFrozen("pre", "geometric_median"), "init": FromTruth()},
+        {"truth_noise": 0.5, **L1_TOY},
     ),
     "frequency-aware": Recipe(
         "untied, L1 weighted by ln(max(d_in, 1 / firing frequency))",

@@ -1,19 +1,16 @@
 """Dead latents learn to reconstruct what the living ones leave over: AuxK, ghost gradients."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .activations import largest
-from .component import Forward, Hyper, Hypers, Stats
-from .penalties import Penalty, needs_pre_acts
+from .component import Forward, Hyper, Hypers, Spec, Stats
+from .penalties import TRAINABLE, Penalty
 from .running import StepsSinceFired
-
-if TYPE_CHECKING:
-    from .spec import SAESpec
 
 DEAD_WINDOW = Hyper("dead_window", default=200.0, low=1.0)
 """Batches without a firing after which a latent counts as dead."""
@@ -41,8 +38,8 @@ class AuxK(Penalty):
     )
     stats: ClassVar = (StepsSinceFired(),)
 
-    def check(self, spec: "SAESpec") -> None:
-        needs_pre_acts(self, spec)
+    def check(self, spec: Spec) -> None:
+        self.needs("pre_acts", spec, TRAINABLE)
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         dead = run["steps_since_fired"] >= h["dead_window"]
@@ -75,8 +72,8 @@ class GhostGradients(Penalty):
     hypers: ClassVar = (DEAD_WINDOW,)
     stats: ClassVar = (StepsSinceFired(),)
 
-    def check(self, spec: "SAESpec") -> None:
-        needs_pre_acts(self, spec)
+    def check(self, spec: Spec) -> None:
+        self.needs("pre_acts", spec, TRAINABLE)
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         dead = run["steps_since_fired"] >= h["dead_window"]

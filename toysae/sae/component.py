@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from inspect import isabstract
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,9 +13,6 @@ from .. import pytree
 from ..disk import subclasses
 from ..errors import ToysaeError, require
 from .arithmetic import product
-
-if TYPE_CHECKING:
-    from .spec import SAESpec
 
 Hypers = dict[str, Array]
 """Numbers read by the components of one SAE, by name; an ensemble's have a leading member axis."""
@@ -52,6 +49,21 @@ class RunningStat(ABC):
 
 
 @dataclass(frozen=True)
+class Spec(ABC):
+    """What a component's check sees of the spec that it is a part of."""
+
+    d_in: int
+    d_sae: int
+    decoder: "Component"
+    encoder: "Component"
+    activation: "Component"
+
+    @abstractmethod
+    def components(self) -> list["Component"]:
+        """Every component, those inside others too."""
+
+
+@dataclass(frozen=True)
 class Component(ABC):
     """Base of all components. Static: it is hashed into the compiled program.
 
@@ -74,7 +86,7 @@ class Component(ABC):
             )  # fmt: skip
         return super().__new__(cls)
 
-    def check(self, spec: "SAESpec") -> None:  # noqa: B027  most go with any
+    def check(self, spec: Spec) -> None:  # noqa: B027  most go with any
         """Refuses a spec whose sizes or other components this one does not go with.
 
         Raises:
@@ -98,13 +110,13 @@ class Component(ABC):
         inputs)."""
         return 0
 
-    def demand(self, holds: object, spec: "SAESpec", reason: str) -> None:
+    def demand(self, holds: object, spec: Spec, reason: str) -> None:
         """Raises a ToysaeError that names this component, the spec's size and the reason unless
         `holds`."""
         name = type(self).__name__
         require(holds, f"{self.axis} {name} with d_sae {spec.d_sae}: {reason}")
 
-    def needs(self, capability: str, spec: "SAESpec", remedy: str) -> None:
+    def needs(self, capability: str, spec: Spec, remedy: str) -> None:
         """Raises a ToysaeError with the remedy unless a component of the spec provides the
         capability."""
         if any(capability in component.provides for component in spec.components()):

@@ -7,18 +7,15 @@ on the parameters after the step.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..linalg import polar
 from ..worlds.dictionaries import unit_rows
-from .component import Component
+from .component import Component, Spec
 from .fista import spectral_square
-
-if TYPE_CHECKING:
-    from .spec import SAESpec
 
 Bias = Literal["none", "pre", "post"]
 BiasStart = Literal["zero", "mean", "geometric_median"]
@@ -108,7 +105,7 @@ class Orthonormal(Decoder):
 
     provides: ClassVar = frozenset({"bounded_decoder"})
 
-    def check(self, spec: "SAESpec") -> None:
+    def check(self, spec: Spec) -> None:
         reason = f"at most d_in = {spec.d_in} rows can be orthonormal: use decoder=TightFrame()"
         self.demand(spec.d_sae <= spec.d_in, spec, reason)
 
@@ -133,7 +130,7 @@ class TightFrame(Decoder):
 
     provides: ClassVar = frozenset({"bounded_decoder"})
 
-    def check(self, spec: "SAESpec") -> None:
+    def check(self, spec: Spec) -> None:
         reason = f"a tight frame needs d_sae >= d_in = {spec.d_in}: use decoder=Orthonormal()"
         self.demand(spec.d_sae >= spec.d_in, spec, reason)
 

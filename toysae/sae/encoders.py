@@ -6,18 +6,15 @@ Where the decoder's bias is "pre", `shift` is that bias: the encoder sees x - sh
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..checked import integer
-from .component import Component, Encoding, Hyper, Hypers, Weights
+from .component import Component, Encoding, Hyper, Hypers, Spec, Weights
 from .fista import fista, quick_lipschitz
-
-if TYPE_CHECKING:
-    from .spec import SAESpec
 
 Shift = Float[Array, " d_in"] | None
 
@@ -108,7 +105,7 @@ class TiedGain(Encoder):
 
     provides: ClassVar = PRE_ACTS
 
-    def check(self, spec: "SAESpec") -> None:
+    def check(self, spec: Spec) -> None:
         remedy = "use decoder=UnitNorm(): with a free one the gain has two names"
         self.needs("bounded_decoder", spec, remedy)
 
@@ -136,7 +133,7 @@ class Gated(Encoder):
 
     provides: ClassVar = PRE_ACTS | {"gate", "W_enc"}
 
-    def check(self, spec: "SAESpec") -> None:
+    def check(self, spec: Spec) -> None:
         remedy = "add GatedAux() to the penalty, or the gate is not trained"
         self.needs("gate_loss", spec, remedy)
         remedy = "use activation=ReLU(): the gate chooses already which latents fire"

@@ -6,16 +6,14 @@ With a random or data-sample init they say how much of a score the encoder alone
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..worlds.dictionaries import unit_rows
+from .component import Spec
 from .decoders import Decoder
-
-if TYPE_CHECKING:
-    from .spec import SAESpec
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class SoftFrozen(Decoder):
     min_cos: float = 0.8
     provides: ClassVar = frozenset({"bounded_decoder"})
 
-    def check(self, spec: "SAESpec") -> None:
+    def check(self, spec: Spec) -> None:
         self.demand(abs(self.min_cos) <= 1, spec, f"min_cos {self.min_cos:g} must be in [-1, 1]")
 
     def latent_axes(self) -> Mapping[str, tuple[int, ...]]:

@@ -1,7 +1,7 @@
 """Penalties on the weights alone: encoder against decoder, and latents against each other."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,9 @@ from jaxtyping import Array, Float, Int
 from ..errors import require, unknown
 from ..keys import seed_key
 from ..worlds.dictionaries import unit_rows
-from .component import Forward, Hyper, Hypers, Stats
+from .component import Forward, Hyper, Hypers, Spec, Stats
 from .penalties import LatentPenalty, Penalty
 from .running import Steps
-
-if TYPE_CHECKING:
-    from .spec import SAESpec
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class EncDecSimilarity(LatentPenalty):
 
     hypers: ClassVar = (Hyper("similarity_coeff", low=0.0),)
 
-    def check(self, spec: "SAESpec") -> None:
+    def check(self, spec: Spec) -> None:
         remedy = "use encoder=Untied(): this one has no direction of its own to compare"
         self.needs("W_enc", spec, remedy)
 

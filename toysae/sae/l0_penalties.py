@@ -2,26 +2,23 @@
 brings a latent which never fires back into reach."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .component import Forward, Hyper, Hypers, Stats
+from .component import Forward, Hyper, Hypers, Spec, Stats
 from .jumprelu import JumpReLU, heaviside_ste
 from .penalties import (
+    TRAINABLE,
     LatentPenalty,
     coefficient,
     coefficient_now,
     mean_over_samples,
-    needs_pre_acts,
     row_norms,
     sparse_acts,
 )
-
-if TYPE_CHECKING:
-    from .spec import SAESpec
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class L0Step(LatentPenalty):
 
     hypers: ClassVar = (*coefficient("l0"), JumpReLU.hypers[0])
 
-    def check(self, spec: "SAESpec") -> None:
+    def check(self, spec: Spec) -> None:
         self.needs("log_threshold", spec, "use activation=JumpReLU(), or penalty=Tanh()")
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
@@ -67,8 +64,8 @@ class PreAct(LatentPenalty):
 
     hypers: ClassVar = (Hyper("pre_act_coeff", default=3e-6, low=0.0),)
 
-    def check(self, spec: "SAESpec") -> None:
-        needs_pre_acts(self, spec)
+    def check(self, spec: Spec) -> None:
+        self.needs("pre_acts", spec, TRAINABLE)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         learned = f.w.act.get("log_threshold")

@@ -1,24 +1,21 @@
 """Lp penalties, and p-annealing from L1 towards L0."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 
-from .component import Forward, Hyper, Hypers, RunningStat, Stats
+from .component import Forward, Hyper, Hypers, RunningStat, Spec, Stats
 from .penalties import (
+    BOUNDED,
     LatentPenalty,
     coefficient,
     coefficient_now,
     mean_over_samples,
-    needs_bounded_decoder,
     sparse_acts,
 )
-
-if TYPE_CHECKING:
-    from .spec import SAESpec
 
 LEAST_SCALE = 1e-3
 """Of the activation: |z|^p is (|z| + floor)^p - floor^p, so that its slope at 0, infinite for
@@ -36,8 +33,8 @@ class Lp(LatentPenalty):
 
     hypers: ClassVar = (*coefficient("l1"), Hyper("p", low=0.05, high=2.0))
 
-    def check(self, spec: "SAESpec") -> None:
-        needs_bounded_decoder(self, spec)
+    def check(self, spec: Spec) -> None:
+        self.needs("bounded_decoder", spec, BOUNDED)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         return coefficient_now("l1", run, h) * mean_over_samples(powers(sparse_acts(f), h["p"]))
@@ -85,8 +82,8 @@ class AnnealedLp(LatentPenalty):
     )
     stats: ClassVar[tuple[RunningStat, ...]] = (LpScale(),)
 
-    def check(self, spec: "SAESpec") -> None:
-        needs_bounded_decoder(self, spec)
+    def check(self, spec: Spec) -> None:
+        self.needs("bounded_decoder", spec, BOUNDED)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         scale = stop_gradient(LpScale().step(run["lp_scale"], f, run, h))

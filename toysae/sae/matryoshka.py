@@ -2,18 +2,15 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..keys import named_key
-from .component import Forward, Hyper, Hypers
+from .component import Forward, Hyper, Hypers, Spec
 from .objectives import Objective
-
-if TYPE_CHECKING:
-    from .spec import SAESpec
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Matryoshka(Objective):
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         return batch * (d_sae + 2 * d_in)  # the slices' gradients, joined
 
-    def check(self, spec: "SAESpec") -> None:
+    def check(self, spec: Spec) -> None:
         widths, weights, d_sae = self.widths, self.weights, spec.d_sae
         reason = f"widths {widths} must end at d_sae = {d_sae}: append it"
         self.demand(widths and widths[-1] == d_sae, spec, reason)
@@ -89,5 +86,5 @@ class MatryoshkaRandom(Objective):
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         return self.n_prefixes * d_in * (2 * d_sae + batch)  # masked decoders, reconstructions
 
-    def check(self, spec: "SAESpec") -> None:
+    def check(self, spec: Spec) -> None:
         self.demand(self.n_prefixes >= 1, spec, f"n_prefixes {self.n_prefixes} must be at least 1")

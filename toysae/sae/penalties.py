@@ -2,16 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .component import Component, Forward, Hyper, Hypers, Stats
-
-if TYPE_CHECKING:
-    from .spec import SAESpec
+from .component import Component, Forward, Hyper, Hypers, Spec, Stats
 
 
 @dataclass(frozen=True)
@@ -74,25 +71,12 @@ def row_norms(W: Float[Array, "n d"]) -> Float[Array, " n"]:
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
-def needs_bounded_decoder(penalty: Penalty, spec: "SAESpec") -> None:
-    """Refuses a decoder of free scale for a cost of z alone: shrinking z and growing the decoder
-    would be free.
+BOUNDED = "use decoder=UnitNorm(), or penalty=L1DecoderNorm() with a free one"
+"""The remedy where a cost of z alone needs a bounded decoder: else shrinking z and growing the
+decoder is free."""
 
-    Raises:
-        ToysaeError: naming both and what to use.
-    """
-    remedy = "use decoder=UnitNorm(), or penalty=L1DecoderNorm() with a free one"
-    penalty.needs("bounded_decoder", spec, remedy)
-
-
-def needs_pre_acts(penalty: Penalty, spec: "SAESpec") -> None:
-    """Refuses a sparse coder for a cost of the pre-activations of latents that do not fire.
-
-    Raises:
-        ToysaeError: naming both and what to use.
-    """
-    remedy = "use encoder=Untied(): codes of silent latents are 0, with nothing to train"
-    penalty.needs("pre_acts", spec, remedy)
+TRAINABLE = "use encoder=Untied(): codes of silent latents are 0, with nothing to train"
+"""The remedy where a cost needs pre-activations of latents that do not fire."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +85,8 @@ class L1(LatentPenalty):
 
     hypers: ClassVar = coefficient("l1")
 
-    def check(self, spec: "SAESpec") -> None:
-        needs_bounded_decoder(self, spec)
+    def check(self, spec: Spec) -> None:
+        self.needs("bounded_decoder", spec, BOUNDED)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         return coefficient_now("l1", run, h) * mean_over_samples(sparse_acts(f))
@@ -136,7 +120,7 @@ class GatedAux(Penalty):
 
     provides: ClassVar = frozenset({"gate_loss"})
 
-    def check(self, spec: "SAESpec") -> None:
+    def check(self, spec: Spec) -> None:
         self.needs("gate", spec, "use encoder=Gated(), or drop GatedAux()")
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:

@@ -11,7 +11,7 @@ from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from ..checked import integer
 from ..errors import require
 from .activations import check_whole_k
-from .component import Encoding, Hyper, Hypers, Weights
+from .component import Encoding, Hyper, Hypers, Spec, Weights
 from .encoders import Encoder, Shift
-
-if TYPE_CHECKING:
-    from .spec import SAESpec
 
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
@@ -246,7 +243,7 @@ class OMP(Pursuit):
 
     positive: bool = True
 
-    def check(self, spec: "SAESpec") -> None:
+    def check(self, spec: Spec) -> None:
         remedy = "use activation=AbsTopK(), or OMP(positive=True): this one would cut the signs"
         if not self.positive:
             self.needs("signed", spec, remedy)

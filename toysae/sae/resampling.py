@@ -2,16 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .component import Component, Hyper, Hypers, Stats
+from .component import Component, Hyper, Hypers, Spec, Stats
 from .running import RelativeFrequency, StepsSinceFired
-
-if TYPE_CHECKING:
-    from .spec import SAESpec
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class AtTimes(Resampling, ABC):
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         return self.n_inputs * (d_sae + d_in)  # z, and x or x_hat: never all three are held
 
-    def check(self, spec: "SAESpec") -> None:
+    def check(self, spec: Spec) -> None:
         in_training = all(0 < time < 1 for time in self.at)
         reason = f"times {self.at} must be fractions of training in (0, 1)"
         self.demand(self.at and in_training, spec, reason)

@@ -9,7 +9,7 @@ from ..disk import subclasses
 from ..errors import ToysaeError, require, unknown
 from .activations import Activation, ReLU
 from .arithmetic import ARITHMETICS
-from .component import Component, Hyper, RunningStat, components_of, is_abstract
+from .component import Component, Hyper, RunningStat, Spec, components_of, is_abstract
 from .decoders import Decoder, UnitNorm
 from .encoders import Encoder, Untied
 from .inits import Init, RandomUnit
@@ -19,7 +19,7 @@ from .resampling import Never, Resampling
 
 
 @dataclass(frozen=True)
-class SAESpec:
+class SAESpec(Spec):
     """Static description of an SAE; numbers go into hypers.
 
     `resample` says when and which latents training starts afresh; None is taken as `Never()`.
@@ -31,8 +31,6 @@ class SAESpec:
             other; both are named with a remedy.
     """
 
-    d_in: int
-    d_sae: int
     decoder: Decoder = UnitNorm()
     encoder: Encoder = Untied()
     activation: Activation = ReLU()
@@ -56,7 +54,6 @@ class SAESpec:
             component.check(self)
 
     def components(self) -> list[Component]:
-        """Every component, those inside others too."""
         return [component for axis in AXES for component in components_of(getattr(self, axis))]
 
     def hypers(self) -> dict[str, Hyper]:

@@ -1,6 +1,5 @@
 """What training carries: members with a leading [world, member] axis, and one step counter."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,6 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from .. import pytree
-from ..errors import require
 from ..keys import named_key, seed_key
 from ..sae import (
     Forward,
@@ -84,22 +82,14 @@ def init_member(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> 
 
 def latent_axes(spec: SAESpec, params: Params) -> Any:
     """For each array of the parameters, its axis over latents as its component declares it, counted
-    from the end: the first if there are several, 0 if there is none.
+    from the end: the first if there are several, 0 if there is none."""
 
-    Raises:
-        ToysaeError: an array of which the component says nothing.
-    """
+    def declared(component: Component) -> dict[str, int]:
+        return {name: (*axes, 0)[0] for name, axes in component.latent_axes().items()}
 
-    def declared(component: Component, arrays: Iterable[str]) -> dict[str, int]:
-        axes = component.latent_axes()
-        for name in arrays:
-            require(name in axes, f"{type(component).__name__} does not say which axis of {name} "
-                    "runs over latents: name it in its latent_axes()")  # fmt: skip
-        return {name: (*axes[name], 0)[0] for name in arrays}
-
-    enc, act = declared(spec.encoder, params.enc), declared(spec.activation, params.act)
-    b_dec: Any = None if params.b_dec is None else 0
-    return Params(**declared(spec.decoder, ["W_dec"]), b_dec=b_dec, enc=enc, act=act)  # pyright: ignore
+    b_dec = None if params.b_dec is None else 0
+    W_dec, enc, act = (declared(c) for c in (spec.decoder, spec.encoder, spec.activation))
+    return Params(**W_dec, b_dec=b_dec, enc=enc, act=act)  # pyright: ignore[reportArgumentType]
 
 
 def member_latent_axes(spec: SAESpec, member: Member) -> Any:

@@ -1,4 +1,4 @@
-"""SAEs as data: decoder x encoder x activation x penalty x objective x init."""
+"""SAEs as data: decoder x encoder x activation x penalty x objective x init x resampling."""
 
 from ..door import guard
 from .activations import AbsTopK, BatchTopK, ReLU, Threshold, TopK

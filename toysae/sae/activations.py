@@ -80,8 +80,8 @@ class TopK(Activation):
 
 @dataclass(frozen=True)
 class AbsTopK(Activation):
-    """The k largest |pre_acts| of each sample, signs kept (Zhu et al. 2025, AbsTopK): one latent
-    may stand for both ends of an axis. k may differ by member."""
+    """The k largest |pre_acts| of each sample, with their signs (Zhu et al. 2025, AbsTopK): one
+    latent may stand for both ends of an axis. k may differ by member."""
 
     provides: ClassVar = frozenset({"signed"})
     hypers: ClassVar = (Hyper("k", low=1),)
@@ -135,7 +135,7 @@ class BatchTopK(Activation):
 
 @dataclass(frozen=True)
 class Threshold(Activation):
-    """z = pre_acts where above the running threshold that training recorded."""
+    """z = pre_acts where they reach the running threshold that training recorded."""
 
     stats: ClassVar = (RunningThreshold(),)
 
@@ -146,10 +146,10 @@ class Threshold(Activation):
 
 
 def largest(z: Float[Array, "*batch n"], k: Array | float) -> Bool[Array, "*batch n"]:
-    """Which of some non-negative floats are the k largest along the last axis, `k` traced.
+    """Whether each of some non-negative floats is among the k largest of its last axis.
 
-    Of equal ones the first, so that just ceil(k) are chosen (the largest threshold that keeps at
-    least k), or all that are positive if these are fewer. Several times faster than a sort.
+    Of equal ones the first count, so that exactly ceil(k) are chosen, or all positive ones if these
+    are fewer. `k` may be traced. Several times faster than a sort.
     """
     bits = jax.lax.stop_gradient(z).view(jnp.int32)
     k = jnp.ceil(k)
@@ -161,8 +161,8 @@ def largest(z: Float[Array, "*batch n"], k: Array | float) -> Bool[Array, "*batc
         later = (bits == least) & (jnp.cumsum(bits == least, axis=-1) > room)
         return jnp.where(later, 0, bits), jnp.bool_(False)
 
-    # At most one round, and none without equals. (A cond would compute it always, under vmap;
-    # a mask carried in place of the bits makes a step a third slower.)
+    # At most one round, and none without equals. (Under vmap a cond would always compute it; a
+    # mask carried in place of the bits makes a step a third slower.)
     too_many = (kept > k).any()
     bits, _ = jax.lax.while_loop(lambda c: c[1], without_later_equals, (bits, too_many))
     return bits >= least
@@ -171,11 +171,11 @@ def largest(z: Float[Array, "*batch n"], k: Array | float) -> Bool[Array, "*batc
 def _bisected(
     bits: Int[Array, "*batch n"], k: Array
 ) -> tuple[Int[Array, "*batch 1"], Int[Array, "*batch 1"]]:
-    """A bound that the k largest reach, and how many do: k, or more if several are equal to it, or
-    all that are positive if these are fewer.
+    """A bound that the k largest reach, and how many reach it: k, more if several are equal to it,
+    or the number of positive ones if that is smaller.
 
-    Bisects the bits: non-negative floats are ordered as their int32 patterns. (Compared as floats,
-    the smallest ones are 0 to a CPU.)
+    Bisects the bits: non-negative floats have the order of their int32 patterns. (A CPU compares
+    the smallest floats as 0.)
     """
 
     def count(bound: Array) -> Array:
@@ -190,8 +190,8 @@ def _bisected(
         high = jnp.where(going & (n < k), middle, high)
         return low, high, kept, going & (n != k) & (high - low > 1)
 
-    # Most often the k-th lies within 16 octaves of the largest; and where a bound that keeps
-    # just k is found, or none is needed, the rest of the bits does not matter.
+    # Most often the k-th lies within 16 octaves of the largest; and once a bound keeps exactly k,
+    # or none is needed, the remaining bits do not matter.
     high = bits.max(-1, keepdims=True) + 1
     near = jnp.maximum(high - _SIXTEEN_OCTAVES, 1)
     n_near, positive = count(near), count(jnp.int32(1))

@@ -1,7 +1,8 @@
-"""Decoders: what is held true of the dictionary W_dec, and where the bias acts.
+"""Decoders: the constraint on the dictionary W_dec, and where the bias acts.
 
-Three hooks: `resolve` in each forward pass, `project` on the gradient before Adam, `retract`
-on the parameters after the step.
+Four hooks: `start` on the initial rows, `resolve` in each forward pass, `project` on the gradient
+before Adam, `retract` on the parameters after the step. They provide "bounded_decoder" if z fixes
+the scale of a latent, and "free_rows" if single rows can be replaced.
 """
 
 from abc import ABC, abstractmethod

@@ -1,6 +1,6 @@
 """Decoders that training may not move, or not far: controls for what a decoder learns.
 
-With a random or data-sample init they say how much of a score the encoder alone can reach
+With a random or data-sample init they show how much of a score the encoder alone can reach
 (Sanity Checks for SAEs, arXiv 2602.14111).
 """
 
@@ -34,8 +34,8 @@ class SoftFrozen(Decoder):
     """Unit rows held within cosine `min_cos` of where they started.
 
     The parameter is `[2 d_sae, d_in]`: the rows, then their starts. A row that a step takes
-    further is put back onto the cone, in the plane of the row and its start. Parts that write
-    into single rows of the parameter (resampling) do not go with it.
+    further is put back onto the cone, in the plane of the row and its start. Resampling, which
+    writes into single rows of the parameter, does not go with it.
     """
 
     min_cos: float = 0.8

@@ -29,8 +29,8 @@ def rectangle(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def bell(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """sech^2(2u), the derivative of the smooth step (1 + tanh 2u) / 2: the rectangle's height and
-    area, and tails that still pull at what lies outside it."""
+    """sech^2(2u), the derivative of the smooth step (1 + tanh 2u) / 2: height and area of the
+    rectangle, and tails that pull at what lies outside it."""
     return 1 - jnp.tanh(2 * u) ** 2
 
 
@@ -87,12 +87,7 @@ def jump_relu(
 ) -> Float[Array, "*batch d_sae"]:
     """pre where pre > threshold, else 0, with a straight-through gradient (eq. 11).
 
-    Args:
-        pre: pre-activations.
-        threshold: theta, of each latent.
-        bandwidth: see :func:`heaviside_ste`.
-        surrogate: see :func:`heaviside_ste`.
-        to_input: see :func:`heaviside_ste`.
+    The arguments are those of :func:`heaviside_ste`.
     """
     step = heaviside_ste(pre, threshold, bandwidth, surrogate, to_input)
     fixed = jax.lax.stop_gradient(step)

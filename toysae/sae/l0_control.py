@@ -42,8 +42,8 @@ class L0Multiplier(RunningStat):
 class ToL0(Penalty):
     """m * penalty, with m steered so that the mean L0 reaches `l0_target`.
 
-    The inner penalty's own coefficient is only where m = 1 starts from. Give it within a factor of
-    a hundred; m cannot leave [1/400, 400].
+    The inner penalty's own coefficient only says where m = 1 starts from. Give it within a factor
+    of a hundred: m cannot leave [1/400, 400].
     """
 
     penalty: Penalty
@@ -62,14 +62,14 @@ class ToL0(Penalty):
 
 
 def controlled(penalty: Penalty) -> Penalty | None:
-    """The penalty with its sparsity cost, the part that reads `l1_coeff` or `l0_coeff`, driven
-    to a target L0; None if there is none. A penalty under control already stays as it is."""
-    if any(isinstance(part, ToL0) for part in components_of(penalty)):
+    """The penalty with its sparsity cost, the component that reads `l1_coeff` or `l0_coeff`, driven
+    to a target L0; None if there is none. A penalty already under control stays as it is."""
+    if any(isinstance(component, ToL0) for component in components_of(penalty)):
         return penalty
     if isinstance(penalty, Sum):
-        steered = tuple(controlled(part) or part for part in penalty.parts)
+        steered = tuple(controlled(cost) or cost for cost in penalty.parts)
         return Sum(steered) if steered != penalty.parts else None
     if isinstance(penalty, CodesL1):  # the encoder reads the number too, and is not driven
         return None
-    reads = {hyper.name for part in components_of(penalty) for hyper in part.hypers}
+    reads = {hyper.name for inner in components_of(penalty) for hyper in inner.hypers}
     return ToL0(penalty) if reads & set(COEFFICIENTS) else None

@@ -19,9 +19,8 @@ class Matryoshka(Objective):
 
     Attributes:
         widths: the prefixes' lengths m, increasing, the last is d_sae.
-        weights: of each prefix's loss; 1 each if not given.
-        detach: each prefix's loss trains only the latents that the shorter ones lack (and b_dec):
-            the reconstruction by those is taken as given.
+        weights: of each prefix's loss; by default 1 each.
+        detach: each prefix's loss trains only the latents that the shorter ones lack, and b_dec.
     """
 
     widths: tuple[int, ...]

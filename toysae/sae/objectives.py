@@ -1,5 +1,5 @@
-"""Objectives: what reconstruction means. One convention everywhere: the squared error is summed
-over d_in and averaged over samples."""
+"""Objectives: the reconstruction loss. In all of them the squared error is summed over d_in and
+averaged over samples."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

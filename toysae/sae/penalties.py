@@ -41,7 +41,7 @@ class Sum(Penalty):
     parts: tuple[Penalty, ...] = ()
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
-        return sum((part.cost(f, run, h) for part in self.parts), start=jnp.float32(0))
+        return sum((penalty.cost(f, run, h) for penalty in self.parts), start=jnp.float32(0))
 
 
 def coefficient(name: str) -> tuple[Hyper, Hyper]:
@@ -56,7 +56,7 @@ def coefficient_now(name: str, run: Stats, h: Hypers) -> Float[Array, ""]:
 
 
 def sparse_acts(f: Forward) -> Float[Array, "*batch d_sae"]:
-    """What a sparsity cost acts on: |z|, or a gated encoder's rectified gate."""
+    """The values that a sparsity cost acts on: |z|, or a gated encoder's rectified gate."""
     return jnp.abs(f.z) if f.gate_acts is None else jax.nn.relu(f.gate_acts)
 
 
@@ -94,8 +94,8 @@ class L1(LatentPenalty):
 
 @dataclass(frozen=True)
 class CodesL1(Penalty):
-    """l1_coeff * sum |z| of codes that an encoder found by minimising just that, as FISTA does: so
-    that the loss is what is minimised. It trains nothing, such codes carry no gradient."""
+    """l1_coeff * sum |z| of an encoder that itself minimises it, as FISTA does, so that the loss is
+    what the codes minimise. It trains nothing: such codes carry no gradient."""
 
     hypers: ClassVar = (Hyper("l1_coeff", low=0.0),)
 

@@ -1,10 +1,10 @@
 """Greedy sparse coding in W_dec: Matching Pursuit and Orthogonal Matching Pursuit.
 
-Nothing is learned in these encoders. They read the dictionary's directions; rows of any length
-will do, since codes are divided by it. The codes are returned as pre-activations, so that a ReLU
-leaves them as they are. k may differ by member: steps from the k-th on are masked. Every member
-pays for the largest k of its group with OMP, and for `n_steps` with Matching Pursuit, through
-which the gradient runs.
+Nothing is learned in these encoders. They read the dictionary's directions; rows may have any
+length, by which codes are divided. The codes are returned as pre-activations, so that a ReLU leaves
+them as they are. k may differ by member: later steps are masked. Every member pays for the largest
+k of its ensemble with OMP, and for `n_steps` with Matching Pursuit, which the gradient runs
+through.
 """
 
 from abc import ABC
@@ -155,8 +155,8 @@ def _drop_negative(
     atoms: Float[Array, "n t d"],
     x: Float[Array, "n d"],
 ) -> tuple[Float[Array, "n t t"], Float[Array, "n t"]]:
-    """Lawson and Hanson's inner loop: from the feasible z towards the least squares `best`, as far
-    as no coefficient turns negative; what turns zero leaves; again, until `best` is feasible."""
+    """Lawson and Hanson's inner loop, repeated until `best` is feasible: moves the feasible z
+    towards the least squares `best` until a coefficient turns zero, and drops that coefficient."""
 
     def infeasible(best: Array) -> Bool[Array, " n"]:
         return (best < 0).any(-1)
@@ -166,9 +166,9 @@ def _drop_negative(
         way = jnp.where(best < 0, z / jnp.where(best < 0, z - best, 1.0), jnp.inf)
         first = way.argmin(-1)
         active = infeasible(best)
-        part = jnp.where(active, way.min(-1), 1.0)[:, None]
+        share = jnp.where(active, way.min(-1), 1.0)[:, None]
         gone = (jnp.arange(z.shape[1]) == first[:, None]) & active[:, None]
-        z = jnp.where(gone, 0.0, z + part * (best - z))
+        z = jnp.where(gone, 0.0, z + share * (best - z))
         column = jnp.where(gone[:, None, :], inverse, 0.0).sum(-1)
         pivot = jnp.where(gone, column, 0.0).sum(-1)
         scale = jnp.where(active, 1 / jnp.where(active, pivot, 1.0), 0.0)

@@ -183,7 +183,7 @@ def recipe_row(recipe: str) -> Recipe:
     """A row of :data:`RECIPES`.
 
     Raises:
-        ToysaeError: no recipe of that name, with the nearest, or a user's own that is none.
+        ToysaeError: no recipe of that name, with the nearest, or a row that is not a Recipe.
     """
     if not isinstance(recipe, str) or recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES)
@@ -191,7 +191,7 @@ def recipe_row(recipe: str) -> Recipe:
     require(
         isinstance(row, Recipe),
         f"RECIPES[{recipe!r}] is {shown(row)}, not a Recipe: write RECIPES[{recipe!r}] = "
-        "Recipe(about, parts, toy)",
+        "Recipe(about, components, toy)",
     )
     return row
 
@@ -204,25 +204,25 @@ def make_spec(recipe: str, d_in: int, d_sae: int, init: str | None = None, **axe
         d_in: input dimension.
         d_sae: number of latents.
         init: a row of :data:`INITS`, or None for the recipe's own.
-        **axes: parts that replace the recipe's, e.g. ``encoder=Tied()``.
+        **axes: components that replace the recipe's, e.g. ``encoder=Tied()``.
 
     Raises:
-        ToysaeError: an unknown name, or parts that exclude each other.
+        ToysaeError: an unknown name, or components that exclude each other.
     """
     own = recipe_row(recipe).components(d_in, d_sae)
     for name in axes:
         if name not in (*AXES, "arithmetic"):
             raise unknown("axis", name, [*AXES, "arithmetic"])
     if "encoder" in own and isinstance(axes.get("encoder"), Encoder):
-        named, given = type(own["encoder"]).__name__, type(axes["encoder"]).__name__
+        own_name, other = type(own["encoder"]).__name__, type(axes["encoder"]).__name__
         require(
-            named == given,
-            f"recipe {recipe!r} is an SAE with a {named} encoder, and encoder={given}() would "
+            own_name == other,
+            f"recipe {recipe!r} is an SAE with a {own_name} encoder, and encoder={other}() would "
             "replace it: start from 'untied', say",
         )
-    parts = {**own, **axes}
+    components = {**own, **axes}
     if init is not None:
         if not isinstance(init, str) or init not in INITS:
             raise unknown("init", init, INITS)
-        parts["init"] = INITS[init]
-    return replace(SAESpec(d_in, d_sae), **parts)
+        components["init"] = INITS[init]
+    return replace(SAESpec(d_in, d_sae), **components)

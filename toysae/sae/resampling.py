@@ -1,4 +1,4 @@
-"""Resampling: which latents training starts afresh, and when. How: toysae.training.resampling."""
+"""Resampling: which latents start afresh, and when. How: :mod:`toysae.training.resampling`."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ class Never(Resampling):
 class AtTimes(Resampling, ABC):
     """Base of rules that act at fixed times (Towards Monosemanticity 2023, "Neuron Resampling").
 
-    Each chosen latent gets an input as its decoder row, drawn with probability proportional to
-    the square of its loss and normalised; the same direction as its encoder, at `resample_scale`
-    times the mean length of the other latents' (a tied encoder has no length of its own and
-    stays at the decoder's unit length); all else of its own as at the start; and no moments.
+    Each chosen latent gets as its decoder row a normalised input, drawn with probability
+    proportional to the square of its loss; as its encoder the same direction, at `resample_scale`
+    times the mean length of the others' (a tied encoder keeps the decoder's unit length); all else
+    as at the start; and no moments.
 
     Attributes:
-        at: the fractions of training after which it happens. The paper's 25k, 50k, 75k and 100k
-            of 200k steps, scaled, or a toy run would end before the first.
+        at: the fractions of training after which it happens. By default the paper's 25k, 50k, 75k
+            and 100k of 200k steps, scaled, or a toy run would end before the first.
         n_inputs: inputs that are drawn from (the paper: 819,200; a toy world has fewer kinds).
     """
 

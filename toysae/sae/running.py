@@ -1,4 +1,4 @@
-"""Running statistics that several parts share: batches, and how often and lately latents fired."""
+"""Running statistics that several components read: batches, and when and how often latents fire."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,19 +11,18 @@ from jaxtyping import Array, Bool, Float, Int
 from .component import Forward, Hypers, RunningStat, Stats
 
 FREQUENCY_RATE = 0.003
-"""Of the moving average of the firing frequency: it remembers some 300 batches."""
+"""The rate of the moving average of the firing frequency: it remembers some 300 batches."""
 
 
 def next_stats(stats: Mapping[str, RunningStat], f: Forward, run: Stats, h: Hypers) -> Stats:
     """Every statistic after one more batch, without a gradient."""
-    new = {name: stat.step(run[name], f, run, h) for name, stat in stats.items()}
-    return jax.lax.stop_gradient(new)
+    return jax.lax.stop_gradient({n: stat.step(run[n], f, run, h) for n, stat in stats.items()})
 
 
 def restarted(
     stats: Mapping[str, RunningStat], run: Stats, latents: Bool[Array, " d_sae"]
 ) -> Stats:
-    """The statistics with those of the given latents as before any step."""
+    """The statistics, with those of the chosen latents as before any step."""
     fresh = {
         name: jnp.where(latents, stat.init(latents.shape[0]), run[name])
         for name, stat in stats.items()
@@ -34,7 +33,7 @@ def restarted(
 
 @dataclass(frozen=True)
 class Steps(RunningStat):
-    """Batches seen: what a penalty that draws anew in each step folds into its key."""
+    """The number of batches, which a penalty that draws anew in each step folds into its key."""
 
     name: ClassVar[str] = "steps"
 
@@ -62,10 +61,8 @@ class StepsSinceFired(RunningStat):
 
 @dataclass(frozen=True)
 class RelativeFrequency(RunningStat):
-    """Each latent's firing frequency times d_in, a moving average over batches.
-
-    In units of 1 / d_in, because that is where the average starts: 1 whatever the size.
-    """
+    """Each latent's firing frequency in units of 1 / d_in, a moving average over batches that
+    starts at 1."""
 
     name: ClassVar[str] = "relative_frequency"
     per_latent: ClassVar[bool] = True

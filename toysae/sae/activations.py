@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..errors import require
 from .component import Component, Forward, Hyper, Hypers, RunningStat, Stats
 
 Act = dict[str, Array]
@@ -46,22 +45,16 @@ class ReLU(Activation):
         return jax.nn.relu(pre_acts)
 
 
-def check_k(component: Component, d_sae: int, k: float) -> None:
-    """Refuses a k for which `component` cannot choose k of `d_sae` latents.
+def check_k(component: Component, d_sae: int, k: float, whole: bool = True) -> None:
+    """Refuses a k of which `component` cannot choose k of `d_sae` latents, or, if `whole`, not of
+    each sample.
 
     Raises:
         ToysaeError: naming k.
     """
-    name = f"{component.axis} {type(component).__name__}"
-    require(k <= d_sae, f"{name}: k {k:g} is more than d_sae = {d_sae}: give a smaller k")
-
-
-def check_whole_k(component: Component, d_sae: int, k: float) -> None:
-    """:func:`check_k` where k latents of every sample are kept, so that k must be whole."""
-    name, below = f"{component.axis} {type(component).__name__}", int(k)
-    remedy = f"give {below} or {below + 1}"
-    require(k == below, f"{name}: k {k:g} of each sample cannot be kept: {remedy}")
-    check_k(component, d_sae, k)
+    remedy = f"give {int(k)} or {int(k) + 1}"
+    component.demand(not whole or k == int(k), f"k {k:g} of each sample cannot be kept: {remedy}")
+    component.demand(k <= d_sae, f"k {k:g} is more than d_sae = {d_sae}: give a smaller k")
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ class TopK(Activation):
         return jnp.where(largest(z, h["k"]), z, 0.0)
 
     def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
-        check_whole_k(self, d_sae, h["k"])
+        check_k(self, d_sae, h["k"])
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,7 @@ class AbsTopK(Activation):
         return jnp.where(largest(jnp.abs(pre_acts), h["k"]), pre_acts, 0.0)
 
     def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
-        check_whole_k(self, d_sae, h["k"])
+        check_k(self, d_sae, h["k"])
 
 
 @dataclass(frozen=True)
@@ -128,9 +121,8 @@ class BatchTopK(Activation):
         return Threshold()
 
     def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
-        reason = "k 0 keeps nothing: give at least 1 / batch_size"
-        require(h["k"] > 0, f"{self.axis} {type(self).__name__}: {reason}")
-        check_k(self, d_sae, h["k"])
+        self.demand(h["k"] > 0, "k 0 keeps nothing: give at least 1 / batch_size")
+        check_k(self, d_sae, h["k"], whole=False)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class AuxK(Penalty):
     stats: ClassVar = (StepsSinceFired(),)
 
     def check(self, spec: Spec) -> None:
-        self.needs("pre_acts", spec, TRAINABLE)
+        self.needs("pre_acts", TRAINABLE, spec)
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         dead = run["steps_since_fired"] >= h["dead_window"]
@@ -73,7 +73,7 @@ class GhostGradients(Penalty):
     stats: ClassVar = (StepsSinceFired(),)
 
     def check(self, spec: Spec) -> None:
-        self.needs("pre_acts", spec, TRAINABLE)
+        self.needs("pre_acts", TRAINABLE, spec)
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         dead = run["steps_since_fired"] >= h["dead_window"]

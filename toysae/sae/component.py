@@ -110,13 +110,13 @@ class Component(ABC):
         inputs)."""
         return 0
 
-    def demand(self, holds: object, spec: Spec, reason: str) -> None:
-        """Raises a ToysaeError that names this component, the spec's size and the reason unless
+    def demand(self, holds: object, reason: str, spec: Spec | None = None) -> None:
+        """Raises a ToysaeError that names this component, the spec's size and the reason, unless
         `holds`."""
-        name = type(self).__name__
-        require(holds, f"{self.axis} {name} with d_sae {spec.d_sae}: {reason}")
+        size = "" if spec is None else f" with d_sae {spec.d_sae}"
+        require(holds, f"{self.axis} {type(self).__name__}{size}: {reason}")
 
-    def needs(self, capability: str, spec: Spec, remedy: str) -> None:
+    def needs(self, capability: str, remedy: str, spec: Spec) -> None:
         """Raises a ToysaeError with the remedy unless a component of the spec provides the
         capability."""
         if any(capability in component.provides for component in spec.components()):

@@ -108,7 +108,7 @@ class Orthonormal(Decoder):
 
     def check(self, spec: Spec) -> None:
         reason = f"at most d_in = {spec.d_in} rows can be orthonormal: use decoder=TightFrame()"
-        self.demand(spec.d_sae <= spec.d_in, spec, reason)
+        self.demand(spec.d_sae <= spec.d_in, reason, spec)
 
     def project(self, W: Array, grad: Array) -> Array:
         inner = grad @ W.T
@@ -133,7 +133,7 @@ class TightFrame(Decoder):
 
     def check(self, spec: Spec) -> None:
         reason = f"a tight frame needs d_sae >= d_in = {spec.d_in}: use decoder=Orthonormal()"
-        self.demand(spec.d_sae >= spec.d_in, spec, reason)
+        self.demand(spec.d_sae >= spec.d_in, reason, spec)
 
     def project(self, W: Array, grad: Array) -> Array:
         inner = W.T @ grad * (W.shape[1] / W.shape[0])

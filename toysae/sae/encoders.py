@@ -107,7 +107,7 @@ class TiedGain(Encoder):
 
     def check(self, spec: Spec) -> None:
         remedy = "use decoder=UnitNorm(): with a free one the gain has two names"
-        self.needs("bounded_decoder", spec, remedy)
+        self.needs("bounded_decoder", remedy, spec)
 
     def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
         return {"b_enc": (-1,), "log_gain": (-1,)}
@@ -135,9 +135,9 @@ class Gated(Encoder):
 
     def check(self, spec: Spec) -> None:
         remedy = "add GatedAux() to the penalty, or the gate is not trained"
-        self.needs("gate_loss", spec, remedy)
+        self.needs("gate_loss", remedy, spec)
         remedy = "use activation=ReLU(): the gate chooses already which latents fire"
-        self.needs("all_positive", spec, remedy)
+        self.needs("all_positive", remedy, spec)
 
     def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
         return {"W_enc": (-1,), "b_gate": (-1,), "b_mag": (-1,), "r_mag": (-1,)}

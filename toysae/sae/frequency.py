@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .activations import Act, Activation, TopK, check_whole_k, largest
+from .activations import Act, Activation, TopK, check_k, largest
 from .component import Forward, Hyper, Hypers, Stats
 from .penalties import LatentPenalty
 from .running import RelativeFrequency
@@ -68,4 +68,4 @@ class FrequencyTopK(Activation):
         return jnp.where(largest(score, h["k"]), z, 0.0)
 
     def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
-        check_whole_k(self, d_sae, h["k"])
+        check_k(self, d_sae, h["k"])

@@ -42,7 +42,7 @@ class SoftFrozen(Decoder):
     provides: ClassVar = frozenset({"bounded_decoder"})
 
     def check(self, spec: Spec) -> None:
-        self.demand(abs(self.min_cos) <= 1, spec, f"min_cos {self.min_cos:g} must be in [-1, 1]")
+        self.demand(abs(self.min_cos) <= 1, f"min_cos {self.min_cos:g} must be in [-1, 1]", spec)
 
     def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
         return {"W_dec": ()}  # rows and starts: no axis runs over the latents once

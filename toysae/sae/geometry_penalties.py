@@ -24,7 +24,7 @@ class EncDecSimilarity(LatentPenalty):
 
     def check(self, spec: Spec) -> None:
         remedy = "use encoder=Untied(): this one has no direction of its own to compare"
-        self.needs("W_enc", spec, remedy)
+        self.needs("W_enc", remedy, spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         cosines = jnp.sum(unit_rows(f.w.enc["W_enc"].T) * unit_rows(f.w.W_dec), -1)

@@ -52,12 +52,9 @@ class Init(Component, ABC):
     encoder: Literal["transpose", "independent"] = "transpose"
     axis: ClassVar = "init"
     hypers: ClassVar = (Hyper("enc_scale", default=1.0, low=0.0),)
-
-    @property
-    def axes_from(self) -> Literal["", "x", "generating_matrix"]:
-        """The array whose singular vectors it starts from, if any. They are computed once for each
-        world, outside of any program, see :mod:`toysae.linalg`."""
-        return ""
+    axes_from: ClassVar[Literal["", "x", "generating_matrix"]] = ""
+    """The array whose singular vectors it starts from, if any. They are computed once for each
+    world, outside of any program, see :mod:`toysae.linalg`."""
 
     @abstractmethod
     def decoder_rows(
@@ -122,7 +119,7 @@ class Short(Init):
     hypers: ClassVar = (*Init.hypers, Hyper("dec_scale", default=0.1, low=1e-6))
 
     @property
-    def axes_from(self):
+    def axes_from(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.init.axes_from
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
@@ -140,10 +137,7 @@ class SvdWeights(Init):
     no more of them than the matrix has rank."""
 
     hypers: ClassVar = NOISE
-
-    @property
-    def axes_from(self):
-        return "generating_matrix"
+    axes_from: ClassVar = "generating_matrix"
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         return tile_noised(key, data.known_axes, d_sae, h["init_noise"])
@@ -156,10 +150,7 @@ class SvdData(Init):
     these are nearly the same directions as :class:`SvdWeights`: race them where they differ."""
 
     hypers: ClassVar = NOISE
-
-    @property
-    def axes_from(self):
-        return "x"
+    axes_from: ClassVar = "x"
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         return tile_noised(key, data.known_axes, d_sae, h["init_noise"])

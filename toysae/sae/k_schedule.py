@@ -7,7 +7,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .activations import Act, Activation, TopK, check_whole_k
+from .activations import Act, Activation, TopK, check_k
 from .component import Hyper, Hypers, Stats
 
 
@@ -29,5 +29,5 @@ class AnnealedTopK(Activation):
         return TopK().apply(pre_acts, act, run, {"k": jnp.floor(k)})
 
     def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
-        check_whole_k(self, d_sae, h["k"])
-        check_whole_k(self, d_sae, h["k_start"])
+        check_k(self, d_sae, h["k"])
+        check_k(self, d_sae, h["k_start"])

@@ -32,7 +32,7 @@ class L0Step(LatentPenalty):
     hypers: ClassVar = (*coefficient("l0"), JumpReLU.hypers[0])
 
     def check(self, spec: Spec) -> None:
-        self.needs("log_threshold", spec, "use activation=JumpReLU(), or penalty=Tanh()")
+        self.needs("log_threshold", "use activation=JumpReLU(), or penalty=Tanh()", spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         threshold = jnp.exp(f.w.act["log_threshold"])
@@ -65,7 +65,7 @@ class PreAct(LatentPenalty):
     hypers: ClassVar = (Hyper("pre_act_coeff", default=3e-6, low=0.0),)
 
     def check(self, spec: Spec) -> None:
-        self.needs("pre_acts", spec, TRAINABLE)
+        self.needs("pre_acts", TRAINABLE, spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         learned = f.w.act.get("log_threshold")

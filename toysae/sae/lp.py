@@ -34,7 +34,7 @@ class Lp(LatentPenalty):
     hypers: ClassVar = (*coefficient("l1"), Hyper("p", low=0.05, high=2.0))
 
     def check(self, spec: Spec) -> None:
-        self.needs("bounded_decoder", spec, BOUNDED)
+        self.needs("bounded_decoder", BOUNDED, spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         return coefficient_now("l1", run, h) * mean_over_samples(powers(sparse_acts(f), h["p"]))
@@ -83,7 +83,7 @@ class AnnealedLp(LatentPenalty):
     stats: ClassVar[tuple[RunningStat, ...]] = (LpScale(),)
 
     def check(self, spec: Spec) -> None:
-        self.needs("bounded_decoder", spec, BOUNDED)
+        self.needs("bounded_decoder", BOUNDED, spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         scale = stop_gradient(LpScale().step(run["lp_scale"], f, run, h))

@@ -44,12 +44,12 @@ class Matryoshka(Objective):
     def check(self, spec: Spec) -> None:
         widths, weights, d_sae = self.widths, self.weights, spec.d_sae
         reason = f"widths {widths} must end at d_sae = {d_sae}: append it"
-        self.demand(widths and widths[-1] == d_sae, spec, reason)
+        self.demand(widths and widths[-1] == d_sae, reason, spec)
         increase = all(low < high for low, high in pairwise((0, *widths)))
-        self.demand(increase, spec, f"widths {widths} must be positive and increase: sort them")
+        self.demand(increase, f"widths {widths} must be positive and increase: sort them", spec)
         if weights is not None:
             reason = f"{len(weights)} weights for {len(widths)} widths: give one for each"
-            self.demand(len(weights) == len(widths), spec, reason)
+            self.demand(len(weights) == len(widths), reason, spec)
 
 
 @dataclass(frozen=True)
@@ -86,4 +86,4 @@ class MatryoshkaRandom(Objective):
         return self.n_prefixes * d_in * (2 * d_sae + batch)  # masked decoders, reconstructions
 
     def check(self, spec: Spec) -> None:
-        self.demand(self.n_prefixes >= 1, spec, f"n_prefixes {self.n_prefixes} must be at least 1")
+        self.demand(self.n_prefixes >= 1, f"n_prefixes {self.n_prefixes} must be at least 1", spec)

@@ -86,7 +86,7 @@ class L1(LatentPenalty):
     hypers: ClassVar = coefficient("l1")
 
     def check(self, spec: Spec) -> None:
-        self.needs("bounded_decoder", spec, BOUNDED)
+        self.needs("bounded_decoder", BOUNDED, spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         return coefficient_now("l1", run, h) * mean_over_samples(sparse_acts(f))
@@ -121,7 +121,7 @@ class GatedAux(Penalty):
     provides: ClassVar = frozenset({"gate_loss"})
 
     def check(self, spec: Spec) -> None:
-        self.needs("gate", spec, "use encoder=Gated(), or drop GatedAux()")
+        self.needs("gate", "use encoder=Gated(), or drop GatedAux()", spec)
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         W_dec, b_dec = jax.lax.stop_gradient((f.w.W_dec, f.w.b_dec))

@@ -18,8 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..checked import integer
-from ..errors import require
-from .activations import check_whole_k
+from .activations import check_k
 from .component import Encoding, Hyper, Hypers, Spec, Weights
 from .encoders import Encoder, Shift
 
@@ -208,7 +207,7 @@ class Pursuit(Encoder, ABC):
             ToysaeError: naming both.
         """
         reason = f"k {k:g} is more than n_steps = {self.n_steps}: give more n_steps"
-        require(k <= self.n_steps, f"encoder {type(self).__name__}: {reason}")
+        self.demand(k <= self.n_steps, reason)
 
 
 @dataclass(frozen=True)
@@ -246,10 +245,10 @@ class OMP(Pursuit):
     def check(self, spec: Spec) -> None:
         remedy = "use activation=AbsTopK(), or OMP(positive=True): this one would cut the signs"
         if not self.positive:
-            self.needs("signed", spec, remedy)
+            self.needs("signed", remedy, spec)
 
     def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
-        check_whole_k(self, d_sae, h["k"])
+        check_k(self, d_sae, h["k"])
         self.check_steps(h["k"])
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:

@@ -54,20 +54,20 @@ class AtTimes(Resampling, ABC):
     def check(self, spec: Spec) -> None:
         in_training = all(0 < time < 1 for time in self.at)
         reason = f"times {self.at} must be fractions of training in (0, 1)"
-        self.demand(self.at and in_training, spec, reason)
-        self.demand(self.n_inputs >= 1, spec, f"n_inputs {self.n_inputs} must be at least 1")
+        self.demand(self.at and in_training, reason, spec)
+        self.demand(self.n_inputs >= 1, f"n_inputs {self.n_inputs} must be at least 1", spec)
         reason = (
             f"{type(spec.decoder).__name__} ties its rows to each other or to the start, so none "
             "can be replaced: use decoder=UnitNorm()"
         )
-        self.demand("free_rows" in spec.decoder.provides, spec, reason)
+        self.demand("free_rows" in spec.decoder.provides, reason, spec)
         axes = spec.encoder.latent_axes().items()
         mixed = ", ".join(name for name, over in axes if len(over) > 1)
         reason = (
             f"{type(spec.encoder).__name__} mixes latents in {mixed}, so none can start afresh "
             "alone: use encoder=Untied()"
         )
-        self.demand(not mixed, spec, reason)
+        self.demand(not mixed, reason, spec)
 
 
 @dataclass(frozen=True)

@@ -75,15 +75,14 @@ class Component(ABC):
     hypers: ClassVar[tuple[Hyper, ...]] = ()
     stats: ClassVar[tuple[RunningStat, ...]] = ()
     provides: ClassVar[frozenset[str]] = frozenset()
+    """Capabilities that other components need, see :meth:`needs`."""
 
     def __new__(cls, *args, **fields):
         if is_abstract(cls):
             final = sorted({c.__name__ for c in subclasses(cls) if not is_abstract(c)})
             missing = ", ".join(sorted(cls.__abstractmethods__))
-            raise ToysaeError(
-                f"{cls.__name__} is abstract: give one of {', '.join(final)}" if final
-                else f"{cls.__name__} is abstract: define its {missing}"
-            )  # fmt: skip
+            remedy = f"give one of {', '.join(final)}" if final else f"define its {missing}"
+            raise ToysaeError(f"{cls.__name__} is abstract: {remedy}")
         return super().__new__(cls)
 
     def check(self, spec: Spec) -> None:  # noqa: B027  most go with any

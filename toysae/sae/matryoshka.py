@@ -83,7 +83,8 @@ class MatryoshkaRandom(Objective):
         return jax.vmap(prefix_loss)(self.widths(key, d_sae, h)).sum()
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
-        return self.n_prefixes * d_in * (2 * d_sae + batch)  # masked decoders, reconstructions
+        # Masked decoders; reconstructions, errors and their gradients, as XLA lays them out.
+        return self.n_prefixes * d_in * (3 * d_sae // 2 + 5 * batch)
 
     def check(self, spec: Spec) -> None:
         self.demand(self.n_prefixes >= 1, f"n_prefixes {self.n_prefixes} must be at least 1", spec)

@@ -139,7 +139,7 @@ RECIPES: dict[str, Recipe] = {
         penalised(L1(), DecoderCoherence()), {"coherence_coeff": 1.0, **L1_TOY},
     ),
     "untied-lp": Recipe(
-        "untied, Lp in place of L1, p of one's own", penalised(Lp()), {"p": 0.8, **L1_TOY}
+        "untied, Lp in place of L1", penalised(Lp()), {"p": 0.8, **L1_TOY, "l1_coeff": 0.1}
     ),
     "denoising": Recipe(
         "untied, x reconstructed from x with noise (Vincent et al. 2008)",

@@ -33,14 +33,14 @@ def test_the_package_shows_its_faces():
     for name in ("recovery", "sae", "plot", "interop", "lm", "worlds", "save_sae", "load_any"):
         assert name in dir(toysae)
         getattr(toysae, name)
-    with pytest.raises(ToysaeError, match="is no Encoder"):
+    with pytest.raises(ToysaeError, match="Encoder is abstract: give one of FISTA, .*Untied"):
         SAESpec(4, 8, encoder=Encoder())
     world = make_world("sphere", d_in=4, n_features=6, l0=1.0)
     assert repr(world) == "World('sphere', directions 6x4, Bernoulli, Uniform)"
     result = train(world, "topk", k=1, n_steps=2, batch_size=4, n_eval=64, quiet=True)
     assert len(repr(result)) < 100 and repr(result.sae(0)).startswith("SAE(d_in 4, d_sae 6, ")
     with pytest.raises(
-        ToysaeError, match=r"\(a TrainResult\) is not a Results: make it with an Experiment"
+        ToysaeError, match=r"\(a TrainResult\) is not a SweepResults: make it with an Experiment"
     ):
         toysae.plot.draw(result, "mcs_histograms", "figures")
     for wrong, hint in (("steps", "n_steps"), ("learning_rate", "lr"), ("seeds", "sae_seeds")):

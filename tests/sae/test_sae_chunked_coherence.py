@@ -96,7 +96,7 @@ def test_each_step_deals_anew_and_members_alike():
     for step in range(200):
         assert int(steps) == step
         costs.append(float(ChunkedCoherence(4, "mean").cost(f, {"steps": steps}, h)))
-        steps = stat.update(steps, f)
+        steps = stat.step(steps, f, {}, {})
     full = float(DecoderCoherence().cost(f, {}, h))
     assert len(set(costs)) > 190
     assert np.mean(costs) == pytest.approx(full, abs=4 * np.std(costs) / 200**0.5)

@@ -348,9 +348,9 @@ def test_omps_codes_carry_no_gradient(arrays):
 
 def test_k_beyond_n_steps_and_impossible_sizes_have_a_reason():
     for encoder in (MatchingPursuit(4), OMP(4)):
-        reason = encoder.check(S, {"k": 5.0})
-        assert reason is not None and "k 5" in reason and "n_steps = 4" in reason
-        assert encoder.check(S, {"k": 4.0}) is None
+        with pytest.raises(ToysaeError, match=r"k 5 .*n_steps = 4"):
+            encoder.check_numbers(S, {"k": 5.0})
+        encoder.check_numbers(S, {"k": 4.0})
     for part, message in [(lambda: OMP(0), "OMP n_steps 0"), (lambda: LISTA(0), "LISTA n_steps 0"),
                           (lambda: MLP(0.0), "width_factor 0"),
                           (lambda: MLP(n_hidden=0), r"n_hidden 0.*Untied\(\)")]:  # fmt: skip
@@ -372,7 +372,9 @@ def test_abstopk_keeps_the_largest_sizes_with_their_signs(arrays, k):
     assert (z < 0).any() and ((z != 0).sum(1) == k).all()
     np.testing.assert_allclose(f.z, z, atol=1e-5)
     np.testing.assert_allclose(f.fire_rate, (z != 0).mean(0), atol=1e-6)
-    assert AbsTopK().check(S, {"k": S + 1.0}) and AbsTopK().check(S, {"k": S}) is None
+    AbsTopK().check_numbers(S, {"k": S})
+    with pytest.raises(ToysaeError, match=f"k {S + 1} is more than d_sae"):
+        AbsTopK().check_numbers(S, {"k": S + 1.0})
 
 
 # Training

@@ -11,7 +11,16 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from toysae import ToysaeError
-from toysae.sae import SAE, InitData, finished, init_params, init_stats, make_spec
+from toysae.sae import (
+    SAE,
+    InitData,
+    Never,
+    SAESpec,
+    finished,
+    init_params,
+    init_stats,
+    make_spec,
+)
 from toysae.sae.activations import ReLU
 from toysae.sae.files import load_sae, save_sae
 from toysae.sae.frozen import SoftFrozen
@@ -60,6 +69,13 @@ def test_a_soft_frozen_decoder_is_saved_as_its_rows(tmp_path):
     assert again.W_dec.shape == (S, D) and again.spec.decoder == SoftFrozen(min_cos=0.9)
 
 
+def test_a_file_of_before_never_resampling_had_a_name_is_read(saved, tmp_path):
+    """Files held none for it, as calls may."""
+    old = edit(saved, tmp_path / "old", lambda t, h: h["spec"]["fields"].update(resample=None))
+    assert load_sae(old).spec == load_sae(saved).spec
+    assert load_sae(old).spec.resample == Never() == SAESpec(D, S, resample=None).resample
+
+
 def test_an_ensemble_is_refused(tmp_path):
     ensemble = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), make_sae())
     with pytest.raises(ToysaeError, match=r"W_dec has shape \[3, 9, 5\]: save one SAE"):
@@ -103,8 +119,9 @@ def reshape(name, shape):
         (lambda t, h: h.update(version=2), "format version 2, this toysae reads 1..1: upgrade"),
         (lambda t, h: h.update(version="1"), "version '1' is not a whole number"),
         (lambda t, h: h["spec"]["fields"]["encoder"].update(part="Untid"),
-         "has a part 'Untid' that is not loaded: define that class first"),
-        (lambda t, h: h["spec"]["fields"]["encoder"].update(part="os.system"), "has a part 'os"),
+         "has a component 'Untid' that is not loaded: define that class first"),
+        (lambda t, h: h["spec"]["fields"]["encoder"].update(part="os.system"),
+         "has a component 'os"),
         (lambda t, h: h["spec"]["fields"]["decoder"]["fields"].update(bia="pre"),
          "unknown field of UnitNorm 'bia': did you mean 'bias'"),
         (lambda t, h: h["spec"]["fields"].update(d_sae=-1), "d_sae -1 is out of range"),

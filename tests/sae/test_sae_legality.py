@@ -11,6 +11,7 @@ import pytest
 from toysae import ToysaeError
 from toysae.disk import subclasses
 from toysae.sae import (
+    AXES,
     LISTA,
     MLP,
     OMP,
@@ -41,6 +42,7 @@ from toysae.sae import (
     resolve_hypers,
 )
 from toysae.sae.activations import Activation, BatchTopK, ReLU, Threshold, TopK
+from toysae.sae.component import Component, is_abstract
 from toysae.sae.decoders import Free, Orthonormal, UnitNorm
 from toysae.sae.encoders import FISTA, Encoder, Gated, Tied, Untied
 from toysae.sae.inits import Orthogonal, RandomUnit, SvdData
@@ -113,15 +115,33 @@ def test_every_triple_is_legal_or_refused_in_one_line():
 
 def test_the_lists_hold_every_part():
     """A part added to the package has to be added here."""
-    bases = {"_Pursuit", "LatentPenalty"}
 
     def parts(base):
         own = {c for c in subclasses(base) if c.__module__.startswith("toysae.")}
-        return {c for c in own if c.__name__ not in bases}
+        return {c for c in own if not is_abstract(c)}
 
     assert {type(e) for e in ENCODERS} == parts(Encoder)
     assert {type(a) for a in ACTIVATIONS} == parts(Activation) - {Threshold}
     assert {type(p) for p in PENALTIES} == parts(Penalty)
+
+
+def test_a_component_is_abstract_or_final():
+    """Abstract ones refuse to be used; no final one is the base of another."""
+    kinds = [c for c in (Component, *subclasses(Component)) if c.__module__.startswith("toysae.")]
+    for kind in kinds:
+        bases = [c for c in kind.__mro__[1:] if issubclass(c, Component)]
+        assert all(is_abstract(base) for base in bases), kind
+        if is_abstract(kind):
+            with pytest.raises(ToysaeError, match=f"{kind.__name__} is abstract: give one of "):
+                kind()
+    assert {kind for kind in kinds if is_abstract(kind)} >= {Component, *AXES.values()}
+
+    class Lacking(Encoder):
+        def encode(self, w, x, shift, h):
+            raise NotImplementedError
+
+    with pytest.raises(ToysaeError, match="Lacking is abstract: define its init"):
+        Lacking()
 
 
 NUMBERS = {"k": [1.0, 2.0], "k_start": 3.0, "p": 0.5, "l0_target": 2.0, "freq_coeff": 0.1,
@@ -218,12 +238,13 @@ def test_every_legal_combination_trains(pair, init):
         (lambda: make_spec("gated", D, S, activation=TopK()),
          r"Gated does not go with UnitNorm, TopK: use activation=ReLU\(\)"),
         (lambda: make_spec("tied", D, S, encoder=(Tied(), MLP())),
-         r"encoder=\(Tied\(\), MLP\(.*\)\) is no Encoder: give one of .*MLP.*Untied"),
+         r"encoder=\(Tied\(\), MLP\(.*\)\) is not an Encoder: give one of .*MLP.*Untied"),
         (lambda: make_spec("tied", D, S, encoder="tied"),
-         r"encoder='tied' is no Encoder: did you mean encoder=Tied\(\)\? give one of"),
+         r"encoder='tied' is not an Encoder: did you mean encoder=Tied\(\)\? give one of"),
         (lambda: make_spec("tied", D, S, penalty="l1"),
-         r"penalty='l1' is no Penalty: did you mean penalty=L1\(\)\? give one of AnnealedLp"),
-        (lambda: make_spec("tied", D, S, activation=MLP()), r"activation=MLP\(.* is no Activation"),
+         r"penalty='l1' is not a Penalty: did you mean penalty=L1\(\)\? give one of AnnealedLp"),
+        (lambda: make_spec("tied", D, S, activation=MLP()),
+         r"activation=MLP\(.* is not an Activation"),
         (lambda: make_spec("mlp", D, S, penalty=EncDecSimilarity()),
          r"EncDecSimilarity does not go with UnitNorm, MLP, ReLU: use encoder=Untied\(\)"),
         (lambda: make_spec("fista", D, S, penalty=AuxK()),

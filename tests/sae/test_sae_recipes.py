@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from toysae.disk import subclasses
 from toysae.recovery import mmcs
 from toysae.sae import (
     INITS,
@@ -16,6 +17,7 @@ from toysae.sae import (
     ToL0,
     make_spec,
 )  # fmt: skip
+from toysae.sae.component import Component, is_abstract
 from toysae.sae.decoders import Normalised, Orthonormal, TightFrame, UnitNorm
 from toysae.sae.inits import Orthogonal, Short
 from toysae.sae.l0_control import controlled
@@ -119,6 +121,16 @@ def test_recipes_that_differ_only_in_the_init_share_a_program(world):
 
 
 # Rows
+
+
+def test_every_component_is_of_a_recipe():
+    """Or an init of a name of its own; each recipe is held to an easy world, see tests/sweeps."""
+    specs = [make_spec(name, D, d_sae) for name in RECIPES for d_sae in (8, 32)]
+    specs += [spec.at_inference() for spec in specs]
+    used = {type(component) for spec in specs for component in spec.components()}
+    used |= {type(init) for init in INITS.values()}
+    ours = [kind for kind in subclasses(Component) if kind.__module__.startswith("toysae.")]
+    assert [kind for kind in ours if not is_abstract(kind) and kind not in used] == []
 
 
 @pytest.mark.parametrize("name", RECIPES)

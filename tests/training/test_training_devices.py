@@ -22,17 +22,17 @@ import jax, jax.numpy as jnp, numpy as np
 from toysae import make_world
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import make_spec
-from toysae.training.members import make_group
-from toysae.evaluation.scoring import score_group
-from toysae.training import advance, start, train_group
+from toysae.training.members import make_ensemble
+from toysae.evaluation.scoring import score_ensemble
+from toysae.training import advance, start, train_ensemble
 from toysae.training.devices import Split, layout_of
-from toysae.training.loop import spread_group
+from toysae.training.ensemble import spread_ensemble
 
-n_devices, n_worlds, batch, latent, recipe, file = json.loads(sys.argv[1])
+n_devices, n_worlds, batch, latent, recipe, file, d_sae = json.loads(sys.argv[1])
 assert len(jax.devices()) == n_devices
 worlds = [make_world("sphere", seed, d_in=16, n_features=32, l0=3.0) for seed in range(n_worlds)]
 numbers = {"l1_coeff": [0.1, 0.2, 0.3]} if recipe != "batchtopk" else {"k": [2.0, 3.0, 4.0]}
-made = make_group(worlds, range(n_worlds), make_spec(recipe, 16, 32), numbers, [7], 64)
+made = make_ensemble(worlds, range(n_worlds), make_spec(recipe, 16, d_sae), numbers, [7], 64)
 ensemble = replace(made, split=Split(batch, latent))
 half = Path(file) if file else None
 
@@ -42,12 +42,12 @@ def on_chunk(snapshot):
         raise SystemExit
 
 resume = pickle.loads(half.read_bytes()) if half and half.exists() else None
-trained = train_group(ensemble, 60, recovery_probe, n_points=2, on_chunk=on_chunk, resume=resume)
-scores = score_group(ensemble, trained, 60, 256)[0]
+trained = train_ensemble(ensemble, 60, recovery_probe, n_points=2, on_chunk=on_chunk, resume=resume)
+scores = score_ensemble(ensemble, trained, 60, 256)[0]
 scores = scores[["mmcs", "l0", "ev", "mse", "true_l0", "eval_loss"]].to_numpy().tolist()
 layout, messages = layout_of(n_worlds, 3, ensemble.split), None
 if layout is not None:
-    spread = spread_group(ensemble, layout)
+    spread = spread_ensemble(ensemble, layout)
     state = start(spread, layout)
     args = (spread.once_started(), jnp.int32(1), jnp.float32(9), layout)
     program = advance.lower(state, *args).compile()
@@ -58,9 +58,9 @@ print(json.dumps([rows, trained.firings.tolist(), messages, trained.saes.W_dec.s
 
 
 @cache
-def train(n_devices, n_worlds=1, batch=1, latent=1, recipe="untied", file=""):
+def train(n_devices, n_worlds=1, batch=1, latent=1, recipe="untied", file="", d_sae=32):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(n_devices)}
-    asked = json.dumps([n_devices, n_worlds, batch, latent, recipe, str(file)])
+    asked = json.dumps([n_devices, n_worlds, batch, latent, recipe, str(file), d_sae])
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, asked], env=environment, capture_output=True, text=True
     )
@@ -100,16 +100,17 @@ def test_an_ensemble_trains_the_same_on_many_devices_without_a_message(n_devices
 
 
 @pytest.mark.parametrize(
-    ("batch", "latent", "recipe"),
+    ("batch", "latent", "recipe", "d_sae"),
     [
-        (2, 2, "batchtopk"),
-        *(pytest.param(*cut, "untied", marks=pytest.mark.slow) for cut in ((2, 1), (1, 2))),
+        (2, 2, "batchtopk", 32),
+        (1, 2, "untied", 16),  # square: no shape says which axis the latents are
+        *(pytest.param(*cut, "untied", 32, marks=pytest.mark.slow) for cut in ((2, 1), (1, 2))),
     ],
 )
-def test_one_sae_trains_the_same_split_over_samples_and_latents(batch, latent, recipe):
-    split = train(batch * latent, 1, batch, latent, recipe)
+def test_one_sae_trains_the_same_split_over_samples_and_latents(batch, latent, recipe, d_sae):
+    split = train(batch * latent, 1, batch, latent, recipe, d_sae=d_sae)
     assert split.messages
-    assert_same(train(1, 1, recipe=recipe), split)
+    assert_same(train(1, 1, recipe=recipe, d_sae=d_sae), split)
 
 
 @pytest.mark.parametrize(

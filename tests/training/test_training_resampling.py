@@ -7,21 +7,31 @@ import pytest
 from scipy.stats import chisquare
 
 from toysae.errors import ToysaeError
-from toysae.sae import AuxK, ResampleDead, ResampleRare, SAESpec, make_spec
-from toysae.sae.activations import BatchTopK
+from toysae.sae import (
+    OMP,
+    AuxK,
+    InitData,
+    MatchingPursuit,
+    ResampleDead,
+    ResampleRare,
+    SAESpec,
+    SoftFrozen,
+    make_spec,
+)
+from toysae.sae.activations import BatchTopK, ReLU
 from toysae.sae.amortised import LISTA, MLP
+from toysae.sae.component import Encoding
 from toysae.sae.decoders import Normalised, Orthonormal, UnitNorm
-from toysae.sae.encoders import FISTA, Gated, Tied, TiedGain, Untied
+from toysae.sae.encoders import FISTA, Encoder, Gated, Tied, TiedGain, Untied
 from toysae.sae.jumprelu import JumpReLU
 from toysae.sae.l0_penalties import L0Step
 from toysae.sae.objectives import Denoising
 from toysae.sae.penalties import L1, GatedAux, Sum
-from toysae.sae.resampling import latent_arrays
 from toysae.training import advance, start
 from toysae.training.loop import _resample
 from toysae.training.members import make_ensemble
 from toysae.training.resampling import draw_indices, due_steps, resample_member, sample_losses
-from toysae.training.state import member_loss
+from toysae.training.state import init_member, member_latent_axes, member_loss
 from toysae.worlds import make_world
 
 D, S, BATCH, N = 6, 10, 32, 500
@@ -89,7 +99,7 @@ def latents_last(name, leaf):
 def test_only_the_dead_latents_change(name):
     ensemble, before, h = one_member(AXES[name])
     after = resampled(ensemble, before, h)
-    own = latent_arrays(ensemble.spec.encoder, D, S)
+    own = ensemble.spec.encoder.latent_axes()
     triples = [(before.params, after.params)]
     for moment in ("mu", "nu"):
         triples.append((getattr(before.opt, moment), getattr(after.opt, moment)))
@@ -303,13 +313,57 @@ def test_the_rare_are_those_below_the_rate():
 # Legality
 
 
-def test_which_arrays_have_latents():
-    assert latent_arrays(Untied(), D, S) == {"W_enc": True, "b_enc": True}
-    assert latent_arrays(FISTA(), D, S) == {}
-    assert latent_arrays(LISTA(2), D, S) == {"W_enc": True, "b_enc": True, "S": None}
-    found = latent_arrays(MLP(2.0), D, 2 * D)  # hidden layers of the very size d_sae
-    assert found == {"W_enc": True, "b_enc": True, "W_hidden_0": False, "b_hidden_0": False,
-                     "W_out": True}  # fmt: skip
+ENCODERS = [Untied(), Tied(), TiedGain(), Gated(), MLP(2.0, 2), LISTA(1), LISTA(3), LISTA(3, False),
+            FISTA(), OMP(), MatchingPursuit()]  # fmt: skip
+DECODERS = [UnitNorm(), Normalised("none"), SoftFrozen()]
+ACTIVATIONS = [ReLU(), BatchTopK(), JumpReLU()]
+
+
+def member_of(d_sae, **axes):
+    """The shapes of a member, without the legality of its spec."""
+    spec = SAESpec(D, d_sae)
+    for axis, component in axes.items():
+        object.__setattr__(spec, axis, component)
+    data = InitData(jnp.zeros((4, D)), jnp.eye(D), jnp.eye(D))
+    h = {name: jnp.float32(0.5) for name in {**spec.hypers(), "beta1": 0, "beta2": 0}}
+    return spec, jax.eval_shape(lambda: init_member(spec, jax.random.key(0), data, h))
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [*({"encoder": e} for e in ENCODERS), *({"decoder": d} for d in DECODERS[1:]),
+     *({"activation": a} for a in ACTIVATIONS[1:]), {"resample": ResampleDead()}],
+    ids=lambda axes: repr(*axes.values()),
+)  # fmt: skip
+def test_components_declare_the_axes_that_grow_with_the_latents(axes):
+    """As two sizes show it; and a square SAE, whose shapes show nothing, has the same axes."""
+    (spec, small), (_, large) = member_of(S, **axes), member_of(S + 1, **axes)
+    declared = member_latent_axes(spec, small)
+
+    def check(axis, one, two):
+        grown = [i - one.ndim for i in range(one.ndim) if one.shape[i] + 1 == two.shape[i]]
+        assert axis == (grown[0] if grown else 0)
+
+    jax.tree.map(check, declared, small, large)
+    encoder = spec.encoder.latent_axes()
+    for name, over in encoder.items():
+        grown = np.not_equal(small.params.enc[name].shape, large.params.enc[name].shape)
+        assert tuple(np.flatnonzero(grown) - len(grown)) == over
+    assert set(encoder) == set(small.params.enc)
+    square_spec, square = member_of(D, **axes)
+    assert jax.tree.leaves(member_latent_axes(square_spec, square)) == jax.tree.leaves(declared)
+
+
+def test_an_array_without_declared_axes_is_named():
+    class Silent(Encoder):
+        def init(self, key, enc_rows, h):
+            return {"V": enc_rows}
+
+        def encode(self, w, x, shift, h):
+            return Encoding(x @ w.enc["V"].T)
+
+    with pytest.raises(ToysaeError, match="Silent does not say which axes of V run over latents"):
+        member_of(S, encoder=Silent())
 
 
 @pytest.mark.parametrize(
@@ -320,7 +374,7 @@ def test_which_arrays_have_latents():
         ({"resample": ResampleDead((0.0, 0.5))}, r"times \(0.0, 0.5\)"),
         ({"resample": ResampleDead(())}, r"times \(\)"),
         ({"resample": ResampleRare(n_inputs=0)}, "n_inputs 0"),
-        ({"resample": UnitNorm()}, r"resample=UnitNorm.* is no Resampling"),
+        ({"resample": UnitNorm()}, r"resample=UnitNorm.* is not a Resampling"),
     ],
 )
 def test_impossible_resampling_is_refused(axes, message):

@@ -1,4 +1,4 @@
-"""SAEs as data: decoder x encoder x activation x penalty x objective x init."""
+"""SAEs as data: decoder x encoder x activation x penalty x objective x init x resampling."""
 
 from ..door import guard
 from .activations import AbsTopK, BatchTopK, ReLU, Threshold, TopK
@@ -37,7 +37,7 @@ from .penalties import L1, CodesL1, GatedAux, L1DecoderNorm, Sum
 from .pursuit import OMP, MatchingPursuit
 from .recipe import KNOBS, Recipe
 from .recipes import RECIPES, make_spec, recipe_row
-from .resampling import ResampleDead, ResampleRare
+from .resampling import Never, ResampleDead, ResampleRare
 from .spec import AXES, SAESpec, resolve_hypers
 
 __all__ = [
@@ -85,6 +85,7 @@ __all__ = [
     "MatchingPursuit",
     "Matryoshka",
     "MatryoshkaRandom",
+    "Never",
     "NoisedBasis",
     "Normalised",
     "Orthogonal",

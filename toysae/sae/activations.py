@@ -1,6 +1,7 @@
 """Activations: from pre-activations to z, both `[*batch, d_sae]`."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,8 +15,10 @@ Act = dict[str, Array]
 
 
 @dataclass(frozen=True)
-class Activation(Component):
+class Activation(Component, ABC):
     """Base of activations."""
+
+    axis: ClassVar = "activation"
 
     def init(self, d_sae: int, h: Hypers) -> Act:
         """The activation's own learned arrays by name."""
@@ -31,10 +34,6 @@ class Activation(Component):
         """The activation used outside training."""
         return self
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        """Why these numbers are impossible, or None."""
-        return None
-
 
 @dataclass(frozen=True)
 class ReLU(Activation):
@@ -46,16 +45,16 @@ class ReLU(Activation):
         return jax.nn.relu(pre_acts)
 
 
-def check_k(d_sae: int, k: float) -> str | None:
-    """Why no k of `d_sae` can be chosen, or None."""
-    return None if k <= d_sae else f"k {k:g} is more than d_sae = {d_sae}: give a smaller k"
+def check_k(component: Component, d_sae: int, k: float, whole: bool = True) -> None:
+    """Refuses a k of which `component` cannot choose k of `d_sae` latents, or, if `whole`, not of
+    each sample.
 
-
-def check_whole_k(d_sae: int, k: float) -> str | None:
-    """:func:`check_k` where so many are kept of every sample, and a part of one cannot be."""
-    if k == int(k):
-        return check_k(d_sae, k)
-    return f"k {k:g} of each sample cannot be kept: give {int(k)} or {int(k) + 1}"
+    Raises:
+        ToysaeError: naming k.
+    """
+    remedy = f"give {int(k)} or {int(k) + 1}"
+    component.demand(not whole or k == int(k), f"k {k:g} of each sample cannot be kept: {remedy}")
+    component.demand(k <= d_sae, f"k {k:g} is more than d_sae = {d_sae}: give a smaller k")
 
 
 @dataclass(frozen=True)
@@ -68,14 +67,14 @@ class TopK(Activation):
         z = jax.nn.relu(pre_acts)
         return jnp.where(largest(z, h["k"]), z, 0.0)
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return check_whole_k(d_sae, h["k"])
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
+        check_k(self, d_sae, h["k"])
 
 
 @dataclass(frozen=True)
 class AbsTopK(Activation):
-    """The k largest |pre_acts| of each sample, signs kept (Zhu et al. 2025, AbsTopK): one latent
-    may stand for both ends of an axis. k may differ by member."""
+    """The k largest |pre_acts| of each sample, with their signs (Zhu et al. 2025, AbsTopK): one
+    latent may stand for both ends of an axis. k may differ by member."""
 
     provides: ClassVar = frozenset({"signed"})
     hypers: ClassVar = (Hyper("k", low=1),)
@@ -83,8 +82,8 @@ class AbsTopK(Activation):
     def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         return jnp.where(largest(jnp.abs(pre_acts), h["k"]), pre_acts, 0.0)
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return check_whole_k(d_sae, h["k"])
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
+        check_k(self, d_sae, h["k"])
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,9 @@ class RunningThreshold(RunningStat):
     def init(self, d_sae: int) -> Array:
         return jnp.zeros(2)
 
-    def update(self, old: Array, forward: Forward) -> Array:
+    def step(self, old: Array, f: Forward, run: Stats, h: Hypers) -> Array:
         # old = (biased mean, weight so far); their ratio is the corrected mean.
-        kept = jnp.where(forward.z > 0, forward.z, jnp.inf).min()
+        kept = jnp.where(f.z > 0, f.z, jnp.inf).min()
         new = jnp.stack([jnp.where(jnp.isfinite(kept), kept, 0.0), jnp.float32(1)])
         return old + 0.01 * (new - old)
 
@@ -121,15 +120,14 @@ class BatchTopK(Activation):
     def at_inference(self) -> "Activation":
         return Threshold()
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        if h["k"] == 0:
-            return "k 0 keeps nothing: give at least 1 / batch_size"
-        return check_k(d_sae, h["k"])
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
+        self.demand(h["k"] > 0, "k 0 keeps nothing: give at least 1 / batch_size")
+        check_k(self, d_sae, h["k"], whole=False)
 
 
 @dataclass(frozen=True)
 class Threshold(Activation):
-    """z = pre_acts where above the running threshold that training recorded."""
+    """z = pre_acts where they reach the running threshold that training recorded."""
 
     stats: ClassVar = (RunningThreshold(),)
 
@@ -140,10 +138,10 @@ class Threshold(Activation):
 
 
 def largest(z: Float[Array, "*batch n"], k: Array | float) -> Bool[Array, "*batch n"]:
-    """Which of some non-negative floats are the k largest along the last axis, `k` traced.
+    """Whether each of some non-negative floats is among the k largest of its last axis.
 
-    Of equal ones the first, so that just ceil(k) are chosen (the largest threshold that keeps at
-    least k), or all that are positive if these are fewer. Several times faster than a sort.
+    Of equal ones the first count, so that exactly ceil(k) are chosen, or all positive ones if these
+    are fewer. `k` may be traced. Several times faster than a sort.
     """
     bits = jax.lax.stop_gradient(z).view(jnp.int32)
     k = jnp.ceil(k)
@@ -155,8 +153,8 @@ def largest(z: Float[Array, "*batch n"], k: Array | float) -> Bool[Array, "*batc
         later = (bits == least) & (jnp.cumsum(bits == least, axis=-1) > room)
         return jnp.where(later, 0, bits), jnp.bool_(False)
 
-    # At most one round, and none without equals. (A cond would compute it always, under vmap;
-    # a mask carried in place of the bits makes a step a third slower.)
+    # At most one round, and none without equals. (Under vmap a cond would always compute it; a
+    # mask carried in place of the bits makes a step a third slower.)
     too_many = (kept > k).any()
     bits, _ = jax.lax.while_loop(lambda c: c[1], without_later_equals, (bits, too_many))
     return bits >= least
@@ -165,11 +163,11 @@ def largest(z: Float[Array, "*batch n"], k: Array | float) -> Bool[Array, "*batc
 def _bisected(
     bits: Int[Array, "*batch n"], k: Array
 ) -> tuple[Int[Array, "*batch 1"], Int[Array, "*batch 1"]]:
-    """A bound that the k largest reach, and how many do: k, or more if several are equal to it, or
-    all that are positive if these are fewer.
+    """A bound that the k largest reach, and how many reach it: k, more if several are equal to it,
+    or the number of positive ones if that is smaller.
 
-    Bisects the bits: non-negative floats are ordered as their int32 patterns. (Compared as floats,
-    the smallest ones are 0 to a CPU.)
+    Bisects the bits: non-negative floats have the order of their int32 patterns. (A CPU compares
+    the smallest floats as 0.)
     """
 
     def count(bound: Array) -> Array:
@@ -184,8 +182,8 @@ def _bisected(
         high = jnp.where(going & (n < k), middle, high)
         return low, high, kept, going & (n != k) & (high - low > 1)
 
-    # Most often the k-th lies within 16 octaves of the largest; and where a bound that keeps
-    # just k is found, or none is needed, the rest of the bits does not matter.
+    # Most often the k-th lies within 16 octaves of the largest; and once a bound keeps exactly k,
+    # or none is needed, the remaining bits do not matter.
     high = bits.max(-1, keepdims=True) + 1
     near = jnp.maximum(high - _SIXTEEN_OCTAVES, 1)
     n_near, positive = count(near), count(jnp.int32(1))

@@ -1,5 +1,6 @@
 """Encoders deeper than one linear map: an MLP, and learned iterations of ISTA."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,6 +40,10 @@ class MLP(Encoder):
         require(self.width_factor > 0, f"MLP width_factor {self.width_factor} must be above 0")
         require(self.n_hidden != 0, "MLP n_hidden 0: without a hidden layer, use encoder=Untied()")
         integer("MLP n_hidden", self.n_hidden, 1, 100)
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        hidden = (f"{kind}_hidden_{i}" for i in range(self.n_hidden) for kind in ("W", "b"))
+        return {"W_enc": (-1,), "b_enc": (-1,), "W_out": (-1,), **dict.fromkeys(hidden, ())}
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         d_sae, d_in = enc_rows.shape
@@ -87,6 +92,10 @@ class LISTA(Encoder):
 
     def __post_init__(self) -> None:
         integer("LISTA n_steps", self.n_steps, 1, 1_000)
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        mixing = {"S": (-2, -1)} if self.n_steps > 1 else {}
+        return {"W_enc": (-1,), "b_enc": (-1,), **mixing}
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         d_sae = enc_rows.shape[0]

@@ -15,7 +15,7 @@ ARITHMETICS = ("float32", "bfloat16")
 def product(
     arithmetic: str, a: Float[Array, "*batch k"], b: Float[Array, "k n"]
 ) -> Float[Array, "*batch n"]:
-    """a b."""
+    """The product a b, in one of :data:`ARITHMETICS`."""
     return a @ b if arithmetic == "float32" else _rounded_product(a, b)
 
 
@@ -37,8 +37,8 @@ def _backward(factors: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
 
 
 def _over_samples(a: BFloat16[Array, "n k"], b: BFloat16[Array, "n m"]) -> Float[Array, "k m"]:
-    """a^T b. On a CPU this product runs at half the rate as it stands, with both contracted along
-    their columns; so the narrower of the two is transposed first."""
+    """The product a^T b. A CPU contracts both along their columns at half the rate, so there the
+    narrower of the two is transposed first."""
     if jax.default_backend() != "cpu":
         dims = (((0,), (0,)), ((), ()))
         return jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
@@ -48,7 +48,7 @@ def _over_samples(a: BFloat16[Array, "n k"], b: BFloat16[Array, "n m"]) -> Float
 
 
 def _transposed(m: BFloat16[Array, "n k"]) -> BFloat16[Array, "k n"]:
-    """Written out as a list, or XLA would fold the transpose into the product again."""
+    """The transpose, written out as a list, or XLA would fold it into the product again."""
     return jax.lax.optimization_barrier(m.T.reshape(-1)).reshape(m.T.shape)
 
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .activations import largest
-from .component import Forward, Hyper, Hypers, Stats
-from .penalties import NEEDS_PRE_ACTS, Penalty
+from .component import Forward, Hyper, Hypers, Spec, Stats
+from .penalties import TRAINABLE, Penalty
 from .running import StepsSinceFired
 
 DEAD_WINDOW = Hyper("dead_window", default=200.0, low=1.0)
@@ -26,8 +26,8 @@ class AuxK(Penalty):
     nothing while no latent is dead.
 
     Attributes:
-        raw: as SAELens 6.54 does it: pre-activations are taken as they are, negative ones too;
-            k_aux is rounded down; and the cost is scaled by n_dead / k_aux where fewer are dead.
+        raw: as SAELens 6.54 does it: pre-activations are not rectified, k_aux is rounded down, and
+            the cost is scaled by n_dead / k_aux where fewer are dead.
     """
 
     raw: bool = False
@@ -37,7 +37,9 @@ class AuxK(Penalty):
         DEAD_WINDOW,
     )
     stats: ClassVar = (StepsSinceFired(),)
-    requires: ClassVar = NEEDS_PRE_ACTS
+
+    def check(self, spec: Spec) -> None:
+        self.needs("pre_acts", TRAINABLE, spec)
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         dead = run["steps_since_fired"] >= h["dead_window"]
@@ -63,13 +65,15 @@ class GhostGradients(Penalty):
     """Dead latents fit the error through exp(pre_acts) (Anthropic, January 2024 update).
 
     g = exp(pre_acts) W_dec over the dead latents alone, scaled to half of ||e||, e = x - x_hat;
-    the cost ||e - g||^2 is scaled to the size of the mean ||e||^2. Neither scale has a gradient,
-    nor has e. Costs nothing while no latent is dead.
+    the cost ||e - g||^2 is scaled to the size of the mean ||e||^2. The scales and e have no
+    gradient. Costs nothing while no latent is dead.
     """
 
     hypers: ClassVar = (DEAD_WINDOW,)
     stats: ClassVar = (StepsSinceFired(),)
-    requires: ClassVar = NEEDS_PRE_ACTS
+
+    def check(self, spec: Spec) -> None:
+        self.needs("pre_acts", TRAINABLE, spec)
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         dead = run["steps_since_fired"] >= h["dead_window"]

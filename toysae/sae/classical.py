@@ -23,7 +23,7 @@ def principal_axes(x: Float[Array, "n d_in"]) -> Axes:
 
 
 def tile_signed(axes: Axes, n: int) -> Float[Array, "n d_in"]:
-    """As many axes as the matrix has rank, then their negatives, repeated to `n` rows."""
+    """The axes up to their rank, then their negatives, repeated to `n` rows."""
     place = jnp.arange(n) % (2 * axes.rank)
     return jnp.where(place < axes.rank, 1.0, -1.0)[:, None] * axes.rows[place % axes.rank]
 
@@ -57,7 +57,7 @@ def k_means(
 
 @partial(jax.jit, static_argnames="n")
 def sample_order(key: PRNGKeyArray, x: Float[Array, "samples d_in"], n: int) -> Int[Array, " n"]:
-    """Indices of `n` samples without replacement, zero samples last; beyond all, again."""
+    """Indices of `n` samples without replacement, zero samples last; then repeated."""
     order = jax.random.permutation(key, x.shape[0])
     is_zero = (x[order] == 0).all(1)
     order = order[jnp.argsort(is_zero, stable=True)]
@@ -138,9 +138,9 @@ def spectral_directions(
 
     M_uv = E[<x,u> <x,v> x x^T] for pairs of samples u, v is dominated by one feature where u and
     v share just that feature. Of `oversample * n` pairs those with the largest |eigenvalue gap|
-    are kept, passing over what lies within |cos| .9 of one kept already while there is a choice.
-    The paper draws pairs blindly and thresholds both eigenvalues; a fixed number of rows needs a
-    ranking, and most blind pairs share nothing: v is the most similar of `n_partners` samples.
+    are chosen, within |cos| .9 of a chosen one only when no others are left. The paper draws pairs
+    blindly and thresholds both eigenvalues; a fixed number of rows needs a ranking, and most blind
+    pairs share nothing: here v is the most similar of `n_partners` samples.
     """
     centred, n_pairs = x - x.mean(0), oversample * n
     one = jax.random.randint(named_key(key, "first"), (n_pairs,), 0, x.shape[0])
@@ -153,24 +153,24 @@ def spectral_directions(
     def covariance(rows):
         return ((rows @ centred.T) * weights) @ centred / x.shape[0]
 
-    def top(rows, less=lambda rows: jnp.zeros_like(rows)):
+    def top(rows, deflation=lambda rows: jnp.zeros_like(rows)):
         def power(_, rows):
-            return unit_rows(covariance(rows) - less(rows))
+            return unit_rows(covariance(rows) - deflation(rows))
 
         rows = jax.lax.fori_loop(0, n_iterations, power, rows)
-        return rows, jnp.sum(rows * (covariance(rows) - less(rows)), 1)
+        return rows, jnp.sum(rows * (covariance(rows) - deflation(rows)), 1)
 
     start = unit_rows(jax.random.normal(named_key(key, "start"), (2, n_pairs, x.shape[1])))
-    found, value = top(start[0])
-    rest = top(
-        start[1], lambda rows: (value * jnp.sum(found * rows, 1))[:, None] * found
-    )[1]  # fmt: skip
-    kept = _distinct(found, jnp.abs(value) - jnp.abs(rest), n)
-    return towards_skew(found[kept], x)
+    axes, first_value = top(start[0])
+    _, second_value = top(
+        start[1], lambda rows: (first_value * jnp.sum(axes * rows, 1))[:, None] * axes
+    )
+    chosen = _distinct(axes, jnp.abs(first_value) - jnp.abs(second_value), n)
+    return towards_skew(axes[chosen], x)
 
 
 def _distinct(rows: Float[Array, "m d_in"], score: Float[Array, " m"], n: int) -> Int[Array, " n"]:
-    """Greedily the `n` best rows, those near a chosen one only when nothing else is left."""
+    """Indices of the `n` best rows, chosen greedily; one near a chosen one comes last."""
 
     def choose(carry, _):
         nearest, free = carry

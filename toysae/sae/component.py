@@ -1,17 +1,21 @@
-"""What every part of an SAE declares: the numbers it reads, what it offers and what it needs."""
+"""What every component of an SAE declares: numbers it reads, what it offers and what it needs."""
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from inspect import isabstract
 from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import pytree
+from ..disk import subclasses
+from ..errors import ToysaeError, require
 from .arithmetic import product
 
 Hypers = dict[str, Array]
-"""Numbers read by the parts of one SAE, by name; an ensemble's have a leading member axis."""
+"""Numbers read by the components of one SAE, by name; an ensemble's have a leading member axis."""
 
 Stats = dict[str, Array]
 """Running statistics by name, plus `progress`: the fraction of training done, in [0, 1]."""
@@ -19,7 +23,7 @@ Stats = dict[str, Array]
 
 @dataclass(frozen=True)
 class Hyper:
-    """A number that a part reads: required when `default` is None; bounds are inclusive."""
+    """A number that a component reads: required when `default` is None; bounds are inclusive."""
 
     name: str
     default: float | None = None
@@ -28,44 +32,114 @@ class Hyper:
 
 
 @dataclass(frozen=True)
-class RunningStat:
-    """A per-latent or scalar statistic that training carries for the parts that read it."""
+class RunningStat(ABC):
+    """A statistic that training carries for the components that read it."""
 
     name: ClassVar[str]
+    per_latent: ClassVar[bool] = False
+    """Whether it is `[d_sae]`, each latent's on its own: a resampled latent's starts afresh."""
 
+    @abstractmethod
     def init(self, d_sae: int) -> Array:
-        raise TypeError(f"{type(self).__name__} must define init")
+        """The statistic before any step."""
 
-    def update(self, old: Array, forward: "Forward") -> Array:
-        raise TypeError(f"{type(self).__name__} must define update")
+    @abstractmethod
+    def step(self, old: Array, f: "Forward", run: Stats, h: Hypers) -> Array:
+        """The statistic after one more batch; `run` holds all of them before it, and progress."""
 
 
 @dataclass(frozen=True)
-class Component:
-    """Base of all parts. Static: it is hashed into the compiled program."""
+class Spec(ABC):
+    """What a component's check sees of the spec that it is a part of."""
 
+    d_in: int
+    d_sae: int
+    decoder: "Component"
+    encoder: "Component"
+    activation: "Component"
+
+    @abstractmethod
+    def components(self) -> list["Component"]:
+        """Every component, those inside others too."""
+
+
+@dataclass(frozen=True)
+class Component(ABC):
+    """Base of all components. Static: it is hashed into the compiled program.
+
+    A class is abstract, and refuses to be used, if it names ABC among its bases or leaves a method
+    abstract; all others are final: vary them by composing.
+    """
+
+    axis: ClassVar[str]
     hypers: ClassVar[tuple[Hyper, ...]] = ()
     stats: ClassVar[tuple[RunningStat, ...]] = ()
     provides: ClassVar[frozenset[str]] = frozenset()
-    requires: ClassVar[dict[str, str]] = {}
-    """Capability -> what to write instead, when no other part of the spec provides it."""
+    """Capabilities that other components need, see :meth:`needs`."""
+
+    def __new__(cls, *args, **fields):
+        if is_abstract(cls):
+            final = sorted({c.__name__ for c in subclasses(cls) if not is_abstract(c)})
+            missing = ", ".join(sorted(cls.__abstractmethods__))
+            remedy = f"give one of {', '.join(final)}" if final else f"define its {missing}"
+            raise ToysaeError(f"{cls.__name__} is abstract: {remedy}")
+        return super().__new__(cls)
+
+    def check(self, spec: Spec) -> None:  # noqa: B027  most go with any
+        """Refuses a spec whose sizes or other components this one does not go with.
+
+        Raises:
+            ToysaeError: naming both sides and what to write instead.
+        """
+
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:  # noqa: B027
+        """Refuses one member's numbers that are impossible together or with the size.
+
+        Raises:
+            ToysaeError: naming the number and the bound.
+        """
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        """For each array that the component owns, its axes over latents, counted from the end."""
+        return {}
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
-        """About how many numbers a training step of one SAE holds for this part, besides those of
-        a linear encoder, a ReLU and a squared error (an init: while it looks at `batch` inputs)."""
+        """About how many numbers a training step of one SAE holds for this component, besides those
+        of a linear encoder, a ReLU and a squared error (an init: while it looks at `batch`
+        inputs)."""
         return 0
 
+    def demand(self, holds: object, reason: str, spec: Spec | None = None) -> None:
+        """Raises a ToysaeError that names this component, the spec's size and the reason, unless
+        `holds`."""
+        size = "" if spec is None else f" with d_sae {spec.d_sae}"
+        require(holds, f"{self.axis} {type(self).__name__}{size}: {reason}")
 
-def components_of(part: object) -> Iterator[Component]:
-    """A part and all parts inside it, depth first."""
-    if isinstance(part, Component):
-        yield part
-    if isinstance(part, tuple):
-        for item in part:
+    def needs(self, capability: str, remedy: str, spec: Spec) -> None:
+        """Raises a ToysaeError with the remedy unless a component of the spec provides the
+        capability."""
+        if any(capability in component.provides for component in spec.components()):
+            return
+        others = (o for o in (spec.decoder, spec.encoder, spec.activation) if o is not self)
+        names = ", ".join(type(other).__name__ for other in others)
+        raise ToysaeError(f"{type(self).__name__} does not go with {names}: {remedy}")
+
+
+def is_abstract(kind: type[Component]) -> bool:
+    """Whether a class is a base of components, not one to use."""
+    return ABC in kind.__bases__ or isabstract(kind)
+
+
+def components_of(value: object) -> Iterator[Component]:
+    """A component and all components inside it, depth first."""
+    if isinstance(value, Component):
+        yield value
+    if isinstance(value, tuple):
+        for item in value:
             yield from components_of(item)
-    elif is_dataclass(part):
-        for field in fields(part):
-            yield from components_of(getattr(part, field.name))
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from components_of(getattr(value, field.name))
 
 
 @pytree.dataclass

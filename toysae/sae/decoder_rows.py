@@ -1,7 +1,7 @@
-"""A world whose samples are an SAE's decoder rows: what a meta-SAE is trained on.
+"""A world whose samples are an SAE's decoder rows, for training a meta-SAE.
 
 Showing SAE latents are not atomic (Bussmann, Leask et al. 2024): an SAE of the decoder of an SAE
-says whether latents are made of fewer parts. Here the parts can be known: give the truth.
+says whether latents are composed of fewer directions. Here these can be known: give the truth.
 """
 
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def decoder_rows(
     Args:
         sae: one trained SAE.
         truth: `[n_truth, d_in]` directions that the meta-SAE is scored against, e.g. those of
-            the world the SAE was trained on; the rows themselves if not given.
+            the world the SAE was trained on; by default the rows themselves.
         latent_freq: `[d_sae]` how often each latent fires, e.g. `result.arrays["latent_freq"][0]`.
             Latents at 0 are dead and left out. Zero rows are left out in any case.
 

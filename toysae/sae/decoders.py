@@ -1,9 +1,12 @@
-"""Decoders: what is held true of the dictionary W_dec, and where the bias acts.
+"""Decoders: the constraint on the dictionary W_dec, and where the bias acts.
 
-Three hooks: `resolve` in each forward pass, `project` on the gradient before Adam, `retract`
-on the parameters after the step.
+Four hooks: `start` on the initial rows, `resolve` in each forward pass, `project` on the gradient
+before Adam, `retract` on the parameters after the step. They provide "bounded_decoder" if z fixes
+the scale of a latent, and "free_rows" if single rows can be replaced.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,7 +15,7 @@ from jaxtyping import Array, Float
 
 from ..linalg import polar
 from ..worlds.dictionaries import unit_rows
-from .component import Component
+from .component import Component, Spec
 from .fista import spectral_square
 
 Bias = Literal["none", "pre", "post"]
@@ -20,7 +23,7 @@ BiasStart = Literal["zero", "mean", "geometric_median"]
 
 
 @dataclass(frozen=True)
-class Decoder(Component):
+class Decoder(Component, ABC):
     """Base of decoders.
 
     Attributes:
@@ -31,10 +34,10 @@ class Decoder(Component):
 
     bias: Bias = "pre"
     bias_start: BiasStart = "zero"
+    axis: ClassVar = "decoder"
 
-    def check(self, d_in: int, d_sae: int) -> str | None:
-        """Why these sizes are impossible, or None."""
-        return None
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"W_dec": (-2,)}
 
     def resolve(self, W: Float[Array, "d_sae d_in"]) -> Float[Array, "d_sae d_in"]:
         """The dictionary that the forward pass uses."""
@@ -48,14 +51,19 @@ class Decoder(Component):
         """The parameters after a step, back on the constraint."""
         return W
 
+    @abstractmethod
     def start(self, W: Float[Array, "d_sae d_in"]) -> Float[Array, "d_sae d_in"]:
         """An initial dictionary put on the constraint."""
-        return self.retract(W)
 
 
 @dataclass(frozen=True)
 class Free(Decoder):
     """No constraint (Anthropic, April 2024 update)."""
+
+    provides: ClassVar = frozenset({"free_rows"})
+
+    def start(self, W: Array) -> Array:
+        return W
 
 
 @dataclass(frozen=True)
@@ -63,12 +71,15 @@ class UnitNorm(Decoder):
     """Unit rows; the gradient's part along each row is removed before Adam, rows are
     renormalised after it (Towards Monosemanticity, 2023)."""
 
-    provides: ClassVar = frozenset({"bounded_decoder"})
+    provides: ClassVar = frozenset({"bounded_decoder", "free_rows"})
 
     def project(self, W: Array, grad: Array) -> Array:
         return grad - jnp.sum(grad * W, axis=-1, keepdims=True) * W
 
     def retract(self, W: Array) -> Array:
+        return unit_rows(W)
+
+    def start(self, W: Array) -> Array:
         return unit_rows(W)
 
 
@@ -77,7 +88,7 @@ class Normalised(Decoder):
     """Free parameters whose rows are normalised in each forward pass (Cunningham et al. 2023;
     Sharkey et al. 2022)."""
 
-    provides: ClassVar = frozenset({"bounded_decoder"})
+    provides: ClassVar = frozenset({"bounded_decoder", "free_rows"})
 
     def resolve(self, W: Array) -> Array:
         return unit_rows(W)
@@ -95,10 +106,9 @@ class Orthonormal(Decoder):
 
     provides: ClassVar = frozenset({"bounded_decoder"})
 
-    def check(self, d_in: int, d_sae: int) -> str | None:
-        if d_sae > d_in:
-            return f"at most d_in = {d_in} rows can be orthonormal: use decoder=TightFrame()"
-        return None
+    def check(self, spec: Spec) -> None:
+        reason = f"at most d_in = {spec.d_in} rows can be orthonormal: use decoder=TightFrame()"
+        self.demand(spec.d_sae <= spec.d_in, reason, spec)
 
     def project(self, W: Array, grad: Array) -> Array:
         inner = grad @ W.T
@@ -121,10 +131,9 @@ class TightFrame(Decoder):
 
     provides: ClassVar = frozenset({"bounded_decoder"})
 
-    def check(self, d_in: int, d_sae: int) -> str | None:
-        if d_sae < d_in:
-            return f"a tight frame needs d_sae >= d_in = {d_in}: use decoder=Orthonormal()"
-        return None
+    def check(self, spec: Spec) -> None:
+        reason = f"a tight frame needs d_sae >= d_in = {spec.d_in}: use decoder=Orthonormal()"
+        self.demand(spec.d_sae >= spec.d_in, reason, spec)
 
     def project(self, W: Array, grad: Array) -> Array:
         inner = W.T @ grad * (W.shape[1] / W.shape[0])

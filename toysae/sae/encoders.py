@@ -3,7 +3,8 @@
 Where the decoder's bias is "pre", `shift` is that bias: the encoder sees x - shift.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..checked import integer
-from .component import Component, Encoding, Hyper, Hypers, Weights
+from .component import Component, Encoding, Hyper, Hypers, Spec, Weights
 from .fista import fista, quick_lipschitz
 
 Shift = Float[Array, " d_in"] | None
@@ -44,8 +45,10 @@ def affine(
 
 
 @dataclass(frozen=True)
-class Encoder(Component):
+class Encoder(Component, ABC):
     """Base of encoders."""
+
+    axis: ClassVar = "encoder"
 
     @abstractmethod
     def init(
@@ -59,16 +62,15 @@ class Encoder(Component):
     ) -> Encoding:
         """Pre-activations of x - shift."""
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        """Why these numbers are impossible, or None."""
-        return None
-
 
 @dataclass(frozen=True)
 class Untied(Encoder):
     """pre_acts = x W_enc + b_enc."""
 
     provides: ClassVar = PRE_ACTS | {"W_enc"}
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"W_enc": (-1,), "b_enc": (-1,)}
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {"W_enc": enc_rows.T, "b_enc": jnp.zeros(enc_rows.shape[0])}
@@ -82,6 +84,9 @@ class Tied(Encoder):
     """pre_acts = x W_dec^T + b_enc: the encoder is the (resolved) decoder's transpose."""
 
     provides: ClassVar = PRE_ACTS
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"b_enc": (-1,)}
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {"b_enc": jnp.zeros(enc_rows.shape[0])}
@@ -99,9 +104,13 @@ class TiedGain(Encoder):
     """
 
     provides: ClassVar = PRE_ACTS
-    requires: ClassVar = {
-        "bounded_decoder": "use decoder=UnitNorm(): with a free one the gain has two names"
-    }
+
+    def check(self, spec: Spec) -> None:
+        remedy = "use decoder=UnitNorm(): with a free one the gain has two names"
+        self.needs("bounded_decoder", remedy, spec)
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"b_enc": (-1,), "log_gain": (-1,)}
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         zeros = jnp.zeros(enc_rows.shape[0])
@@ -123,10 +132,15 @@ class Gated(Encoder):
     """
 
     provides: ClassVar = PRE_ACTS | {"gate", "W_enc"}
-    requires: ClassVar = {
-        "gate_loss": "add GatedAux() to the penalty, or the gate is not trained",
-        "all_positive": "use activation=ReLU(): the gate chooses already which latents fire",
-    }
+
+    def check(self, spec: Spec) -> None:
+        remedy = "add GatedAux() to the penalty, or the gate is not trained"
+        self.needs("gate_loss", remedy, spec)
+        remedy = "use activation=ReLU(): the gate chooses already which latents fire"
+        self.needs("all_positive", remedy, spec)
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"W_enc": (-1,), "b_gate": (-1,), "b_mag": (-1,), "r_mag": (-1,)}
 
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         zeros = jnp.zeros(enc_rows.shape[0])

@@ -1,9 +1,9 @@
 """SAE files: one safetensors file that holds a trained SAE, bit for bit.
 
 The tensors are the arrays by their place ("weights.W_dec", "run.threshold", "hypers.k"); one
-metadata entry holds JSON: the spec as a tree of parts with their plain fields, and the shape and
-dtype of every tensor. Nothing is imported or evaluated by name: a part is one of the classes
-that are loaded.
+metadata entry holds JSON: the spec as a tree of components with their plain fields, and the shape
+and dtype of every tensor. Nothing is imported or evaluated by name: a component is one of the
+classes that are loaded.
 """
 
 import dataclasses
@@ -35,13 +35,13 @@ def save_sae(sae: SAE, path: str | Path) -> Path:
 
     Args:
         sae: one SAE, not an ensemble.
-        path: of the file, e.g. ``sae.safetensors``; its folder is made if need be.
+        path: of the file, e.g. ``sae.safetensors``; a missing folder is created.
 
     Returns:
         The path.
 
     Raises:
-        ToysaeError: an ensemble, or a part with a field that is no plain value.
+        ToysaeError: an ensemble, or a component with a field that is not a plain value.
     """
     require(isinstance(sae, SAE), f"{checked.shown(sae)} is not an SAE")
     require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: save one SAE at a "
@@ -63,7 +63,7 @@ def load_sae(path: str | Path) -> SAE:
 
     Raises:
         ToysaeError: no such file, not an SAE file, truncated, written by a newer toysae, an
-            unknown part or field, or tensors that are missing, extra or misshapen.
+            unknown component or field, or tensors that are missing, extra or misshapen.
     """
     path = checked.path("path", path)
     tensors, text = read_tensors(path, _ENTRY, "SAE")
@@ -74,8 +74,9 @@ def load_sae(path: str | Path) -> SAE:
         require(version <= SAE_VERSION, f"format version {version}, {readable}: upgrade toysae")
         _check_tensors(tensors, header.object("tensors").value)
         spec = from_json(header.any("spec"))
-        for part in classes_of(spec):
-            warn_of_other_code(part, header.object("code").value if "code" in header else {}, path)
+        codes = header.object("code").value if "code" in header else {}
+        for kind in classes_of(spec):
+            warn_of_other_code(kind, codes, path)
         require(isinstance(spec, SAESpec), "its header holds no SAESpec: save it again")
         sae = _unflatten(tensors, spec)
         _check_fit(sae)
@@ -87,36 +88,36 @@ def load_sae(path: str | Path) -> SAE:
 
 
 def components_by_name() -> dict[str, type]:
-    """Every class that an SAE file may name: the spec and all loaded parts with a name of their
-    own."""
-    found = by_name((SAESpec, *subclasses(Component))).items()
-    return {name: next(iter(same.values())) for name, same in found if len(same) == 1}
+    """Every class that an SAE file may name: the spec and all loaded components whose name no
+    other has."""
+    classes = by_name((SAESpec, *subclasses(Component))).items()
+    return {name: next(iter(same.values())) for name, same in classes if len(same) == 1}
 
 
 def _flatten(sae: SAE) -> Iterator[tuple[str, np.ndarray]]:
     w = sae.weights
-    groups = {"weights.enc": w.enc, "weights.act": w.act, "run": sae.run, "hypers": sae.hypers}
-    groups["weights"] = {"W_dec": w.W_dec} | ({} if w.b_dec is None else {"b_dec": w.b_dec})
-    for place, arrays in groups.items():
+    places = {"weights.enc": w.enc, "weights.act": w.act, "run": sae.run, "hypers": sae.hypers}
+    places["weights"] = {"W_dec": w.W_dec} | ({} if w.b_dec is None else {"b_dec": w.b_dec})
+    for place, arrays in places.items():
         for name, array in arrays.items():
             yield f"{place}.{name}", np.array(array, order="C")
 
 
 def _unflatten(tensors: _Tensors, spec: SAESpec) -> SAE:
-    groups: dict[str, dict[str, Any]] = {
+    places: dict[str, dict[str, Any]] = {
         "weights": {}, "weights.enc": {}, "weights.act": {}, "run": {}, "hypers": {},
     }  # fmt: skip
     for name, array in tensors.items():
         place, _, leaf = name.rpartition(".")
-        if place not in groups:
-            raise unknown("tensor group", place, groups)
-        groups[place][leaf] = jnp.asarray(array)
-    own = groups["weights"]
+        if place not in places:
+            raise unknown("place of a tensor", place, places)
+        places[place][leaf] = jnp.asarray(array)
+    own = places["weights"]
     require("W_dec" in own, "tensor weights.W_dec is missing: save it again")
     extra = sorted(set(own) - {"W_dec", "b_dec"})
     require(not extra, f"it holds tensors that no SAE has: weights.{', weights.'.join(extra)}")
-    weights = Weights(own["W_dec"], own.get("b_dec"), groups["weights.enc"], groups["weights.act"])
-    return SAE(weights, groups["run"], groups["hypers"], spec)
+    weights = Weights(own["W_dec"], own.get("b_dec"), places["weights.enc"], places["weights.act"])
+    return SAE(weights, places["run"], places["hypers"], spec)
 
 
 def _shape(array: np.ndarray) -> dict[str, Any]:
@@ -133,24 +134,24 @@ def _check_tensors(tensors: _Tensors, declared: dict[str, Any]) -> None:
 
 
 def as_json(value: Any, place: str) -> Any:
-    """JSON for a spec: a part is an object, a tuple a list, a plain value itself."""
+    """JSON for a spec: a component is an object, a tuple a list, a plain value itself."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple):
         return [as_json(item, f"{place}[{i}]") for i, item in enumerate(value)]
     name = type(value).__name__
     if components_by_name().get(name) is not type(value):
-        raise ToysaeError(f"{place} is a {name}, which an SAE file cannot hold: use a part of a "
-                          "name of its own, a tuple, a number or a string")  # fmt: skip
+        raise ToysaeError(f"{place} is a {name}, which an SAE file cannot hold: use a component "
+                          "of a name of its own, a tuple, a number or a string")  # fmt: skip
     fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     return {"part": name, "fields": {k: as_json(v, f"{place}.{k}") for k, v in fields.items()}}
 
 
 def from_json(node: Any) -> Any:
-    """What :func:`as_json` made the JSON of.
+    """The value that :func:`as_json` wrote as this JSON.
 
     Raises:
-        ToysaeError: a part that is not loaded, or a field that it has not.
+        ToysaeError: a component that is not loaded, or a field that it does not have.
     """
     if isinstance(node, list):
         return tuple(from_json(item) for item in node)
@@ -158,21 +159,21 @@ def from_json(node: Any) -> Any:
         return node
     name, nodes, known = node["part"], node["fields"], components_by_name()
     if name not in known and (two := by_name(subclasses(Component)).get(name)):
-        raise ToysaeError(f"two parts have the same name, {' and '.join(two)}: rename one")
+        raise ToysaeError(f"two components have one name, {' and '.join(two)}: rename one")
     require(
         name in known,
-        f"it has a part {name!r} that is not loaded: define that class first, or import the module "
-        "it is in; known: " + ", ".join(sorted(known)),
+        f"it has a component {name!r} that is not loaded: define that class first, or import its "
+        "module; known: " + ", ".join(sorted(known)),
     )
-    names = [field.name for field in dataclasses.fields(known[name])]
-    for given in nodes:
-        if given not in names:
-            raise unknown(f"field of {name}", given, names)
+    fields = [field.name for field in dataclasses.fields(known[name])]
+    for field in nodes:
+        if field not in fields:
+            raise unknown(f"field of {name}", field, fields)
     return known[name](**{key: from_json(value) for key, value in nodes.items()})
 
 
 def classes_of(value: Any) -> set[type]:
-    """Those of a spec's parts."""
+    """The classes of a spec and of its components."""
     if isinstance(value, tuple):
         return set().union(*map(classes_of, value))
     if not dataclasses.is_dataclass(value):
@@ -181,7 +182,7 @@ def classes_of(value: Any) -> set[type]:
 
 
 def _check_fit(sae: SAE) -> None:
-    """Refuses tensors that do not fit the spec, without computing anything."""
+    """Refuses tensors that do not fit the spec, by their shapes alone."""
     d_in, d_sae, w = sae.spec.d_in, sae.spec.d_sae, sae.weights
     require(w.W_dec.shape == (d_sae, d_in), f"weights.W_dec is {list(w.W_dec.shape)}, not "
             f"[d_sae {d_sae}, d_in {d_in}]: save it again")  # fmt: skip

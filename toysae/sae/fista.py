@@ -1,7 +1,7 @@
-"""Non-negative FISTA: the sparse codes that a given dictionary deserves.
+"""Non-negative FISTA: sparse codes of inputs in a dictionary.
 
 Minimises ||x - zD||^2 + l1_coeff ||z||_1 over z >= 0 (Beck and Teboulle 2009) with the restarts
-of O'Donoghue and Candès (2015). Shared by the FISTA encoder and the truth's oracle.
+of O'Donoghue and Candès (2015). Used by the FISTA encoder and the truth's oracle.
 """
 
 from functools import partial

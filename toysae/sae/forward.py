@@ -9,15 +9,18 @@ from .. import pytree
 from ..door import asked
 from ..errors import require
 from ..keys import named_key
-from .activations import Activation
 from .component import Forward, Hypers, Params, Stats, Weights
-from .encoders import Encoder
 from .inits import InitData, first_bias
 from .spec import SAESpec
 
 
 def init_params(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> Params:
-    """The first parameters of one SAE, on its decoder's constraint."""
+    """The first parameters of one SAE, on its decoder's constraint.
+
+    Raises:
+        ToysaeError: a number of the spec that is missing, or a component with an array whose axes
+            over latents it does not declare.
+    """
     missing = ", ".join(name for name in spec.hypers() if name not in h)
     require(not missing, f"the numbers lack {missing}: resolve_hypers gives them all")
     dec_rows, enc_rows = spec.init.directions(named_key(key, "init"), spec.d_sae, data, h)
@@ -26,11 +29,15 @@ def init_params(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> 
         bias = first_bias(spec.decoder.bias_start, data.x)
     enc = spec.encoder.init(named_key(key, "encoder"), enc_rows, h)
     act = spec.activation.init(spec.d_sae, h)
+    for component, arrays in ((spec.encoder, enc), (spec.activation, act)):
+        undeclared = ", ".join(sorted(set(arrays) ^ set(component.latent_axes())))
+        require(not undeclared, f"{type(component).__name__} does not say which axes of "
+                f"{undeclared} run over latents: name them in its latent_axes()")  # fmt: skip
     return Params(spec.decoder.start(dec_rows), bias, enc, act)
 
 
 def init_stats(spec: SAESpec) -> Stats:
-    """The running statistics that the spec's parts read, before any step."""
+    """The running statistics that the spec's components read, before any step."""
     return {name: stat.init(spec.d_sae) for name, stat in spec.stats().items()}
 
 
@@ -57,7 +64,7 @@ def forward(
 
 
 def decode(w: Weights, z: Float[Array, "*batch d_sae"]) -> Float[Array, "*batch d_in"]:
-    """x_hat from z."""
+    """The reconstruction x_hat from z."""
     x_hat = w.product(z, w.W_dec)
     return x_hat if w.b_dec is None else x_hat + w.b_dec
 
@@ -84,23 +91,23 @@ class SAE:
         return f"SAE(d_in {s.d_in}, d_sae {s.d_sae}, {', '.join(names)})"
 
     def __call__(self, x: Float[Array, "*batch d_in"] | ArrayLike) -> Forward:
-        """The whole pass, in 32 bits. Lists, tables and NumPy's arrays are taken too.
+        """The whole pass, in 32 bits. Lists, tables and NumPy arrays are accepted too.
 
         Raises:
-            ToysaeError: no numbers, or another width than d_in.
+            ToysaeError: x does not hold numbers, or has another width than d_in.
         """
         x = _numbers("x", x, self.spec.d_in)
         return forward(self.spec, self.weights, self.run, self.hypers, x)
 
     def encode(self, x: Float[Array, "*batch d_in"] | ArrayLike) -> Float[Array, "*batch d_sae"]:
-        """z."""
+        """The latent activations z."""
         return self(x).z
 
     def decode(self, z: Float[Array, "*batch d_sae"] | ArrayLike) -> Float[Array, "*batch d_in"]:
-        """x_hat.
+        """The reconstruction x_hat.
 
         Raises:
-            ToysaeError: no numbers, or another width than d_sae.
+            ToysaeError: z does not hold numbers, or has another width than d_sae.
         """
         return decode(self.weights, _numbers("z", z, self.spec.d_sae))
 
@@ -111,7 +118,7 @@ class SAE:
 
 
 def _numbers(name: str, value: object, width: int) -> Float[Array, "*batch n"]:
-    """What an SAE is given, as float32 or less."""
+    """The inputs of an SAE as an array of at most 32 bits."""
     if not isinstance(value, jax.Array):
         value = asked("SAE", name, value, Float[Array, "..."])
     assert isinstance(value, jax.Array)
@@ -121,28 +128,16 @@ def _numbers(name: str, value: object, width: int) -> Float[Array, "*batch n"]:
 
 
 def finished(spec: SAESpec, params: Params, run: Stats, h: Hypers) -> SAE:
-    """The SAE that a member's parameters stand for; progress counts as complete."""
+    """The trained SAE of a member's parameters, with training counted as complete."""
     run = {**jax.lax.stop_gradient(run), "progress": jnp.float32(1)}
     spec = spec.at_inference()
     return SAE(resolve(spec, params), run, h, spec)
 
 
 def of_arrays(spec: SAESpec, arrays: dict[str, Array], h: Hypers) -> SAE:
-    """The SAE whose resolved weights and running statistics these are, by their own names."""
-
-    def own(part: Encoder | Activation) -> dict[str, Array]:
-        rows = jnp.zeros((spec.d_sae, spec.d_in))
-        made = jax.eval_shape(
-            lambda h: (
-                part.init(jax.random.key(0), rows, h)
-                if isinstance(part, Encoder)
-                else part.init(spec.d_sae, h)
-            ),
-            h,
-        )
-        return {name: arrays[name] for name in made}
-
+    """The SAE of these resolved weights and running statistics, by their own names."""
     run = {name: arrays[name] for name in spec.stats()} | {"progress": jnp.float32(1)}
-    enc, act = own(spec.encoder), own(spec.activation)
+    enc = {name: arrays[name] for name in spec.encoder.latent_axes()}
+    act = {name: arrays[name] for name in spec.activation.latent_axes()}
     weights = Weights(arrays["W_dec"], arrays.get("b_dec"), enc, act, spec.arithmetic)
     return SAE(weights, run, h, spec.at_inference())

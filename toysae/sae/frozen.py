@@ -1,9 +1,10 @@
 """Decoders that training may not move, or not far: controls for what a decoder learns.
 
-With a random or data-sample init they say how much of a score the encoder alone can reach
+With a random or data-sample init they show how much of a score the encoder alone can reach
 (Sanity Checks for SAEs, arXiv 2602.14111).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..worlds.dictionaries import unit_rows
+from .component import Spec
 from .decoders import Decoder
 
 
@@ -32,17 +34,18 @@ class SoftFrozen(Decoder):
     """Unit rows held within cosine `min_cos` of where they started.
 
     The parameter is `[2 d_sae, d_in]`: the rows, then their starts. A row that a step takes
-    further is put back onto the cone, in the plane of the row and its start. Parts that write
-    into single rows of the parameter (resampling) do not go with it.
+    further is put back onto the cone, in the plane of the row and its start. Resampling, which
+    writes into single rows of the parameter, does not go with it.
     """
 
     min_cos: float = 0.8
     provides: ClassVar = frozenset({"bounded_decoder"})
 
-    def check(self, d_in: int, d_sae: int) -> str | None:
-        if not -1 <= self.min_cos <= 1:
-            return f"min_cos {self.min_cos:g} must be in [-1, 1]"
-        return None
+    def check(self, spec: Spec) -> None:
+        self.demand(abs(self.min_cos) <= 1, f"min_cos {self.min_cos:g} must be in [-1, 1]", spec)
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"W_dec": ()}  # rows and starts: no axis runs over the latents once
 
     def resolve(self, W: Float[Array, "both d_in"]) -> Float[Array, "d_sae d_in"]:
         return W[: W.shape[0] // 2]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from ..errors import require, unknown
 from ..keys import seed_key
 from ..worlds.dictionaries import unit_rows
-from .component import Forward, Hyper, Hypers, Stats
+from .component import Forward, Hyper, Hypers, Spec, Stats
 from .penalties import LatentPenalty, Penalty
 from .running import Steps
 
@@ -21,9 +21,10 @@ class EncDecSimilarity(LatentPenalty):
     large coefficient ties its directions."""
 
     hypers: ClassVar = (Hyper("similarity_coeff", low=0.0),)
-    requires: ClassVar = {
-        "W_enc": "use encoder=Untied(): this one has no direction of its own to compare"
-    }
+
+    def check(self, spec: Spec) -> None:
+        remedy = "use encoder=Untied(): this one has no direction of its own to compare"
+        self.needs("W_enc", remedy, spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         cosines = jnp.sum(unit_rows(f.w.enc["W_enc"].T) * unit_rows(f.w.W_dec), -1)

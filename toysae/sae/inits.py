@@ -1,6 +1,6 @@
 """Initialisations: the first dictionary and the first encoder directions, `[d_sae, d_in]` each."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -20,13 +20,13 @@ from .decoders import BiasStart
 
 @pytree.dataclass
 class InitData:
-    """What an init may look at.
+    """The data that an init may look at.
 
     Attributes:
         x: `[n, d_in]` a data batch.
         generating_matrix: `[d_in, d_hidden]` the matrix that writes x.
-        directions: `[n_features, d_in]` the truth, for the ceiling only.
-        axes: of what :attr:`Init.axes_from` names, where they have been computed.
+        directions: `[n_features, d_in]` the truth, for ceilings only.
+        axes: those of the array that :attr:`Init.axes_from` names, once computed.
     """
 
     x: Float[Array, "n d_in"]
@@ -36,13 +36,13 @@ class InitData:
 
     @property
     def known_axes(self) -> Axes:
-        """The axes, for inits that read them: :meth:`Init.directions` has seen to it."""
+        """The axes, which :meth:`Init.directions` computes for inits that read them."""
         assert self.axes is not None
         return self.axes
 
 
 @dataclass(frozen=True)
-class Init(Component):
+class Init(Component, ABC):
     """Base of inits. Encoder directions are the decoder's times `enc_scale`, or independent.
 
     Attributes:
@@ -50,13 +50,11 @@ class Init(Component):
     """
 
     encoder: Literal["transpose", "independent"] = "transpose"
+    axis: ClassVar = "init"
     hypers: ClassVar = (Hyper("enc_scale", default=1.0, low=0.0),)
-
-    @property
-    def axes_from(self) -> Literal["", "x", "generating_matrix"]:
-        """Whose singular vectors it starts from, if from any. They are computed once for each
-        world, outside of any program, see :mod:`toysae.linalg`."""
-        return ""
+    axes_from: ClassVar[Literal["", "x", "generating_matrix"]] = ""
+    """The array whose singular vectors it starts from, if any. They are computed once for each
+    world, outside of any program, see :mod:`toysae.linalg`."""
 
     @abstractmethod
     def decoder_rows(
@@ -69,8 +67,8 @@ class Init(Component):
     ) -> tuple[Array, Array]:
         """First decoder rows and encoder rows, `[d_sae, d_in]` each.
 
-        Where the init reads axes of the data and `data` has none, they are computed from it: then
-        it must hold values, not a transformation's tracers.
+        Axes of the data that the init reads and `data` lacks are computed: then `data` must hold
+        values, not a transformation's tracers.
         """
         if data.axes is None:
             data = replace(data, axes=axes_for(self, data.x, data.generating_matrix))
@@ -121,7 +119,7 @@ class Short(Init):
     hypers: ClassVar = (*Init.hypers, Hyper("dec_scale", default=0.1, low=1e-6))
 
     @property
-    def axes_from(self):
+    def axes_from(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.init.axes_from
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
@@ -129,7 +127,8 @@ class Short(Init):
 
 
 NOISE = (*Init.hypers, Hyper("init_noise", default=0.1, low=0.0))
-"""For inits whose rows repeat beyond a rank: noise of this length is added to each unit row."""
+"""The numbers of inits whose rows repeat beyond a rank: noise of length `init_noise` is added to
+each unit row."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +137,7 @@ class SvdWeights(Init):
     no more of them than the matrix has rank."""
 
     hypers: ClassVar = NOISE
-
-    @property
-    def axes_from(self):
-        return "generating_matrix"
+    axes_from: ClassVar = "generating_matrix"
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         return tile_noised(key, data.known_axes, d_sae, h["init_noise"])
@@ -154,10 +150,7 @@ class SvdData(Init):
     these are nearly the same directions as :class:`SvdWeights`: race them where they differ."""
 
     hypers: ClassVar = NOISE
-
-    @property
-    def axes_from(self):
-        return "x"
+    axes_from: ClassVar = "x"
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         return tile_noised(key, data.known_axes, d_sae, h["init_noise"])
@@ -165,8 +158,8 @@ class SvdData(Init):
 
 @dataclass(frozen=True)
 class NoisedBasis(Init):
-    """Unit vectors +-e_i, tiled and noised: means something only where the basis is privileged,
-    as in activations behind an elementwise nonlinearity."""
+    """Unit vectors +-e_i, tiled and noised: meaningful only where the basis is privileged, as in
+    activations behind an elementwise nonlinearity."""
 
     hypers: ClassVar = NOISE
 
@@ -191,10 +184,10 @@ class FromTruth(Init):
 
 
 def axes_for(init: Init, x: Array | None, generating_matrix: Array | np.ndarray) -> Axes | None:
-    """The axes that an init starts from; None where it starts from none.
+    """The axes that an init starts from; None if it starts from none.
 
     Args:
-        init: says which of the two it reads; the other need not be there.
+        init: says which of the two it reads; the other is not needed.
         x: `[n, d_in]` data, whose principal axes they are.
         generating_matrix: `[d_in, d_hidden]`, whose left singular vectors they are.
     """

@@ -54,10 +54,7 @@ class Ica(Init):
 
     n_steps: int = 50
     hypers: ClassVar = NOISE
-
-    @property
-    def axes_from(self):
-        return "x"
+    axes_from: ClassVar = "x"
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         axes = data.known_axes

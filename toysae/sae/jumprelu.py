@@ -7,7 +7,7 @@ useful derivative, so a kernel K of width epsilon (the bandwidth) stands in for 
     dH / dtheta      = -(1 / epsilon)     K((pre - theta) / epsilon),     dH / dpre = 0
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -29,8 +29,8 @@ def rectangle(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def bell(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """sech^2(2u), the derivative of the smooth step (1 + tanh 2u) / 2: the rectangle's height and
-    area, and tails that still pull at what lies outside it."""
+    """sech^2(2u), the derivative of the smooth step (1 + tanh 2u) / 2: height and area of the
+    rectangle, and tails that pull at what lies outside it."""
     return 1 - jnp.tanh(2 * u) ** 2
 
 
@@ -87,12 +87,7 @@ def jump_relu(
 ) -> Float[Array, "*batch d_sae"]:
     """pre where pre > threshold, else 0, with a straight-through gradient (eq. 11).
 
-    Args:
-        pre: pre-activations.
-        threshold: theta, of each latent.
-        bandwidth: see :func:`heaviside_ste`.
-        surrogate: see :func:`heaviside_ste`.
-        to_input: see :func:`heaviside_ste`.
+    The arguments are those of :func:`heaviside_ste`.
     """
     step = heaviside_ste(pre, threshold, bandwidth, surrogate, to_input)
     fixed = jax.lax.stop_gradient(step)
@@ -125,6 +120,9 @@ class JumpReLU(Activation):
     def __post_init__(self) -> None:
         if self.surrogate not in KERNELS:
             raise unknown("surrogate", self.surrogate, KERNELS)
+
+    def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"log_threshold": (-1,)}
 
     def init(self, d_sae: int, h: Hypers) -> Act:
         return {"log_threshold": jnp.zeros(d_sae) + jnp.log(h["threshold_init"])}

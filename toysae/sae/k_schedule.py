@@ -1,12 +1,13 @@
 """TopK whose k falls to its final value during training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .activations import Act, Activation, TopK
+from .activations import Act, Activation, TopK, check_k
 from .component import Hyper, Hypers, Stats
 
 
@@ -27,5 +28,6 @@ class AnnealedTopK(Activation):
         k = h["k"] + (h["k_start"] - h["k"]) * left
         return TopK().apply(pre_acts, act, run, {"k": jnp.floor(k)})
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return TopK().check(d_sae, h) or TopK().check(d_sae, {"k": h["k_start"]})
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
+        check_k(self, d_sae, h["k"])
+        check_k(self, d_sae, h["k_start"])

@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 
 from .component import Forward, Hyper, Hypers, RunningStat, Stats, components_of
 from .penalties import CodesL1, Penalty, Sum
-from .running import Controlled
 
 COEFFICIENTS = ("l1_coeff", "l0_coeff")  # of the penalties that can be driven to an L0
 L0_RATE = 0.05  # of the running mean of L0: about 20 batches
@@ -18,7 +17,7 @@ MAX_LOG = 6.0  # of the multiplier's logarithm: a factor of 400 either way
 
 
 @dataclass(frozen=True)
-class L0Multiplier(Controlled):
+class L0Multiplier(RunningStat):
     """Integral control: ln m <- ln m + l0_gain * ln(mean L0 / l0_target), both clipped.
 
     Holds (ln m, biased running mean of L0, its weight). L0 counts the active latents per sample.
@@ -43,8 +42,8 @@ class L0Multiplier(Controlled):
 class ToL0(Penalty):
     """m * penalty, with m steered so that the mean L0 reaches `l0_target`.
 
-    The inner penalty's own coefficient is only where m = 1 starts from. Give it within a factor of
-    a hundred; m cannot leave [1/400, 400].
+    The inner penalty's own coefficient only says where m = 1 starts from. Give it within a factor
+    of a hundred: m cannot leave [1/400, 400].
     """
 
     penalty: Penalty
@@ -63,14 +62,14 @@ class ToL0(Penalty):
 
 
 def controlled(penalty: Penalty) -> Penalty | None:
-    """The penalty with its sparsity cost, the part that reads `l1_coeff` or `l0_coeff`, driven
-    to a target L0; None if there is none. A penalty under control already stays as it is."""
-    if any(isinstance(part, ToL0) for part in components_of(penalty)):
+    """The penalty with its sparsity cost, the component that reads `l1_coeff` or `l0_coeff`, driven
+    to a target L0; None if there is none. A penalty already under control stays as it is."""
+    if any(isinstance(component, ToL0) for component in components_of(penalty)):
         return penalty
     if isinstance(penalty, Sum):
-        steered = tuple(controlled(part) or part for part in penalty.parts)
+        steered = tuple(controlled(cost) or cost for cost in penalty.parts)
         return Sum(steered) if steered != penalty.parts else None
     if isinstance(penalty, CodesL1):  # the encoder reads the number too, and is not driven
         return None
-    reads = {hyper.name for part in components_of(penalty) for hyper in part.hypers}
+    reads = {hyper.name for inner in components_of(penalty) for hyper in inner.hypers}
     return ToL0(penalty) if reads & set(COEFFICIENTS) else None

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .component import Forward, Hyper, Hypers, Stats
+from .component import Forward, Hyper, Hypers, Spec, Stats
 from .jumprelu import JumpReLU, heaviside_ste
 from .penalties import (
-    NEEDS_PRE_ACTS,
+    TRAINABLE,
     LatentPenalty,
     coefficient,
     coefficient_now,
@@ -30,7 +30,9 @@ class L0Step(LatentPenalty):
     """
 
     hypers: ClassVar = (*coefficient("l0"), JumpReLU.hypers[0])
-    requires: ClassVar = {"log_threshold": "use activation=JumpReLU(), or penalty=Tanh()"}
+
+    def check(self, spec: Spec) -> None:
+        self.needs("log_threshold", "use activation=JumpReLU(), or penalty=Tanh()", spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         threshold = jnp.exp(f.w.act["log_threshold"])
@@ -61,7 +63,9 @@ class PreAct(LatentPenalty):
     """
 
     hypers: ClassVar = (Hyper("pre_act_coeff", default=3e-6, low=0.0),)
-    requires: ClassVar = NEEDS_PRE_ACTS
+
+    def check(self, spec: Spec) -> None:
+        self.needs("pre_acts", TRAINABLE, spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         learned = f.w.act.get("log_threshold")

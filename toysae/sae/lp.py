@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 
-from .component import Forward, Hyper, Hypers, RunningStat, Stats
+from .component import Forward, Hyper, Hypers, RunningStat, Spec, Stats
 from .penalties import (
     BOUNDED,
     LatentPenalty,
@@ -16,7 +16,6 @@ from .penalties import (
     mean_over_samples,
     sparse_acts,
 )
-from .running import Controlled
 
 LEAST_SCALE = 1e-3
 """Of the activation: |z|^p is (|z| + floor)^p - floor^p, so that its slope at 0, infinite for
@@ -33,7 +32,9 @@ class Lp(LatentPenalty):
     """l1_coeff * sum |z|^p, with `p` a number of the member."""
 
     hypers: ClassVar = (*coefficient("l1"), Hyper("p", low=0.05, high=2.0))
-    requires: ClassVar = BOUNDED
+
+    def check(self, spec: Spec) -> None:
+        self.needs("bounded_decoder", BOUNDED, spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         return coefficient_now("l1", run, h) * mean_over_samples(powers(sparse_acts(f), h["p"]))
@@ -46,7 +47,7 @@ def annealed_p(run: Stats, h: Hypers) -> Float[Array, ""]:
 
 
 @dataclass(frozen=True)
-class LpScale(Controlled):
+class LpScale(RunningStat):
     """The coefficient's factor that keeps the penalty's size as p falls (Karvonen et al. 2024):
 
         factor(p_next) = factor(p) * sum |z|^p / sum |z|^p_next,
@@ -80,7 +81,9 @@ class AnnealedLp(LatentPenalty):
         Hyper("p_start", default=0.0, low=0.0, high=1.0),
     )
     stats: ClassVar[tuple[RunningStat, ...]] = (LpScale(),)
-    requires: ClassVar = BOUNDED
+
+    def check(self, spec: Spec) -> None:
+        self.needs("bounded_decoder", BOUNDED, spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         scale = stop_gradient(LpScale().step(run["lp_scale"], f, run, h))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..keys import named_key
-from .component import Forward, Hyper, Hypers
+from .component import Forward, Hyper, Hypers, Spec
 from .objectives import Objective
 
 
@@ -19,9 +19,8 @@ class Matryoshka(Objective):
 
     Attributes:
         widths: the prefixes' lengths m, increasing, the last is d_sae.
-        weights: of each prefix's loss; 1 each if not given.
-        detach: each prefix's loss trains only the latents that the shorter ones lack (and b_dec):
-            the reconstruction by those is taken as given.
+        weights: of each prefix's loss; by default 1 each.
+        detach: each prefix's loss trains only the latents that the shorter ones lack, and b_dec.
     """
 
     widths: tuple[int, ...]
@@ -42,14 +41,15 @@ class Matryoshka(Objective):
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         return batch * (d_sae + 2 * d_in)  # the slices' gradients, joined
 
-    def check(self, d_sae: int) -> str | None:
-        if not self.widths or self.widths[-1] != d_sae:
-            return f"widths {self.widths} must end at d_sae = {d_sae}: append it"
-        if any(low >= high for low, high in pairwise((0, *self.widths))):
-            return f"widths {self.widths} must be positive and increase: sort them"
-        if self.weights is not None and len(self.weights) != len(self.widths):
-            return f"{len(self.weights)} weights for {len(self.widths)} widths: give one for each"
-        return None
+    def check(self, spec: Spec) -> None:
+        widths, weights, d_sae = self.widths, self.weights, spec.d_sae
+        reason = f"widths {widths} must end at d_sae = {d_sae}: append it"
+        self.demand(widths and widths[-1] == d_sae, reason, spec)
+        increase = all(low < high for low, high in pairwise((0, *widths)))
+        self.demand(increase, f"widths {widths} must be positive and increase: sort them", spec)
+        if weights is not None:
+            reason = f"{len(weights)} weights for {len(widths)} widths: give one for each"
+            self.demand(len(weights) == len(widths), reason, spec)
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,8 @@ class MatryoshkaRandom(Objective):
         return jax.vmap(prefix_loss)(self.widths(key, d_sae, h)).sum()
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
-        return self.n_prefixes * d_in * (2 * d_sae + batch)  # masked decoders, reconstructions
+        # Masked decoders; reconstructions, errors and their gradients, as XLA lays them out.
+        return self.n_prefixes * d_in * (3 * d_sae // 2 + 5 * batch)
 
-    def check(self, d_sae: int) -> str | None:
-        if self.n_prefixes < 1:
-            return f"n_prefixes {self.n_prefixes} must be at least 1"
-        return None
+    def check(self, spec: Spec) -> None:
+        self.demand(self.n_prefixes >= 1, f"n_prefixes {self.n_prefixes} must be at least 1", spec)

@@ -1,7 +1,7 @@
-"""Objectives: what reconstruction means. One convention everywhere: the squared error is summed
-over d_in and averaged over samples."""
+"""Objectives: the reconstruction loss. In all of them the squared error is summed over d_in and
+averaged over samples."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,8 +14,10 @@ from .component import Component, Forward, Hyper, Hypers
 
 
 @dataclass(frozen=True)
-class Objective(Component):
+class Objective(Component, ABC):
     """Base of objectives."""
+
+    axis: ClassVar = "objective"
 
     def corrupt(self, key: PRNGKeyArray, x: Array, h: Hypers) -> Float[Array, "*batch d_in"]:
         """What the encoder sees instead of x during training."""
@@ -24,10 +26,6 @@ class Objective(Component):
     @abstractmethod
     def loss(self, key: PRNGKeyArray, x: Array, f: Forward, h: Hypers) -> Float[Array, ""]:
         """The reconstruction loss of the clean x."""
-
-    def check(self, d_sae: int) -> str | None:
-        """Why this size is impossible, or None."""
-        return None
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,3 @@ class Denoising(Objective):
 
     def loss(self, key: PRNGKeyArray, x: Array, f: Forward, h: Hypers) -> Array:
         return self.objective.loss(key, x, f, h)
-
-    def check(self, d_sae: int) -> str | None:
-        return self.objective.check(d_sae)

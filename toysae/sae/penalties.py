@@ -1,6 +1,6 @@
 """Penalties: what is added to the reconstruction loss. Sums over latents, mean over samples."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .component import Component, Forward, Hyper, Hypers, Stats
+from .component import Component, Forward, Hyper, Hypers, Spec, Stats
 
 
 @dataclass(frozen=True)
-class Penalty(Component):
+class Penalty(Component, ABC):
     """Base of penalties."""
+
+    axis: ClassVar = "penalty"
 
     @abstractmethod
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Float[Array, ""]:
@@ -21,7 +23,7 @@ class Penalty(Component):
 
 
 @dataclass(frozen=True)
-class LatentPenalty(Penalty):
+class LatentPenalty(Penalty, ABC):
     """Base of penalties that are a sum over latents, so that each latent can be weighted."""
 
     @abstractmethod
@@ -39,7 +41,7 @@ class Sum(Penalty):
     parts: tuple[Penalty, ...] = ()
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
-        return sum((part.cost(f, run, h) for part in self.parts), start=jnp.float32(0))
+        return sum((penalty.cost(f, run, h) for penalty in self.parts), start=jnp.float32(0))
 
 
 def coefficient(name: str) -> tuple[Hyper, Hyper]:
@@ -54,7 +56,7 @@ def coefficient_now(name: str, run: Stats, h: Hypers) -> Float[Array, ""]:
 
 
 def sparse_acts(f: Forward) -> Float[Array, "*batch d_sae"]:
-    """What a sparsity cost acts on: |z|, or a gated encoder's rectified gate."""
+    """The values that a sparsity cost acts on: |z|, or a gated encoder's rectified gate."""
     return jnp.abs(f.z) if f.gate_acts is None else jax.nn.relu(f.gate_acts)
 
 
@@ -69,16 +71,12 @@ def row_norms(W: Float[Array, "n d"]) -> Float[Array, " n"]:
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
-BOUNDED: dict[str, str] = {
-    "bounded_decoder": "use decoder=UnitNorm(), or penalty=L1DecoderNorm() with a free one"
-}
-"""What a cost of z alone requires: else shrinking z and growing the decoder is free."""
+BOUNDED = "use decoder=UnitNorm(), or penalty=L1DecoderNorm() with a free one"
+"""The remedy where a cost of z alone needs a bounded decoder: else shrinking z and growing the
+decoder is free."""
 
-
-NEEDS_PRE_ACTS: dict[str, str] = {
-    "pre_acts": "use encoder=Untied(): codes of silent latents are 0, with nothing to train"
-}
-"""What a cost of the pre-activations of latents that do not fire requires."""
+TRAINABLE = "use encoder=Untied(): codes of silent latents are 0, with nothing to train"
+"""The remedy where a cost needs pre-activations of latents that do not fire."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,9 @@ class L1(LatentPenalty):
     """l1_coeff * sum |z|. Needs a decoder whose scale is held, or shrinking z is free."""
 
     hypers: ClassVar = coefficient("l1")
-    requires: ClassVar = BOUNDED
+
+    def check(self, spec: Spec) -> None:
+        self.needs("bounded_decoder", BOUNDED, spec)
 
     def per_latent(self, f: Forward, run: Stats, h: Hypers) -> Array:
         return coefficient_now("l1", run, h) * mean_over_samples(sparse_acts(f))
@@ -94,8 +94,8 @@ class L1(LatentPenalty):
 
 @dataclass(frozen=True)
 class CodesL1(Penalty):
-    """l1_coeff * sum |z| of codes that an encoder found by minimising just that, as FISTA does: so
-    that the loss is what is minimised. It trains nothing, such codes carry no gradient."""
+    """l1_coeff * sum |z| of an encoder that itself minimises it, as FISTA does, so that the loss is
+    what the codes minimise. It trains nothing: such codes carry no gradient."""
 
     hypers: ClassVar = (Hyper("l1_coeff", low=0.0),)
 
@@ -119,11 +119,13 @@ class GatedAux(Penalty):
     """||x - decode(ReLU(gate))||^2 with the decoder's gradient stopped (Gated SAE, eq. 8)."""
 
     provides: ClassVar = frozenset({"gate_loss"})
-    requires: ClassVar = {"gate": "use encoder=Gated(), or drop GatedAux()"}
+
+    def check(self, spec: Spec) -> None:
+        self.needs("gate", "use encoder=Gated(), or drop GatedAux()", spec)
 
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         W_dec, b_dec = jax.lax.stop_gradient((f.w.W_dec, f.w.b_dec))
-        assert f.gate_acts is not None  # spec's legality check
+        assert f.gate_acts is not None  # see check
         through = f.w.product(jax.nn.relu(f.gate_acts), W_dec)
         through = through if b_dec is None else through + b_dec
         return jnp.sum((f.x - through) ** 2, -1).mean()

@@ -153,7 +153,7 @@ PUBLISHED: dict[str, Recipe] = {
         {"k": 25.0, "aux_coeff": 1.0, "dead_window": 1000.0, **_BENCH}, notes=_BENCH_NOTE,
     ),
     "synthsaebench-matryoshka": Recipe(
-        "SynthSAEBench 2026: Matryoshka", matryoshka(AuxK(raw=True), parts=(32, 8, 2, 1)),
+        "SynthSAEBench 2026: Matryoshka", matryoshka(AuxK(raw=True), divisors=(32, 8, 2, 1)),
         {**AUX_TOY, "k": 3.0},
         {"k": 25.0, "aux_coeff": 1.0, "dead_window": 1000.0, **_BENCH},
         notes=f"{_BENCH_NOTE}; {HEDGES}",

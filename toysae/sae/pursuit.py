@@ -1,12 +1,14 @@
 """Greedy sparse coding in W_dec: Matching Pursuit and Orthogonal Matching Pursuit.
 
-Nothing is learned in these encoders. They read the dictionary's directions; rows of any length
-will do, since codes are divided by it. The codes are returned as pre-activations, so that a ReLU
-leaves them as they are. k may differ by member: steps from the k-th on are masked. Every member
-pays for the largest k of its group with OMP, and for `n_steps` with Matching Pursuit, through
-which the gradient runs.
+Nothing is learned in these encoders. They read the dictionary's directions; rows may have any
+length, by which codes are divided. The codes are returned as pre-activations, so that a ReLU leaves
+them as they are. k may differ by member: later steps are masked. Every member pays for the largest
+k of its ensemble with OMP, and for `n_steps` with Matching Pursuit, which the gradient runs
+through.
 """
 
+from abc import ABC
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -16,8 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..checked import integer
-from .activations import check_whole_k
-from .component import Encoding, Hyper, Hypers, Weights
+from .activations import check_k
+from .component import Encoding, Hyper, Hypers, Spec, Weights
 from .encoders import Encoder, Shift
 
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -152,8 +154,8 @@ def _drop_negative(
     atoms: Float[Array, "n t d"],
     x: Float[Array, "n d"],
 ) -> tuple[Float[Array, "n t t"], Float[Array, "n t"]]:
-    """Lawson and Hanson's inner loop: from the feasible z towards the least squares `best`, as far
-    as no coefficient turns negative; what turns zero leaves; again, until `best` is feasible."""
+    """Lawson and Hanson's inner loop, repeated until `best` is feasible: moves the feasible z
+    towards the least squares `best` until a coefficient turns zero, and drops that coefficient."""
 
     def infeasible(best: Array) -> Bool[Array, " n"]:
         return (best < 0).any(-1)
@@ -163,9 +165,9 @@ def _drop_negative(
         way = jnp.where(best < 0, z / jnp.where(best < 0, z - best, 1.0), jnp.inf)
         first = way.argmin(-1)
         active = infeasible(best)
-        part = jnp.where(active, way.min(-1), 1.0)[:, None]
+        share = jnp.where(active, way.min(-1), 1.0)[:, None]
         gone = (jnp.arange(z.shape[1]) == first[:, None]) & active[:, None]
-        z = jnp.where(gone, 0.0, z + part * (best - z))
+        z = jnp.where(gone, 0.0, z + share * (best - z))
         column = jnp.where(gone[:, None, :], inverse, 0.0).sum(-1)
         pivot = jnp.where(gone, column, 0.0).sum(-1)
         scale = jnp.where(active, 1 / jnp.where(active, pivot, 1.0), 0.0)
@@ -182,7 +184,7 @@ def _drop_negative(
 
 
 @dataclass(frozen=True)
-class _Pursuit(Encoder):
+class Pursuit(Encoder, ABC):
     """Base of the greedy encoders.
 
     Attributes:
@@ -198,19 +200,26 @@ class _Pursuit(Encoder):
     def init(self, key: PRNGKeyArray, enc_rows: Array, h: Hypers) -> dict[str, Array]:
         return {}
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        if h["k"] <= self.n_steps:
-            return None
-        return f"k {h['k']:g} is more than n_steps = {self.n_steps}: give more n_steps"
+    def check_steps(self, k: float) -> None:
+        """Refuses a k of more steps than are computed.
+
+        Raises:
+            ToysaeError: naming both.
+        """
+        reason = f"k {k:g} is more than n_steps = {self.n_steps}: give more n_steps"
+        self.demand(k <= self.n_steps, reason)
 
 
 @dataclass(frozen=True)
-class MatchingPursuit(_Pursuit):
+class MatchingPursuit(Pursuit):
     """k steps of non-negative Matching Pursuit (MP-SAE, Costa et al. 2025, arXiv 2506.03093).
 
     r = x; k times: j = argmax_j r . d_j, a = r . d_j, z_j += a, r -= a d_j. The gradient runs
     back through the residuals. Latents firing: at most k.
     """
+
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
+        self.check_steps(h["k"])
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
         x = x if shift is None else x - shift
@@ -222,7 +231,7 @@ class MatchingPursuit(_Pursuit):
 
 
 @dataclass(frozen=True)
-class OMP(_Pursuit):
+class OMP(Pursuit):
     """k steps of Orthogonal Matching Pursuit, see :func:`orthogonal_matching_pursuit`. The codes
     carry no gradient: the dictionary learns from the reconstruction alone, as with FISTA.
 
@@ -233,13 +242,14 @@ class OMP(_Pursuit):
 
     positive: bool = True
 
-    @property
-    def requires(self) -> dict[str, str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def check(self, spec: Spec) -> None:
         remedy = "use activation=AbsTopK(), or OMP(positive=True): this one would cut the signs"
-        return {} if self.positive else {"signed": remedy}
+        if not self.positive:
+            self.needs("signed", remedy, spec)
 
-    def check(self, d_sae: int, h: dict[str, float]) -> str | None:
-        return check_whole_k(d_sae, h["k"]) or super().check(d_sae, h)
+    def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
+        check_k(self, d_sae, h["k"])
+        self.check_steps(h["k"])
 
     def encode(self, w: Weights, x: Array, shift: Shift, h: Hypers) -> Encoding:
         D, x = jax.lax.stop_gradient((w.W_dec, x if shift is None else x - shift))

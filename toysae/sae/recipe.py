@@ -1,4 +1,4 @@
-"""What a row of the table of recipes is, and what its rows are made of."""
+"""The row of the table of recipes, and what several rows share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,11 +12,12 @@ from .loss_scale import to_internal
 from .matryoshka import Matryoshka
 from .penalties import Penalty, Sum
 
-Parts = dict[str, Component]
+OfSizes = Callable[[int, int], dict[str, Component]]
+"""(d_in, d_sae) -> components by axis."""
 Numbers = Mapping[str, float]
 
 KNOBS = ("l0_target", "l1_coeff", "l0_coeff", "k")
-"""The numbers that sparsity hangs on: a recipe's own is the first of these that it reads."""
+"""The numbers that set the sparsity: a recipe's knob is the first of these that it reads."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +26,22 @@ class Recipe:
 
     Attributes:
         about: one line, with the source.
-        parts: (d_in, d_sae) -> the axes in which it differs from SAESpec's defaults.
+        components: (d_in, d_sae) -> the axes in which it differs from SAESpec's defaults.
         toy: numbers with which it recovers an easy toy world: true L0 near 3, coefficients of
-            mean 1/2, some 5,000 steps of 256 samples. Those besides its knob (see `KNOBS`) are
-            what a number that is not given falls back to.
+            mean 1/2, some 5,000 steps of 256 samples. All but its knob (see `KNOBS`) are the
+            defaults of training it.
         paper: its source's own numbers, as stated there: those that training reads under our
-            names, and what else it says (`batch_size`, `n_steps`, `d_sae`).
+            names, and also `batch_size`, `n_steps`, `d_sae`.
         convention: whose `l1_coeff` the paper's is; see :mod:`toysae.sae.loss_scale`.
         notes: what else the source does, and where the row departs from it.
-        easy: the world it is held to. A recipe that cannot represent a random dictionary names
-            one that it can.
-        signed: False where a latent may stand for either end of its axis, so that only |cos|
-            says what it found.
+        easy: the toy world that it must recover. A recipe that cannot represent a random
+            dictionary names a world that it can.
+        signed: False where a latent may stand for either end of its axis, so that it must be
+            scored by |cos|.
     """
 
     about: str
-    components: Callable[[int, int], Parts]
+    components: OfSizes
     toy: Numbers
     paper: Numbers = field(default_factory=dict)
     convention: str = "internal"
@@ -54,24 +55,20 @@ class Recipe:
             f"components {shown(self.components)} of a Recipe is not a function: give one of "
             "(d_in, d_sae) that returns them by their axes, as in lambda d, s: {'penalty': L1()}",
         )
-        for name in ("toy", "paper"):
-            given = getattr(self, name)
-            require(
-                isinstance(given, Mapping),
-                f"{name} {shown(given)} of a Recipe is not a mapping: give numbers by name, as in "
-                "{'lr': 1e-3}",
-            )
+        for name, numbers in (("toy", self.toy), ("paper", self.paper)):
+            require(isinstance(numbers, Mapping), f"{name} {shown(numbers)} of a Recipe is not a "
+                    "mapping: give numbers by name, as in {'lr': 1e-3}")  # fmt: skip
 
     def knob(self) -> str:
-        """The number its sparsity hangs on; "" if none."""
+        """The number that sets its sparsity; "" if there is none."""
         return next((name for name in KNOBS if name in self.toy), "")
 
     def numbers(self, settings: str, d_in: int, d_sae: int) -> dict[str, float]:
-        """What numbers that are not given fall back to.
+        """The default numbers of training it.
 
         Args:
-            settings: "toy", without the knob: what it should be depends on the world; or
-                "paper", with its L1 coefficient in our convention.
+            settings: "toy", without the knob, which depends on the world; or "paper", with its L1
+                coefficient in our convention.
             d_in: input dimension.
             d_sae: number of latents.
 
@@ -93,9 +90,9 @@ class Recipe:
         return numbers
 
 
-def nested_widths(d_sae: int, parts: tuple[int, ...] = (8, 4, 2, 1)) -> tuple[int, ...]:
-    """An eighth, a quarter, a half and all of `d_sae`, or other parts, without repetition."""
-    return tuple(sorted({max(d_sae // part, 1) for part in parts}))
+def nested_widths(d_sae: int, divisors: tuple[int, ...] = (8, 4, 2, 1)) -> tuple[int, ...]:
+    """`d_sae` divided by each divisor, increasing and without repetition."""
+    return tuple(sorted({max(d_sae // divisor, 1) for divisor in divisors}))
 
 
 MONO = UnitNorm("pre", "geometric_median")
@@ -105,22 +102,21 @@ NORMED = Normalised("none")
 """The decoder of Sharkey et al. 2022 and of Cunningham et al. 2023."""
 
 
-def mono(**parts: Component) -> Callable[[int, int], Parts]:
-    """Parts on the unit-norm decoder of Towards Monosemanticity."""
-    return lambda d, s: {"decoder": MONO, **parts}
+def mono(**components: Component) -> OfSizes:
+    """Components by axis, on the unit-norm decoder of Towards Monosemanticity."""
+    return lambda d, s: {"decoder": MONO, **components}
 
 
-def penalised(*penalties: Penalty, **parts: Component) -> Callable[[int, int], Parts]:
-    return mono(penalty=Sum(penalties), **parts)
+def penalised(*penalties: Penalty, **components: Component) -> OfSizes:
+    """:func:`mono` with the sum of some penalties."""
+    return mono(penalty=Sum(penalties), **components)
 
 
-def matryoshka(
-    *penalties: Penalty, parts: tuple[int, ...] = (8, 4, 2, 1)
-) -> Callable[[int, int], Parts]:
-    return lambda d, s: {
-        "decoder": MONO, "activation": BatchTopK(), "penalty": Sum(penalties),
-        "objective": Matryoshka(nested_widths(s, parts)),
-    }  # fmt: skip
+def matryoshka(*penalties: Penalty, divisors: tuple[int, ...] = (8, 4, 2, 1)) -> OfSizes:
+    """:func:`penalised` BatchTopK with the prefixes of :func:`nested_widths`."""
+    return lambda d, s: penalised(
+        *penalties, activation=BatchTopK(), objective=Matryoshka(nested_widths(s, divisors))
+    )(d, s)
 
 
 FAST = {"lr": 3e-3, "lr_decay": 0.3}

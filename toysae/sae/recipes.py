@@ -7,16 +7,21 @@ from ..checked import shown
 from ..errors import require, unknown
 from .activations import AbsTopK, BatchTopK, TopK
 from .amortised import LISTA, MLP
-from .auxk import AuxK
+from .auxk import AuxK, GhostGradients
 from .decoders import Decoder, Orthonormal, TightFrame, UnitNorm
 from .encoders import FISTA, Encoder, Gated, Tied, TiedGain
-from .frequency import FrequencyAware
-from .geometry_penalties import EncDecSimilarity
-from .inits import Orthogonal, SvdWeights
+from .frequency import FrequencyAware, FrequencyTopK
+from .frozen import Frozen, SoftFrozen
+from .geometry_penalties import DecoderCoherence, EncDecSimilarity
+from .inits import FromTruth, Orthogonal, SvdWeights
 from .jumprelu import JumpReLU
+from .k_schedule import AnnealedTopK
 from .l0_control import ToL0
 from .l0_penalties import L0Step
+from .lp import Lp
+from .matryoshka import MatryoshkaRandom
 from .named_inits import INITS
+from .objectives import Denoising
 from .penalties import L1, CodesL1, GatedAux, Sum
 from .published import PUBLISHED
 from .pursuit import OMP
@@ -33,7 +38,7 @@ from .recipe import (
     mono,
     penalised,
 )
-from .resampling import ResampleDead
+from .resampling import ResampleDead, ResampleRare
 from .spec import AXES, SAESpec
 
 _FRAME = "no random dictionary is a tight frame, so it is held to an orthonormal one"
@@ -125,6 +130,47 @@ RECIPES: dict[str, Recipe] = {
     "untied-to-l0": Recipe(
         "untied, L1 driven to a target L0", mono(penalty=ToL0(L1())), {"l0_target": 4.0, **L1_TOY}
     ),
+    "untied-resampled-rare": Recipe(
+        "untied, latents that fire rarely resampled", mono(resample=ResampleRare()),
+        {"min_rate": 1e-3, **L1_TOY},
+    ),
+    "untied-incoherent": Recipe(
+        "untied, with a cost on the squared cosines of all pairs of latents",
+        penalised(L1(), DecoderCoherence()), {"coherence_coeff": 1.0, **L1_TOY},
+    ),
+    "untied-lp": Recipe(
+        "untied, Lp in place of L1", penalised(Lp()), {"p": 0.8, **L1_TOY, "l1_coeff": 0.1}
+    ),
+    "denoising": Recipe(
+        "untied, x reconstructed from x with noise (Vincent et al. 2008)",
+        mono(objective=Denoising()), {"noise": 0.05, **L1_TOY},
+    ),
+    "ghost-gradients": Recipe(
+        "untied, dead latents fit the error through exp (Anthropic, January 2024 update)",
+        penalised(L1(), GhostGradients()), {"dead_window": 20.0, **L1_TOY},
+    ),
+    "topk-annealed": Recipe(
+        "TopK whose k falls to its value, AuxK", penalised(AuxK(), activation=AnnealedTopK()),
+        {"k_start": 16.0, **AUX_TOY},
+    ),
+    "topk-frequency": Recipe(
+        "TopK that puts back latents that fire rarely, AuxK",
+        penalised(AuxK(), activation=FrequencyTopK()), {"freq_coeff": 0.02, **AUX_TOY},
+    ),
+    "matryoshka-random": Recipe(
+        "BatchTopK, AuxK, ten nested prefixes drawn anew in each step (Nabeshima 2024)",
+        penalised(AuxK(), activation=BatchTopK(), objective=MatryoshkaRandom()),
+        {**AUX_TOY, "k": 3.0}, notes=HEDGES, easy="orthogonal",
+    ),
+    "frozen": Recipe(
+        "decoder held at the truth: what an encoder can reach at best",
+        lambda d, s: {"decoder": Frozen("pre", "geometric_median"), "init": FromTruth()}, L1_TOY,
+    ),
+    "soft-frozen": Recipe(
+        "decoder held within cosine .8 of its start, which is near the truth",
+        lambda d, s: {"decoder": SoftFrozen("pre", "geometric_median"), "init": FromTruth()},
+        {"truth_noise": 0.5, **L1_TOY},
+    ),
     "frequency-aware": Recipe(
         "untied, L1 weighted by ln(max(d_in, 1 / firing frequency))",
         penalised(FrequencyAware(L1())), {**L1_TOY, "l1_coeff": 0.045},
@@ -137,7 +183,7 @@ def recipe_row(recipe: str) -> Recipe:
     """A row of :data:`RECIPES`.
 
     Raises:
-        ToysaeError: no recipe of that name, with the nearest, or a user's own that is none.
+        ToysaeError: no recipe of that name, with the nearest, or a row that is not a Recipe.
     """
     if not isinstance(recipe, str) or recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES)
@@ -145,7 +191,7 @@ def recipe_row(recipe: str) -> Recipe:
     require(
         isinstance(row, Recipe),
         f"RECIPES[{recipe!r}] is {shown(row)}, not a Recipe: write RECIPES[{recipe!r}] = "
-        "Recipe(about, parts, toy)",
+        "Recipe(about, components, toy)",
     )
     return row
 
@@ -158,25 +204,25 @@ def make_spec(recipe: str, d_in: int, d_sae: int, init: str | None = None, **axe
         d_in: input dimension.
         d_sae: number of latents.
         init: a row of :data:`INITS`, or None for the recipe's own.
-        **axes: parts that replace the recipe's, e.g. ``encoder=Tied()``.
+        **axes: components that replace the recipe's, e.g. ``encoder=Tied()``.
 
     Raises:
-        ToysaeError: an unknown name, or parts that exclude each other.
+        ToysaeError: an unknown name, or components that exclude each other.
     """
     own = recipe_row(recipe).components(d_in, d_sae)
     for name in axes:
-        if name not in (*AXES, "resample", "arithmetic"):
-            raise unknown("axis", name, [*AXES, "resample", "arithmetic"])
+        if name not in (*AXES, "arithmetic"):
+            raise unknown("axis", name, [*AXES, "arithmetic"])
     if "encoder" in own and isinstance(axes.get("encoder"), Encoder):
-        named, given = type(own["encoder"]).__name__, type(axes["encoder"]).__name__
+        own_name, other = type(own["encoder"]).__name__, type(axes["encoder"]).__name__
         require(
-            named == given,
-            f"recipe {recipe!r} is an SAE with a {named} encoder, and encoder={given}() would "
+            own_name == other,
+            f"recipe {recipe!r} is an SAE with a {own_name} encoder, and encoder={other}() would "
             "replace it: start from 'untied', say",
         )
-    parts = {**own, **axes}
+    components = {**own, **axes}
     if init is not None:
         if not isinstance(init, str) or init not in INITS:
             raise unknown("init", init, INITS)
-        parts["init"] = INITS[init]
-    return replace(SAESpec(d_in, d_sae), **parts)
+        components["init"] = INITS[init]
+    return replace(SAESpec(d_in, d_sae), **components)

@@ -1,32 +1,40 @@
-"""Resampling: which latents training starts afresh, and when. How: toysae.training.resampling."""
+"""Resampling: which latents start afresh, and when. How: :mod:`toysae.training.resampling`."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .component import Component, Hyper, Hypers, Stats
-from .decoders import Decoder, Free, Normalised, UnitNorm
-from .encoders import Encoder
+from .component import Component, Hyper, Hypers, Spec, Stats
 from .running import RelativeFrequency, StepsSinceFired
 
 
 @dataclass(frozen=True)
-class Resampling(Component):
-    """Base of the rules (Towards Monosemanticity 2023, "Neuron Resampling").
+class Resampling(Component, ABC):
+    """Base of the rules that say which latents training starts afresh."""
 
-    Each chosen latent gets an input as its decoder row, drawn with probability proportional to
-    the square of its loss and normalised; the same direction as its encoder, at `resample_scale`
-    times the mean length of the other latents' (a tied encoder has no length of its own and
-    stays at the decoder's unit length); all else of its own as at the start; and no moments.
+    axis: ClassVar = "resample"
+
+
+@dataclass(frozen=True)
+class Never(Resampling):
+    """No latent ever starts afresh."""
+
+
+@dataclass(frozen=True)
+class AtTimes(Resampling, ABC):
+    """Base of rules that act at fixed times (Towards Monosemanticity 2023, "Neuron Resampling").
+
+    Each chosen latent gets as its decoder row a normalised input, drawn with probability
+    proportional to the square of its loss; as its encoder the same direction, at `resample_scale`
+    times the mean length of the others' (a tied encoder keeps the decoder's unit length); all else
+    as at the start; and no moments.
 
     Attributes:
-        at: the fractions of training after which it happens. The paper's 25k, 50k, 75k and 100k
-            of 200k steps, scaled, or a toy run would end before the first.
+        at: the fractions of training after which it happens. By default the paper's 25k, 50k, 75k
+            and 100k of 200k steps, scaled, or a toy run would end before the first.
         n_inputs: inputs that are drawn from (the paper: 819,200; a toy world has fewer kinds).
     """
 
@@ -43,33 +51,32 @@ class Resampling(Component):
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         return self.n_inputs * (d_sae + d_in)  # z, and x or x_hat: never all three are held
 
-    def check(self, decoder: Decoder, encoder: Encoder, d_in: int, d_sae: int) -> str | None:
-        """Why these settings, or these parts, are impossible; or None."""
-        if not self.at or any(not 0 < time < 1 for time in self.at):
-            return f"times {self.at} must be fractions of training in (0, 1)"
-        if self.n_inputs < 1:
-            return f"n_inputs {self.n_inputs} must be at least 1"
-        if not isinstance(decoder, Free | UnitNorm | Normalised):
-            return (
-                f"{type(decoder).__name__} ties its rows to each other or to the start, so none "
-                "can be replaced: use decoder=UnitNorm()"
-            )
-        mixed = [name for name, own in latent_arrays(encoder, d_in, d_sae).items() if own is None]
-        if mixed:
-            return (
-                f"{type(encoder).__name__} mixes latents in {', '.join(mixed)}, so none can "
-                "start afresh alone: use encoder=Untied()"
-            )
-        return None
+    def check(self, spec: Spec) -> None:
+        in_training = all(0 < time < 1 for time in self.at)
+        reason = f"times {self.at} must be fractions of training in (0, 1)"
+        self.demand(self.at and in_training, reason, spec)
+        self.demand(self.n_inputs >= 1, f"n_inputs {self.n_inputs} must be at least 1", spec)
+        reason = (
+            f"{type(spec.decoder).__name__} ties its rows to each other or to the start, so none "
+            "can be replaced: use decoder=UnitNorm()"
+        )
+        self.demand("free_rows" in spec.decoder.provides, reason, spec)
+        axes = spec.encoder.latent_axes().items()
+        mixed = ", ".join(name for name, over in axes if len(over) > 1)
+        reason = (
+            f"{type(spec.encoder).__name__} mixes latents in {mixed}, so none can start afresh "
+            "alone: use encoder=Untied()"
+        )
+        self.demand(not mixed, reason, spec)
 
 
 @dataclass(frozen=True)
-class ResampleDead(Resampling):
+class ResampleDead(AtTimes):
     """Chooses latents without a firing in the last `resample_window` of training (the paper's
     12,500 of 200,000 steps: 1/16)."""
 
     hypers: ClassVar = (
-        *Resampling.hypers,
+        *AtTimes.hypers,
         Hyper("resample_window", default=1 / 16, low=0.0, high=1.0),
     )
     stats: ClassVar = (StepsSinceFired(),)
@@ -79,35 +86,13 @@ class ResampleDead(Resampling):
 
 
 @dataclass(frozen=True)
-class ResampleRare(Resampling):
+class ResampleRare(AtTimes):
     """Chooses latents that fire in less than `min_rate` of the samples, by a running mean over
     some 300 batches that starts at 1 / d_in (so it takes 300 ln(1 / (d_in min_rate)) steps until
     one that never fires is seen)."""
 
-    hypers: ClassVar = (*Resampling.hypers, Hyper("min_rate", low=0.0, high=1.0))
+    hypers: ClassVar = (*AtTimes.hypers, Hyper("min_rate", low=0.0, high=1.0))
     stats: ClassVar = (RelativeFrequency(),)
 
     def chosen(self, run: Stats, h: Hypers, n_steps: Array, d_in: int) -> Array:
         return run["relative_frequency"] < h["min_rate"] * d_in
-
-
-@cache
-def latent_arrays(encoder: Encoder, d_in: int, d_sae: int) -> dict[str, bool | None]:
-    """Which of an encoder's arrays have one entry for each latent, along the last axis: True;
-    False where none depends on the latents; None where another axis runs over them too."""
-
-    def shapes(n: int) -> dict[str, tuple[int, ...]]:
-        scalar = jax.ShapeDtypeStruct((), jnp.float32)
-        h = {hyper.name: scalar for hyper in encoder.hypers}
-        rows = jax.ShapeDtypeStruct((n, d_in), jnp.float32)
-        made = jax.eval_shape(lambda r, h: encoder.init(jax.random.key(0), r, h), rows, h)
-        return {name: array.shape for name, array in made.items()}
-
-    here, there = shapes(d_sae), shapes(d_sae + 1)
-    kinds: dict[tuple[int, ...], bool] = {(): False, (-1,): True}
-
-    def axes_of_latents(name: str) -> tuple[int, ...]:
-        sizes = zip(here[name], there[name], strict=True)
-        return tuple(i - len(here[name]) for i, (one, two) in enumerate(sizes) if one != two)
-
-    return {name: kinds.get(axes_of_latents(name)) for name in here}

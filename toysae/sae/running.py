@@ -1,4 +1,4 @@
-"""Running statistics that several parts share: batches, and how often and lately latents fired."""
+"""Running statistics that several components read: batches, and when and how often latents fire."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,83 +11,64 @@ from jaxtyping import Array, Bool, Float, Int
 from .component import Forward, Hypers, RunningStat, Stats
 
 FREQUENCY_RATE = 0.003
-"""Of the moving average of the firing frequency: it remembers some 300 batches."""
-
-
-@dataclass(frozen=True)
-class Controlled(RunningStat):
-    """A statistic whose next value also depends on the member's numbers or on progress."""
-
-    def step(self, old: Array, f: Forward, run: Stats, h: Hypers) -> Array:
-        raise TypeError(f"{type(self).__name__} must define step")
-
-
-@dataclass(frozen=True)
-class PerLatent(RunningStat):
-    """A statistic `[d_sae]` of each latent on its own: a resampled latent's starts afresh."""
+"""The rate of the moving average of the firing frequency: it remembers some 300 batches."""
 
 
 def next_stats(stats: Mapping[str, RunningStat], f: Forward, run: Stats, h: Hypers) -> Stats:
     """Every statistic after one more batch, without a gradient."""
-    new = {
-        name: stat.step(run[name], f, run, h)
-        if isinstance(stat, Controlled)
-        else stat.update(run[name], f)
-        for name, stat in stats.items()
-    }
-    return jax.lax.stop_gradient(new)
+    return jax.lax.stop_gradient({n: stat.step(run[n], f, run, h) for n, stat in stats.items()})
 
 
 def restarted(
     stats: Mapping[str, RunningStat], run: Stats, latents: Bool[Array, " d_sae"]
 ) -> Stats:
-    """The statistics with those of the given latents as before any step."""
+    """The statistics, with those of the chosen latents as before any step."""
     fresh = {
         name: jnp.where(latents, stat.init(latents.shape[0]), run[name])
         for name, stat in stats.items()
-        if isinstance(stat, PerLatent)
+        if stat.per_latent
     }
     return {**run, **fresh}
 
 
 @dataclass(frozen=True)
 class Steps(RunningStat):
-    """Batches seen: what a penalty that draws anew in each step folds into its key."""
+    """The number of batches, which a penalty that draws anew in each step folds into its key."""
 
     name: ClassVar[str] = "steps"
 
     def init(self, d_sae: int) -> Array:
         return jnp.zeros((), jnp.int32)
 
-    def update(self, old: Array, forward: Forward) -> Int[Array, ""]:
+    def step(self, old: Array, f: Forward, run: Stats, h: Hypers) -> Int[Array, ""]:
         return old + 1
 
 
 @dataclass(frozen=True)
-class StepsSinceFired(PerLatent):
+class StepsSinceFired(RunningStat):
     """Batches since each latent last fired; 0 if it did in the last one."""
 
     name: ClassVar[str] = "steps_since_fired"
+    per_latent: ClassVar[bool] = True
 
     def init(self, d_sae: int) -> Array:
         return jnp.zeros(d_sae, jnp.int32)
 
-    def update(self, old: Array, forward: Forward) -> Array:
-        fired = (forward.z != 0).any(tuple(range(forward.z.ndim - 1)))
+    def step(self, old: Array, f: Forward, run: Stats, h: Hypers) -> Array:
+        fired = (f.z != 0).any(tuple(range(f.z.ndim - 1)))
         return jnp.where(fired, 0, old + 1)
 
 
 @dataclass(frozen=True)
-class RelativeFrequency(PerLatent):
-    """Each latent's firing frequency times d_in, a moving average over batches.
-
-    In units of 1 / d_in, because that is where the average starts: 1 whatever the size.
-    """
+class RelativeFrequency(RunningStat):
+    """Each latent's firing frequency in units of 1 / d_in, a moving average over batches that
+    starts at 1."""
 
     name: ClassVar[str] = "relative_frequency"
+    per_latent: ClassVar[bool] = True
 
     def init(self, d_sae: int) -> Array:
         return jnp.ones(d_sae, jnp.float32)
 
-    def update(self, old: Array, forward: Forward) -> Float[Array, " d_sae"]:
-        return old + FREQUENCY_RATE * (forward.fire_rate * forward.x.shape[-1] - old)
+    def step(self, old: Array, f: Forward, run: Stats, h: Hypers) -> Float[Array, " d_sae"]:
+        return old + FREQUENCY_RATE * (f.fire_rate * f.x.shape[-1] - old)

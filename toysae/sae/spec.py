@@ -1,4 +1,4 @@
-"""The specification of an SAE: six axes, all that changes the compiled program."""
+"""The specification of an SAE: seven axes, all that changes the compiled program."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -9,90 +9,64 @@ from ..disk import subclasses
 from ..errors import ToysaeError, require, unknown
 from .activations import Activation, ReLU
 from .arithmetic import ARITHMETICS
-from .component import Component, Hyper, RunningStat, components_of
+from .component import Component, Hyper, RunningStat, Spec, components_of, is_abstract
 from .decoders import Decoder, UnitNorm
 from .encoders import Encoder, Untied
 from .inits import Init, RandomUnit
 from .objectives import Objective, Plain
 from .penalties import L1, Penalty, Sum
-from .resampling import Resampling
+from .resampling import Never, Resampling
 
 
 @dataclass(frozen=True)
-class SAESpec:
+class SAESpec(Spec):
     """Static description of an SAE; numbers go into hypers.
 
-    `resample` says when and which latents training starts afresh; None for never. `arithmetic`
-    is that of the large products of a training step; a trained SAE computes in float32.
+    `resample` says when and which latents training starts afresh; None is taken as `Never()`.
+    `arithmetic` is that of the large products of a training step; a trained SAE computes in
+    float32.
 
     Raises:
-        ToysaeError: a size below 1, an axis of the wrong kind, or two parts that exclude each
+        ToysaeError: a size below 1, an axis of the wrong kind, or two components that exclude each
             other; both are named with a remedy.
     """
 
-    d_in: int
-    d_sae: int
     decoder: Decoder = UnitNorm()
     encoder: Encoder = Untied()
     activation: Activation = ReLU()
     penalty: Penalty = Sum((L1(),))
     objective: Objective = Plain()
     init: Init = RandomUnit()
-    resample: Resampling | None = None
+    resample: Resampling = Never()
     arithmetic: str = "float32"
 
     def __post_init__(self) -> None:
         for size in ("d_in", "d_sae"):
             object.__setattr__(self, size, integer(size, getattr(self, size), 1, 2**48))
-        for axis in AXES:
-            part = getattr(self, axis)
-            if not isinstance(part, AXES[axis]) or not _is_final(type(part)):
-                raise _not_a_component(axis, part)
+        if self.resample is None:  # as in files and calls of before there was Never()
+            object.__setattr__(self, "resample", Never())
+        for axis, kind in AXES.items():
+            if not isinstance(getattr(self, axis), kind):
+                raise _not_a_component(axis, getattr(self, axis))
         if self.arithmetic not in ARITHMETICS:
             raise unknown("arithmetic", str(self.arithmetic), ARITHMETICS)
-        reasons = {
-            "decoder": self.decoder.check(self.d_in, self.d_sae),
-            "objective": self.objective.check(self.d_sae),
-        }
-        if self.resample is not None:
-            require(
-                isinstance(self.resample, Resampling),
-                f"resample={self.resample!r} is no Resampling: give ResampleDead(), say, or None",
-            )
-            reasons["resample"] = self.resample.check(
-                self.decoder, self.encoder, self.d_in, self.d_sae
-            )
-        for axis, reason in reasons.items():
-            if reason:
-                raise ToysaeError(
-                    f"{axis} {type(getattr(self, axis)).__name__} with d_sae {self.d_sae}: {reason}"
-                )
-        provided = frozenset().union(*(part.provides for part in self.components()))
-        for part in self.components():
-            for capability, remedy in part.requires.items():
-                if capability not in provided:
-                    others = ", ".join(
-                        type(other).__name__
-                        for other in (self.decoder, self.encoder, self.activation)
-                        if other is not part
-                    )
-                    raise ToysaeError(f"{type(part).__name__} does not go with {others}: {remedy}")
+        for component in self.components():
+            component.check(self)
 
     def components(self) -> list[Component]:
-        """Every part, those inside others too."""
-        return [part for axis in (*AXES, "resample") for part in components_of(getattr(self, axis))]
+        return [component for axis in AXES for component in components_of(getattr(self, axis))]
 
     def hypers(self) -> dict[str, Hyper]:
-        """The numbers that the parts read, by name."""
+        """The numbers that the components read, by name."""
         return {hyper.name: hyper for part in self.components() for hyper in part.hypers}
 
     def stats(self) -> dict[str, RunningStat]:
-        """The running statistics that the parts read, by name."""
+        """The running statistics that the components read, by name."""
         return {stat.name: stat for part in self.components() for stat in part.stats}
 
     def once_started(self) -> "SAESpec":
-        """The spec of the steps: the init plays no part any more, so that SAEs which differ
-        only in it share one compiled program."""
+        """The spec of the steps, without the init: SAEs that differ only in it share one compiled
+        program."""
         return replace(self, init=RandomUnit())
 
     def at_inference(self) -> "SAESpec":
@@ -103,51 +77,40 @@ class SAESpec:
     def working_floats(self, batch: int) -> int:
         """About how many numbers a training step of one SAE holds, besides parameters, their
         gradient and moments: pre-activations, z, the gradient of either, and x_hat; and what the
-        parts add."""
-        parts = [
-            part for axis in AXES if axis != "init" for part in components_of(getattr(self, axis))
-        ]
-        own = sum(part.working_floats(batch, self.d_in, self.d_sae) for part in parts)
+        components add."""
+        step = replace(self, init=RandomUnit(), resample=Never())  # these two have their own time
+        own = sum(c.working_floats(batch, self.d_in, self.d_sae) for c in step.components())
         return batch * (3 * self.d_sae + self.d_in) + own
 
     def check_hypers(self, values: Mapping[str, float]) -> None:
-        """Refuses one member's numbers that no `k` or the like allows.
+        """Refuses one member's numbers that are impossible together or with d_sae.
 
         Raises:
             ToysaeError: naming the number and the bound.
         """
-        for axis in ("encoder", "activation"):
-            part = getattr(self, axis)
-            reason = part.check(self.d_sae, dict(values))
-            if reason:
-                raise ToysaeError(f"{axis} {type(part).__name__}: {reason}")
+        for component in self.components():
+            component.check_numbers(self.d_sae, values)
 
 
 AXES: dict[str, type[Component]] = {
-    "decoder": Decoder, "encoder": Encoder, "activation": Activation,
-    "penalty": Penalty, "objective": Objective, "init": Init,
-}  # fmt: skip
-_NO_AXES = {"d_in", "d_sae", "resample", "arithmetic"}
-assert set(AXES) == {field.name for field in fields(SAESpec)} - _NO_AXES
+    kind.axis: kind for kind in (Decoder, Encoder, Activation, Penalty, Objective, Init, Resampling)
+}
+assert set(AXES) == {field.name for field in fields(SAESpec)} - {"d_in", "d_sae", "arithmetic"}
 
 
-def _not_a_component(axis: str, given: object) -> ToysaeError:
-    """The error for what is no part of an axis: a name, a part of another axis, several parts."""
-    kind, shown = AXES[axis], " ".join(repr(given).split())
-    names = sorted(c.__name__ for c in subclasses(kind) if _is_final(c))
+def _not_a_component(axis: str, value: object) -> ToysaeError:
+    """The error for a value that an axis does not take: a name, a component of another axis,
+    several components."""
+    kind, shown = AXES[axis], " ".join(repr(value).split())
+    names = sorted(c.__name__ for c in subclasses(kind) if not is_abstract(c))
     known = {name.lower(): name for name in names}
-    near = get_close_matches(str(given).lower(), known, n=1)
+    near = get_close_matches(str(value).lower(), known, n=1)
     hint = f"did you mean {axis}={known[near[0]]}()? " if near else ""
+    article = "an" if kind.__name__[0] in "AEIO" else "a"
     return ToysaeError(
-        f"{axis}={shown} is no {kind.__name__}: {hint}give one of {', '.join(known.values())}"
+        f"{axis}={shown} is not {article} {kind.__name__}: {hint}give one of "
+        f"{', '.join(known.values())}"
     )
-
-
-def _is_final(part: type[Component]) -> bool:
-    """Whether it is a part to use, not a base of parts."""
-    methods = (getattr(part, name) for name in dir(part))
-    abstract = any(getattr(method, "__isabstractmethod__", False) for method in methods)
-    return not abstract and not part.__name__.startswith("_")
 
 
 def resolve_hypers(declared: Mapping[str, Hyper], given: Mapping[str, float]) -> dict[str, float]:

@@ -13,8 +13,7 @@ from ..points import Points
 from ..recovery.minima import AT_TRUTH, TRUTH
 from ..runs.cell import Cell
 from ..runs.worlds import Worlds
-from ..sae import INITS, KNOBS, SAESpec, make_spec, recipe_row
-from ..sae.decoders import Free, Normalised, UnitNorm
+from ..sae import INITS, KNOBS, Never, SAESpec, make_spec, recipe_row
 from ..sae.frozen import Frozen
 from ..sae.l0_control import COEFFICIENTS, controlled
 from ..sae.loss_scale import CONVENTIONS, to_internal
@@ -113,7 +112,7 @@ def _cells_at(
 def _can_be_held(cell: Cell) -> bool:
     own = make_spec(str(cell.columns["recipe"]), cell.spec.d_in, cell.spec.d_sae).decoder
     n_features = cell.data.worlds.n_features
-    return cell.spec.d_sae == n_features and isinstance(own, Free | UnitNorm | Normalised)
+    return cell.spec.d_sae == n_features and "free_rows" in own.provides
 
 
 def _cell(
@@ -205,7 +204,7 @@ def _spec(e: Experiment, recipe: str, init: str, d_in: int, d_sae: int) -> SAESp
     spec = make_spec(recipe, d_in, d_sae, named, arithmetic=e.arithmetic)
     if init == AT_TRUTH:
         decoder = Frozen(spec.decoder.bias, spec.decoder.bias_start)
-        spec = replace(spec, decoder=decoder, resample=None)  # resampling would move rows
+        spec = replace(spec, decoder=decoder, resample=Never())  # resampling would move rows
     if e.match_l0:
         spec = replace(spec, penalty=controlled(spec.penalty) or spec.penalty)
     return spec

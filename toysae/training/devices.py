@@ -84,21 +84,18 @@ class Layout:
         filled = any(n % self.mesh.shape[name] for name, n in rows.items())
         return _cut(tree, self, specs) if filled else tree
 
-    def pinned(self, tree: Any, d_sae: int) -> Any:
-        """Arrays `[n_worlds, n_members, ...]` held split by rows, and by latents along the one of
-        their other axes that has length `d_sae` (in a square encoder the last)."""
+    def pinned(self, tree: Any, axes: Any) -> Any:
+        """Arrays `[n_worlds, n_members, ...]` held split by rows, and by latents along the axis
+        that `axes` gives for each, counted from the end; 0 for none."""
         if self.mesh.shape["latent"] == 1:
             return tree
 
-        def pin(path: Any, leaf: jax.Array) -> jax.Array:
-            axes = [axis for axis in range(2, leaf.ndim) if leaf.shape[axis] == d_sae]
-            last = "W_enc" in jax.tree_util.keystr(path)
-            split = [axes[-1 if last else 0]] if axes else []
-            spec = ["latent" if axis in split else None for axis in range(2, leaf.ndim)]
+        def pin(leaf: jax.Array, axis: int) -> jax.Array:
+            spec = ["latent" if i == axis else None for i in range(2 - leaf.ndim, 0)]
             sharding = NamedSharding(self.mesh, P("world", "member", *spec))
             return jax.lax.with_sharding_constraint(leaf, sharding)
 
-        return jax.tree_util.tree_map_with_path(pin, tree)
+        return jax.tree.map(pin, tree, axes)
 
     def _lengths(self, spec: P) -> list[tuple[str, int]]:
         rows = {"world": self.n_worlds, "member": self.n_members}

@@ -20,6 +20,7 @@ from ..keys import named_key
 from ..linalg import Axes
 from ..sae import SAE, Hypers, finished
 from ..sae.inits import axes_for
+from ..sae.resampling import AtTimes
 from ..watch import doing
 from ..worlds import World
 from .chunks import CHUNK_SECONDS, Pace, Snapshot, placed_like
@@ -33,6 +34,7 @@ from .state import (
     init_member,
     keys_of,
     member_key,
+    member_latent_axes,
     member_step,
 )
 
@@ -115,7 +117,8 @@ def advance(
 def _pinned(state: TrainState, ensemble: Ensemble, layout: Layout | None) -> TrainState:
     if layout is None:
         return state
-    return replace(state, members=layout.pinned(state.members, ensemble.spec.d_sae))
+    axes = member_latent_axes(ensemble.spec, state.members)
+    return replace(state, members=layout.pinned(state.members, axes))
 
 
 def _advance(state: TrainState, ensemble: Ensemble, until: Array, n_steps: Array) -> TrainState:
@@ -143,9 +146,10 @@ def _advance(state: TrainState, ensemble: Ensemble, until: Array, n_steps: Array
     def steps_to(state: TrainState, stop: Array) -> TrainState:
         return jax.lax.while_loop(lambda s: s.step < stop, step, state)
 
-    if ensemble.spec.resample is None:
+    rule = ensemble.spec.resample
+    if not isinstance(rule, AtTimes):
         return steps_to(state, until)
-    due = due_steps(ensemble.spec.resample, n_steps)
+    due = due_steps(rule, n_steps)
 
     def stretch(state: TrainState) -> TrainState:
         """To the next resampling or to the end. Only there is a cond, not at each step."""
@@ -161,15 +165,15 @@ def _advance(state: TrainState, ensemble: Ensemble, until: Array, n_steps: Array
 def _resample(state: TrainState, ensemble: Ensemble, n_steps: Array) -> TrainState:
     """Starts latents afresh by the spec's rule. One member at a time, or the inputs that it
     draws from would need `n_inputs * d_sae` numbers of each at once."""
-    assert ensemble.spec.resample is not None
-    n_inputs = ensemble.spec.resample.n_inputs
+    rule = ensemble.spec.resample
+    assert isinstance(rule, AtTimes)
     keys = keys_of(ensemble.world_seeds, "resampling")
     progress = state.step / n_steps
 
     def in_world(of_world):
         world, key, members = of_world
         key = jax.random.fold_in(key, state.step)
-        x = world.sample(named_key(key, "inputs"), n_inputs).x
+        x = world.sample(named_key(key, "inputs"), rule.n_inputs).x
 
         def one(of_member):
             member, h, seed = of_member

@@ -74,9 +74,7 @@ def training_bytes(ensemble: Ensemble) -> int:
     spec, batch, state = ensemble.spec, ensemble.batch_size, state_shapes(ensemble)
     drawn = len(ensemble.world_seeds) * batch * (spec.d_in + ensemble.worlds.n_features)
     step = drawn + ensemble.n_rows * spec.working_floats(batch)
-    resampling = 0
-    if spec.resample is not None:  # one member at a time
-        resampling = spec.resample.working_floats(batch, spec.d_in, spec.d_sae)
+    resampling = spec.resample.working_floats(batch, spec.d_in, spec.d_sae)  # of one member
     gradient = bytes_of(state.members.params)
     return bytes_of((ensemble, state)) + gradient + _FLOAT * max(step, resampling)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
@@ -34,8 +33,8 @@ def clipped(grad: Params, h: Hypers) -> Params:
     """The gradient, no longer than `grad_clip`, if the member has one."""
     if "grad_clip" not in h:
         return grad
-    length = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(grad)))
-    return jax.tree.map(lambda g: g * jnp.minimum(1.0, h["grad_clip"] / (length + 1e-12)), grad)
+    clip = optax.clip_by_global_norm(h["grad_clip"])
+    return clip.update(grad, clip.init(grad))[0]  # pyright: ignore[reportArgumentType, reportReturnType]
 
 
 def adam(h: Hypers) -> optax.GradientTransformation:

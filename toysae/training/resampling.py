@@ -7,16 +7,16 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ..keys import named_key
 from ..sae import Forward, Hypers, Params, SAESpec, Stats, forward, resolve
-from ..sae.resampling import Resampling, latent_arrays
+from ..sae.resampling import AtTimes
 from ..sae.running import restarted
 from ..worlds.dictionaries import unit_rows
 from .optimiser import adam
-from .state import Member
+from .state import Member, latent_axes
 
 _APART = 1e-3  # of their length: how far rows that start at equal inputs are moved
 
 
-def due_steps(rule: Resampling, n_steps: Float[Array, ""]) -> Int[Array, " times"]:
+def due_steps(rule: AtTimes, n_steps: Float[Array, ""]) -> Int[Array, " times"]:
     """After how many steps a run of `n_steps` resamples; a step 0 never comes."""
     return jnp.round(jnp.array(rule.at) * n_steps).astype(jnp.int32)
 
@@ -60,7 +60,7 @@ def resample_member(
     progress: Float[Array, ""],
     n_steps: Float[Array, ""],
 ) -> Member:
-    """The member with the rule's latents started afresh, see :class:`Resampling`.
+    """The member with the rule's latents started afresh, see :class:`AtTimes`.
 
     Everything of the other latents, their Adam moments too, keeps its bits. A diverged member
     keeps all of them.
@@ -74,7 +74,7 @@ def resample_member(
         progress: the fraction of training done.
         n_steps: steps of the whole training.
     """
-    assert spec.resample is not None
+    assert isinstance(spec.resample, AtTimes)
     params, run = member.params, {**member.run, "progress": progress}
     losses = sample_losses(spec, params, run, h, named_key(key, "loss"), x)
     losses = losses / jnp.maximum(jnp.abs(losses).max(), 1e-30)  # their squares stay in range
@@ -86,16 +86,10 @@ def resample_member(
     # Two latents at one input would have one gradient for ever.
     apart = jax.random.normal(named_key(key, "apart"), drawn.shape) / drawn.shape[1] ** 0.5
     rows = unit_rows(drawn + _APART * apart)
-    scale = h["resample_scale"] * _mean_length(params.enc, ~latents)
+    axes = latent_axes(spec, params)
+    scale = h["resample_scale"] * _mean_length(params.enc, axes.enc, ~latents)
     enc = spec.encoder.init(named_key(key, "encoder"), rows * scale, h)
-    own = latent_arrays(spec.encoder, spec.d_in, spec.d_sae)
-    nowhere = jnp.zeros((), bool)
-    mask = Params(
-        latents[:, None],
-        None if params.b_dec is None else nowhere,
-        {name: latents if own[name] else nowhere for name in params.enc},
-        {name: latents for name in params.act},
-    )
+    mask = jax.tree.map(lambda axis: _along(latents, axis), axes)
     fresh = Params(rows, params.b_dec, enc, spec.activation.init(spec.d_sae, h))
     return Member(
         jax.tree.map(jnp.where, mask, fresh, params),
@@ -108,10 +102,19 @@ def resample_member(
     )
 
 
-def _mean_length(enc: dict[str, Array], living: Bool[Array, " d_sae"]) -> Float[Array, ""]:
+def _along(latents: Bool[Array, " d_sae"], axis: int) -> Bool[Array, "*shape"]:
+    """The latents along an array's axis, counted from the end; nowhere if it is 0."""
+    return latents.reshape(-1, *[1] * (-axis - 1)) if axis else jnp.zeros((), bool)
+
+
+def _mean_length(
+    enc: dict[str, Array], axes: dict[str, int], living: Bool[Array, " d_sae"]
+) -> Float[Array, ""]:
     """The mean length of the living latents' encoder columns; 1 if none lives, or without any."""
     if "W_enc" not in enc:
         return jnp.float32(1)
-    lengths = jnp.sqrt(jnp.sum(enc["W_enc"] ** 2, axis=0))
+    W_enc, axis = enc["W_enc"], axes["W_enc"]
+    others = tuple(i for i in range(-W_enc.ndim, 0) if i != axis)
+    lengths = jnp.sqrt(jnp.sum(W_enc**2, axis=others))
     mean = jnp.sum(jnp.where(living, lengths, 0.0)) / jnp.maximum(living.sum(), 1)
     return jnp.where(living.any(), mean, 1.0)

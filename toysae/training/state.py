@@ -1,6 +1,7 @@
 """What training carries: members with a leading [world, member] axis, and one step counter."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from ..sae import (
     init_stats,
     resolve,
 )
-from ..sae.component import Weights
+from ..sae.component import Component, Weights
 from ..sae.running import next_stats
 from ..worlds import Drawn
 from .optimiser import adam, clipped, learning_rate
@@ -77,6 +78,29 @@ def init_member(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> 
     params = init_params(spec, key, data, h)
     opt = adam(h).init(params)  # pyright: ignore[reportArgumentType]  (any pytree will do)
     return Member(params, opt, init_stats(spec), jnp.zeros((), bool), jnp.float32(0))
+
+
+def latent_axes(spec: SAESpec, params: Params) -> Any:
+    """For each array of the parameters, its axis over latents as its component declares it, counted
+    from the end: the first if there are several, 0 if there is none."""
+
+    def declared(component: Component) -> dict[str, int]:
+        return {name: (*axes, 0)[0] for name, axes in component.latent_axes().items()}
+
+    b_dec = None if params.b_dec is None else 0
+    W_dec, enc, act = (declared(c) for c in (spec.decoder, spec.encoder, spec.activation))
+    return Params(**W_dec, b_dec=b_dec, enc=enc, act=act)  # pyright: ignore[reportArgumentType]
+
+
+def member_latent_axes(spec: SAESpec, member: Member) -> Any:
+    """:func:`latent_axes` of everything that training carries of an SAE."""
+    params = latent_axes(spec, member.params)
+    opt = optax.tree_map_params(
+        optax.scale_by_adam(), lambda _, axis: axis, member.opt, params,
+        transform_non_params=lambda _: 0,
+    )  # fmt: skip
+    run = {name: -1 if stat.per_latent else 0 for name, stat in spec.stats().items()}
+    return Member(params, opt, run, 0, 0)  # pyright: ignore[reportArgumentType]
 
 
 def member_key(world_seed: Int[Array, ""], sae_seed: Int[Array, ""]) -> PRNGKeyArray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..sae import RECIPES, make_spec
 from ..training import Ensemble
@@ -75,10 +76,16 @@ def _recipe_presets() -> dict[str, Preset]:
 RECIPE_PRESETS = _recipe_presets()
 
 
-def preset_world(p: Preset) -> World:
+def preset_fields(p: Preset) -> dict[str, Any]:
+    """The fields of its world that are not left at their defaults."""
     if p.world != "sphere":
-        return make_world(p.world)
-    return make_world("sphere", d_in=p.d_in, n_features=p.n_features, l0=p.l0, magnitude="normal")
+        return {}
+    return {"d_in": p.d_in, "n_features": p.n_features, "l0": p.l0, "magnitude": "normal"}
+
+
+def preset_world(p: Preset) -> World:
+    """The world that the preset's SAEs train on."""
+    return make_world(p.world, **preset_fields(p))
 
 
 def preset_ensemble(p: Preset, numbers: Mapping[str, float] | None = None) -> Ensemble:

@@ -13,11 +13,13 @@ import pandas as pd
 
 from ..disk import write
 from ..errors import require, unknown
+from ..plotting import save
 from ..runs.provenance import provenance
 from .against import COMPARED, UNCACHED, WORKER, require_saelens, time_against
 from .protocol import Child
+from .scaling import workers_figure
 from .time_to_mcc import RACES, race
-from .timers import KINDS, TIMERS
+from .timers import KINDS, TIMERS, WORKERS
 from .training import time_preset, time_recipe
 
 PEERS = ("sae-lens",)
@@ -31,14 +33,16 @@ class BenchOptions:
         preset: names of presets; all of plain training if none is given. "gpu" stands for those
             that want a GPU, "interim-grid" for 153 SAEs, "worlds" for all of sampling, "recipes"
             for every recipe beside the plain SAE at two sizes, "scoring" for what scoring costs
-            beside training, "lm" for capturing a language model's activations; "time-to-mcc"
-            times whole processes until the features are found.
+            compared with training, "lm" for capturing a language model's activations, "engine"
+            for what keeping results on disk costs, opening 5,000 SAEs, and several workers;
+            "time-to-mcc" times whole processes until the features are found.
         against: "sae-lens" trains one standard SAE of the same shape with SAELens' own trainer,
             in turns with ours, and prints ratios; needs the peers extra.
         arithmetic: of the large products where SAEs train; --against times both.
         seconds: about how long each round of timing lasts.
         rounds: rounds; the median is reported.
         out: a JSON file for the numbers, those of every round too, with their provenance.
+        figures: a folder for the figure of "engine-workers", and the table behind it.
     """
 
     preset: tuple[str, ...] = ()
@@ -47,6 +51,7 @@ class BenchOptions:
     seconds: float = 2.0
     rounds: int = 5
     out: Path | None = None
+    figures: Path | None = None
 
 
 def bench(options: BenchOptions) -> list[pd.DataFrame]:
@@ -71,6 +76,9 @@ def bench(options: BenchOptions) -> list[pd.DataFrame]:
         record["command"] = " ".join(["toysae", *sys.argv[1:]])
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write(options.out, lambda p: p.write_text(json.dumps(record, indent=1) + "\n"))
+    if options.figures is not None:
+        drawn = next(raw for row, raw in zip(rows, rounds, strict=True) if row["preset"] == WORKERS)
+        save(*workers_figure(drawn), options.figures, "workers")
     kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         kinds.setdefault(tuple(row), []).append(row)
@@ -97,6 +105,10 @@ def _checked(options: BenchOptions) -> list[str]:
         )
         if name not in known:
             raise unknown("preset", name, [*known, *kinds])
+    require(
+        options.figures is None or WORKERS in names,
+        f"--figures draws {WORKERS} alone: give --preset {WORKERS}, or leave it out",
+    )
     if options.against is not None:
         require_saelens()
     return names

@@ -16,7 +16,6 @@ from toysae.bench.presets import Preset
 from toysae.bench.run import BenchOptions, bench
 from toysae.bench.scaling import Blocks, Scaling, on_cores, run_seconds, workers_figure
 from toysae.bench.timers import ENGINE_PRESETS, KINDS, TIMERS, WORKERS
-from toysae.evaluation.measure import RecoveryScores
 from toysae.runs.results import Results
 
 TINY = Preset("untied", 8, 12, 16, 2, 32)
@@ -31,7 +30,7 @@ def test_the_presets_are_those_of_the_command_line():
 
 
 def test_overhead_is_of_the_same_training_through_the_engine(monkeypatch):
-    small = Overhead(TINY, RecoveryScores(n_eval=1024, curve_points=2), least_seconds=0.0)
+    small = Overhead(TINY, n_eval=1024, curve_points=2, least_seconds=0.0)
     monkeypatch.setitem(ENGINE_PRESETS, "engine-overhead", small)
     row = timers.time_engine("engine-overhead", 0.01, 3)
     direct, engine = (np.array(row["rounds"][f"{way} s"]) for way in ("direct", "engine"))
@@ -42,7 +41,7 @@ def test_overhead_is_of_the_same_training_through_the_engine(monkeypatch):
 
 
 def test_a_directory_of_many_saes_is_one_that_a_run_writes(tmp_path):
-    opening = Opening(12, 3, TINY)
+    opening = Opening(TINY, 12, 3)
     opening.write(tmp_path / "run")
     results = Results.load(tmp_path / "run")
     table = results.table
@@ -54,7 +53,7 @@ def test_a_directory_of_many_saes_is_one_that_a_run_writes(tmp_path):
 
 
 def test_opening_is_timed_once_a_round(monkeypatch):
-    monkeypatch.setitem(ENGINE_PRESETS, "engine-open-5", Opening(10, 5, TINY))
+    monkeypatch.setitem(ENGINE_PRESETS, "engine-open-5", Opening(TINY, 10, 5))
     row = timers.time_engine("engine-open-5", 0.01, 3)
     rounds = row["rounds"]["open and read s"]
     assert len(rounds) == 3 and row["open and read s"] == pytest.approx(np.median(rounds), abs=1e-3)

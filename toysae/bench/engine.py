@@ -50,18 +50,21 @@ class Overhead:
 
     Attributes:
         shape: of the ensemble.
-        measure: of its SAEs.
+        n_eval: samples that each SAE is scored on.
+        curve_points: of the learning curves.
         least_seconds: that the steps of a round take.
     """
 
     shape: Preset
-    measure: Measure = RecoveryScores(n_eval=65_536, curve_points=40)
+    n_eval: int = 65_536
+    curve_points: int = 40
     least_seconds: float = 20.0
 
     def time(self, seconds: float, rounds: int) -> dict[str, Any]:
         """A row: seconds of both, in turns, and how much longer the engine takes in per cent."""
         n_steps = Trainer(self.shape, max(seconds, self.least_seconds)).chunk
-        cell = preset_cell(self.shape, n_steps, self.measure)
+        measure = RecoveryScores(self.n_eval, self.curve_points)
+        cell = preset_cell(self.shape, n_steps, measure)
         ways = {"direct": direct_seconds, "engine": engine_seconds}
         for way in ways.values():
             way(replace(cell, n_steps=2))  # compiles; the number of steps is traced
@@ -104,14 +107,14 @@ class Opening:
     """A directory of many finished SAEs, opened and read.
 
     Attributes:
+        shape: of each SAE.
         n_saes: in all.
         n_blocks: that they are in, as many in each.
-        shape: of each SAE.
     """
 
+    shape: Preset
     n_saes: int
     n_blocks: int
-    shape: Preset = Preset("untied", 16, 32, 32, 1)
 
     def time(self, seconds: float, rounds: int) -> dict[str, Any]:
         """A row: seconds from the path to the whole table."""
@@ -146,9 +149,10 @@ class Opening:
         cells = list(self._cells())
         directory = Directory.claim(path)
         open_run(directory, {}, {}, [cell.rows() for cell in cells])
-        ensemble = preset_cell(self.shape, 1, cells[0].measure).ensemble
-        trained = train_ensemble(ensemble, 1, cells[0].measure.probe, cells[0].measure.curve_points)
-        table, arrays = cells[0].measure(ensemble, trained, 1)
+        measure = cells[0].measure
+        ensemble = preset_cell(self.shape, 1, measure).ensemble
+        trained = train_ensemble(ensemble, 1, measure.probe, measure.curve_points)
+        table, arrays = measure(ensemble, trained, 1)
         shared = {"curve_steps": arrays.pop("curve_steps")}
         weights, made_by = saved_weights(trained.saes), provenance()
         for cell in cells:

@@ -15,11 +15,12 @@ Timer = Callable[..., dict[str, Any]]
 """(name, seconds a round, rounds) -> a row; `rounds` in it holds the raw numbers."""
 
 WORKERS = "engine-workers"
+_ONE = Preset("untied", 16, 32, 32, 1)
 
 ENGINE_PRESETS: dict[str, Overhead | Opening | Scaling] = {
     "engine-overhead": Overhead(Preset("untied", 64, 128, 256, 16)),
-    "engine-open-5": Opening(n_saes=5000, n_blocks=5),
-    "engine-open-250": Opening(n_saes=5000, n_blocks=250),
+    "engine-open-5": Opening(_ONE, n_saes=5000, n_blocks=5),
+    "engine-open-250": Opening(_ONE, n_saes=5000, n_blocks=250),
     WORKERS: Scaling(),
 }
 

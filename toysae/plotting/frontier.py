@@ -1,4 +1,4 @@
-"""Frontiers: what each arm reaches at each L0, between the world's oracles and its floor."""
+"""Frontiers: what each arm reaches at each L0, compared with the world's oracles and its floor."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,11 +32,12 @@ _ORACLE = {"color": "0.45", "linewidth": 1.1, "zorder": 1}
 
 
 def frontier(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
-    """EV and recovery against L0 over each arm's whole grid, one row of panels a world and size.
+    """EV and recovery against L0 over each arm's whole grid, a row of panels for each world and
+    size.
 
-    Beside the arms, where the results can give them (`ceilings()`): the EV and F1 of the true
-    dictionary with FISTA codes, OMP codes and a trained linear-ReLU encoder, on the first world
-    seed. The random floor of mmcs is dotted, the true L0 a vertical line.
+    Where the results can give them (`ceilings()`), the EV and F1 of the true dictionary with FISTA
+    codes, OMP codes and a trained linear-ReLU encoder are drawn too, on the first world seed. The
+    random floor of mmcs is dotted, the true L0 a vertical line.
 
     Returns:
         The figure, and a frame with one row per case, arm and grid point (`l1`) and for each
@@ -61,7 +62,7 @@ def frontier(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
                 for arm in arms(rows):
                     look = {**st.arm_style(*arm), "label": st.arm_label(*arm)}
                     l0_curve(ax, of_arm(here, arm), score, look)
-                _beside(ax, score, rows, oracles[oracles["case"] == case])
+                _references(ax, score, rows, oracles[oracles["case"] == case])
                 l0_axis(ax, l0_limits(here), float(rows["true_l0"].mean()))
                 ax.set_ylim(*_limits(here, score))
                 ax.set_title(_SCORES[score] if i == 0 else "")
@@ -73,20 +74,20 @@ def frontier(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
 
 
 def l0_curve(ax: Axes, part: pd.DataFrame, score: str, look: Mapping[str, Any]) -> None:
-    """One arm's score against its L0, both means over seeds, with the score's intervals."""
+    """Draws an arm's score against its L0, both means over seeds, with the score's intervals."""
     part = part[(part["l0"] > 0) & part[score].notna()].sort_values("l0")
     error = np.nan_to_num(part[f"{score}_half_width"].to_numpy(float))
     ax.errorbar(part["l0"], part[score], yerr=error, elinewidth=0.8, **look)
 
 
 def l0_limits(frame: pd.DataFrame) -> tuple[float, float]:
-    """Of an axis that holds every positive L0."""
+    """The limits of an axis with room for every positive L0."""
     seen = frame["l0"][frame["l0"] > 0].astype(float)
     return (seen.min() / 1.2, seen.max() * 1.2) if len(seen) else (1.0, 2.0)
 
 
 def l0_axis(ax: Axes, limits: tuple[float, float], true_l0: float) -> None:
-    """A logarithmic axis of L0 with the truth on it."""
+    """Makes a logarithmic x axis of L0, with a line at the truth."""
     ax.axvline(true_l0, **st.FLOOR_LINE | {"linestyle": "-", "linewidth": 0.8}, label="true L0")
     ax.set_xscale("log", base=2)
     ax.set_xlim(min(limits[0], true_l0 / 1.2), max(limits[1], true_l0 * 1.2))
@@ -94,7 +95,7 @@ def l0_axis(ax: Axes, limits: tuple[float, float], true_l0: float) -> None:
 
 
 def _limits(frame: pd.DataFrame, score: str) -> tuple[float, float]:
-    """Of the axis of a score: EV is read near 1, the others from 0."""
+    """The limits of a score's axis: near 1 for EV, from 0 for the others."""
     low = float(frame[score].min()) if frame[score].notna().any() else 0.0
     room = max(0.1 * (1 - low), 1e-3)
     return (low - room, 1 + room) if score == "ev" else (min(low, 0.0) - 0.03, 1.05)
@@ -112,7 +113,7 @@ def _oracles(results: SweepResults, table: pd.DataFrame, scores: list[str]) -> p
     return curves.assign(init="oracle").merge(cases, on=same)[columns]
 
 
-def _beside(ax: Axes, score: str, rows: pd.DataFrame, oracles: pd.DataFrame) -> None:
+def _references(ax: Axes, score: str, rows: pd.DataFrame, oracles: pd.DataFrame) -> None:
     if score == "mmcs" and rows["floor"].notna().any():
         ax.axhline(rows["floor"].mean(), **st.FLOOR_LINE, label="random floor")
     if score in _DICTIONARY:

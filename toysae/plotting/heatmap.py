@@ -42,7 +42,7 @@ def l1_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
         rows = list(frame.groupby(["case", *ARM, "ratio"]))
         cells = (max(1, frame["l1"].nunique()), max(1, frame["size"].nunique()))
         panel = (max(2.3, 0.36 * cells[0] + 0.9), max(1.25, 0.26 * cells[1] + 0.7))
-        fig, axes = st.canvas(max(1, len(rows)), len(values), panel)
+        fig, axes = st.canvas(len(rows), len(values), panel)
         for i, ((case, recipe, init, ratio), part) in enumerate(rows):
             head = st.row_label(str(case), (str(recipe), str(init)), f"ratio {ratio:g}")
             for ax, value in zip(axes[i], values, strict=True):

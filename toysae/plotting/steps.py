@@ -9,11 +9,11 @@ from toysae.plotting import style as st
 from toysae.plotting.rows import (
     ARM,
     CEILINGS,
-    COLUMN_LABELS,
     SweepResults,
     best,
     choice_remark,
     members,
+    short_label,
 )
 
 STEPS, CENSORED = "steps_to_0.9", "censored_0.9"
@@ -31,22 +31,16 @@ def steps_to_threshold(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     chosen = best(table)
     frame = _frame(chosen, column)
     panels = sorted(set(zip(table["case"], table["recipe"], strict=True)))
-    width = min(2, max(1, len(panels)))
-    height = -(-max(1, len(panels)) // width)
-    n_lines = table.groupby(["case", "recipe"])[["init", column]].apply(
-        lambda part: len(part.drop_duplicates())
-    )
+    width = min(2, len(panels))
+    lines = table[["case", "recipe", "init", column]].drop_duplicates()
+    n_lines = lines.groupby(["case", "recipe"]).size().max()
     with st.style():
-        tall = 0.24 * (n_lines.max() if len(n_lines) else 1) + 0.75
-        fig, axes = st.canvas(height, width, (3.6, tall))
-        for ax in axes.flat[len(panels) :]:
-            ax.set_axis_off()
-        for k, ((case, recipe), ax) in enumerate(zip(panels, axes.flat, strict=False)):
+        fig, axes = st.wrapped(len(panels), width, (3.6, 0.24 * n_lines + 0.75))
+        for k, ((case, recipe), ax) in enumerate(zip(panels, axes, strict=True)):
             _panel(ax, frame[(frame["case"] == case) & (frame["recipe"] == recipe)], column)
             ax.set_title(f"{case}: {recipe}", loc="left")
             if k + width >= len(panels):
                 ax.set_xlabel("steps to mmcs .9 (log)")
-        for ax in axes.flat[: len(panels)]:
             _step_axis(ax, frame["step"])
         title = "steps until mmcs reaches .9, at the best L1"
         return st.finish(fig, results, title, choice_remark(chosen)), frame
@@ -77,8 +71,7 @@ def _panel(ax: Axes, frame: pd.DataFrame, column: str) -> None:
         runs = frame[(frame["init"] == init) & (frame[column] == value)]
         look = st.arm_style(str(runs["recipe"].iloc[0]), init)
         ceiling = init in CEILINGS
-        guide = "--" if ceiling else "-"
-        ax.axhline(y, color="0.85", linewidth=0.7, linestyle=guide, zorder=0)
+        ax.axhline(y, color="0.85", linewidth=0.7, linestyle="--" if ceiling else "-", zorder=0)
         spread = y + 0.25 * (np.linspace(-1, 1, len(runs)) if len(runs) > 1 else np.zeros(1))
         never = runs["censored"].to_numpy(bool)
         step = runs["step"].to_numpy(float)
@@ -93,8 +86,7 @@ def _panel(ax: Axes, frame: pd.DataFrame, column: str) -> None:
             text = f" {never.sum()} of {len(runs)} never"
             ax.text(1.0, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=7)
         name = CEILINGS.get(init, str(init))
-        short = COLUMN_LABELS[column].split(" (")[0]
-        labels.append(f"{name}, {short} {value:g}" if several else name)
+        labels.append(f"{name}, {short_label(column)} {value:g}" if several else name)
     ax.scatter([], [], marker=">", facecolor="none", edgecolor="0.3", label="never, until here")
     ax.set_yticks(range(len(lines)), labels)
     ax.set_ylim(len(lines) - 0.4, -0.6)

@@ -4,8 +4,8 @@ from toysae import Experiment, axes
 
 
 def points(*l0s: float) -> axes.Points:
-    """TopK is told the true L0; an L1 is chosen on the other world seeds, for FISTA, which costs
-    more than all others together, from two."""
+    """The points of the given L0s: TopK gets the true L0 as its k; an L1 is chosen on the other
+    world seeds, from only two for FISTA, which costs more than all others together."""
     fista = axes.grid(recipe="fista", l1=(0.35, 0.7))
     encoders = axes.grid(recipe=("tied", "untied", "topk")) + fista
     return axes.zipped(l0=l0s, k=l0s) * encoders

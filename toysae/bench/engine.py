@@ -1,6 +1,5 @@
 """What the engine of :mod:`toysae.runs` costs: its overhead in training, and opening results."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +23,8 @@ from ..runs.store import manifest_of, save_block
 from ..runs.worlds import Worlds
 from ..sae import RECIPES, make_spec
 from ..training import train_ensemble
-from .against import range_text
 from .presets import Preset, preset_fields
+from .timing import median, range_text, seconds_of
 from .training import Trainer
 
 
@@ -77,29 +76,28 @@ class Overhead:
             "shape": self.shape.shape,
             "SAEs": self.shape.n_members,
             "steps": n_steps,
-            **{f"{name} s": round(float(np.median(took)), 3) for name, took in timed.items()},
-            "overhead %": round(float(np.median(overhead)), 2),
+            **{f"{name} s": median(took, 3) for name, took in timed.items()},
+            "overhead %": median(overhead),
             "low-high %": range_text(overhead),
             "rounds": {f"{name} s": took for name, took in timed.items()},
         }
 
 
 def direct_seconds(cell: Cell) -> float:
-    """Seconds of training and measuring a cell's SAEs, nothing else."""
-    begun = time.perf_counter()
-    trained = train_ensemble(
-        cell.ensemble, cell.n_steps, cell.measure.probe, cell.measure.curve_points
-    )
-    cell.measure(cell.ensemble, trained, cell.n_steps)
-    return time.perf_counter() - begun
+    """Seconds of training and measuring a cell's SAEs and nothing else."""
+
+    def work() -> Any:
+        m = cell.measure
+        trained = train_ensemble(cell.ensemble, cell.n_steps, m.probe, m.curve_points)
+        return m(cell.ensemble, trained, cell.n_steps)[1]
+
+    return seconds_of(work)
 
 
 def engine_seconds(cell: Cell) -> float:
     """Seconds of a run of a cell in a new directory, with its weights kept."""
     with TemporaryDirectory() as folder:
-        begun = time.perf_counter()
-        run([cell], Path(folder) / "run", Options(quiet=True))
-        return time.perf_counter() - begun
+        return seconds_of(lambda: run([cell], Path(folder) / "run", Options(quiet=True)).path)
 
 
 @dataclass(frozen=True)
@@ -120,16 +118,14 @@ class Opening:
         """A row: seconds from the path to the whole table."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "run"
-            begun = time.perf_counter()
-            self.write(path)
-            write_s = time.perf_counter() - begun
+            write_s = seconds_of(lambda: self.write(path))
             n_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
             timed = [self.read_seconds(path) for _ in range(rounds)]
         return {
             "SAEs": self.n_saes,
             "blocks": self.n_blocks,
             "MB": round(n_bytes / 1e6, 1),
-            "open and read s": round(float(np.median(timed)), 3),
+            "open and read s": median(timed, 3),
             "low-high s": range_text(timed),
             "write s": round(write_s, 1),
             "rounds": {"open and read s": timed},
@@ -137,11 +133,7 @@ class Opening:
 
     def read_seconds(self, path: Path) -> float:
         """Seconds of opening the directory and reading its table."""
-        begun = time.perf_counter()
-        n_rows = len(Results.load(path).table)
-        took = time.perf_counter() - begun
-        assert n_rows == self.n_saes, f"{n_rows} rows of {self.n_saes} SAEs"
-        return took
+        return seconds_of(lambda: len(Results.load(path).table))
 
     def write(self, path: Path) -> None:
         """Writes the directory as a run does, every SAE with the numbers of one that is trained

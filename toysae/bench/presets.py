@@ -1,4 +1,4 @@
-"""What training is timed on: ensembles of SAEs by name."""
+"""The ensembles of SAEs that are timed, by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from ..worlds import World, make_world
 
 @dataclass(frozen=True)
 class Preset:
-    """One timed ensemble: `n_members` SAEs on one world.
+    """A timed ensemble: `n_members` SAEs on one world.
 
     `world` is "sphere", with magnitudes as SAELens draws them, or the name of a published world,
-    whose sizes and `l0` must then be given as they are.
+    whose own sizes and `l0` must be given.
     """
 
     recipe: str
@@ -30,6 +30,7 @@ class Preset:
 
     @property
     def shape(self) -> str:
+        """The sizes in words."""
         return f"d {self.d_in} / {self.n_features} features / {self.d_sae} latents"
 
 
@@ -63,7 +64,7 @@ GRID_PRESETS = {
 
 
 def _recipe_presets() -> dict[str, Preset]:
-    """Every compiled program among the recipes at two sizes, by `recipe@size`."""
+    """Every different compiled program among the recipes at two sizes, by `recipe@size`."""
     sizes = {"small": (64, 128, 256, 4), "medium": (256, 512, 1024, 1)}
     programs = {make_spec(name, 16, 32).once_started(): name for name in reversed(RECIPES)}
     return {
@@ -91,5 +92,5 @@ def preset_world(p: Preset) -> World:
 def preset_ensemble(p: Preset, numbers: Mapping[str, float] | None = None) -> Ensemble:
     """The preset's ensemble, with the recipe's toy numbers unless others are given."""
     spec = make_spec(p.recipe, p.d_in, p.d_sae, arithmetic=p.arithmetic)
-    given = RECIPES[p.recipe].toy if numbers is None else numbers
-    return make_ensemble([preset_world(p)], [0], spec, given, range(p.n_members), p.batch_size)
+    numbers = RECIPES[p.recipe].toy if numbers is None else numbers
+    return make_ensemble([preset_world(p)], [0], spec, numbers, range(p.n_members), p.batch_size)

@@ -1,4 +1,4 @@
-"""What `toysae bench` does."""
+"""`toysae bench`: times presets, each in a process of its own."""
 
 import json
 import subprocess
@@ -30,9 +30,9 @@ class BenchOptions:
     """What to time.
 
     Attributes:
-        preset: names of presets; all of plain training if none is given. "gpu" stands for those
-            that want a GPU, "interim-grid" for 153 SAEs, "worlds" for all of sampling, "recipes"
-            for every recipe beside the plain SAE at two sizes, "scoring" for what scoring costs
+        preset: names of presets; all of plain training by default. "gpu" stands for those
+            that need a GPU, "interim-grid" for 153 SAEs, "worlds" for all of sampling, "recipes"
+            for every recipe compared with the plain SAE at two sizes, "scoring" for its cost
             compared with training, "lm" for capturing a language model's activations, "engine"
             for what keeping results on disk costs, opening 5,000 SAEs, and several workers;
             "time-to-mcc" times whole processes until the features are found.
@@ -41,7 +41,7 @@ class BenchOptions:
         arithmetic: of the large products where SAEs train; --against times both.
         seconds: about how long each round of timing lasts.
         rounds: rounds; the median is reported.
-        out: a JSON file for the numbers, those of every round too, with their provenance.
+        out: a JSON file for the numbers, also those of every round, with their provenance.
         figures: a folder for the figure of "engine-workers", and the table behind it.
     """
 
@@ -58,10 +58,10 @@ def bench(options: BenchOptions) -> list[pd.DataFrame]:
     """Times the presets, each in a process of its own.
 
     Returns:
-        A table for each kind of row.
+        A table for each set of columns.
 
     Raises:
-        ToysaeError: an unknown preset or peer, a preset that the peer has no SAE for, a peer that
+        ToysaeError: an unknown preset or peer, a preset for which the peer has no SAE, a peer that
             is not installed, a number that is not positive, or a child that failed.
     """
     names = _checked(options)
@@ -79,10 +79,10 @@ def bench(options: BenchOptions) -> list[pd.DataFrame]:
     if options.figures is not None:
         drawn = next(raw for row, raw in zip(rows, rounds, strict=True) if row["preset"] == WORKERS)
         save(*workers_figure(drawn), options.figures, "workers")
-    kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        kinds.setdefault(tuple(row), []).append(row)
-    return [pd.DataFrame(rows) for rows in kinds.values()]
+        by_columns.setdefault(tuple(row), []).append(row)
+    return [pd.DataFrame(alike) for alike in by_columns.values()]
 
 
 def _checked(options: BenchOptions) -> list[str]:
@@ -115,15 +115,17 @@ def _checked(options: BenchOptions) -> list[str]:
 
 
 def _rows(name: str, o: BenchOptions) -> Iterator[dict[str, Any]]:
+    """The rows of a preset."""
     if name in RACES:
         yield from race(name, o.rounds, o.against is not None)
     elif o.against is not None:
         yield time_against(name, o.seconds, o.rounds)
     else:
         with Child(WORKER, UNCACHED) as child:
-            asked = {"name": name, "seconds": o.seconds, "rounds": o.rounds}
-            trains = TIMERS[name] in (time_preset, time_recipe)
-            yield child.ask("time", **asked, **({"arithmetic": o.arithmetic} if trains else {}))
+            request: dict[str, Any] = {"name": name, "seconds": o.seconds, "rounds": o.rounds}
+            if TIMERS[name] in (time_preset, time_recipe):
+                request["arithmetic"] = o.arithmetic
+            yield child.ask("time", **request)
 
 
 IMPORTS = {"": "import toysae", "train_": "from toysae import make_world, train"}

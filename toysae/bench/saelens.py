@@ -1,8 +1,7 @@
-"""SAELens' side, in a process of its own: `python -m toysae.bench.saelens`.
+"""SAELens in a process of its own: `python -m toysae.bench.saelens`.
 
-Its own trainer on its own generator, put together as its `train_toy_sae` does it (6.54), but so
-that training goes on from one request to the next. Only here is torch loaded, and only once a
-request asks for it.
+Its trainer and its generator are put together as its `train_toy_sae` does (6.54), but such that
+training continues from one request to the next. torch is loaded here only, at the first request.
 """
 
 import os
@@ -13,19 +12,19 @@ from .protocol import peak_resident_bytes, serve
 
 
 class SAELens:
-    """One standard SAE, trained on request, with a trainer for each way of running it."""
+    """A standard SAE that is trained on request, with a trainer for each choice of autocasts."""
 
     def open(
         self, world: str, path: str, d_sae: int, batch_size: int, l0: float, l1: float, lr: float
     ) -> dict[str, Any]:
-        """Builds the world.
+        """Builds the world and returns the seconds of the imports, versions and the device.
 
         Args:
             world: "sphere", or "synth-sae-bench-16k" with its published numbers.
             path: of its directions `[n_features, d_in]` and bias `[d_in]`.
             d_sae: latents.
             batch_size: samples a step.
-            l0: mean number of features that fire, where they fire independently.
+            l0: mean number of features that fire, if they fire independently.
             l1: coefficient of sum |z| |W_dec row|.
             lr: of Adam.
         """
@@ -46,10 +45,10 @@ class SAELens:
     def train(
         self, n_steps: int, threads: int, sparse: bool, autocast: bool, autocast_data: bool
     ) -> float:
-        """Seconds of so many steps more.
+        """Trains this many steps more and returns their seconds.
 
         Args:
-            n_steps: of the trainer that these two autocasts share.
+            n_steps: of the trainer of these two autocasts.
             threads: of torch, in one operation.
             sparse: whether the generator's activations are sparse tensors.
             autocast: bfloat16 products in the SAE.
@@ -70,8 +69,8 @@ class SAELens:
     def to_mcc(
         self, seed: int, most: int, every: int, target: float, threads: int, **world: Any
     ) -> dict[str, Any]:
-        """Trains from `seed` until the features are found, or for `most` steps; looks after
-        `every` so many whether the MCC has reached `target`."""
+        """Trains from `seed` until the MCC, measured after `every` so many steps, reaches `target`,
+        or for `most` steps."""
         opened = self.open(**world)
         import torch  # pyright: ignore[reportMissingImports]
         from sae_lens.synthetic.evals import (  # pyright: ignore[reportMissingImports]
@@ -83,12 +82,12 @@ class SAELens:
         while mcc < target and steps < most:
             self.train(every, threads, sparse=False, autocast=False, autocast_data=False)
             steps += every
-            found = self._trainer(False, False).sae.W_dec.detach()
-            mcc = mean_correlation_coefficient(found, truth)
+            rows = self._trainer(False, False).sae.W_dec.detach()
+            mcc = mean_correlation_coefficient(rows, truth)
         return {"steps": steps, "mcc": mcc, "import_s": opened["import_s"]}
 
     def peak(self) -> int:
-        """Bytes: of the device, or on a CPU of this process."""
+        """The most memory taken in bytes: of the device, or on a CPU of this process."""
         import torch  # pyright: ignore[reportMissingImports]
 
         if self.device == "cuda":
@@ -107,7 +106,7 @@ class SAELens:
         return self.trainers[autocast, autocast_data]
 
     def _new_trainer(self, autocast: bool, autocast_data: bool) -> Any:
-        """As `sae_lens.synthetic.train_toy_sae` makes it."""
+        """A trainer as `sae_lens.synthetic.train_toy_sae` makes it."""
         from sae_lens import (  # pyright: ignore[reportMissingImports]
             StandardTrainingSAE,
             StandardTrainingSAEConfig,

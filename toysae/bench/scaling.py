@@ -4,7 +4,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,9 +17,10 @@ import pandas as pd
 from ..errors import ToysaeError
 from ..evaluation.measure import RecoveryScores
 from ..sweeps.study import Study
-from .against import range_text, thread_counts
+from .against import thread_counts
 from .engine import preset_cell
 from .presets import Preset
+from .timing import median, range_text, seconds_of
 from .training import Trainer
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ class Scaling:
         }  # fmt: skip
         for n in timed:
             speed_up = np.array(timed["1"]) / np.array(timed[n])
-            row[f"{n} workers s"] = round(float(np.median(timed[n])), 2)
-            row[f"speed-up {n}"] = round(float(np.median(speed_up)), 3)
+            row[f"{n} workers s"] = median(timed[n])
+            row[f"speed-up {n}"] = median(speed_up, 3)
             row[f"low-high {n}"] = range_text(speed_up)
         return {**row, "rounds": timed}
 
@@ -121,16 +121,19 @@ def run_seconds(blocks: Blocks, n_workers: int) -> float:
         ]
         command = [sys.executable, "-P", "-m", "toysae", "run", str(file), *options, "--quiet",
                    "--out", f"{folder}/run", "--launcher", f"local:{n_workers}"]  # fmt: skip
-        begun = time.perf_counter()
-        with on_cores(n_workers):
-            ended = subprocess.run(
-                command, env={**os.environ, **_ONE_CORE}, capture_output=True, text=True
-            )
-        took = time.perf_counter() - begun
-    if ended.returncode:
-        words = ended.stderr.strip().splitlines()
-        raise ToysaeError(f"toysae run failed: {words[-1] if words else ended.returncode}")
-    return took
+        environment = {**os.environ, **_ONE_CORE}
+        try:
+            with on_cores(n_workers):
+                return seconds_of(
+                    lambda: (
+                        subprocess.run(
+                            command, env=environment, capture_output=True, text=True, check=True
+                        ).returncode
+                    )
+                )
+        except subprocess.CalledProcessError as error:
+            words = error.stderr.strip().splitlines() or [str(error)]
+            raise ToysaeError(f"toysae run failed: {words[-1]}") from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Every preset with what times it."""
+"""Every preset with the function that times it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from .scoring import SCORING_PRESETS, time_scoring
 from .training import time_preset, time_recipe
 
 Timer = Callable[..., dict[str, Any]]
-"""(name, seconds a round, rounds) -> a row; `rounds` in it holds the raw numbers."""
+"""(name, seconds a round, rounds) -> a row, whose `rounds` holds the raw numbers."""
 
 WORKERS = "engine-workers"
 _ONE = Preset("untied", 16, 32, 32, 1)

@@ -4,6 +4,7 @@ Its trainer and its generator are put together as its `train_toy_sae` does (6.54
 training continues from one request to the next. torch is loaded here only, at the first request.
 """
 
+# pyright: reportMissingImports=false
 import os
 import time
 from typing import Any
@@ -30,8 +31,8 @@ class SAELens:
         """
         os.environ.setdefault("TQDM_DISABLE", "1")
         begun = time.perf_counter()
-        import sae_lens  # pyright: ignore[reportMissingImports]
-        import torch  # pyright: ignore[reportMissingImports]
+        import sae_lens
+        import torch
 
         import_s = time.perf_counter() - begun
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -54,7 +55,7 @@ class SAELens:
             autocast: bfloat16 products in the SAE.
             autocast_data: bfloat16 products in the generator.
         """
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch
 
         torch.set_num_threads(threads)
         self.generator.use_sparse_tensors = sparse
@@ -72,10 +73,8 @@ class SAELens:
         """Trains from `seed` until the MCC, measured after `every` so many steps, reaches `target`,
         or for `most` steps."""
         opened = self.open(**world)
-        import torch  # pyright: ignore[reportMissingImports]
-        from sae_lens.synthetic.evals import (  # pyright: ignore[reportMissingImports]
-            mean_correlation_coefficient,
-        )
+        import torch
+        from sae_lens.synthetic.evals import mean_correlation_coefficient
 
         torch.manual_seed(seed)
         truth, steps, mcc = self.dictionary.feature_vectors.detach(), 0, 0.0
@@ -88,14 +87,14 @@ class SAELens:
 
     def peak(self) -> int:
         """The most memory taken in bytes: of the device, or on a CPU of this process."""
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch
 
         if self.device == "cuda":
             return torch.cuda.max_memory_allocated()
         return peak_resident_bytes()
 
     def _synchronise(self) -> None:
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch
 
         if self.device == "cuda":
             torch.cuda.synchronize()
@@ -107,20 +106,10 @@ class SAELens:
 
     def _new_trainer(self, autocast: bool, autocast_data: bool) -> Any:
         """A trainer as `sae_lens.synthetic.train_toy_sae` makes it."""
-        from sae_lens import (  # pyright: ignore[reportMissingImports]
-            StandardTrainingSAE,
-            StandardTrainingSAEConfig,
-        )
-        from sae_lens.config import (  # pyright: ignore[reportMissingImports]
-            LoggingConfig,
-            SAETrainerConfig,
-        )
-        from sae_lens.synthetic.training import (  # pyright: ignore[reportMissingImports]
-            SyntheticActivationIterator,
-        )
-        from sae_lens.training.sae_trainer import (  # pyright: ignore[reportMissingImports]
-            SAETrainer,
-        )
+        from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
+        from sae_lens.config import LoggingConfig, SAETrainerConfig
+        from sae_lens.synthetic.training import SyntheticActivationIterator
+        from sae_lens.training.sae_trainer import SAETrainer
 
         d_in = self.dictionary.feature_vectors.shape[1]
         sae = StandardTrainingSAE(
@@ -158,11 +147,8 @@ class SAELens:
 def _world(world: str, path: str, l0: float, device: str) -> tuple[Any, Any]:
     """The dictionary and the generator of activations."""
     import numpy as np
-    import torch  # pyright: ignore[reportMissingImports]
-    from sae_lens.synthetic import (  # pyright: ignore[reportMissingImports]
-        ActivationGenerator,
-        FeatureDictionary,
-    )
+    import torch
+    from sae_lens.synthetic import ActivationGenerator, FeatureDictionary
 
     with np.load(path) as file:
         rows, bias = (torch.from_numpy(file[name]).float() for name in ("directions", "bias"))
@@ -180,7 +166,7 @@ def _world(world: str, path: str, l0: float, device: str) -> tuple[Any, Any]:
 
 def _synth_sae_bench(dictionary: Any, device: str) -> Any:
     """SynthSAEBench-16k's generator by its published numbers (arXiv 2602.14687)."""
-    from sae_lens.synthetic import (  # pyright: ignore[reportMissingImports]
+    from sae_lens.synthetic import (
         FoldedNormalMagnitudeConfig,
         HierarchyConfig,
         LinearMagnitudeConfig,

@@ -61,9 +61,9 @@ FLOATS: dict[str, Any] = {
 # The tensors of an encoder under SAELens' names: everything is folded into W_enc and biases.
 _ENCODERS: dict[type, Callable[[SAE], Tensors]] = {
     Untied: lambda sae: _numpy(sae.weights.enc, "W_enc", "b_enc"),
-    Tied: lambda sae: {"W_enc": _W_dec(sae).T, **_numpy(sae.weights.enc, "b_enc")},
+    Tied: lambda sae: {"W_enc": np.asarray(sae.W_dec).T, **_numpy(sae.weights.enc, "b_enc")},
     TiedGain: lambda sae: {
-        "W_enc": _W_dec(sae).T * np.exp(np.asarray(sae.weights.enc["log_gain"])),
+        "W_enc": np.asarray(sae.W_dec).T * np.exp(np.asarray(sae.weights.enc["log_gain"])),
         **_numpy(sae.weights.enc, "b_enc"),
     },
     Gated: lambda sae: _numpy(sae.weights.enc, "W_enc", "b_gate", "b_mag", "r_mag"),
@@ -73,7 +73,9 @@ _ACTIVATIONS: dict[type, Callable[[SAE], tuple[str, dict[str, Any], Tensors]]] =
     ReLU: lambda sae: ("standard", {}, {}),
     TopK: lambda sae: ("topk", _k(sae), {}),
     AbsTopK: lambda sae: ("abstopk", _k(sae), {}),
-    Threshold: lambda sae: ("jumprelu", {}, {"threshold": _per_latent(sae)}),
+    Threshold: lambda sae: (
+        "jumprelu", {}, {"threshold": np.broadcast_to(constant_threshold(sae), (sae.spec.d_sae,))}
+    ),
     JumpReLU: lambda sae: (
         "jumprelu", {}, {"threshold": np.exp(np.asarray(sae.weights.act["log_threshold"]))}
     ),
@@ -129,7 +131,7 @@ def saelens_files(sae: SAE) -> tuple[dict[str, Any], Tensors]:
     tensors = {
         **_ENCODERS[encoder](sae),
         **extra,
-        "W_dec": _W_dec(sae),
+        "W_dec": np.asarray(sae.W_dec),
         "b_dec": np.zeros(sae.spec.d_in, np.float32) if b_dec is None else np.asarray(b_dec),
     }
     config = {
@@ -330,14 +332,6 @@ def _numpy(arrays: dict[str, Any], *names: str) -> Tensors:
     return {name: np.asarray(arrays[name]) for name in names}
 
 
-def _W_dec(sae: SAE) -> np.ndarray:
-    return np.asarray(sae.W_dec)
-
-
 def _k(sae: SAE) -> dict[str, Any]:
     k = math.ceil(float(sae.hypers["k"]))
     return {"k": min(k, sae.spec.d_sae), "rescale_acts_by_decoder_norm": False}
-
-
-def _per_latent(sae: SAE) -> np.ndarray:
-    return np.broadcast_to(constant_threshold(sae), (sae.spec.d_sae,))

@@ -8,18 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
-from toysae.plotting.rows import (
-    ARM,
-    SweepResults,
-    arms,
-    by_ratio,
-    interval_frame,
-    interval_remark,
-    members,
-    of_arm,
-    oracle_rows,
-)
+from toysae.plotting.rows import ARM, oracle_rows
 
 _SCORES = {"ev": "EV", "mmcs": "mmcs", "mcs_above_0.9": "share MCS > .9", "f1": "F1"}
 _DICTIONARY = ("mmcs", "mcs_above_0.9")  # 1 for every oracle: they hold the truth
@@ -31,7 +22,7 @@ ORACLES: dict[str, Mapping[str, Any]] = {
 _ORACLE = {"color": "0.45", "linewidth": 1.1, "zorder": 1}
 
 
-def frontier(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def frontier(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     """EV and recovery against L0 over each arm's whole grid, a row of panels for each world and
     size.
 
@@ -44,13 +35,13 @@ def frontier(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
         oracle (`recipe` its name, `init` "oracle") and point: each score and `l0`, with half
         widths (95 % Student-t over world seeds) and `_n`.
     """
-    table, _ = members(results)
-    table = table.assign(case=by_ratio(table))
+    table, _ = sw.members(results)
+    table = table.assign(case=sw.by_ratio(table))
     alive = table[~table["diverged"]]
     scores = [name for name in _SCORES if name in table and table[name].notna().any()]
     scores = scores or ["ev"]
     by = ["case", *ARM, "l1"]
-    frame = interval_frame(alive[alive["l0"].notna()], by, ["l0", *scores])
+    frame = sw.interval_frame(alive[alive["l0"].notna()], by, ["l0", *scores])
     oracles = _oracles(results, table, scores)
     cases = sorted(table["case"].unique())
     with st.style():
@@ -59,16 +50,16 @@ def frontier(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
             rows = table[table["case"] == case]
             here = frame[frame["case"] == case]
             for ax, score in zip(axes[i], scores, strict=True):
-                for arm in arms(rows):
+                for arm in sw.arms(rows):
                     look = {**st.arm_style(*arm), "label": st.arm_label(*arm)}
-                    l0_curve(ax, of_arm(here, arm), score, look)
+                    l0_curve(ax, sw.of_arm(here, arm), score, look)
                 _references(ax, score, rows, oracles[oracles["case"] == case])
                 l0_axis(ax, l0_limits(here), float(rows["true_l0"].mean()))
                 ax.set_ylim(*_limits(here, score))
                 ax.set_title(_SCORES[score] if i == 0 else "")
                 ax.set_xlabel("L0" if i == len(cases) - 1 else "")
             axes[i, 0].set_ylabel(case.replace(", ", "\n"), fontsize=7)
-        remark = interval_remark(table) + ("; oracles: first world seed" if len(oracles) else "")
+        remark = sw.interval_remark(table) + ("; oracles: first world seed" if len(oracles) else "")
         title = "EV and recovery against L0"
         return st.finish(fig, results, title, remark), pd.concat([frame, oracles])
 
@@ -101,7 +92,7 @@ def _limits(frame: pd.DataFrame, score: str) -> tuple[float, float]:
     return (low - room, 1 + room) if score == "ev" else (min(low, 0.0) - 0.03, 1.05)
 
 
-def _oracles(results: SweepResults, table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
+def _oracles(results: sw.SweepResults, table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     """The oracles' rows of each case; none where the results have no worlds to rebuild."""
     columns = ["case", *ARM, "l1", "l0", *scores]
     found = oracle_rows(results)

@@ -12,25 +12,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
-from toysae.plotting.rows import (
-    ARM,
-    CEILINGS,
-    SweepResults,
-    best,
-    column_titles,
-    mean_over_seeds,
-    members,
-    of_arm,
-    remarks,
-    with_arrays,
-)
 from toysae.recovery.mcs import EDGES
 
-_KEY = ["case", *ARM]
+_KEY = ["case", *sw.ARM]
 
 
-def mcs_histograms(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def mcs_histograms(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     """One panel per arm and ratio: MCS of every feature at the best L1, and at the others.
 
     Returns:
@@ -38,29 +27,29 @@ def mcs_histograms(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
         is "best" (all seeds; `half` says which features), "seed" (one run) or "other L1";
         `share` is the fraction of that line's features whose MCS lies in [`low`, `high`).
     """
-    table, column = members(results)
+    table, column = sw.members(results)
     with st.style():
-        chosen = best(table)
+        chosen = sw.best(table)
         frame, notes = _counts(results, table, chosen, column)
-        rows, columns = st.arm_rows(table, "share"), column_titles(table, column)
+        rows, columns = st.arm_rows(table, "share"), sw.column_titles(table, column)
         fig, panels = st.grid(
             rows, columns, (1.95, 1.35), "MCS of a feature", pad=12, shared_ticks=True
         )
         for ax, (case, arm), value in panels:
             here = frame[(frame["case"] == case) & (frame[column] == value)]
-            _panel(ax, of_arm(here, arm), arm, notes.get((case, *arm, value), ""))
+            _panel(ax, sw.of_arm(here, arm), arm, notes.get((case, *arm, value), ""))
         title = "MCS of the true features at the best L1 (chosen on other seeds)"
-        return st.finish(fig, results, title, remarks(table, chosen)), frame
+        return st.finish(fig, results, title, sw.remarks(table, chosen)), frame
 
 
 def _counts(
-    results: SweepResults, table: pd.DataFrame, chosen: pd.DataFrame, column: str
+    results: sw.SweepResults, table: pd.DataFrame, chosen: pd.DataFrame, column: str
 ) -> tuple[pd.DataFrame, dict[tuple, str]]:
     """The frame of all lines, and each panel's annotation by its key."""
     mcs: dict[int, np.ndarray] = {}
     freq: dict[int, np.ndarray] = {}
     alive = table[~table["diverged"]]
-    for rows, arrays in with_arrays(results, alive):
+    for rows, arrays in sw.with_arrays(results, alive):
         for index, row in zip(rows.index, rows["row"].to_numpy(), strict=True):
             mcs[index], freq[index] = arrays["mcs"][row], arrays["feature_freq"][row]
     best_l1 = {_identity(row) for row in chosen.to_dict("records")}
@@ -80,7 +69,7 @@ def _counts(
             for i, run in zip(picked.index, picked.to_dict("records"), strict=True):
                 seeds = {c: run[c] for c in ("l1", "world_seed", "sae_seed")}
                 out.append(_bins(head | {"line": "seed", **seeds}, mcs[i]))
-            mean, half = mean_over_seeds(picked, _KEY, "mmcs")
+            mean, half = sw.mean_over_seeds(picked, _KEY, "mmcs")
             above = float(np.mean(values[np.isfinite(values)] > 0.9))
             notes[key] = f"mmcs {st.pm(mean, half)}, >.9: {100 * above:.0f} %"
         for l1, others in rows.drop(picked.index).groupby("l1"):
@@ -138,7 +127,7 @@ def _panel(ax: Axes, frame: pd.DataFrame, arm: tuple[str, str], text: str) -> No
     chosen = frame[frame["line"] == "best"]
     if chosen.empty:
         st.note(ax, "every run diverged" if frame.empty else "no L1 could be chosen")
-    ceiling = "--" if arm[1] in CEILINGS else "-"
+    ceiling = "--" if arm[1] in sw.CEILINGS else "-"
     base, top = np.zeros(len(EDGES) - 1), 0.0
     shades = {"frequent half": (0.85, "frequent half"), "rarest half": (0.3, "rarest half")}
     for half, part in chosen.groupby("half"):

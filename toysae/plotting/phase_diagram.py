@@ -14,21 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
-from toysae.plotting.rows import (
-    ARM,
-    COLUMN_LABELS,
-    SweepResults,
-    arms,
-    best,
-    case_without,
-    choice_remark,
-    interval_frame,
-    members,
-    of_arm,
-    oracle_rows,
-    without_ceilings,
-)
 from toysae.recovery.limits import phase_transition
 
 _SCORE = "mcs_above_0.9"
@@ -51,7 +38,7 @@ _LINES: dict[str, dict[str, Any]] = {
 _SHADOW = [patheffects.Stroke(linewidth=3.2, foreground="black"), patheffects.Normal()]
 
 
-def phase_diagram(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def phase_diagram(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     """Share of features with MCS > .9 at the best L1 (chosen on the other world seeds) over the
     ratio and the true L0; hatched where the L0 of some chosen SAE is not within 2x of the truth.
 
@@ -66,34 +53,34 @@ def phase_diagram(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
         `_half_width` (95 % Student-t over world seeds) and `_n`, and the `matched` share; for each
         oracle (`init` "oracle") its best `f1`; and for each line (`init` "limit") its `l0`.
     """
-    table, _ = members(results)
-    table = table.assign(case=case_without(table, "l0")).reset_index(drop=True)
-    chosen, l0 = best(table), _true_l0(table)  # the choice looks at the l0 of the SAEs
+    table, _ = sw.members(results)
+    table = table.assign(case=sw.case_without(table, "l0")).reset_index(drop=True)
+    chosen, l0 = sw.best(table), _true_l0(table)  # the choice looks at the l0 of the SAEs
     table, chosen = (part.assign(l0=l0.loc[part.index]) for part in (table, chosen))
-    table, chosen = without_ceilings(table, chosen)
-    by = ["case", *ARM, "ratio", "l0"]
+    table, chosen = sw.without_ceilings(table, chosen)
+    by = ["case", *sw.ARM, "ratio", "l0"]
     matched = chosen.groupby(by)["l0_matched"].mean()
-    frame = interval_frame(chosen, by, [_SCORE]).drop(columns="floor")
+    frame = sw.interval_frame(chosen, by, [_SCORE]).drop(columns="floor")
     frame = frame.assign(matched=matched.to_numpy(float))
     oracles = _oracles(results, table)
     limits = _limits(table, oracles)
-    panels = [(c, arm) for c in table["case"].unique() for arm in arms(table)]
-    width = min(4, len(arms(table)))
+    panels = [(c, arm) for c in table["case"].unique() for arm in sw.arms(table)]
+    width = min(4, len(sw.arms(table)))
     with st.style():
         fig, axes = st.wrapped(len(panels), width, (2.5, 2.3), 1.3)
         drawn = None
         for k, ((case, arm), ax) in enumerate(zip(panels, axes, strict=True)):
             here = table[table["case"] == case]
-            drawn = _map(ax, of_arm(frame[frame["case"] == case], arm), here) or drawn
+            drawn = _map(ax, sw.of_arm(frame[frame["case"] == case], arm), here) or drawn
             _lines(ax, limits[limits["case"] == case])
-            name = arm[0] if len({a[1] for a in arms(table)}) == 1 else ", ".join(arm)
+            name = arm[0] if len({a[1] for a in sw.arms(table)}) == 1 else ", ".join(arm)
             ax.set_title(name if table["case"].nunique() == 1 else f"{case}\n{name}", loc="left")
             ax.set_ylabel("true L0" if k % width == 0 else "")
-            ax.set_xlabel(COLUMN_LABELS["ratio"] if k + width >= len(panels) else "")
+            ax.set_xlabel(sw.COLUMN_LABELS["ratio"] if k + width >= len(panels) else "")
         if drawn is not None:
             place = {"ax": fig.axes, "fraction": 0.03, "aspect": 25, "pad": 0.01}
             fig.colorbar(drawn, label="share of features with MCS > .9", **place)
-        remark = choice_remark(chosen) + ("; oracles: first world seed" if len(oracles) else "")
+        remark = sw.choice_remark(chosen) + ("; oracles: first world seed" if len(oracles) else "")
         title = "recovery by ratio and true L0 at the best L1"
         both = pd.concat([part for part in (frame, oracles, limits) if len(part)])
         return st.finish(fig, results, title, remark.lstrip("; ")), both
@@ -106,10 +93,10 @@ def _true_l0(table: pd.DataFrame) -> pd.Series:
     return pd.Series(round(float(table["true_l0"].mean()), 2), index=table.index)
 
 
-def _oracles(results: SweepResults, table: pd.DataFrame) -> pd.DataFrame:
+def _oracles(results: sw.SweepResults, table: pd.DataFrame) -> pd.DataFrame:
     """Each oracle's best F1 by case, ratio and L0; no rows if the results have no worlds."""
-    columns = ["case", *ARM, "ratio", "l0", "f1"]
-    oracles = oracle_rows(results, tuple(ORACLE_LINES))
+    columns = ["case", *sw.ARM, "ratio", "l0", "f1"]
+    oracles = sw.oracle_rows(results, tuple(ORACLE_LINES))
     if oracles is None:
         return pd.DataFrame(columns=columns)
     same = ["world", "setting", "n_features", "d_in"]
@@ -133,7 +120,7 @@ def _limits(table: pd.DataFrame, oracles: pd.DataFrame) -> pd.DataFrame:
         part = part.sort_values("l0")
         l0 = falls_through(part["l0"].to_numpy(float), part["f1"].to_numpy(float), LEAST_F1)
         rows.append((case, name, "limit", ratio, l0))
-    return pd.DataFrame(rows, columns=pd.Index(["case", *ARM, "ratio", "l0"]))
+    return pd.DataFrame(rows, columns=pd.Index(["case", *sw.ARM, "ratio", "l0"]))
 
 
 def falls_through(l0: np.ndarray, score: np.ndarray, least: float) -> float:

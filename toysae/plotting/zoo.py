@@ -9,18 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
 from toysae.plotting.frontier import l0_axis, l0_curve, l0_limits
 from toysae.plotting.histograms import filled_bins
-from toysae.plotting.rows import (
-    CELL,
-    SweepResults,
-    by_ratio,
-    interval_frame,
-    interval_remark,
-    members,
-    with_arrays,
-)
+from toysae.plotting.rows import interval_frame
 from toysae.recovery.mcs import EDGES
 from toysae.recovery.selection import best_coefficient
 
@@ -38,11 +31,11 @@ def at_true_l0(table: pd.DataFrame) -> pd.DataFrame:
     without those that diverged."""
     with np.errstate(divide="ignore"):
         table = table.assign(l0_fit=-np.abs(np.log(table["l0"] / table["true_l0"])))
-    chosen = best_coefficient(table, by=CELL, score="l0_fit", l0_factor=np.inf)
+    chosen = best_coefficient(table, by=sw.CELL, score="l0_fit", l0_factor=np.inf)
     return chosen[~chosen["diverged"] & chosen["mmcs"].notna()]
 
 
-def scores_by_recipe(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def scores_by_recipe(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     """Scores at the true L0: a line for each recipe, five panels for each world.
 
     Returns:
@@ -72,14 +65,14 @@ def scores_by_recipe(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
                 if j == 0:
                     ax.set_title(case, loc="left")
         title = "scores at the true L0 (nearest point of each grid, chosen on other seeds)"
-        return st.finish(fig, results, title, interval_remark(table)), frame
+        return st.finish(fig, results, title, sw.interval_remark(table)), frame
 
 
-def _scored(results: SweepResults) -> tuple[pd.DataFrame, pd.DataFrame, list[str], list[str]]:
+def _scored(results: sw.SweepResults) -> tuple[pd.DataFrame, pd.DataFrame, list[str], list[str]]:
     """(members, scores by case and arm, arms with the best first, cases). A case is a world, ratio,
     size and setting; an arm is called by its recipe where that has no other init."""
-    table, _ = members(results)
-    case = by_ratio(table)
+    table, _ = sw.members(results)
+    case = sw.by_ratio(table)
     inits = table.groupby("recipe")["init"].transform("nunique")
     arm = table["recipe"].where(inits == 1, table["recipe"] + ", " + table["init"])
     table = table.assign(case=case, arm=arm)
@@ -106,7 +99,7 @@ def _lines(ax, score: str, table: pd.DataFrame) -> None:
         ax.set_xticks([0.5, 1, 2], ["1/2", "1", "2"])
 
 
-def recovery_by_l0(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def recovery_by_l0(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     """mcc against L0 over the whole grid: a small panel for each recipe, a line for each world.
 
     Returns:
@@ -130,10 +123,10 @@ def recovery_by_l0(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
             inner = ax.get_subplotspec()
             ax.set_xlabel("L0" if inner.rowspan.stop * columns >= len(order) else "")
             ax.set_ylabel("mcc" if inner.is_first_col() else "")
-        return st.finish(fig, results, "recovery against L0", interval_remark(table)), frame
+        return st.finish(fig, results, "recovery against L0", sw.interval_remark(table)), frame
 
 
-def mcs_by_recipe(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def mcs_by_recipe(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     """MCS histograms at the true L0 as rows of shades, a row for each recipe, a panel a world.
 
     Returns:
@@ -142,7 +135,7 @@ def mcs_by_recipe(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """
     table, scores, order, cases = _scored(results)
     values: dict[tuple[str, str], list[np.ndarray]] = {}
-    for rows, arrays in with_arrays(results, at_true_l0(table)):
+    for rows, arrays in sw.with_arrays(results, at_true_l0(table)):
         for case, arm, row in rows[["case", "arm", "row"]].itertuples(index=False):
             values.setdefault((case, arm), []).append(arrays["mcs"][row])
     out = [pd.DataFrame(columns=["case", "arm", "low", "high", "share"])]

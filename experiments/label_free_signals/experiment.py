@@ -116,13 +116,13 @@ def worlds(o: Options, name: str) -> Worlds:
 def cells(o: Options) -> list[Cell]:
     """A cell for each world and size; all of a world see the same samples."""
     check(o)
-    made = []
+    by_size = []
     for name in o.worlds:
         data = worlds(o, name)
         for size in o.sizes:
             spec = make_spec(o.recipe, o.d_in, max(round(size * data.worlds.n_features), 1))
             numbers = {**fallback(o.recipe, spec), "l1_coeff": o.l1, "lr": o.lr, "lr_decay": 0.2}
-            made.append(
+            by_size.append(
                 Cell(
                     name=f"{name.replace(' ', '-')}-size-{size:g}",
                     data=data,
@@ -135,7 +135,7 @@ def cells(o: Options) -> list[Cell]:
                     columns={"world": name, "size": size, "l1": o.l1},
                 )
             )
-    return made
+    return by_size
 
 
 Dictionary = tuple[np.ndarray, np.ndarray]

@@ -36,7 +36,7 @@ def time_capture(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     model, tokenizer = load_model(sample.model_path()), load_tokenizer(sample.model_path())
 
     def bare(n_batches: int) -> float:
-        """Seconds of this many batches, of which nothing is kept."""
+        """Seconds of this many batches, whose activations are not stored."""
         tokens = jnp.zeros((_BATCH, _N_CTX), jnp.int32)
         forward = partial(activations, model, tokens, sites, "bfloat16", False)
         return sum(seconds_of(forward) for _ in range(n_batches))
@@ -47,24 +47,26 @@ def time_capture(name: str, seconds: float, rounds: int) -> dict[str, Any]:
 
     compile_s = bare(1)
     n_batches = min(max(2, int(seconds / bare(1))), _MOST)
-    kept = n_batches * _BATCH * (_N_CTX - 1)
+    n_tokens = n_batches * _BATCH * (_N_CTX - 1)
     forward, whole, matmul = [], [], []
     with TemporaryDirectory() as folder:
         text = sample.text_path()
-        corpus = build_corpus(text, tokenizer, Path(folder) / "corpus", kept, TextLayout(_N_CTX))
+        corpus = build_corpus(
+            text, tokenizer, Path(folder) / "corpus", n_tokens, TextLayout(_N_CTX)
+        )
         # Hashing the weights is not timed.
         manifests = [new_manifest(model, corpus, site) for site in sites]
         run = runner(model, corpus, sites, "bfloat16", False, _BATCH)
         for _ in range(rounds):
             matmul.append(matmul_rate())
-            forward.append(kept / bare(n_batches))
+            forward.append(n_tokens / bare(n_batches))
             with TemporaryDirectory(dir=folder) as out:
                 capture = partial(write_run, run, corpus, manifests, Path(out), start)
-                whole.append(kept / seconds_of(capture))
+                whole.append(n_tokens / seconds_of(capture))
     ratios = np.array(forward) / np.array(whole)
     return {
         "preset": name,
-        "shape": f"{len(sites)} site(s) of layer 6, {kept:,} tokens",
+        "shape": f"{len(sites)} site(s) of layer 6, {n_tokens:,} tokens",
         "tokens/s": round(median(whole, 0)),
         "forward tokens/s": round(median(forward, 0)),
         "forward / capture": median(ratios),

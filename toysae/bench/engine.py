@@ -150,11 +150,19 @@ class Opening:
         for cell in cells:
             block = Block(cell, (0,), tuple(range(cell.n_saes)))
             rows = np.zeros(cell.n_saes, int)
-            repeated, kept = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (arrays, weights))
+            all_arrays, all_weights = jax.tree.map(
+                lambda leaf, rows=rows: leaf[rows], (arrays, weights)
+            )
             keys = block.keys.reshape(-1).tolist()
             about = {**manifest_of(block), **made_by}
             save_block(
-                directory, block.name, keys, table.iloc[rows], repeated | shared, kept, about
+                directory,
+                block.name,
+                keys,
+                table.iloc[rows],
+                all_arrays | shared,
+                all_weights,
+                about,
             )
         save_table(Results(path))
 

@@ -52,7 +52,7 @@ PRESETS = {
 GPU_PRESETS = {
     # An ensemble that fills a GPU.
     "small-512": Preset("untied", 64, 128, 256, 512),
-    # The published benchmark: sampling 16,384 correlated features beside one wide SAE.
+    # The published benchmark: 16,384 correlated features are sampled for one wide SAE.
     "synth-16k": Preset("untied", 768, 16_384, 4096, 1, 1024, "synth-sae-bench-16k", 34.4),
 }
 

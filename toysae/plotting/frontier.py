@@ -43,22 +43,18 @@ def frontier(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     by = ["case", *ARM, "l1"]
     frame = sw.interval_frame(alive[alive["l0"].notna()], by, ["l0", *scores])
     oracles = _oracles(results, table, scores)
-    cases = sorted(table["case"].unique())
+    cases = {case: case.replace(", ", "\n") for case in sorted(table["case"].unique())}
+    titles = {score: _SCORES[score] for score in scores}
     with st.style():
-        fig, axes = st.canvas(len(cases), len(scores), (2.4, 1.9), 1.3)
-        for i, case in enumerate(cases):
-            rows = table[table["case"] == case]
-            here = frame[frame["case"] == case]
-            for ax, score in zip(axes[i], scores, strict=True):
-                for arm in sw.arms(rows):
-                    look = {**st.arm_style(*arm), "label": st.arm_label(*arm)}
-                    l0_curve(ax, sw.of_arm(here, arm), score, look)
-                _references(ax, score, rows, oracles[oracles["case"] == case])
-                l0_axis(ax, l0_limits(here), float(rows["true_l0"].mean()))
-                ax.set_ylim(*_limits(here, score))
-                ax.set_title(_SCORES[score] if i == 0 else "")
-                ax.set_xlabel("L0" if i == len(cases) - 1 else "")
-            axes[i, 0].set_ylabel(case.replace(", ", "\n"), fontsize=7)
+        fig, panels = st.grid(cases, titles, (2.4, 1.9), "L0", extra=1.3)
+        for ax, case, score in panels:
+            rows, here = (part[part["case"] == case] for part in (table, frame))
+            for arm in sw.arms(rows):
+                look = {**st.arm_style(*arm), "label": st.arm_label(*arm)}
+                l0_curve(ax, sw.of_arm(here, arm), score, look)
+            _references(ax, score, rows, oracles[oracles["case"] == case])
+            l0_axis(ax, l0_limits(here), float(rows["true_l0"].mean()))
+            ax.set_ylim(*_limits(here, score))
         remark = sw.interval_remark(table) + ("; oracles: first world seed" if len(oracles) else "")
         title = "EV and recovery against L0"
         return st.finish(fig, results, title, remark), pd.concat([frame, oracles])

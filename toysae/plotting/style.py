@@ -104,8 +104,8 @@ def _place(name: str, order: tuple[str, ...]) -> int:
 
 
 def canvas(n_rows: int, n_columns: int, panel: tuple[float, float], extra: float = 0.9) -> Any:
-    """A figure of `n_rows` × `n_columns` panels of `panel` inches, one at least, and its axes (2-D
-    array)."""
+    """A figure of `n_rows` × `n_columns` panels (one at least) of `panel` inches, with `extra`
+    inches for title and footnote, and its axes (2-D array)."""
     n_rows, n_columns = max(1, n_rows), max(1, n_columns)
     size = (max(3.6, panel[0] * n_columns + 0.7), panel[1] * n_rows + extra)
     fig = Figure(figsize=size, layout="constrained")
@@ -127,6 +127,7 @@ def grid(
     panel: tuple[float, float],
     xlabel: str,
     *,
+    extra: float = 0.9,
     pad: float | None = None,
     fontsize: float = 7,
     shared_ticks: bool = False,
@@ -139,11 +140,12 @@ def grid(
         columns: what each column of panels shows, with the title above it.
         panel: inches, see :func:`canvas`.
         xlabel: below the last row.
+        extra: see :func:`canvas`.
         pad: points between title and panel.
         fontsize: of the labels of rows.
         shared_ticks: whether only the last row has tick labels on its x axis.
     """
-    fig, axes = canvas(len(rows), len(columns), panel)
+    fig, axes = canvas(len(rows), len(columns), panel, extra)
 
     def panels() -> Iterator[tuple[Axes, Row, Column]]:
         for i, (row, label) in enumerate(rows.items()):

@@ -50,10 +50,8 @@ def time_capture(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     n_tokens = n_batches * _BATCH * (_N_CTX - 1)
     forward, whole, matmul = [], [], []
     with TemporaryDirectory() as folder:
-        text = sample.text_path()
-        corpus = build_corpus(
-            text, tokenizer, Path(folder) / "corpus", n_tokens, TextLayout(_N_CTX)
-        )
+        text, layout = sample.text_path(), TextLayout(_N_CTX)
+        corpus = build_corpus(text, tokenizer, Path(folder) / "corpus", n_tokens, layout)
         # Hashing the weights is not timed.
         manifests = [new_manifest(model, corpus, site) for site in sites]
         run = runner(model, corpus, sites, "bfloat16", False, _BATCH)

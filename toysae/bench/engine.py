@@ -145,25 +145,15 @@ class Opening:
         ensemble = preset_cell(self.shape, 1, measure).ensemble
         trained = train_ensemble(ensemble, 1, measure.probe, measure.curve_points)
         table, arrays = measure(ensemble, trained, 1)
-        shared = {"curve_steps": arrays.pop("curve_steps")}
-        weights, made_by = saved_weights(trained.saes), provenance()
+        steps, weights = {"curve_steps": arrays.pop("curve_steps")}, saved_weights(trained.saes)
+        made_by = provenance()
         for cell in cells:
-            block = Block(cell, (0,), tuple(range(cell.n_saes)))
-            rows = np.zeros(cell.n_saes, int)
-            all_arrays, all_weights = jax.tree.map(
-                lambda leaf, rows=rows: leaf[rows], (arrays, weights)
-            )
-            keys = block.keys.reshape(-1).tolist()
-            about = {**manifest_of(block), **made_by}
+            block, rows = Block(cell, (0,), tuple(range(cell.n_saes))), np.zeros(cell.n_saes, int)
+            own, kept = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (arrays, weights))
+            keys, about = block.keys.reshape(-1).tolist(), {**manifest_of(block), **made_by}
             save_block(
-                directory,
-                block.name,
-                keys,
-                table.iloc[rows],
-                all_arrays | shared,
-                all_weights,
-                about,
-            )
+                directory, block.name, keys, table.iloc[rows], own | steps, kept, about
+            )  # fmt: skip
         save_table(Results(path))
 
     def _cells(self) -> Iterator[Cell]:

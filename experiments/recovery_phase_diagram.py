@@ -4,8 +4,8 @@ from toysae import Experiment, points
 
 
 def sweep(*l0s: float) -> points.Points:
-    """TopK is told the true L0; an L1 is chosen on the other world seeds, for FISTA, which costs
-    more than all others together, from two."""
+    """The points of the given L0s: TopK gets the true L0 as its k; an L1 is chosen on the other
+    world seeds, from only two for FISTA, which costs more than all others together."""
     fista = points.grid(recipe="fista", l1_coeff=(0.35, 0.7))
     encoders = points.grid(recipe=("tied", "untied", "topk")) + fista
     return points.zipped(l0=l0s, k=l0s) * encoders

@@ -9,7 +9,7 @@ def sweep(
     l0: tuple[float, ...] = (3, 12),
     sizes: tuple[float, ...] = (1, 2, 4, 8),
 ) -> points.Points:
-    """One size over ratios and firings; and all sizes at the middle ratio, trained longest."""
+    """One size at all ratios and firings, and all sizes at the middle ratio with most firings."""
     longest = {"ratio": ratios[len(ratios) // 2], "firings_per_feature": max(firings)}
     over = points.grid(ratio=ratios, firings_per_feature=firings, size=1)
     return points.grid(l0=l0) * (over + points.grid(**longest, size=sizes))

@@ -1,4 +1,4 @@
-"""What decides whether *this* feature is found: its frequency, its strength or its neighbours?"""
+"""What decides whether a feature is found: its frequency, its strength or its neighbours?"""
 
 from toysae import Experiment
 
@@ -15,7 +15,7 @@ experiment = Experiment(
     probs="log-uniform",
     firing="exactly-k",
     magnitude="log-normal",
-    # Of each feature alone, besides the tail: its norm, its magnitude and its probability.
+    # Besides the tail, the norm, the magnitude and the probability of each feature vary.
     dials={"decades": 1.5, "asymmetry": 0.4},
     recipes=("untied", "batchtopk"),
     at_truth=True,

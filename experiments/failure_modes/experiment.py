@@ -1,9 +1,9 @@
 """Which SAEs absorb, hedge, split or merge, and does absorption show without the truth?
 
-Worlds that bring absorption about (trees), and worlds that look like it without being it: pairs of
-exclusive features at an angle, and plain interference. Detectors that see no truth are judged on
-pairs of latents: the leaning apart of encoders, which weights show, and what is left of the input
-while one of the two fires for both, which only activations show.
+There are worlds that cause absorption (trees), and worlds that look like it without having it:
+pairs of exclusive features at an angle, and plain interference. Detectors without the truth are
+judged on pairs of latents: by how far encoders lean apart, which weights show, and by what is left
+of the input while one latent fires for both, which only activations show.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
     "interference": ("sphere", {**_PLAIN, "n_features": 40}),
 }  # fmt: skip
 TRUE_L0 = 1.2
-"""About that of every world: k of the SAEs that read one is a quarter above."""
+"""Of every world, about: SAEs that read a k get one that is a quarter higher."""
 
 SCORES = {
     "mmcs": "mmcs",
@@ -77,7 +77,7 @@ SETS = {
     "trees, exclusive pairs": ("trees", "independent", "exclusive pairs"),
     "trees, interference": ("trees", "independent", "interference"),
 }
-"""Worlds whose pairs are judged together: those that absorb, and what is to be told from them."""
+"""Worlds whose pairs are judged together: some with absorption, and some to tell them from."""
 LEANING = 0.3
 """Cosine of decoder rows above which two latents are hard to tell from an absorbed pair."""
 
@@ -87,7 +87,7 @@ class Options:
     """Worlds, SAEs and training.
 
     Attributes:
-        worlds: of those above; detectors are drawn where all of them are there.
+        worlds: of those above; a set of detectors is drawn if all of its worlds are given.
         recipes: with W_enc or tied.
         l1_coeff: coefficient of those that read one.
         world_seeds: the n of every interval.
@@ -117,22 +117,22 @@ def check(o: Options) -> None:
 
 
 def numbers(recipe: str, o: Options) -> dict[str, Any]:
-    """Its own toy settings, but for an L1 or a k."""
+    """A recipe's own toy settings, except for an L1 or a k, which the options give."""
     ours = {"l1_coeff": o.l1_coeff, "k": 1.25 * TRUE_L0}
     knob = RECIPES[recipe].knob()
-    own = fallback(recipe, make_spec(recipe, 20, 20))
-    return {**own, knob: ours.get(knob, RECIPES[recipe].toy[knob])}
+    toy = fallback(recipe, make_spec(recipe, 20, 20))
+    return {**toy, knob: ours.get(knob, RECIPES[recipe].toy[knob])}
 
 
 def cells(o: Options) -> list[Cell]:
     """A cell for each world and recipe; all recipes see the same samples of a world."""
     check(o)
-    made = []
+    by_world = []
     for name in o.worlds:
         preset, fields = WORLDS[name]
         data = Worlds(preset, tuple(fields.items()), tuple(range(o.world_seeds)))
         for recipe in o.recipes:
-            made.append(
+            by_world.append(
                 Cell(
                     name=f"{name.replace(',', '').replace(' ', '-')}-{recipe}",
                     data=data,
@@ -145,12 +145,12 @@ def cells(o: Options) -> list[Cell]:
                     columns={"world": name, "recipe": recipe},
                 )
             )
-    return made
+    return by_world
 
 
-def told(results: Results, kind: str) -> pd.DataFrame:
-    """One row a living latent, or a pair of them: what the measure says of each, whose arrays begin
-    with `kind`, beside the SAE's world and recipe."""
+def records(results: Results, kind: str) -> pd.DataFrame:
+    """One row a living latent, or a pair of them: the arrays of the measure whose names begin with
+    `kind`, with the SAE's world and recipe."""
     table, frames = results.table, []
     for cell in results.cells:
         arrays = results.arrays(cell).items()
@@ -163,9 +163,9 @@ def told(results: Results, kind: str) -> pd.DataFrame:
 
 
 def judged(o: Options, results: Results) -> dict[str, tuple[str, pd.DataFrame]]:
-    """The pairs of latents that detectors are judged on, and what they are, by the figure's name;
-    nothing where nothing absorbs."""
-    pairs = told(results, "pair_").astype({"absorbed": bool})
+    """The pairs of latents that detectors are judged on, with a description, by the figure's name;
+    none if nothing absorbs."""
+    pairs = records(results, "pair_").astype({"absorbed": bool})
     if not sets(o) or not pairs["absorbed"].any():
         return {}
     leaning = f"pairs with a cosine of decoder rows above {LEANING:g}"
@@ -176,7 +176,7 @@ def judged(o: Options, results: Results) -> dict[str, tuple[str, pd.DataFrame]]:
 
 
 def sets(o: Options) -> dict[str, tuple[str, ...]]:
-    """Those of which all worlds are there."""
+    """The sets of which all worlds are given."""
     return {name: worlds for name, worlds in SETS.items() if set(worlds) <= set(o.worlds)}
 
 
@@ -208,6 +208,7 @@ def answer(o: Options, results: Results) -> dict[str, pd.DataFrame]:
 
 
 def draw(o: Options, results: Results) -> Iterator[Drawing]:
+    """What goes wrong by recipe, the detectors, ablation, and matrices of cosines."""
     table = results.table
     note = (
         f"{len(table)} runs, {o.world_seeds} world seeds; 20 features in d_in 20 (interference: "
@@ -221,7 +222,7 @@ def draw(o: Options, results: Results) -> Iterator[Drawing]:
         title = f"Does absorption show without the truth? {which.capitalize()}"
         yield name, *detector_curves(pairs, DETECTORS, sets(o), title, f"{note}; AUROC {t}")
     title = "A − aX: taking a latent out of the input"
-    yield "ablation", *ablation_scatter(told(results, "latent_"), title, note)
+    yield "ablation", *ablation_scatter(records(results, "latent_"), title, note)
     first = table[
         (table["world_seed"] == 0) & table["recipe"].isin(o.recipes[:2]) & ~table["diverged"]
     ]

@@ -1,4 +1,4 @@
-"""What goes wrong in SAEs, and whether it shows without the truth."""
+"""Figures of what goes wrong in SAEs, and of whether it shows without the truth."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,11 +18,11 @@ def modes_by_recipe(
     title: str,
     remarks: str,
 ) -> tuple[Figure, pd.DataFrame]:
-    """A panel a score: recipes down, a colour a world.
+    """A panel for each score: a row for each recipe, a colour for each world.
 
     Args:
         table: one row an SAE: `world`, `recipe`, `world_seed` and the scores.
-        scores: what each is called.
+        scores: their names in the figure.
         title: of the figure.
         remarks: the footnote.
 
@@ -61,7 +61,7 @@ def modes_by_recipe(
 def detector_areas(
     pairs: pd.DataFrame, detectors: Iterable[str], sets: Mapping[str, Sequence[str]]
 ) -> pd.DataFrame:
-    """How well detectors that see no truth tell absorbed pairs.
+    """How well detectors without the truth tell absorbed pairs from others.
 
     Args:
         pairs: one row a pair of latents of one SAE: `world`, `world_seed`, `absorbed`, and each
@@ -97,11 +97,11 @@ def detector_curves(
     title: str,
     remarks: str,
 ) -> tuple[Figure, pd.DataFrame]:
-    """ROC of detectors that see no truth: a panel a set of worlds, a line a detector.
+    """ROC of detectors without the truth: a panel for each set of worlds, a line for each detector.
 
     Args:
         pairs: see :func:`detector_areas`.
-        detectors: what each is called.
+        detectors: their names in the figure.
         sets: see :func:`detector_areas`.
         title: of the figure.
         remarks: the footnote.
@@ -135,7 +135,8 @@ def detector_curves(
 def ablation_scatter(
     latents: pd.DataFrame, title: str, remarks: str
 ) -> tuple[Figure, pd.DataFrame]:
-    """A - aX: what a latent still reads of what it wrote, and what the others move, against e·d.
+    """A - aX: what a latent still reads after it is taken out of the input, and how much the others
+    change, against e·d.
 
     Args:
         latents: one row a living latent: `recipe`, `gain`, `ablation_residual`,
@@ -144,7 +145,7 @@ def ablation_scatter(
         remarks: the footnote.
 
     Returns:
-        The figure, and what it shows.
+        The figure, and the columns that it shows.
     """
     recipes = list(dict.fromkeys(latents["recipe"]))
     columns = ["recipe", "gain", "ablation_residual", "ablation_interference"]
@@ -172,10 +173,10 @@ def ablation_scatter(
 def cosine_matrices(
     matrices: Mapping[str, Mapping[str, np.ndarray]], title: str, remarks: str
 ) -> tuple[Figure, pd.DataFrame]:
-    """Matrices of cosines of small SAEs: a row a kind, a column an SAE.
+    """Matrices of cosines of small SAEs: a row for each kind, a column for each SAE.
 
     Args:
-        matrices: by what the SAE is called, then by what the matrix is, all SAEs alike.
+        matrices: by the name of the SAE, then by that of the matrix, the same for all SAEs.
         title: of the figure.
         remarks: the footnote.
 

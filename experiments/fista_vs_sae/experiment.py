@@ -1,8 +1,8 @@
 """Do FISTA dictionaries have the lower loss and the worse recovery, and where does an SAE lose?
 
-Encoders from tied to FISTA over one and the same kind of dictionary. The frontier shows loss and
-recovery at equal L0; the gaps split each SAE's objective into what its encoder loses to the best
-codes (amortisation) and what its dictionary loses to the true one.
+Encoders from tied to FISTA are compared on the same kind of dictionary. The frontier shows loss and
+recovery at equal L0; the gaps split each SAE's objective into what its encoder loses compared with
+the best codes (amortisation) and what its dictionary loses compared with the true one.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class Options:
         batch_size: samples a step.
         lr: learning rate, which falls over the last 30 %.
         n_eval: samples that each SAE is scored on.
-        n_gap: the first of them, that the objective is split on.
+        n_gap: the number of the first of them on which the objective is split.
         n_iterations: FISTA steps of the best codes there.
     """
 
@@ -84,10 +84,10 @@ def _cell(o: Options, ratio: float, rung: str) -> Cell:
 
 
 def ladder(results: Results) -> pd.DataFrame:
-    """One row an SAE; the true dictionary with FISTA codes is one more rung, scored and not
+    """One row an SAE, with the true dictionary and FISTA codes as a rung that is scored but not
     trained."""
     table = results.table
-    # Measured with every SAE of a world at an L1, it is the same whichever SAE that is.
+    # It is measured with every SAE, but is the same for all SAEs of a world at an L1.
     truth = table.drop_duplicates(["ratio", "world_seed", "l1_coeff"])
     truth = truth[["ratio", "world_seed", "l1_coeff", "true_l0"]].assign(
         rung=TRUTH, diverged=False, **{name: truth[f"truth_{name}"] for name in LOSS}
@@ -96,10 +96,8 @@ def ladder(results: Results) -> pd.DataFrame:
 
 
 def at_equal_l0(table: pd.DataFrame) -> pd.DataFrame:
-    """Scores of each rung on each world where its L0 is the truth's, interpolated in ln L0.
-
-    NaN where a rung's L1 grid does not reach that L0.
-    """
+    """Scores of each rung on each world where its L0 is the truth's, interpolated in ln L0; NaN if
+    its L1 grid does not reach that L0."""
     rows = []
     for (ratio, rung, seed), part in table.groupby(["ratio", "rung", "world_seed"], sort=False):
         part = part[~part["diverged"]].sort_values("l0")

@@ -1,4 +1,4 @@
-"""An encoder ladder: loss and recovery over L0, and where each rung's objective goes."""
+"""Figures of an encoder ladder: loss and recovery over L0, and the parts of the objective."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ _COLORS = {"dictionary": st.OKABE_ITO[4], "amortisation": st.OKABE_ITO[0]}
 
 
 def frontier(table: pd.DataFrame, remarks: str) -> tuple[Figure, pd.DataFrame]:
-    """Loss and recovery against L0, a row a world, a line a rung, a point an L1.
+    """Loss and recovery against L0: a row for each ratio, a line for each rung, a point an L1.
 
     Args:
         table: one row an SAE: `ratio`, `rung`, `l1_coeff`, `world_seed`, `diverged`, `l0`,
@@ -123,7 +123,8 @@ def at_true_l0(equal: pd.DataFrame, remarks: str) -> tuple[Figure, pd.DataFrame]
 
 
 def gaps(table: pd.DataFrame, remarks: str) -> tuple[Figure, pd.DataFrame]:
-    """Dictionary error and amortisation gap of each rung, stacked, a row a world, a column an L1.
+    """Stacked dictionary error and amortisation gap of each rung: a row for each ratio, a column
+    for each L1.
 
     Args:
         table: one row an SAE: `ratio`, `rung`, `l1_coeff`, `world_seed`, `diverged`, and the
@@ -159,13 +160,13 @@ def gaps(table: pd.DataFrame, remarks: str) -> tuple[Figure, pd.DataFrame]:
 
 
 def _stack(ax: Axes, part: pd.DataFrame) -> None:
-    """Bars on top of each other where both are positive; a negative one hangs from zero."""
+    """Draws bars on top of each other where both are positive; a negative one hangs from zero."""
     x, bottom = np.arange(len(part)), np.zeros(len(part))
     for k, gap in enumerate(GAPS):
         mean, half = (part[(v, gap)].to_numpy(float) for v in ("mean", "half_width"))
         start = np.where(mean > 0, bottom, 0.0)
         ax.bar(x, mean, bottom=start, width=0.7, color=_COLORS[gap])
-        aside = 0.16 * (k - 0.5)  # else the bars of the two intervals hide each other
+        aside = 0.16 * (k - 0.5)  # or the two intervals hide each other
         bar = {"color": "k", "linestyle": "none", "elinewidth": 0.7, "capsize": 1.5}
         ax.errorbar(x + aside, start + mean, yerr=half, **bar)
         bottom = bottom + np.maximum(mean, 0)

@@ -1,4 +1,4 @@
-"""Loss, recovery and gaps of an encoder, beside FISTA codes in the true dictionary."""
+"""Loss, recovery and gaps of an encoder, and the loss of FISTA codes in the true dictionary."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from toysae.evaluation.measure import Measure
-from toysae.evaluation.scoring import numbers_of, sizes_of
+from toysae.evaluation.scoring import table_of
 from toysae.recovery import (
     add_batch,
     cosines,
@@ -27,7 +27,7 @@ from toysae.training.state import keys_of
 from toysae.worlds import World
 
 LOSS = ("mse", "ev", "l0")
-"""What is said of a reconstruction."""
+"""The scores of a reconstruction."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LadderScores(Measure):
 
     Attributes:
         n_eval: samples that each SAE is scored on.
-        n_gap: the first of them, that the objective is split on.
+        n_gap: the number of the first of them on which the objective is split.
         n_iterations: FISTA steps of the best codes.
         curve_points: of the learning curves.
     """
@@ -59,12 +59,10 @@ class LadderScores(Measure):
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         sizes = self.n_eval, self.n_gap, self.n_iterations
         scores = jax.device_get(score(trained.saes, ensemble.worlds, ensemble.world_seeds, *sizes))
-        found = scores.pop("cosines")  # matched on the host
-        scores["mcc"] = np.array([mcc(c) if np.isfinite(c).all() else np.nan
-                                  for c in found.reshape(-1, *found.shape[2:])])  # fmt: skip
-        columns = {name: np.asarray(value).ravel() for name, value in scores.items()}
-        held = {**sizes_of(ensemble, n_steps), **numbers_of(ensemble)}
-        table = pd.DataFrame({**held, "diverged": trained.diverged.ravel(), **columns})
+        every = scores.pop("cosines")  # matched on the host
+        scores["mcc"] = np.array([mcc(cos) if np.isfinite(cos).all() else np.nan
+                                  for cos in every.reshape(-1, *every.shape[2:])])  # fmt: skip
+        table = table_of(ensemble, trained, n_steps, scores)
         return table, {"curve_steps": trained.curve_steps}
 
 
@@ -72,9 +70,10 @@ class LadderScores(Measure):
 def score(
     saes: SAE, worlds: World, world_seeds: jax.Array, n: int, n_gap: int, n_iterations: int
 ) -> dict[str, jax.Array]:
-    """Loss, recovery and gaps of every SAE on fresh samples, leading axes [worlds, members].
+    """Loss, recovery and gaps of every SAE on fresh samples, leading axes `[n_worlds, n_members]`.
 
-    `truth_` is the loss of FISTA codes in the true dictionary, at the SAE's L1 and on its samples.
+    `truth_` precedes the loss of FISTA codes in the true dictionary, at the SAE's L1 and on its
+    samples.
     """
 
     def in_world(of_world: tuple[World, jax.Array, SAE]) -> dict[str, jax.Array]:
@@ -82,7 +81,7 @@ def score(
         batch = world.sample(key, n)
 
         def one(sae: SAE) -> dict[str, jax.Array]:
-            f, x, found = sae(batch.x), batch.x[:n_gap], mcs(world.directions, sae.W_dec)
+            f, x, mcs_of_each = sae(batch.x), batch.x[:n_gap], mcs(world.directions, sae.W_dec)
             l1_coeff = sae.hypers["l1_coeff"]
             gaps = gap_decomposition(
                 x, f.z[:n_gap], sae.W_dec, world.directions, l1_coeff, n_iterations
@@ -93,8 +92,8 @@ def score(
                 **_reconstruction(batch.x, f.x_hat, f.z),
                 **{f"truth_{name}": value for name, value in truth.items()},
                 "true_l0": (batch.feature_acts != 0).sum(1).mean(),
-                "mmcs": found.mean(),
-                "mcs_above_0.9": (found > 0.9).mean(),
+                "mmcs": mcs_of_each.mean(),
+                "mcs_above_0.9": (mcs_of_each > 0.9).mean(),
                 "cosines": cosines(world.directions, sae.W_dec),
                 **vars(gaps),
             }

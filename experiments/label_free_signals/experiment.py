@@ -1,9 +1,9 @@
 """Which signals that need no truth can a practitioner trust to choose an SAE?
 
 The interim report (Sharkey et al. 2022) chose L1 and size by MMCS with larger dictionaries, by the
-onset of dead latents and by the plateau of the loss, and had no truth to check them on. Here there
-is: a grid of L1 x size on several worlds, each signal's rank correlation with true mmcs, and what
-is lost by taking the SAE that it likes best.
+onset of dead latents and by the plateau of the loss, without a truth to check them on. Here they
+are checked: on a grid of L1 x size on several worlds, each signal's rank correlation with true
+mmcs, and what is lost by taking the SAE for which it is best.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,8 @@ WORLDS: dict[str, dict[str, Any]] = {
     },
     "ratio 4": {"ratio": 2.0},  # times that of the options
 }  # fmt: skip
-"""What each adds to the plain world of random directions, of at least 28 features."""
+"""The fields of each that differ from the plain world of random directions; "trees" needs at least
+28 features."""
 
 SIGNALS = {
     "mmcs_larger": "MMCS in the next larger SAE",
@@ -105,7 +106,7 @@ def check(o: Options) -> None:
 
 
 def worlds(o: Options, name: str) -> Worlds:
-    """Those of one of the names above, one for each seed."""
+    """The worlds of one of the names above, one for each seed."""
     fields = dict(WORLDS[name])
     n_features = round(o.ratio * fields.pop("ratio", 1.0) * o.d_in)
     fields |= {"d_in": o.d_in, "n_features": n_features, "l0": o.l0}
@@ -115,7 +116,7 @@ def worlds(o: Options, name: str) -> Worlds:
 def cells(o: Options) -> list[Cell]:
     """A cell for each world and size; all of a world see the same samples."""
     check(o)
-    made = []
+    by_size = []
     for name in o.worlds:
         data = worlds(o, name)
         for size in o.sizes:
@@ -126,7 +127,7 @@ def cells(o: Options) -> list[Cell]:
                 "lr": o.lr,
                 "lr_decay": 0.2,
             }
-            made.append(
+            by_size.append(
                 Cell(
                     name=f"{name.replace(' ', '-')}-size-{size:g}",
                     data=data,
@@ -139,30 +140,30 @@ def cells(o: Options) -> list[Cell]:
                     columns={"world": name, "size": size, "l1_coeff": o.l1_coeff},
                 )
             )
-    return made
+    return by_size
 
 
 Dictionary = tuple[np.ndarray, np.ndarray]
-"""Decoder rows, and which of them live."""
+"""Decoder rows, and which of them are alive."""
 
 
 def dictionaries(results: Results) -> list[Dictionary]:
-    """Of each row of the table its dictionary."""
-    found = []
+    """The dictionary of each row of the table."""
+    by_row = []
     for cell in results.cells:
         alive = results.arrays(cell)["latent_freq"] > 0
-        found += zip(results.weights(cell)["W_dec"], alive, strict=True)
-    return found
+        by_row += zip(results.weights(cell)["W_dec"], alive, strict=True)
+    return by_row
 
 
-def compared(o: Options, table: pd.DataFrame, found: Sequence[Dictionary]) -> pd.DataFrame:
-    """The table with the signals that compare an SAE with that of another seed, and with the next
-    larger one; NaN where there is none.
+def compared(o: Options, table: pd.DataFrame, saes: Sequence[Dictionary]) -> pd.DataFrame:
+    """The table with the signals that compare an SAE with that of another seed and with the next
+    larger one, NaN where there is none.
 
     Args:
-        o: which sizes and seeds there are.
+        o: the sizes and seeds.
         table: one row an SAE: `world`, `size`, `l1_coeff`, `world_seed`, `sae_seed` and `mse`.
-        found: of each row its dictionary.
+        saes: the dictionary of each row.
     """
     columns = ["size", "sae_seed", "world", "l1_coeff", "world_seed"]
     keys = list(table[columns].itertuples(index=False, name=None))
@@ -172,19 +173,19 @@ def compared(o: Options, table: pd.DataFrame, found: Sequence[Dictionary]) -> pd
         row = dict.fromkeys(("mmcs_seeds", "stability", "mmcs_larger", "plateau"), np.nan)
         other, next_size = (seed - 1) % o.sae_seeds, larger.get(size)  # the first with the last
         if (at := place.get((size, other, *setting))) is not None:
-            pair = _beside(found[i], found[at])
+            pair = _both(saes[i], saes[at])
             row |= {"mmcs_seeds": float(found_in(*pair)), "stability": matched_cosine(*pair)}
-        # One seed starts dictionaries of all sizes from the same rows: another one's.
+        # Dictionaries of one seed start from the same rows in all sizes: take another seed's.
         if (at := place.get((next_size, other, *setting))) is not None:
-            row["mmcs_larger"] = float(found_in(*_beside(found[i], found[at])))
+            row["mmcs_larger"] = float(found_in(*_both(saes[i], saes[at])))
         if (at := place.get((next_size, seed, *setting))) is not None:
             row["plateau"] = mse[at] / mse[i] - 1
         rows.append(row)
     return table.join(pd.DataFrame(rows, index=table.index))
 
 
-def _beside(one: Dictionary, other: Dictionary) -> tuple[np.ndarray, ...]:
-    """As :func:`found_in` and :func:`matched_cosine` take them."""
+def _both(one: Dictionary, other: Dictionary) -> tuple[np.ndarray, ...]:
+    """Two dictionaries as arguments of :func:`found_in` and :func:`matched_cosine`."""
     return one[0], other[0], one[1], other[1]
 
 
@@ -199,9 +200,10 @@ def signals(o: Options, results: Results) -> pd.DataFrame:
 
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each task, world and signal; SAEs that diverged or all of whose latents died are out."""
+    """Rank correlations of each task, world and signal, without SAEs that diverged or have no
+    living latent."""
     kept = table[~table["diverged"].astype(bool) & (table["alive"] > 0)]
-    # The largest size has no larger one, so no signal may be judged on it alone.
+    # The largest size lacks the signals that need a larger one, so no signal is judged on it.
     kept = kept[kept["size"] < kept["size"].max()]
     fixed = {"all": [], "size": ["size"], "l1_coeff": ["l1_coeff"]}
     return pd.concat(
@@ -222,6 +224,7 @@ def answer(o: Options, results: Results) -> dict[str, pd.DataFrame]:
 
 
 def draw(o: Options, results: Results) -> Iterator[Drawing]:
+    """The correlations and regrets of the signals, and the signals themselves."""
     table = signals(o, results)
     note = (
         f"{len(table)} runs of {o.recipe}, {o.world_seeds} world seeds, {o.sae_seeds} SAE seeds; "

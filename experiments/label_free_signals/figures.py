@@ -1,4 +1,4 @@
-"""Signals without truth against true recovery."""
+"""Figures of signals without truth against true recovery."""
 
 from collections.abc import Mapping
 from textwrap import fill
@@ -18,13 +18,13 @@ def correlation_bars(
     title: str,
     remarks: str,
 ) -> tuple[Figure, pd.DataFrame]:
-    """Rank correlation with true mmcs and regret: rows of signals, a colour a world, a column a
-    task and quantity.
+    """Rank correlation with true mmcs, and regret: a row for each signal, a colour for each world,
+    a column for each task and quantity.
 
     Args:
         frame: from :func:`toysae.recovery.label_free.rank_correlations`, with `task` and `world`.
-        signals: what each is called, in the order of the rows.
-        tasks: what each is called.
+        signals: their names in the figure, in the order of the rows.
+        tasks: their names in the figure.
         title: of the figure.
         remarks: the footnote.
 
@@ -66,11 +66,12 @@ def signals_against_truth(
     title: str,
     remarks: str,
 ) -> tuple[Figure, pd.DataFrame]:
-    """Each SAE's signal against its true mmcs: rows of worlds, a column a signal, a colour a size.
+    """Each SAE's signals against its true mmcs: a row for each world, a column for each signal, a
+    colour for each size.
 
     Args:
         table: one row an SAE: `world`, `size`, `l1_coeff`, `mmcs` and the signals.
-        signals: what each is called.
+        signals: their names in the figure.
         title: of the figure.
         remarks: the footnote.
 

@@ -1,4 +1,4 @@
-"""True recovery, and the signals of one SAE alone."""
+"""True recovery, and the signals that need only one SAE."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from toysae.evaluation.measure import Measure
-from toysae.evaluation.scoring import evaluate_all, numbers_of, sizes_of
+from toysae.evaluation.scoring import evaluate_all, table_of
 from toysae.recovery import enc_dec_cosines, mcs
 from toysae.recovery.geometry import pairwise_cosines
 from toysae.recovery.probe import recovery_probe
@@ -22,8 +22,8 @@ BATCH = 1024
 
 @dataclass(frozen=True)
 class Signals(Measure):
-    """Scores of `n_eval` samples of each world and of :func:`of_weights`, and how often each latent
-    fired, `latent_freq`."""
+    """Scores on `n_eval` samples of each world and those of :func:`of_weights`; as an array, how
+    often each latent fired, `latent_freq [rows, d_sae]`."""
 
     n_eval: int
     curve_points: int = 1
@@ -43,24 +43,22 @@ class Signals(Measure):
         scores, _ = evaluate_all(saes, spec, worlds, ensemble.world_seeds, n_batches, BATCH)
         freq = scores.pop("firing_freq")
         scores |= of_weights(saes, worlds, freq > 0)
-        columns = {name: np.asarray(value).ravel() for name, value in scores.items()}
-        held = {**sizes_of(ensemble, n_steps), **numbers_of(ensemble)}
-        table = pd.DataFrame({**held, "diverged": trained.diverged.ravel(), **columns})
         latent_freq = np.asarray(freq).reshape(-1, spec.d_sae)
-        return table, {"latent_freq": latent_freq, "curve_steps": trained.curve_steps}
+        arrays = {"latent_freq": latent_freq, "curve_steps": trained.curve_steps}
+        return table_of(ensemble, trained, n_steps, scores), arrays
 
 
 @jax.jit
 def of_weights(saes: SAE, worlds: World, alive: jax.Array) -> dict[str, jax.Array]:
-    """Recovery, and of the living latents the mean encoder-decoder cosine and the mean \\|cos\\|
+    """Recovery, and over living latents the mean encoder-decoder cosine and the mean \\|cos\\|
     between decoder rows, each `[n_worlds, n_members]`."""
 
     def one(sae: SAE, world: World, alive: jax.Array) -> dict[str, jax.Array]:
-        found = mcs(world.target, sae.W_dec)
+        mcs_of_each = mcs(world.target, sae.W_dec)
         aligned = enc_dec_cosines(sae.weights.enc["W_enc"], sae.W_dec)
         return {
-            "mmcs": found.mean(),
-            "mcs_above_0.9": (found > 0.9).mean(),
+            "mmcs": mcs_of_each.mean(),
+            "mcs_above_0.9": (mcs_of_each > 0.9).mean(),
             "enc_dec_cos": jnp.where(alive, aligned, 0).sum() / jnp.maximum(alive.sum(), 1),
             "mean_abs_cos": pairwise_cosines(sae.W_dec, alive)["mean_abs_cos"],
         }

@@ -1,9 +1,9 @@
 """Where MMCS is middling, are all features found partly, or some fully and the others not?
 
-One world and one training at a time is worsened by one cause, by degrees: more features than
-dimensions, too much or too little L1, rare features, too short a training, too few latents, too
-many active features. Polarisation is the variance of MCS as a share of the largest possible at its
-mean: 0 if all features are found partly, 1 if each is found fully or not at all.
+A good case is worsened by one cause at a time, by degrees: more features than dimensions, too much
+or too little L1, rare features, too short a training, too few latents, too many active features.
+Polarisation is the variance of MCS as a share of the largest variance at that mean: 0 if all
+features are found partly, 1 if each is found fully or not at all.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ CAUSES = {
     "l0": "true L0",
 }
 MIDDLING = (0.2, 0.8)
-"""Of the way from the random floor to 1."""
+"""The range of positions between the random floor (0) and the truth (1) that is middling."""
 SCORES = ("mmcs", "position", "mcs_above_0.9", "polarisation")
 
 
@@ -50,7 +50,7 @@ class Options:
         l1_coeff: its coefficient.
         recipes: SAE recipes that read an L1.
         world_seeds: the n of every interval.
-        n_steps: Adam steps at the good ratio; in proportion to the features elsewhere.
+        n_steps: Adam steps at the good ratio, elsewhere in proportion to the number of features.
         batch_size: samples a step.
         lr: learning rate, which falls over the last 20 %.
         ratios: degrees.
@@ -59,7 +59,7 @@ class Options:
         exponents: degrees, of a Zipf tail.
         sizes: degrees, d_sae / n_features.
         l0s: degrees.
-        points: of the learning curve, for undertraining.
+        points: of the learning curve, which are the degrees of undertraining.
     """
 
     d_in: int = 20
@@ -84,8 +84,8 @@ class Condition(NamedTuple):
     """A degree of a cause.
 
     Attributes:
-        cause: which.
-        level: how much; of undertraining each point of the learning curve is one.
+        cause: a key of `CAUSES`.
+        level: its degree; for undertraining those are the points of the learning curve.
         fields: of the world.
         size: d_sae / n_features.
         l1_coeff: coefficient.
@@ -99,7 +99,7 @@ class Condition(NamedTuple):
 
 
 def conditions(o: Options) -> list[Condition]:
-    """All degrees of all causes; each differs from the good case in one thing, or is it."""
+    """All degrees of all causes; each differs from the good case in one thing at most."""
 
     def world(**worse: float | str) -> Named:
         good = {"d_in": o.d_in, "n_features": round(o.ratio * o.d_in), "l0": o.l0}
@@ -120,14 +120,14 @@ def conditions(o: Options) -> list[Condition]:
 
 
 def trainings(o: Options) -> dict[str, list[Condition]]:
-    """Conditions that differ in nothing but L1 train together, and the good case once for all
-    causes; by name."""
-    asked, found = conditions(o), {}
-    good = asked[0]  # undertraining is of the good case
-    for c in asked:
+    """By name, the conditions that train together because they differ only in L1; the good case
+    trains once for all causes."""
+    every, together = conditions(o), {}
+    good = every[0]  # undertraining is of the good case
+    for c in every:
         is_good = (c.fields, c.size) == (good.fields, good.size)
-        found.setdefault("good" if is_good else f"{c.cause}-{c.level:g}", []).append(c)
-    return found
+        together.setdefault("good" if is_good else f"{c.cause}-{c.level:g}", []).append(c)
+    return together
 
 
 def cells(o: Options) -> list[Cell]:
@@ -156,12 +156,13 @@ def _cell(o: Options, recipe: str, name: str, together: list[Condition]) -> Cell
 
 
 def levels(o: Options, results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row a recipe, cause, level and world; and all features by bin of MCS."""
+    """One row for each recipe, cause, level and world; and the number of features of all worlds by
+    bin of MCS."""
     tables, counts = [], []
-    table, asked = results.table, trainings(o)
+    table, by_training = results.table, trainings(o)
     for cell in results.cells:
         saes, arrays = table[table["cell"] == cell], results.arrays(cell)
-        for c in asked[saes["training"].iloc[0]]:
+        for c in by_training[saes["training"].iloc[0]]:
             rows = saes[np.isclose(saes["l1_coeff"], c.l1_coeff)]
             points = [(-1, c.level)]
             if c.cause == "undertraining":
@@ -171,57 +172,57 @@ def levels(o: Options, results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
                 scores = {name: arrays[f"curve_{name}"][rows["row"], at] for name in SCORES}
                 tables.append(rows[["world_seed", "diverged", "floor"]].assign(**head, **scores))
                 values = arrays["curve_mcs"][rows.loc[~rows["diverged"], "row"], :, at]
-                found, _ = np.histogram(np.clip(values, 0, 1), BINS)
-                counts.append(pd.DataFrame({**head, "low": BINS[:-1], "count": found}))
+                in_bins, _ = np.histogram(np.clip(values, 0, 1), BINS)
+                counts.append(pd.DataFrame({**head, "low": BINS[:-1], "count": in_bins}))
     return pd.concat(tables, ignore_index=True), pd.concat(counts, ignore_index=True)
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each recipe and cause, polarisation over its middling levels: mean over those, then
-    interval over worlds. Causes that never leave mmcs in the middle are left out; an interval of
-    more than ± 1/3 is no verdict."""
+    """The polarisation of each recipe and cause over its middling levels: the mean over these, then
+    the interval over worlds, and a verdict. Causes without a middling level are left out; an
+    interval of more than ± 1/3 allows no verdict."""
     level = table.groupby(["recipe", "cause", "level"])["position"].transform("mean")
     middle = table[level.between(*MIDDLING)]
-    found = over_seeds(middle, ["recipe", "cause"], "polarisation")
+    means = over_seeds(middle, ["recipe", "cause"], "polarisation")
     levels = middle.groupby(["recipe", "cause"])["level"].nunique().rename("levels")
-    found = found.merge(levels.reset_index(), on=["recipe", "cause"])
-    # An interval longer than from one kind to the next cannot tell them apart.
-    unsure = ~(found["half_width"] < 1 / 3)
+    means = means.merge(levels.reset_index(), on=["recipe", "cause"])
+    # An interval wider than the distance between two kinds cannot tell them apart.
+    unsure = ~(means["half_width"] < 1 / 3)
     kind = np.select(
-        [unsure, found["mean"] < 1 / 3, found["mean"] > 2 / 3],
+        [unsure, means["mean"] < 1 / 3, means["mean"] > 2 / 3],
         ["too uncertain to say", "all partly", "some fully"], "a mixture",
     )  # fmt: skip
-    return found.assign(verdict=kind)
+    return means.assign(verdict=kind)
 
 
 def answer(o: Options, results: Results) -> dict[str, pd.DataFrame]:
-    """The verdicts, and which causes have each of them."""
+    """The verdicts, and the causes with each of them."""
     table, _ = levels(o, results)
-    found = verdicts(table)
-    return {"verdicts": found, "answer": causes_of(found, table)}
+    by_cause = verdicts(table)
+    return {"verdicts": by_cause, "answer": causes_of(by_cause, table)}
 
 
-def causes_of(found: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Of each verdict the causes that have it, in words; and those that are never in the middle.
+def causes_of(by_cause: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The causes with each verdict in words, and those without a middling level.
 
     Args:
-        found: the verdicts.
-        table: what they are of.
+        by_cause: the verdicts.
+        table: from :func:`levels`.
     """
-    said = {}
+    causes = {}
     for kind in ("some fully", "a mixture", "all partly", "too uncertain to say"):
-        said[kind] = [
+        causes[kind] = [
             f"{_plain(row['cause'])} ({row['recipe']}, P {row['mean']:.2f} ± "
             f"{row['half_width']:.2f})"
-            for row in found[found["verdict"] == kind].to_dict("records")
+            for row in by_cause[by_cause["verdict"] == kind].to_dict("records")
         ]
-    said["never in the middle"] = [
+    causes["never in the middle"] = [
         f"{_plain(cause)} ({recipe})"
         for recipe in dict.fromkeys(table["recipe"])
         for cause in CAUSES
-        if not len(found[(found["recipe"] == recipe) & (found["cause"] == cause)])
+        if not len(by_cause[(by_cause["recipe"] == recipe) & (by_cause["cause"] == cause)])
     ]
-    rows = [(kind, "; ".join(names)) for kind, names in said.items() if names]
+    rows = [(kind, "; ".join(names)) for kind, names in causes.items() if names]
     return pd.DataFrame(rows, columns=pd.Index(["verdict", "causes"]))
 
 

@@ -1,4 +1,4 @@
-"""Is a middling MMCS of many half-found features, or of found ones and missed ones?"""
+"""Figures of a middling MMCS: are all features half found, or some found and some missed?"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,17 +16,17 @@ BINS = np.linspace(0, 1, 41)
 def polarisation_map(
     table: pd.DataFrame, causes: Mapping[str, str], title: str, remarks: str
 ) -> tuple[Figure, pd.DataFrame]:
-    """Polarisation against where mmcs lies between the floor and 1: a panel a recipe, a line a
-    cause, its points being its levels.
+    """Polarisation against the position of mmcs between the floor and 1: a panel for each recipe, a
+    line for each cause, a point for each of its levels.
 
     Args:
         table: `recipe`, `cause`, `level`, `world_seed`, `position`, `polarisation`.
-        causes: what each is called.
+        causes: their names in the figure.
         title: of the figure.
         remarks: the footnote.
 
     Returns:
-        The figure, and its frame: of each recipe, cause and level the mean `position` and
+        The figure, and its frame: for each recipe, cause and level the mean `position` and
         `polarisation` with `half_width` (95 % Student-t over worlds) and `n`.
     """
     by = ["recipe", "cause", "level"]
@@ -61,13 +61,13 @@ def middling_histograms(
     title: str,
     remarks: str,
 ) -> tuple[Figure, pd.DataFrame]:
-    """MCS of the true features where each cause leaves mmcs halfway: a row a recipe, a column a
-    cause.
+    """MCS of the true features at the level of each cause where mmcs is nearest to halfway: a row
+    for each recipe, a column for each cause.
 
     Args:
         table: as in :func:`polarisation_map`, with `mmcs` and `floor`.
         counts: `recipe`, `cause`, `level`, `low`, `count`: features of all worlds by bin of MCS.
-        causes: what each is called.
+        causes: their names in the figure.
         title: of the figure.
         remarks: the footnote.
 

@@ -1,7 +1,7 @@
 """When do toy models put features in superposition, and in what geometry?
 
-Phase diagrams of two features in one dimension and three in two, trained beside closed forms;
-the share of a dimension that each of 400 features in 30 dimensions gets; D* against sparsity.
+Phase diagrams of two features in one dimension and three in two, trained and compared with closed
+forms; the share of a dimension that each of 400 features in 30 dimensions gets; D* by sparsity.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ class Options:
 
     Attributes:
         grid: importances, and densities, of the phase diagrams.
-        seeds: of which the best is taken at each of their points.
+        seeds: models at each of their points, of which the best is taken.
         steps: Adam steps of their models.
         batch_size: samples a step there.
         n_features: features of the larger model.
@@ -69,7 +69,7 @@ class Options:
 
 
 def cells(o: Options) -> list[Cell]:
-    """A cell for each phase diagram, one over densities and one model that is followed.
+    """A cell for each phase diagram, one over densities, and one of a model that is followed.
 
     Raises:
         ToysaeError: a count below 1, max_sparsity below 1, or a density outside (0, 1].
@@ -133,7 +133,7 @@ def phases(results: Results) -> pd.DataFrame:
 
 
 def _state(arrangement: str) -> str:
-    """What an arrangement does with the extra feature."""
+    """What becomes of the extra feature in an arrangement."""
     if arrangement.startswith("extra alone"):
         return "alone on a dimension"
     return "not represented" if arrangement == "extra ignored" else "in superposition"
@@ -160,9 +160,9 @@ def sweep(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def answer(o: Options, results: Results) -> dict[str, pd.DataFrame]:
     """How far training stays above the closed forms, and D* by density."""
-    found = phases(results)
-    found = found.assign(excess=found["loss"] / found["closed_form"] - 1)
-    excess = found.groupby(["n_features", "d_hidden", "arrangement"])["excess"].describe()
+    best = phases(results)
+    best = best.assign(excess=best["loss"] / best["closed_form"] - 1)
+    excess = best.groupby(["n_features", "d_hidden", "arrangement"])["excess"].describe()
     by_density = sweep(results)[0].groupby("density")[["dimensions", "represented", "loss"]].mean()
     return {
         "excess_over_closed_forms": excess[["count", "mean", "50%", "max"]].round(4).reset_index(),
@@ -171,14 +171,15 @@ def answer(o: Options, results: Results) -> dict[str, pd.DataFrame]:
 
 
 def draw(o: Options, results: Results) -> Iterator[Drawing]:
-    found = phases(results)
+    """The phase diagrams, D* and D_i by sparsity, and D_i along training."""
+    best = phases(results)
     note = (
         f"best of {o.seeds} seeds by exact expected loss; {o.steps:,} steps of {o.batch_size} "
         f"samples, lr .005 falling over the second half; black lines: where the closed forms "
         f"cross; all other features have importance 1; an excess below 0 is what free gains and "
         f"biases win over the closed forms' unit gains"
     )
-    yield "phase_diagrams", figures.phase_diagrams(found, note), found
+    yield "phase_diagrams", figures.phase_diagrams(best, note), best
 
     size = f"{o.n_features} features of equal importance in {o.d_hidden} dimensions"
     dimensions, shares = sweep(results)

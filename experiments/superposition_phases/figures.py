@@ -71,7 +71,7 @@ def dimensionality_curves(
         steps: `[snapshots]`.
         share: `[snapshots, n_features]` D_i.
         loss: `[snapshots]`.
-        norms: `[n_features]` final ‖W_i‖; a feature below half the largest is drawn grey.
+        norms: `[n_features]` final ‖W_i‖; features below half the largest are grey.
         remarks: the footnote.
 
     Returns:
@@ -82,12 +82,12 @@ def dimensionality_curves(
         fig, axes = st.canvas(2, 1, (4.6, 1.9), extra=0.6)
         top, bottom = axes[:, 0]
         fig.get_layout_engine().set(h_pad=0.03)  # pyright: ignore
-        for group, look in (
+        for drawn, look in (
             (~kept, {"color": "0.7", "linewidth": 0.4}),
             (kept, {"color": st.OKABE_ITO[0], "linewidth": 0.6, "alpha": 0.6}),
         ):
-            if group.any():
-                top.plot(steps, share[:, group], **look)
+            if drawn.any():
+                top.plot(steps, share[:, drawn], **look)
         _polytopes(top)
         top.set_ylabel("D_i")
         top.set_xticklabels([])
@@ -163,7 +163,7 @@ def _sparsity_axis(ax: Axes, density: pd.Series) -> None:
 
 
 def _polytopes(ax: Axes) -> None:
-    """A line and a name for each arrangement's D_i."""
+    """Draws a line with a name at each arrangement's D_i."""
     for name, at in POLYTOPES.items():
         ax.axhline(at, **st.THRESHOLD, zorder=0)
         label = f"{name}  {at:.3g}".replace("0.", ".")
@@ -201,7 +201,7 @@ def _image(ax: Axes, part: pd.DataFrame, image: np.ndarray, **kinds):
 
 
 def _borders(ax: Axes, best: np.ndarray) -> None:
-    """Lines between cells whose best closed forms differ."""
+    """Draws lines between cells whose best closed forms differ."""
     look = {"color": "k", "linewidth": 0.9}
     for y, x in np.argwhere(best[:, 1:] != best[:, :-1]):
         ax.plot([x + 0.5] * 2, [y - 0.5, y + 0.5], **look)

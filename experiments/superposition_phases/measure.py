@@ -1,4 +1,4 @@
-"""The loss that toy models end at: exact for few features, and sampled, with curves, for many."""
+"""The final loss of toy models: exact for few features; sampled, with curves, for many."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from toysae.evaluation.measure import Measure
-from toysae.evaluation.scoring import numbers_of, sizes_of
+from toysae.evaluation.scoring import table_of
 from toysae.sae import SAE
 from toysae.training import Ensemble, Probe, Trained
 from toysae.training.state import keys_of
@@ -23,7 +23,7 @@ Measured = tuple[pd.DataFrame, dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class ExactLoss(Measure):
-    """The expected loss, because a rare pair of firings decides and a sample of them is too small.
+    """The expected loss: rare pairs of firings decide, of which a sample would have too few.
 
     Attributes:
         n_nodes: of the quadrature, see :func:`toysae.worlds.tms.expected_loss`.
@@ -51,7 +51,8 @@ class ExactLoss(Measure):
             )[0]
             for i, k in np.ndindex(W.shape[:2])
         ]
-        return _table(ensemble, trained, n_steps, losses), {"curve_steps": trained.curve_steps}
+        table = table_of(ensemble, trained, n_steps, {"loss": losses})
+        return table, {"curve_steps": trained.curve_steps}
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,12 @@ class SampledLoss(Measure):
             f"curve_{name}": curve.reshape(-1, *curve.shape[2:])
             for name, curve in trained.curves.items()
         }
-        table = _table(ensemble, trained, n_steps, np.asarray(losses).ravel())
+        table = table_of(ensemble, trained, n_steps, {"loss": losses})
         return table, {"curve_steps": trained.curve_steps, **curves}
 
 
 def no_curves(sae: SAE, world: World, x: jax.Array) -> dict[str, jax.Array]:
-    """Nothing but the loss of a step, which all curves hold."""
+    """Nothing: the curves then hold only the loss of each step."""
     return {}
 
 
@@ -95,7 +96,7 @@ def dimensionality_and_loss(sae: SAE, world: World, x: jax.Array) -> dict[str, j
 
 
 def loss_on(sae: SAE, x: jax.Array) -> jax.Array:
-    """What training minimises, on these samples."""
+    """The loss that training minimises, on these samples."""
     return rectified_error(x, sae(x).x_hat, sae.hypers["importance"])
 
 
@@ -108,10 +109,5 @@ def sampled_loss(saes: SAE, worlds: Drawn, seeds: jax.Array, n: int) -> jax.Arra
         x = world.sample(key, n).x
         return jax.vmap(loss_on, (0, None))(saes, x)
 
-    # One world at a time, at the memory of one.
+    # One world at a time takes the memory of one.
     return jax.lax.map(in_world, (worlds, keys_of(seeds, "evaluation"), saes))
-
-
-def _table(ensemble: Ensemble, trained: Trained, n_steps: int, losses: Any) -> pd.DataFrame:
-    held = {**sizes_of(ensemble, n_steps), **numbers_of(ensemble)}
-    return pd.DataFrame({**held, "diverged": trained.diverged.ravel(), "loss": losses})

@@ -1,4 +1,4 @@
-"""Toy models of superposition as what they are, autoencoders: spec and data.
+"""Toy models of superposition as autoencoders: spec and data.
 
 x' = ReLU(W^T W x + b) is a tied encoder without bias or activation, a free decoder with one, and
 an error that rectifies what is decoded; the features of x are its dimensions (Elhage et al. 2022,
@@ -85,9 +85,9 @@ def toy_model(n_features: int, d_hidden: int) -> SAESpec:
 
 @pytree.dataclass
 class Features:
-    """Independent features in the place of a world: each is 0 with probability 1 - density, and
-    else U[0, 1]. Those of one seed and other densities are coupled: the same uniforms say which
-    are on.
+    """Independent features instead of a world: each is 0 with probability 1 - density, otherwise
+    U[0, 1]. Samples of one seed at several densities are coupled: the same uniforms decide which
+    features are on.
 
     Attributes:
         density: of all features.

@@ -1,9 +1,9 @@
 """When does untying the encoder help?
 
-Pairs of features at cosine rho, from mutually exclusive to always together. The dual vector
-(a - rho b) / (1 - rho^2) reads a without hearing b, and only an untied encoder can hold it. A
-tied one must pay, and a unit-norm tied one also loses gain to L1; "tied-gain" ties the direction
-and frees the gain, so that rho is not confounded with shrinkage.
+Pairs of features have cosine rho and fire from never to always together. The dual vector
+(a - rho b) / (1 - rho^2) reads a without reading b, and only an untied encoder can hold it. A tied
+unit-norm encoder also loses gain to L1; "tied-gain" ties the direction and frees the gain, so that
+rho is not confounded with shrinkage.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class Options:
             orthogonal to each other.
         p: firing probability of each feature; also the co-occurrence of independent ones.
         world_seeds: worlds of each kind; the n of every interval.
-        l1_coeff: coefficients, of which each world gets the one best on the other seeds.
+        l1_coeff: coefficients; each world gets the one that is best on the other seeds.
         arms: encoders; "similarity" is untied with a loss on the angle to its decoder.
         similarity_coeff: weight of that loss.
         n_steps: Adam steps.
@@ -65,21 +65,22 @@ class Options:
 
 
 def arms(o: Options) -> dict[str, tuple[SAESpec, dict[str, float]]]:
-    """Spec and own hypers of each arm by its label; they differ in the encoder alone."""
-    made = {}
+    """The spec and the own hypers of each arm by its label; arms differ only in the encoder, and
+    "similarity" in its penalty."""
+    by_label = {}
     for arm in o.arms:
         label, recipe, own, penalty = arm, arm, {}, Sum((L1(),))
         if arm == "similarity":
             label, recipe = f"untied + {o.similarity_coeff:g} similarity loss", "untied"
             own, penalty = {"similarity_coeff": o.similarity_coeff}, Sum((L1(), EncDecSimilarity()))
         spec = make_spec(recipe, o.d_in, o.d_in, decoder=UnitNorm("none"), penalty=penalty)
-        made[label] = (spec, own)
-    return made
+        by_label[label] = (spec, own)
+    return by_label
 
 
 def pairs(o: Options) -> Worlds:
-    """Orthogonal pairs; within each, cosine `rho` and joint firing. A world for every combination
-    and seed."""
+    """Worlds of orthogonal pairs with cosine `rho` and joint firing within a pair, one for every
+    combination and seed."""
     return Worlds.each(
         "pairs", range(o.world_seeds),
         grid(magnitude_spread=o.spread, co_occurrence=o.co_occurrence, rho=o.rho),
@@ -88,7 +89,7 @@ def pairs(o: Options) -> Worlds:
 
 
 def cells(o: Options) -> list[Cell]:
-    """A cell for each arm: every arm sees the same worlds and samples."""
+    """A cell for each arm; all arms see the same worlds and samples."""
     check_sizes(o)
     return [
         Cell(
@@ -107,18 +108,19 @@ def cells(o: Options) -> list[Cell]:
 
 
 def best(results: Results) -> pd.DataFrame:
-    """Of every arm in every world the SAE of the L1 that is best on the other seeds."""
+    """The SAE of every arm in every world at the L1 that is best on the other seeds."""
     table = results.table.rename(columns={"magnitude_spread": "spread"})
     return best_coefficient(table, [*SETTING, "arm"], "l1_coeff")
 
 
 def answer(o: Options, results: Results) -> dict[str, pd.DataFrame]:
-    """Means over worlds, over the cosine of a pair."""
+    """Means over worlds for each arm and kind of pair."""
     shown = best(results).groupby(["arm", *SETTING])[["mmcs", "f1", "l0_ratio"]].mean()
     return {"best_l1": shown.round(3).reset_index()}
 
 
 def draw(o: Options, results: Results) -> Iterator[Drawing]:
+    """Curves over the cosine of a pair, and maps of paired differences."""
     chosen = best(results)
     unmatched = int((~chosen["l0_matched"]).sum())
     note = (

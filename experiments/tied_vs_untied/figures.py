@@ -1,4 +1,4 @@
-"""When untying the encoder helps: curves over a pair's cosine, and maps of paired differences."""
+"""Figures of untying the encoder: curves over a pair's cosine, and maps of paired differences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ _REFERENCE = {"color": "0.55", "linewidth": 0.9, "zorder": 1}
 
 
 def orthogonalised(rho: np.ndarray) -> np.ndarray:
-    """mmcs where of each pair one latent is a and the other the rest of b, orthogonal to a.
+    """mmcs if one latent of each pair is a, and the other the part of b that is orthogonal to a.
 
     The second feature's best cosine is then sqrt(1 - rho^2), or rho to a's latent if larger.
     """
@@ -32,18 +32,18 @@ def orthogonalised(rho: np.ndarray) -> np.ndarray:
 
 
 def merged(rho: np.ndarray) -> np.ndarray:
-    """mmcs where one latent stands for both features of a pair, at their mean direction."""
+    """mmcs if one latent stands for both features of a pair, at their mean direction."""
     return np.sqrt((1 + rho) / 2)
 
 
 def tying_curves(
     table: pd.DataFrame, columns: Mapping[float, str], title: str, remarks: str
 ) -> tuple[Figure, pd.DataFrame]:
-    """Scores over rho, one row a score, one column a co-occurrence, one line an arm.
+    """Scores over rho: a row for each score, a column for each co-occurrence, a line for each arm.
 
     Args:
         table: the chosen runs: `arm`, `rho`, `co_occurrence`, `world_seed`, the scores.
-        columns: what each co-occurrence is called.
+        columns: the name of each co-occurrence in the figure.
         title: of the figure.
         remarks: the footnote.
 
@@ -80,7 +80,7 @@ def tying_curves(
 def _lines(ax: Axes, part: pd.DataFrame, arms: Sequence[str]) -> None:
     for k, arm in enumerate(arms):
         line = part[part["arm"] == arm].sort_values("rho")
-        aside = 0.012 * (k - (len(arms) - 1) / 2)  # else the bars hide each other
+        aside = 0.012 * (k - (len(arms) - 1) / 2)  # or bars hide each other
         look: dict[str, Any] = {"color": st.OKABE_ITO[k], "marker": st.MARKERS[k], "markersize": 3}
         ax.errorbar(
             line["rho"] + aside, line["mean"], yerr=line["half_width"], label=arm,
@@ -89,7 +89,7 @@ def _lines(ax: Axes, part: pd.DataFrame, arms: Sequence[str]) -> None:
 
 
 def _limits(ax: Axes, shown: pd.DataFrame) -> None:
-    """All panels of a score share an axis, from what its means are."""
+    """Sets the y axis that all panels of a score share, by the range of its means."""
     low, high = shown["mean"].min(), shown["mean"].max()
     edge = 0.08 * max(high - low, 0.1)
     ax.set_ylim(low - edge, high + edge)
@@ -109,10 +109,10 @@ def tying_differences(
 
     Args:
         table: the chosen runs: `arm`, `spread`, `rho`, `co_occurrence`, `world_seed`, the scores.
-        arm: the one that the others are subtracted from, world by world.
-        others: one column of maps each.
-        scores: what each score is called; a column of maps for each score and other arm.
-        rows: what each spread of the magnitudes is called; one row of maps each.
+        arm: from which the others are subtracted, world by world.
+        others: arms.
+        scores: their names in the figure; there is a column of maps for each score and other arm.
+        rows: the name of each spread of the magnitudes, which has a row of maps.
         title: of the figure.
         remarks: the footnote.
 

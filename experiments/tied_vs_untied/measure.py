@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from toysae.evaluation.measure import Measure
-from toysae.evaluation.scoring import numbers_of, sizes_of
+from toysae.evaluation.scoring import table_of
 from toysae.recovery import add_batch, cosines, empty_totals, summarise
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import SAE
@@ -37,9 +37,7 @@ class PairScores(Measure):
         self, ensemble: Ensemble, trained: Trained, n_steps: int
     ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         scores = score(trained.saes, ensemble.worlds, ensemble.world_seeds, self.n_eval)
-        columns = {name: np.asarray(value).ravel() for name, value in scores.items()}
-        held = {**sizes_of(ensemble, n_steps), **numbers_of(ensemble)}
-        table = pd.DataFrame({**held, "diverged": trained.diverged.ravel(), **columns})
+        table = table_of(ensemble, trained, n_steps, scores)
         table["l0_ratio"] = table["l0"] / table["true_l0"]
         return table, {"curve_steps": trained.curve_steps}
 
@@ -68,5 +66,5 @@ def score(saes: SAE, worlds: World, world_seeds: jax.Array, n: int) -> dict[str,
         on = batch.feature_acts != 0
         return jax.vmap(one, (0, None, None, None))(saes, world, batch.x, on)
 
-    # One world at a time, at the memory of one.
+    # One world at a time takes the memory of one.
     return jax.lax.map(in_world, (worlds, keys_of(world_seeds, "evaluation"), saes))

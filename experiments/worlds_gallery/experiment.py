@@ -1,4 +1,4 @@
-"""What does each named world look like? One panel figure per world, and one table of all."""
+"""What does each named world look like? A panel figure for each, and a table of all."""
 
 import time
 from collections.abc import Iterator
@@ -28,10 +28,10 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class Options:
-    """Which worlds, and how much of each.
+    """Which worlds, and how many samples.
 
     Attributes:
-        worlds: by name; none given means all.
+        worlds: by name; all if none is given.
         n_samples: drawn from each.
         max_features: worlds of more features by default are left out unless they are named.
         seed: of the worlds and of the samples.
@@ -44,10 +44,10 @@ class Options:
 
 
 def cells(o: Options) -> list[Cell]:
-    """None: worlds alone.
+    """No cells: only worlds are shown.
 
     Raises:
-        ToysaeError: no world of a name.
+        ToysaeError: there is no world of a name.
     """
     for name in o.worlds:
         if name not in WORLDS:
@@ -57,7 +57,7 @@ def cells(o: Options) -> list[Cell]:
 
 @lru_cache(maxsize=1)
 def panels(o: Options) -> dict[str, FeaturePanel]:
-    """The worlds one by one, at their defaults; measured once for the tables and the figures."""
+    """The panel of each world at its defaults, measured once for the tables and the figures."""
     names = o.worlds or tuple(
         name for name in WORLDS if world_fields(name).get("n_features", 0) <= o.max_features
     )
@@ -70,7 +70,7 @@ def panels(o: Options) -> dict[str, FeaturePanel]:
 
 
 def answer(o: Options, results: Results) -> dict[str, pd.DataFrame]:
-    """What the panels say in numbers, a row for each world."""
+    """The numbers of the panels, a row for each world."""
     rows = compare_panels(*panels(o).values())
     table = pd.DataFrame(rows, columns=["what", *panels(o)]).set_index("what").T
     table = table.rename_axis("world").reset_index()
@@ -79,6 +79,7 @@ def answer(o: Options, results: Results) -> dict[str, pd.DataFrame]:
 
 
 def draw(o: Options, results: Results) -> Iterator[Drawing]:
+    """A figure for each world."""
     for name, panel in panels(o).items():
         yield f"world_{name}", *panel_figure({name: panel})
 

@@ -15,8 +15,8 @@ from experiments.failure_modes.experiment import (
     TRUE_L0,
     cells,
     numbers,
+    records,
     study,
-    told,
 )
 from experiments.failure_modes.figures import (
     ablation_scatter,
@@ -131,7 +131,7 @@ def test_the_study_on_tiny_sizes_has_every_sae_once(options, tmp_path):
     assert list(settings.nunique()) == [2, 2, 2]
     assert set(SCORES) <= set(table) and table["mmcs"].between(0, 1).all()
     assert (table.groupby(["world", "world_seed"])["true_l0"].nunique() == 1).all()
-    of_latents, pairs = told(results, "latent_"), told(results, "pair_")
+    of_latents, pairs = records(results, "latent_"), records(results, "pair_")
     alive = table["d_sae"] - table["dead_latents"]
     assert len(of_latents) == alive.sum() and len(pairs) == (alive * (alive - 1) / 2).sum()
     tied = of_latents[of_latents["recipe"] == "tied"]

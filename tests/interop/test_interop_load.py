@@ -208,7 +208,7 @@ def test_the_sample_follows_its_seed(world):
 def test_bad_paths_and_worlds_are_refused(world, tmp_path):
     with pytest.raises(ToysaeError, match="there is no"):
         load_any(tmp_path / "none")
-    with pytest.raises(ToysaeError, match=r"is no SAE folder: it has none of .*SAELens"):
+    with pytest.raises(ToysaeError, match=r"is not an SAE folder: it has none of .*SAELens"):
         load_any(tmp_path)
     for folder in ("saelens/topk", "sparsify/layers.0"):
         shutil.copytree(GOLDEN / folder, tmp_path, dirs_exist_ok=True)

@@ -240,7 +240,7 @@ def test_saelens_itself_computes_the_same(case, tmp_path):
         ({"d_sae": None}, "d_sae None is not a whole"), ({"reshape_activations": "x"}, "unknown"),
         ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor is set"),
         ({"gate_temperature": 2.0}, "has gate_temperature, of which it is not known"),
-        ({"activation_fn_kwargs": {"k": 2, "postact": "exp"}}, "postact, which is not read past"),
+        ({"activation_fn_kwargs": {"k": 2, "postact": "exp"}}, "postact, which has no counterpart"),
         ({"activation_fn_kwargs": {"k": 5}}, "k is 2 and 5 in activation_fn_kwargs: which one"),
         ({"activation_fn_str": "relu", "activation_fn": "topk"}, "which one is meant"),
         ({"architecture": "standard", "rescale_acts_by_decoder_norm": True}, "no meaning in a st"),

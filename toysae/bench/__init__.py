@@ -1,5 +1,6 @@
-"""Throughput of training, sampling and scoring, beside what the device can do and beside SAELens.
+"""Throughput of training, sampling and scoring, compared with what the device can do and with
+SAELens; and what the engine costs.
 
-Everything timed runs in a child process. Nothing is imported here, so that a child pays only for
-what it uses.
+Everything that is timed runs in a child process. Nothing is imported here, so that a child imports
+only what it uses.
 """

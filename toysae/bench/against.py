@@ -1,5 +1,5 @@
-"""Training beside SAELens: the same shape, batch and world, each in a process of its own, in
-turns."""
+"""Training compared with SAELens': the same shape, batch and world, each in a process of its own,
+in turns."""
 
 import itertools
 import os
@@ -16,10 +16,11 @@ from ..errors import require
 from ..sae import RECIPES
 from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, Preset
 from .protocol import Child
+from .timing import median, range_text
 
 WORKER, SAELENS = "toysae.bench.worker", "toysae.bench.saelens"
 UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-"""So that compiling is timed, not reading what an earlier process compiled."""
+"""Makes a child compile anew, so that compiling is timed and not reading from a cache."""
 
 COMPARED = {
     name: p for name, p in (PRESETS | GPU_PRESETS | GRID_PRESETS).items() if p.recipe == "untied"
@@ -44,20 +45,20 @@ def require_saelens() -> None:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def thread_counts(device: str) -> list[int]:
-    """What is tried: powers of two up to the number of cores, and that number. On a GPU all do
-    the same."""
+    """The numbers of threads to try: powers of two up to the number of cores, and that number; on a
+    GPU that number alone."""
     n = cores()
     return [n] if device == "cuda" else sorted({2**i for i in range(n.bit_length())} - {0} | {n})
 
 
 def fastest(theirs: Child, ways: Sequence[Way]) -> Way:
-    """The way whose steps take the least time: the best of three trials of each, in turns."""
+    """The way whose steps take the least time in the best of three trials each, in turns."""
 
     def steps(way: Way) -> int:
         theirs.ask("train", n_steps=2, **way)  # the first steps allocate
@@ -72,7 +73,7 @@ def fastest(theirs: Child, ways: Sequence[Way]) -> Way:
 
 
 def best_ways(theirs: Child, device: str) -> dict[str, Way]:
-    """SAELens' fastest way in float32 and under bfloat16 autocast."""
+    """SAELens' fastest ways in float32 and under bfloat16 autocast."""
     threads = thread_counts(device)
     plain = [
         {"threads": n, "sparse": sparse, "autocast": False, "autocast_data": False}
@@ -87,7 +88,8 @@ def best_ways(theirs: Child, device: str) -> dict[str, Way]:
 
 
 def their_world(p: Preset, path: Path, l1_coeff: float, lr: float) -> dict[str, Any]:
-    """What SAELens' child is told of a preset, whose directions are in the file `path`."""
+    """The arguments with which SAELens' child opens a preset, whose directions are in the file
+    `path`."""
     return {
         "world": p.world, "path": str(path), "d_sae": p.d_sae, "batch_size": p.batch_size,
         "l0": p.l0, "l1_coeff": l1_coeff, "lr": lr,
@@ -102,17 +104,17 @@ def _steps(child: Child, seconds: float, **way: Any) -> int:
 def time_against(
     name: str, seconds: float, rounds: int, peer: str | Sequence[str] = SAELENS
 ) -> dict[str, Any]:
-    """SAE-samples/s of a preset, of SAELens with one SAE of that shape, and their ratios.
+    """Returns a row: SAE-samples/s of a preset, of SAELens with one SAE of that shape, and ratios.
 
-    Each round trains ours and SAELens' for about `seconds` each, in float32, and with bfloat16
+    Each round trains ours and SAELens' for about `seconds` each, in float32 and with bfloat16
     factors (SAELens: under autocast). Ratios are medians over rounds, with the lowest and the
-    highest: like with like, and the faster of ours over the faster of theirs.
+    highest: of equal arithmetic, and of our faster one to SAELens' faster one.
 
     Args:
         name: of a preset in `COMPARED`.
-        seconds: of a round of each.
-        rounds: rounds.
-        peer: what the other child runs.
+        seconds: of each, in a round.
+        rounds: how many.
+        peer: the module or command of the other child.
     """
     p = COMPARED[name]
     toy = RECIPES[p.recipe].toy
@@ -146,11 +148,11 @@ def time_against(
         "shape": p.shape,
         "SAEs": p.n_members,
         "batch": p.batch_size,
-        **{f"k SAE-samples/s {kind}": _thousands(raw[f"our {kind}"]) for kind in ways},
-        **{f"sae-lens {kind}": _thousands(raw[kind]) for kind in ways},
-        **{f"ratio {kind}": round(float(np.median(ratios[kind])), 2) for kind in ways},
+        **{f"k SAE-samples/s {kind}": median(raw[f"our {kind}"], -2) / 1e3 for kind in ways},
+        **{f"sae-lens {kind}": median(raw[kind], -2) / 1e3 for kind in ways},
+        **{f"ratio {kind}": median(ratios[kind]) for kind in ways},
         **{f"low-high {kind}": range_text(ratios[kind]) for kind in ways},
-        "ratio of the best": round(float(np.median(best)), 2),
+        "ratio of the best": median(best),
         **{f"sae-lens {kind} runs": _words(way) for kind, way in ways.items()},
         "compile s": round(opened["compile_s"], 2),
         "import s": round(opened["import_s"], 2),
@@ -160,15 +162,6 @@ def time_against(
         "sae-lens device": info["device"],
         "rounds": raw,
     }
-
-
-def range_text(values: Any) -> str:
-    """The lowest and the highest of several numbers."""
-    return f"{min(values):.2f}-{max(values):.2f}"
-
-
-def _thousands(rates: list[float]) -> float:
-    return round(float(np.median(rates)) / 1e3, 1)
 
 
 def _words(way: Way) -> str:

@@ -1,6 +1,6 @@
-"""How fast activations are captured, beside the model's bare forward pass to the same layer."""
+"""How fast activations are captured, compared with the model's bare forward pass."""
 
-import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import require
 from .device import matmul_rate
+from .timing import median, seconds_of
 
 CAPTURE_PRESETS: dict[str, tuple[str, ...]] = {
     "lm-resid": ("blocks.6.hook_resid_post",),
@@ -20,8 +21,8 @@ _MOST = 400  # batches: the sample text holds about a million tokens
 
 
 def time_capture(name: str, seconds: float, rounds: int) -> dict[str, Any]:
-    """A row: tokens/s of the bare forward, of a capture to shards on disk, and their ratio."""
-    import jax
+    """Returns a row: tokens/s of a capture to shards on disk, of the bare forward pass to the same
+    layer, and their ratio."""
     import jax.numpy as jnp
 
     from ..lm.capture import sample
@@ -35,12 +36,10 @@ def time_capture(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     model, tokenizer = load_model(sample.model_path()), load_tokenizer(sample.model_path())
 
     def bare(n_batches: int) -> float:
-        """Seconds of so many batches, of which nothing is kept."""
+        """Seconds of this many batches, whose activations are not stored."""
         tokens = jnp.zeros((_BATCH, _N_CTX), jnp.int32)
-        begun = time.perf_counter()
-        for _ in range(n_batches):
-            jax.block_until_ready(activations(model, tokens, sites, "bfloat16", False))
-        return time.perf_counter() - begun
+        forward = partial(activations, model, tokens, sites, "bfloat16", False)
+        return sum(seconds_of(forward) for _ in range(n_batches))
 
     def start(folder: Path, manifest: Manifest) -> None:
         folder.mkdir()
@@ -48,30 +47,28 @@ def time_capture(name: str, seconds: float, rounds: int) -> dict[str, Any]:
 
     compile_s = bare(1)
     n_batches = min(max(2, int(seconds / bare(1))), _MOST)
-    kept = n_batches * _BATCH * (_N_CTX - 1)
+    n_tokens = n_batches * _BATCH * (_N_CTX - 1)
     forward, whole, matmul = [], [], []
     with TemporaryDirectory() as folder:
-        text = sample.text_path()
-        corpus = build_corpus(text, tokenizer, Path(folder) / "corpus", kept, TextLayout(_N_CTX))
-        fresh = [
-            new_manifest(model, corpus, site) for site in sites
-        ]  # hashes the weights: not timed
+        text, layout = sample.text_path(), TextLayout(_N_CTX)
+        corpus = build_corpus(text, tokenizer, Path(folder) / "corpus", n_tokens, layout)
+        # Hashing the weights is not timed.
+        manifests = [new_manifest(model, corpus, site) for site in sites]
         run = runner(model, corpus, sites, "bfloat16", False, _BATCH)
         for _ in range(rounds):
             matmul.append(matmul_rate())
-            forward.append(kept / bare(n_batches))
+            forward.append(n_tokens / bare(n_batches))
             with TemporaryDirectory(dir=folder) as out:
-                begun = time.perf_counter()
-                write_run(run, corpus, fresh, Path(out), start)
-                whole.append(kept / (time.perf_counter() - begun))
+                capture = partial(write_run, run, corpus, manifests, Path(out), start)
+                whole.append(n_tokens / seconds_of(capture))
     ratios = np.array(forward) / np.array(whole)
     return {
         "preset": name,
-        "shape": f"{len(sites)} site(s) of layer 6, {kept:,} tokens",
-        "tokens/s": round(float(np.median(whole))),
-        "forward tokens/s": round(float(np.median(forward))),
-        "forward / capture": round(float(np.median(ratios)), 2),
-        "matmul GFLOP/s": round(float(np.median(matmul)) / 1e9, 1),
+        "shape": f"{len(sites)} site(s) of layer 6, {n_tokens:,} tokens",
+        "tokens/s": round(median(whole, 0)),
+        "forward tokens/s": round(median(forward, 0)),
+        "forward / capture": median(ratios),
+        "matmul GFLOP/s": median(np.array(matmul) / 1e9, 1),
         "compile s": round(compile_s, 2),
         "rounds": {"tokens/s": whole, "forward tokens/s": forward},
     }

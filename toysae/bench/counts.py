@@ -6,14 +6,14 @@ _FLOAT = 4  # bytes
 
 
 def preset_step_flops(p: Preset) -> int:
-    """FLOPs of a step: each SAE's five products of 2 * batch * d_in * d_sae (encode, decode, the
-    gradients of both weights and of z), nothing else."""
+    """FLOPs of the five products of a step, each of 2 * batch * d_in * d_sae for each SAE (encode,
+    decode, the gradients of both weights and of z), and of nothing else."""
     return 10 * p.batch_size * p.d_in * p.d_sae * p.n_members
 
 
 def step_bytes(p: Preset, n_params: int) -> int:
-    """Bytes that a step must move if nothing stays in a cache from one use to the next. By SAE,
-    in numbers of 4 bytes:
+    """Bytes that a step must move if nothing stays in a cache from one use to the next. For each
+    SAE, in numbers of 4 bytes:
 
     - 8 for each parameter: Adam reads it, its gradient and both moments, and writes them;
     - 3 * d_in * d_sae: the weights that encode, decode and the gradient of z read;

@@ -1,7 +1,8 @@
-"""What training is timed on: ensembles of SAEs by name."""
+"""The ensembles of SAEs that are timed, by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..sae import RECIPES, make_spec
 from ..training import Ensemble
@@ -11,10 +12,10 @@ from ..worlds import World, make_world
 
 @dataclass(frozen=True)
 class Preset:
-    """One timed ensemble: `n_members` SAEs on one world.
+    """A timed ensemble: `n_members` SAEs on one world.
 
     `world` is "sphere", with magnitudes as SAELens draws them, or the name of a published world,
-    whose sizes and `l0` must then be given as they are.
+    whose own sizes and `l0` must be given.
     """
 
     recipe: str
@@ -29,6 +30,7 @@ class Preset:
 
     @property
     def shape(self) -> str:
+        """The sizes in words."""
         return f"d {self.d_in} / {self.n_features} features / {self.d_sae} latents"
 
 
@@ -50,7 +52,7 @@ PRESETS = {
 GPU_PRESETS = {
     # An ensemble that fills a GPU.
     "small-512": Preset("untied", 64, 128, 256, 512),
-    # The published benchmark: sampling 16,384 correlated features beside one wide SAE.
+    # The published benchmark: 16,384 correlated features are sampled for one wide SAE.
     "synth-16k": Preset("untied", 768, 16_384, 4096, 1, 1024, "synth-sae-bench-16k", 34.4),
 }
 
@@ -62,7 +64,7 @@ GRID_PRESETS = {
 
 
 def _recipe_presets() -> dict[str, Preset]:
-    """Every compiled program among the recipes at two sizes, by `recipe@size`."""
+    """Every different compiled program among the recipes at two sizes, by `recipe@size`."""
     sizes = {"small": (64, 128, 256, 4), "medium": (256, 512, 1024, 1)}
     programs = {make_spec(name, 16, 32).once_started(): name for name in reversed(RECIPES)}
     return {
@@ -75,14 +77,20 @@ def _recipe_presets() -> dict[str, Preset]:
 RECIPE_PRESETS = _recipe_presets()
 
 
-def preset_world(p: Preset) -> World:
+def preset_fields(p: Preset) -> dict[str, Any]:
+    """The fields of its world that are not left at their defaults."""
     if p.world != "sphere":
-        return make_world(p.world)
-    return make_world("sphere", d_in=p.d_in, n_features=p.n_features, l0=p.l0, magnitude="normal")
+        return {}
+    return {"d_in": p.d_in, "n_features": p.n_features, "l0": p.l0, "magnitude": "normal"}
+
+
+def preset_world(p: Preset) -> World:
+    """The world that the preset's SAEs train on."""
+    return make_world(p.world, **preset_fields(p))
 
 
 def preset_ensemble(p: Preset, numbers: Mapping[str, float] | None = None) -> Ensemble:
     """The preset's ensemble, with the recipe's toy numbers unless others are given."""
     spec = make_spec(p.recipe, p.d_in, p.d_sae, arithmetic=p.arithmetic)
-    given = RECIPES[p.recipe].toy if numbers is None else numbers
-    return make_ensemble([preset_world(p)], [0], spec, given, range(p.n_members), p.batch_size)
+    numbers = RECIPES[p.recipe].toy if numbers is None else numbers
+    return make_ensemble([preset_world(p)], [0], spec, numbers, range(p.n_members), p.batch_size)

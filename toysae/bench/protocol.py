@@ -1,8 +1,8 @@
-"""A child process that answers one request a line, in JSON, and stands still in between.
+"""A child process that answers requests, one line of JSON each, and is stopped in between.
 
-Each side of a comparison has a process of its own, so that neither its memory nor its threads
-meet the other's; a stopped process cannot busy-wait either. This file loads no library: a child
-that imports it pays for what it uses alone.
+Each side of a comparison has a process of its own, so that they share neither memory nor threads,
+and a stopped process cannot busy-wait. This file loads no library, so that a child imports only
+what it uses.
 """
 
 import json
@@ -21,10 +21,10 @@ from ..errors import ToysaeError
 
 
 class Child:
-    """The parent's end.
+    """A child process, as its parent uses it.
 
     Args:
-        module: what the child runs, a module that calls :func:`serve`; or a whole command.
+        module: that the child runs and that calls :func:`serve`, or a whole command.
         env: environment variables besides the parent's.
     """
 
@@ -43,10 +43,10 @@ class Child:
         )
 
     def ask(self, do: str, **request: Any) -> Any:
-        """What the child's function `do` returns; the child runs for just as long.
+        """Returns what the child's function `do` returns; the child runs only until then.
 
         Raises:
-            ToysaeError: the function raised, or the child ended.
+            ToysaeError: the function raised an error, or the child ended.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.send_signal(signal.SIGCONT)
@@ -68,6 +68,7 @@ class Child:
         return time.perf_counter() - self._begun
 
     def _last_words(self) -> str:
+        """The exit status and the last line of a child that ended."""
         status = self._process.wait()
         self._stderr.seek(0)
         words = [line.strip() for line in self._stderr if line.strip()]
@@ -77,13 +78,13 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()  # it holds nothing worth keeping, and may be stopped
+        self._process.kill()  # it has nothing to save, and may be stopped
         self._process.communicate()
         self._stderr.close()
 
 
 def serve(functions: Mapping[str, Callable[..., Any]]) -> None:
-    """The child's end: answers until the parent closes its standard input.
+    """Answers requests in the child until the parent closes its standard input.
 
     What the functions print goes to standard error.
     """
@@ -93,15 +94,15 @@ def serve(functions: Mapping[str, Callable[..., Any]]) -> None:
         request = json.loads(line)
         try:
             answer = {"result": functions[request.pop("do")](**request)}
-        except Exception as error:  # whatever it is, the parent is the one to say it
+        except Exception as error:  # of any kind: the parent reports it
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
 
 
 def peak_resident_bytes() -> int:
-    """The most memory of the host that this process has held."""
+    """The most memory of the host that this process has had, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss counts what the process was before exec, its parent, too
+    if status.exists():  # ru_maxrss counts the parent's memory before exec too
         line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

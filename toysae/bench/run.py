@@ -1,4 +1,4 @@
-"""What `toysae bench` does."""
+"""`toysae bench`: times presets, each in a process of its own."""
 
 import json
 import subprocess
@@ -13,11 +13,13 @@ import pandas as pd
 
 from ..disk import write
 from ..errors import require, unknown
+from ..plotting import save
 from ..runs.provenance import provenance
 from .against import COMPARED, UNCACHED, WORKER, require_saelens, time_against
 from .protocol import Child
+from .scaling import workers_figure
 from .time_to_mcc import RACES, race
-from .timers import KINDS, TIMERS
+from .timers import KINDS, TIMERS, WORKERS
 from .training import time_preset, time_recipe
 
 PEERS = ("sae-lens",)
@@ -28,17 +30,19 @@ class BenchOptions:
     """What to time.
 
     Attributes:
-        preset: names of presets; all of plain training if none is given. "gpu" stands for those
-            that want a GPU, "interim-grid" for 153 SAEs, "worlds" for all of sampling, "recipes"
-            for every recipe beside the plain SAE at two sizes, "scoring" for what scoring costs
-            beside training, "lm" for capturing a language model's activations; "time-to-mcc"
-            times whole processes until the features are found.
+        preset: names of presets; all of plain training by default. "gpu" stands for those
+            that need a GPU, "interim-grid" for 153 SAEs, "worlds" for all of sampling, "recipes"
+            for every recipe compared with the plain SAE at two sizes, "scoring" for its cost
+            compared with training, "lm" for capturing a language model's activations, "engine"
+            for what keeping results on disk costs, opening 5,000 SAEs, and several workers;
+            "time-to-mcc" times whole processes until the features are found.
         against: "sae-lens" trains one standard SAE of the same shape with SAELens' own trainer,
             in turns with ours, and prints ratios; needs the peers extra.
         arithmetic: of the large products where SAEs train; --against times both.
         seconds: about how long each round of timing lasts.
         rounds: rounds; the median is reported.
-        out: a JSON file for the numbers, those of every round too, with their provenance.
+        out: a JSON file for the numbers, also those of every round, with their provenance.
+        figures: a folder for the figure of "engine-workers", and the table behind it.
     """
 
     preset: tuple[str, ...] = ()
@@ -47,16 +51,17 @@ class BenchOptions:
     seconds: float = 2.0
     rounds: int = 5
     out: Path | None = None
+    figures: Path | None = None
 
 
 def bench(options: BenchOptions) -> list[pd.DataFrame]:
     """Times the presets, each in a process of its own.
 
     Returns:
-        A table for each kind of row.
+        A table for each set of columns.
 
     Raises:
-        ToysaeError: an unknown preset or peer, a preset that the peer has no SAE for, a peer that
+        ToysaeError: an unknown preset or peer, a preset for which the peer has no SAE, a peer that
             is not installed, a number that is not positive, or a child that failed.
     """
     names = _checked(options)
@@ -71,10 +76,13 @@ def bench(options: BenchOptions) -> list[pd.DataFrame]:
         record["command"] = " ".join(["toysae", *sys.argv[1:]])
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write(options.out, lambda p: p.write_text(json.dumps(record, indent=1) + "\n"))
-    kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    if options.figures is not None:
+        drawn = next(raw for row, raw in zip(rows, rounds, strict=True) if row["preset"] == WORKERS)
+        save(*workers_figure(drawn), options.figures, "workers")
+    by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        kinds.setdefault(tuple(row), []).append(row)
-    return [pd.DataFrame(rows) for rows in kinds.values()]
+        by_columns.setdefault(tuple(row), []).append(row)
+    return [pd.DataFrame(alike) for alike in by_columns.values()]
 
 
 def _checked(options: BenchOptions) -> list[str]:
@@ -97,21 +105,27 @@ def _checked(options: BenchOptions) -> list[str]:
         )
         if name not in known:
             raise unknown("preset", name, [*known, *kinds])
+    require(
+        options.figures is None or WORKERS in names,
+        f"--figures draws {WORKERS} alone: give --preset {WORKERS}, or leave it out",
+    )
     if options.against is not None:
         require_saelens()
     return names
 
 
 def _rows(name: str, o: BenchOptions) -> Iterator[dict[str, Any]]:
+    """The rows of a preset."""
     if name in RACES:
         yield from race(name, o.rounds, o.against is not None)
     elif o.against is not None:
         yield time_against(name, o.seconds, o.rounds)
     else:
         with Child(WORKER, UNCACHED) as child:
-            asked = {"name": name, "seconds": o.seconds, "rounds": o.rounds}
-            trains = TIMERS[name] in (time_preset, time_recipe)
-            yield child.ask("time", **asked, **({"arithmetic": o.arithmetic} if trains else {}))
+            request: dict[str, Any] = {"name": name, "seconds": o.seconds, "rounds": o.rounds}
+            if TIMERS[name] in (time_preset, time_recipe):
+                request["arithmetic"] = o.arithmetic
+            yield child.ask("time", **request)
 
 
 IMPORTS = {"": "import toysae", "train_": "from toysae import make_world, train"}

@@ -1,10 +1,10 @@
-"""SAELens' side, in a process of its own: `python -m toysae.bench.saelens`.
+"""SAELens in a process of its own: `python -m toysae.bench.saelens`.
 
-Its own trainer on its own generator, put together as its `train_toy_sae` does it (6.54), but so
-that training goes on from one request to the next. Only here is torch loaded, and only once a
-request asks for it.
+Its trainer and its generator are put together as its `train_toy_sae` does (6.54), but such that
+training continues from one request to the next. torch is loaded here only, at the first request.
 """
 
+# pyright: reportMissingImports=false
 import os
 import time
 from typing import Any
@@ -13,7 +13,7 @@ from .protocol import peak_resident_bytes, serve
 
 
 class SAELens:
-    """One standard SAE, trained on request, with a trainer for each way of running it."""
+    """A standard SAE that is trained on request, with a trainer for each choice of autocasts."""
 
     def open(
         self,
@@ -25,21 +25,21 @@ class SAELens:
         l1_coeff: float,
         lr: float,
     ) -> dict[str, Any]:
-        """Builds the world.
+        """Builds the world and returns the seconds of the imports, versions and the device.
 
         Args:
             world: "sphere", or "synth-sae-bench-16k" with its published numbers.
             path: of its directions `[n_features, d_in]` and bias `[d_in]`.
             d_sae: latents.
             batch_size: samples a step.
-            l0: mean number of features that fire, where they fire independently.
+            l0: mean number of features that fire, if they fire independently.
             l1_coeff: coefficient of sum |z| |W_dec row|.
             lr: of Adam.
         """
         os.environ.setdefault("TQDM_DISABLE", "1")
         begun = time.perf_counter()
-        import sae_lens  # pyright: ignore[reportMissingImports]
-        import torch  # pyright: ignore[reportMissingImports]
+        import sae_lens
+        import torch
 
         import_s = time.perf_counter() - begun
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -53,16 +53,16 @@ class SAELens:
     def train(
         self, n_steps: int, threads: int, sparse: bool, autocast: bool, autocast_data: bool
     ) -> float:
-        """Seconds of so many steps more.
+        """Trains this many steps more and returns their seconds.
 
         Args:
-            n_steps: of the trainer that these two autocasts share.
+            n_steps: of the trainer of these two autocasts.
             threads: of torch, in one operation.
             sparse: whether the generator's activations are sparse tensors.
             autocast: bfloat16 products in the SAE.
             autocast_data: bfloat16 products in the generator.
         """
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch
 
         torch.set_num_threads(threads)
         self.generator.use_sparse_tensors = sparse
@@ -77,33 +77,31 @@ class SAELens:
     def to_mcc(
         self, seed: int, most: int, every: int, target: float, threads: int, **world: Any
     ) -> dict[str, Any]:
-        """Trains from `seed` until the features are found, or for `most` steps; looks after
-        `every` so many whether the MCC has reached `target`."""
+        """Trains from `seed` until the MCC, measured after `every` so many steps, reaches `target`,
+        or for `most` steps."""
         opened = self.open(**world)
-        import torch  # pyright: ignore[reportMissingImports]
-        from sae_lens.synthetic.evals import (  # pyright: ignore[reportMissingImports]
-            mean_correlation_coefficient,
-        )
+        import torch
+        from sae_lens.synthetic.evals import mean_correlation_coefficient
 
         torch.manual_seed(seed)
         truth, steps, mcc = self.dictionary.feature_vectors.detach(), 0, 0.0
         while mcc < target and steps < most:
             self.train(every, threads, sparse=False, autocast=False, autocast_data=False)
             steps += every
-            found = self._trainer(False, False).sae.W_dec.detach()
-            mcc = mean_correlation_coefficient(found, truth)
+            rows = self._trainer(False, False).sae.W_dec.detach()
+            mcc = mean_correlation_coefficient(rows, truth)
         return {"steps": steps, "mcc": mcc, "import_s": opened["import_s"]}
 
     def peak(self) -> int:
-        """Bytes: of the device, or on a CPU of this process."""
-        import torch  # pyright: ignore[reportMissingImports]
+        """The most memory taken in bytes: of the device, or on a CPU of this process."""
+        import torch
 
         if self.device == "cuda":
             return torch.cuda.max_memory_allocated()
         return peak_resident_bytes()
 
     def _synchronise(self) -> None:
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch
 
         if self.device == "cuda":
             torch.cuda.synchronize()
@@ -114,21 +112,11 @@ class SAELens:
         return self.trainers[autocast, autocast_data]
 
     def _new_trainer(self, autocast: bool, autocast_data: bool) -> Any:
-        """As `sae_lens.synthetic.train_toy_sae` makes it."""
-        from sae_lens import (  # pyright: ignore[reportMissingImports]
-            StandardTrainingSAE,
-            StandardTrainingSAEConfig,
-        )
-        from sae_lens.config import (  # pyright: ignore[reportMissingImports]
-            LoggingConfig,
-            SAETrainerConfig,
-        )
-        from sae_lens.synthetic.training import (  # pyright: ignore[reportMissingImports]
-            SyntheticActivationIterator,
-        )
-        from sae_lens.training.sae_trainer import (  # pyright: ignore[reportMissingImports]
-            SAETrainer,
-        )
+        """A trainer as `sae_lens.synthetic.train_toy_sae` makes it."""
+        from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
+        from sae_lens.config import LoggingConfig, SAETrainerConfig
+        from sae_lens.synthetic.training import SyntheticActivationIterator
+        from sae_lens.training.sae_trainer import SAETrainer
 
         d_in = self.dictionary.feature_vectors.shape[1]
         sae = StandardTrainingSAE(
@@ -166,11 +154,8 @@ class SAELens:
 def _world(world: str, path: str, l0: float, device: str) -> tuple[Any, Any]:
     """The dictionary and the generator of activations."""
     import numpy as np
-    import torch  # pyright: ignore[reportMissingImports]
-    from sae_lens.synthetic import (  # pyright: ignore[reportMissingImports]
-        ActivationGenerator,
-        FeatureDictionary,
-    )
+    import torch
+    from sae_lens.synthetic import ActivationGenerator, FeatureDictionary
 
     with np.load(path) as file:
         rows, bias = (torch.from_numpy(file[name]).float() for name in ("directions", "bias"))
@@ -188,7 +173,7 @@ def _world(world: str, path: str, l0: float, device: str) -> tuple[Any, Any]:
 
 def _synth_sae_bench(dictionary: Any, device: str) -> Any:
     """SynthSAEBench-16k's generator by its published numbers (arXiv 2602.14687)."""
-    from sae_lens.synthetic import (  # pyright: ignore[reportMissingImports]
+    from sae_lens.synthetic import (
         FoldedNormalMagnitudeConfig,
         HierarchyConfig,
         LinearMagnitudeConfig,

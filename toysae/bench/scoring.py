@@ -1,6 +1,5 @@
-"""What scoring costs beside the training of the same SAEs."""
+"""What scoring costs, compared with the training of the same SAEs."""
 
-import time
 from dataclasses import dataclass
 
 import jax
@@ -11,15 +10,16 @@ from ..evaluation.scoring import score_ensemble
 from ..recovery.probe import recovery_probe
 from ..training import train_ensemble
 from .presets import Preset, preset_ensemble
+from .timing import median, seconds_of
 from .training import Trainer
 
 _N_STEPS = 20_000
-"""Of the training that scoring is held against, at the preset's batch size."""
+"""Of the training that scoring is compared with, at the preset's batch size."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """Scores `shape`'s SAEs on `n_samples`: all at once as a sweep does, or with every record."""
+    """Scoring `shape`'s SAEs on `n_samples`: all at once as a sweep does, or one with records."""
 
     shape: Preset
     n_samples: int = 100_000
@@ -34,20 +34,19 @@ SCORING_PRESETS = {
 
 
 def time_scoring(name: str, seconds: float, rounds: int) -> dict[str, float | str]:
-    """Seconds a SAE, and their share of the training of one, the two taking turns."""
+    """Returns a row: seconds of scoring an SAE, and their share of its training, in turns."""
     p = SCORING_PRESETS[name]
     ensemble = preset_ensemble(p.shape)
     trained = train_ensemble(ensemble, 1, recovery_probe, 1)
 
     def score() -> float:
-        """Seconds a SAE."""
-        begun = time.perf_counter()
+        """Seconds an SAE."""
         if p.records:
             sae = jax.tree.map(lambda leaf: leaf[0, 0], trained.saes)
-            score_sae(sae, jax.tree.map(lambda leaf: leaf[0], ensemble.worlds), p.n_samples)
-        else:
-            score_ensemble(ensemble, trained, 1, p.n_samples)
-        return (time.perf_counter() - begun) / p.shape.n_members
+            world = jax.tree.map(lambda leaf: leaf[0], ensemble.worlds)
+            return seconds_of(lambda: score_sae(sae, world, p.n_samples).table)
+        all_saes = seconds_of(lambda: score_ensemble(ensemble, trained, 1, p.n_samples)[1])
+        return all_saes / p.shape.n_members
 
     compile_s = score()
     trainer = Trainer(p.shape, seconds)
@@ -59,8 +58,8 @@ def time_scoring(name: str, seconds: float, rounds: int) -> dict[str, float | st
         "shape": p.shape.shape,
         "SAEs": p.shape.n_members,
         "samples": p.n_samples,
-        "score s/SAE": round(float(np.median(score_s)), 2),
-        f"train {_N_STEPS // 1000}k steps, s/SAE": round(float(np.median(train_s)), 1),
-        "share of training": round(float(np.median(score_s / train_s)), 4),
+        "score s/SAE": median(score_s),
+        f"train {_N_STEPS // 1000}k steps, s/SAE": median(train_s, 1),
+        "share of training": median(score_s / train_s, 4),
         "compile s": round(compile_s * p.shape.n_members, 2),
     }

@@ -1,16 +1,34 @@
-"""Every preset with what times it."""
+"""Every preset with the function that times it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .capturing import CAPTURE_PRESETS, time_capture
-from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, RECIPE_PRESETS
+from .engine import Opening, Overhead
+from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, RECIPE_PRESETS, Preset
 from .sampling import WORLD_PRESETS, time_world
+from .scaling import Scaling
 from .scoring import SCORING_PRESETS, time_scoring
 from .training import time_preset, time_recipe
 
 Timer = Callable[..., dict[str, Any]]
-"""(name, seconds a round, rounds) -> a row; `rounds` in it holds the raw numbers."""
+"""(name, seconds a round, rounds) -> a row, whose `rounds` holds the raw numbers."""
+
+WORKERS = "engine-workers"
+_ONE = Preset("untied", 16, 32, 32, 1)
+
+ENGINE_PRESETS: dict[str, Overhead | Opening | Scaling] = {
+    "engine-overhead": Overhead(Preset("untied", 64, 128, 256, 16)),
+    "engine-open-5": Opening(_ONE, n_saes=5000, n_blocks=5),
+    "engine-open-250": Opening(_ONE, n_saes=5000, n_blocks=250),
+    WORKERS: Scaling(),
+}
+
+
+def time_engine(name: str, seconds: float, rounds: int) -> dict[str, Any]:
+    """The row of a preset that says itself how it is timed."""
+    return {"preset": name, **ENGINE_PRESETS[name].time(seconds, rounds)}
+
 
 KINDS: dict[str, tuple[Mapping[str, Any], Timer]] = {
     "training": (PRESETS, time_preset),
@@ -20,6 +38,7 @@ KINDS: dict[str, tuple[Mapping[str, Any], Timer]] = {
     "recipes": (RECIPE_PRESETS, time_recipe),
     "scoring": (SCORING_PRESETS, time_scoring),
     "lm": (CAPTURE_PRESETS, time_capture),
+    "engine": (ENGINE_PRESETS, time_engine),
 }
 """Names that stand for several presets."""
 

@@ -1,7 +1,5 @@
-"""How fast SAEs train: one ensemble at a time, in turns with what the device can do or with the
-plain SAE."""
+"""How fast SAEs train, in turns with the highest rates of the device or with the plain SAE."""
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -16,12 +14,18 @@ from ..training.memory import training_bytes
 from .counts import preset_step_flops, step_bytes
 from .device import copy_rate, matmul_rate, peak_bytes
 from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, RECIPE_PRESETS, Preset, preset_ensemble
+from .timing import median, seconds_of
 
 BASELINE = "untied"
 
 
 class Trainer:
-    """One ensemble in steady training: `rate()` trains about `seconds` more and measures."""
+    """An ensemble in training, compiled and at a steady rate.
+
+    Attributes:
+        chunk: steps that take about `seconds`.
+        compile_s: seconds of the first step.
+    """
 
     def __init__(self, p: Preset, seconds: float):
         self.preset, self.total = p, jnp.float32(1e6)
@@ -36,27 +40,30 @@ class Trainer:
         self.chunk = max(int(seconds * 10 / self.train(10)), 10)
 
     def train(self, n_steps: int) -> float:
-        """Trains so many steps more and returns their seconds."""
+        """Trains this many steps more and returns their seconds."""
         until = self.state.step + n_steps
-        begun = time.perf_counter()
-        self.state = advance(self.state, self.ensemble, until, self.total, self.layout)
-        self.state.loss.block_until_ready()
-        return time.perf_counter() - begun
+
+        def steps() -> Any:
+            self.state = advance(self.state, self.ensemble, until, self.total, self.layout)
+            return self.state.loss
+
+        return seconds_of(steps)
 
     def rate(self) -> float:
-        """SAE-samples/s."""
+        """SAE-samples/s of `chunk` steps more."""
         samples = self.chunk * self.preset.batch_size * self.preset.n_members
         return samples / self.train(self.chunk)
 
 
 def rate_row(p: Preset, samples: list[float]) -> dict[str, Any]:
+    """The columns of a preset and of its SAE-samples/s."""
     return {
         "recipe": p.recipe,
         "shape": p.shape,
         "SAEs": p.n_members,
         "batch": p.batch_size,
         "arithmetic": p.arithmetic,
-        "k SAE-samples/s": round(float(np.median(samples)) / 1e3, 1),
+        "k SAE-samples/s": median(samples, -2) / 1e3,
         "low": round(min(samples) / 1e3, 1),
         "high": round(max(samples) / 1e3, 1),
     }
@@ -65,11 +72,11 @@ def rate_row(p: Preset, samples: list[float]) -> dict[str, Any]:
 def time_preset(
     name: str, seconds: float, rounds: int, arithmetic: str = "float32"
 ) -> dict[str, Any]:
-    """SAE-samples/s, and their shares of the device's own matmul and copy rates.
+    """Returns a row: SAE-samples/s, and their shares of the device's own matmul and copy rates.
 
-    Shares are medians over rounds of what :mod:`.counts` counts for the steps of a round, over
-    the rate of that round. Small SAEs stay in a CPU's caches, so that their share of the copy
-    rate, which is that of memory, can be above 1.
+    A share is the median over rounds of what :mod:`.counts` counts for the steps of a round,
+    divided by the device's rate in that round. Small SAEs stay in a CPU's caches, so that their
+    share of the copy rate, which is that of memory, can be above 1.
     """
     p = replace((PRESETS | GPU_PRESETS | GRID_PRESETS)[name], arithmetic=arithmetic)
     trainer = Trainer(p, seconds)
@@ -83,7 +90,7 @@ def time_preset(
 
     def share(of_step: int, rates: list[float]) -> float:
         done = np.array(samples) * of_step / (p.batch_size * p.n_members)
-        return round(float(np.median(done / np.array(rates))), 3)
+        return median(done / np.array(rates), 3)
 
     return {
         "preset": name,
@@ -93,9 +100,9 @@ def time_preset(
         "share of matmul": share(flops, matmul),
         "of bf16 matmul": share(flops, matmul_bf16),
         "of copy": share(moved, copy),
-        "matmul GFLOP/s": round(float(np.median(matmul)) / 1e9, 1),
-        "bf16 matmul GFLOP/s": round(float(np.median(matmul_bf16)) / 1e9, 1),
-        "copy GB/s": round(float(np.median(copy)) / 1e9, 1),
+        "matmul GFLOP/s": median(matmul, -8) / 1e9,
+        "bf16 matmul GFLOP/s": median(matmul_bf16, -8) / 1e9,
+        "copy GB/s": median(copy, -8) / 1e9,
         "compile s": round(trainer.compile_s, 2),
         "peak MB": round(peak / 1e6, 1),
         "planned MB": round(trainer.planned / 1e6, 1),
@@ -111,15 +118,14 @@ def time_preset(
 def time_recipe(
     name: str, seconds: float, rounds: int, arithmetic: str = "float32"
 ) -> dict[str, Any]:
-    """A recipe's rate beside the plain SAE's of the same size, the two taking turns."""
+    """Returns a row: a recipe's rate compared with the plain SAE's of the same size, in turns."""
     p = replace(RECIPE_PRESETS[name], arithmetic=arithmetic)
     plain, trainer = (Trainer(one, seconds) for one in (replace(p, recipe=BASELINE), p))
     timed = [(plain.rate(), trainer.rate()) for _ in range(rounds)]
     baseline, samples = map(list, zip(*timed, strict=True))
-    ratio = np.median(np.array(samples) / np.array(baseline))
     return {
         "preset": name,
         **rate_row(p, samples),
-        f"of {BASELINE}": round(float(ratio), 3),
+        f"of {BASELINE}": median(np.array(samples) / np.array(baseline), 3),
         "compile s": round(trainer.compile_s, 2),
     }

@@ -1,4 +1,4 @@
-"""Our side, in a process of its own: `python -m toysae.bench.worker`."""
+"""toysae in a process of its own: `python -m toysae.bench.worker`."""
 
 import time
 from dataclasses import replace
@@ -17,12 +17,11 @@ class Worker:
         """A preset's row."""
         from .timers import TIMERS
 
-        given = () if arithmetic is None else (arithmetic,)
-        return TIMERS[name](name, seconds, rounds, *given)
+        return TIMERS[name](name, seconds, rounds, *([arithmetic] if arithmetic else []))
 
     def open(self, preset: dict[str, Any]) -> dict[str, float]:
-        """Compiles an ensemble in each arithmetic, and says how long imports and the first step of
-        the first took."""
+        """Compiles an ensemble in each arithmetic and returns the seconds of the imports and of the
+        first step in float32."""
         begun = time.perf_counter()
         from ..sae.arithmetic import ARITHMETICS
         from .presets import Preset
@@ -36,17 +35,17 @@ class Worker:
         return {"import_s": import_s, "compile_s": self.trainers["float32"].compile_s}
 
     def train(self, n_steps: int, arithmetic: str = "float32") -> float:
-        """Seconds of so many steps more."""
+        """Trains this many steps more and returns their seconds."""
         return self.trainers[arithmetic].train(n_steps)
 
     def peak(self) -> int:
-        """Bytes."""
+        """The most memory taken, in bytes."""
         from .device import peak_bytes
 
         return peak_bytes()
 
     def save_world(self, preset: dict[str, Any], path: str) -> None:
-        """Writes what the other side needs to draw from the same world."""
+        """Writes what SAELens needs to draw from the same world."""
         import numpy as np
 
         from .presets import Preset, preset_world
@@ -56,7 +55,7 @@ class Worker:
         np.savez(path, directions=world.rows, bias=bias)
 
     def to_mcc(self, **case: Any) -> dict[str, Any]:
-        """Trains until the features are found, and says how long imports took."""
+        """Trains until the features are found; with the seconds of the imports."""
         begun = time.perf_counter()
         from .time_to_mcc import train_to_mcc
 

@@ -1,7 +1,7 @@
 """From a trained ensemble to one table row for each SAE and the arrays behind it."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -247,6 +247,16 @@ def numbers_of(ensemble: Ensemble) -> dict[str, np.ndarray]:
     """The numbers of each SAE of an ensemble, by name."""
     n_worlds = len(ensemble.world_seeds)
     return {name: np.tile(np.asarray(v), n_worlds) for name, v in ensemble.hypers.items()}
+
+
+def table_of(
+    ensemble: Ensemble, trained: Trained, n_steps: int, scores: Mapping[str, Any]
+) -> pd.DataFrame:
+    """One row an SAE in [world, member] order: sizes, numbers, `diverged`, and the scores, each
+    `[n_worlds, n_members]`, `[rows]` or one number."""
+    columns = {name: np.ravel(v) if np.ndim(v) else v for name, v in scores.items()}
+    first = {**sizes_of(ensemble, n_steps), **numbers_of(ensemble)}
+    return pd.DataFrame({**first, "diverged": trained.diverged.ravel(), **columns})
 
 
 def _nearest(worlds: Drawn) -> np.ndarray:

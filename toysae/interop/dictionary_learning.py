@@ -1,4 +1,4 @@
-"""Folders of the `dictionary_learning` library, in: `ae.pt` and `config.json`."""
+"""Reads folders of the `dictionary_learning` library: `ae.pt` and `config.json`."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from ..checked import Fields
 from ..errors import ToysaeError, require
 from ..sae import SAE
 from ..sae.encoders import Gated
-from .linear import GATED, Tensors, build_jump_relu, build_sae, topk
+from .linear import GATED, Tensors, build_jump_relu, build_sae, check_tensors, topk
 from .saelens import read_config
 from .torch_file import read_torch_file
 
 WEIGHTS, CONFIG = "ae.pt", "config.json"
 
-# Their name -> ours, where a plain copy will do.
+# Names there -> names here, of tensors that are copied as they are.
 _NAMES = {
     "encoder.bias": "b_enc", "bias": "b_dec", "decoder.bias": "b_dec", "decoder_bias": "b_dec",
     "gate_bias": "b_gate", "mag_bias": "b_mag",
@@ -25,21 +25,22 @@ CLASSES = (
     "JumpReluAutoEncoder", "MatryoshkaBatchTopKSAE",
 )  # fmt: skip
 THRESHOLDED = ("AutoEncoderTopK", "BatchTopKSAE", "JumpReluAutoEncoder", "MatryoshkaBatchTopKSAE")
-_HARMLESS = {"group_sizes", "group_weights", "active_groups"}  # of training alone
+_HARMLESS = {"group_sizes", "group_weights", "active_groups"}  # used in training only
 
 
 def from_dictionary_learning(folder: str | Path) -> SAE:
-    """Reads an SAE trained with `dictionary_learning`; torch is not needed.
+    """Reads an SAE trained with `dictionary_learning`, without torch.
 
     AutoEncoder and the (Batch)TopK and gated classes encode x - b_dec, AutoEncoderNew and
-    JumpReluAutoEncoder x itself. BatchTopKSAE and MatryoshkaBatchTopKSAE become their threshold.
+    JumpReluAutoEncoder x itself. BatchTopKSAE and MatryoshkaBatchTopKSAE are read as SAEs with
+    their threshold.
 
     Args:
         folder: with `ae.pt` and `config.json`.
 
     Raises:
-        ToysaeError: files missing or damaged, a class that is not in :data:`CLASSES`, a batch
-            SAE that was saved before it had a threshold, tensors missing or misshapen.
+        ToysaeError: files are missing or damaged, the class is not in :data:`CLASSES`, a batch SAE
+            was saved before it had a threshold, or tensors are missing or misshapen.
     """
     folder = checked.path("folder", folder)
     config, saved = read_config(folder / CONFIG), read_torch_file(folder / WEIGHTS)
@@ -58,16 +59,15 @@ def _decode(kind: str, trainer: Fields, saved: Tensors) -> SAE:
     read = {"W_enc", "W_dec", "b_dec", *(GATED if kind == "GatedAutoEncoder" else ("b_enc",))}
     read |= {"k"} if "TopK" in kind else set()
     read |= {"threshold"} if kind in THRESHOLDED else set()
-    past = sorted(set(tensors) - read - _HARMLESS)
-    require(not past, f"tensor {', '.join(past)} has no meaning in a {kind}: it is not read past")
-    sae = _built(kind, trainer, tensors)
+    check_tensors(tensors, read | _HARMLESS, kind)
+    sae = _build(kind, trainer, tensors)
     for name, size in (("activation_dim", sae.spec.d_in), ("dict_size", sae.spec.d_sae)):
-        said = trainer.integer(name, size)
-        require(said == size, f"{CONFIG} says {name} {said}, the tensors {size}")
+        stated = trainer.integer(name, size)
+        require(stated == size, f"{CONFIG} says {name} {stated}, the tensors have {size}")
     return sae
 
 
-def _built(kind: str, trainer: Fields, tensors: Tensors) -> SAE:
+def _build(kind: str, trainer: Fields, tensors: Tensors) -> SAE:
     if kind == "GatedAutoEncoder":
         return build_sae(tensors, pre_bias=True, encoder=Gated())
     if kind == "AutoEncoderTopK":

@@ -1,11 +1,11 @@
-"""Any SAE on disk, whoever wrote it."""
+"""Reads any SAE on disk, whichever library wrote it, and scores it."""
 
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from .. import checked
-from ..errors import ToysaeError, require
+from ..errors import require
 from ..evaluation.score import BATCH, Scored, score_sae
 from ..sae import SAE
 from ..sae.files import load_sae
@@ -19,19 +19,18 @@ _READERS: dict[str, tuple[str, Callable[[Path], SAE]]] = {
     ),
     sparsify.WEIGHTS: ("sparsify", sparsify.from_sparsify),
 }  # fmt: skip
-"""The file that tells a library's folder, the library, and its reader."""
-
+"""By the file that only a library's folder has: the library's name and its reader."""
 
 OF_A_SITE = "site.safetensors"
-"""Lies beside an SAE that ``toysae lm train`` wrote."""
+"""The file that ``toysae lm train`` writes next to an SAE."""
 
 
 def load_any(path: str | Path) -> SAE:
     """Reads an SAE file of :func:`toysae.sae.files.save_sae`, or a folder of another library.
 
     Raises:
-        ToysaeError: nothing there, a folder of no known library or of several, or what its
-            reader refuses.
+        ToysaeError: there is nothing, the folder is of no known library or of several, or its
+            reader refuses it.
     """
     path = checked.path("path", path)
     require(path.exists(), f"there is no {path}: give an SAE file or folder")
@@ -44,22 +43,21 @@ def load_any(path: str | Path) -> SAE:
     )
     if path.is_file():
         return load_sae(path)
-    found = [name for name in _READERS if (path / name).is_file()]
-    if not found:
-        known = ", ".join(f"{name} ({library})" for name, (library, _) in _READERS.items())
-        raise ToysaeError(f"{path} is no SAE folder: it has none of {known}")
-    require(len(found) == 1, f"{path} holds {' and '.join(found)}: put each SAE in its own folder")
-    return _READERS[found[0]][1](path)
+    files = [name for name in _READERS if (path / name).is_file()]
+    known = ", ".join(f"{name} ({library})" for name, (library, _) in _READERS.items())
+    require(len(files) > 0, f"{path} is not an SAE folder: it has none of {known}")
+    require(len(files) == 1, f"{path} holds {' and '.join(files)}: put each SAE in its own folder")
+    return _READERS[files[0]][1](path)
 
 
 def score(
     path_or_sae: str | Path | SAE, world: World, n_samples: int = 65_536, seed: int = 0
 ) -> Scored:
-    """Loads an SAE and scores it against a world's truth, see
+    """Scores an SAE, loaded if it is a path, against a world's truth, see
     :func:`toysae.evaluation.score.score_sae`.
 
     Raises:
-        ToysaeError: what :func:`load_any` refuses, or an SAE of another d_in than the world's.
+        ToysaeError: see :func:`load_any`; the SAE has another d_in than the world.
     """
     if isinstance(n_samples, int) and n_samples % BATCH:
         whole = -(-n_samples // BATCH) * BATCH

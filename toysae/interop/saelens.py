@@ -1,4 +1,4 @@
-"""SAELens folders, in and out: `cfg.json` and `sae_weights.safetensors` of SAELens 6."""
+"""Reads and writes SAELens folders: `cfg.json` and `sae_weights.safetensors` of SAELens 6."""
 
 import json
 import math
@@ -20,7 +20,15 @@ from ..sae import SAE
 from ..sae.activations import AbsTopK, ReLU, Threshold, TopK
 from ..sae.encoders import Gated, Tied, TiedGain, Untied
 from ..sae.jumprelu import JumpReLU
-from .linear import GATED, Tensors, build_jump_relu, build_sae, constant_threshold
+from .linear import (
+    GATED,
+    Tensors,
+    build_jump_relu,
+    build_sae,
+    check_fields,
+    check_tensors,
+    constant_threshold,
+)
 
 WEIGHTS, CONFIG, SCALER = "sae_weights.safetensors", "cfg.json", "activation_scaler.json"
 ARCHITECTURES = (
@@ -40,32 +48,34 @@ _HARMLESS = frozenset({
     "noise_sigma", "mse_loss_normalization", "decoder_heuristic_init",
     "init_encoder_as_decoder_transpose", "normalize_sae_decoder",
 })  # fmt: skip
-"""Fields of `cfg.json` that say where an SAE comes from, or how it was trained. Of a trained one
-they change nothing."""
+"""Fields of `cfg.json` that say where an SAE comes from or how it was trained. They change nothing
+in a trained SAE."""
 SAELENS_VERSION = "6.54.12"
 """The SAELens release whose on-disk format is written."""
 
 FLOATS: dict[str, Any] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
 }  # fmt: skip
-"""Types of weights, by safetensors' names."""
+"""Types of weights by their names in safetensors."""
 
-# What our encoders are in SAELens' names: everything is folded into W_enc and biases.
+# The tensors of an encoder under SAELens' names: everything is folded into W_enc and biases.
 _ENCODERS: dict[type, Callable[[SAE], Tensors]] = {
     Untied: lambda sae: _numpy(sae.weights.enc, "W_enc", "b_enc"),
-    Tied: lambda sae: {"W_enc": _W_dec(sae).T, **_numpy(sae.weights.enc, "b_enc")},
+    Tied: lambda sae: {"W_enc": np.asarray(sae.W_dec).T, **_numpy(sae.weights.enc, "b_enc")},
     TiedGain: lambda sae: {
-        "W_enc": _W_dec(sae).T * np.exp(np.asarray(sae.weights.enc["log_gain"])),
+        "W_enc": np.asarray(sae.W_dec).T * np.exp(np.asarray(sae.weights.enc["log_gain"])),
         **_numpy(sae.weights.enc, "b_enc"),
     },
     Gated: lambda sae: _numpy(sae.weights.enc, "W_enc", "b_gate", "b_mag", "r_mag"),
 }
-# What our activations are: the architecture, its cfg keys, its tensors.
+# What an activation is in SAELens: the architecture, its fields of cfg.json, its tensors.
 _ACTIVATIONS: dict[type, Callable[[SAE], tuple[str, dict[str, Any], Tensors]]] = {
     ReLU: lambda sae: ("standard", {}, {}),
     TopK: lambda sae: ("topk", _k(sae), {}),
     AbsTopK: lambda sae: ("abstopk", _k(sae), {}),
-    Threshold: lambda sae: ("jumprelu", {}, {"threshold": _per_latent(sae)}),
+    Threshold: lambda sae: (
+        "jumprelu", {}, {"threshold": np.broadcast_to(constant_threshold(sae), (sae.spec.d_sae,))}
+    ),
     JumpReLU: lambda sae: (
         "jumprelu", {}, {"threshold": np.exp(np.asarray(sae.weights.act["log_threshold"]))}
     ),
@@ -82,13 +92,13 @@ def to_saelens(
 
     Args:
         sae: one SAE as it is used outside training.
-        folder: made if need be; its two files are replaced.
+        folder: made if it is not there; its two files are replaced.
         model_name: whose activations the SAE reads.
         hook_name: where in that model, by its TransformerLens name.
         **metadata: more of SAELens' metadata, e.g. ``hook_layer=3``.
 
     Raises:
-        ToysaeError: an ensemble, or an SAE that SAELens cannot express, naming the part.
+        ToysaeError: an ensemble, or an SAE that SAELens cannot express, naming the component.
     """
     config, tensors = saelens_files(sae)
     names = {"model_name": model_name, "hook_name": hook_name, **metadata}
@@ -102,26 +112,26 @@ def to_saelens(
 
 
 def saelens_files(sae: SAE) -> tuple[dict[str, Any], Tensors]:
-    """What `cfg.json` and the weights of an SAE hold, see :func:`to_saelens`.
+    """The contents of `cfg.json` and of the weights, see :func:`to_saelens`.
 
     Raises:
-        ToysaeError: an ensemble, or an SAE that SAELens cannot express, naming the part.
+        ToysaeError: an ensemble, or an SAE that SAELens cannot express, naming the component.
     """
     require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: export one SAE at a "
             "time, e.g. result.sae(0)")  # fmt: skip
     encoder, activation = type(sae.spec.encoder), type(sae.spec.activation)
-    for part, known in ((encoder, _ENCODERS), (activation, _ACTIVATIONS)):
-        require(part in known, f"{part.__name__} has no SAELens counterpart (its codes are not one "
+    for own, known in ((encoder, _ENCODERS), (activation, _ACTIVATIONS)):
+        require(own in known, f"{own.__name__} has no SAELens counterpart (its codes are not one "
                 "affine map and a fixed activation): keep it with save_sae, or export one of "
                 f"{', '.join(sorted(kind.__name__ for kind in known))}")  # fmt: skip
-    architecture, own, extra = _ACTIVATIONS[activation](sae)
+    architecture, fields, extra = _ACTIVATIONS[activation](sae)
     if encoder is Gated:
         architecture = "gated"
     b_dec = sae.weights.b_dec
     tensors = {
         **_ENCODERS[encoder](sae),
         **extra,
-        "W_dec": _W_dec(sae),
+        "W_dec": np.asarray(sae.W_dec),
         "b_dec": np.zeros(sae.spec.d_in, np.float32) if b_dec is None else np.asarray(b_dec),
     }
     config = {
@@ -133,11 +143,8 @@ def saelens_files(sae: SAE) -> tuple[dict[str, Any], Tensors]:
         "apply_b_dec_to_input": sae.spec.decoder.bias == "pre",
         "normalize_activations": "none",
         "reshape_activations": "none",
-        **own,
-        "metadata": {
-            "sae_lens_version": SAELENS_VERSION,
-            "sae_lens_training_version": None,
-        },
+        **fields,
+        "metadata": {"sae_lens_version": SAELENS_VERSION, "sae_lens_training_version": None},
     }
     arrays = {k: np.array(a, np.float32, order="C", copy=True) for k, a in tensors.items()}
     return config, arrays
@@ -148,13 +155,13 @@ def from_saelens(folder: str | Path, input_scale: float | None = None) -> SAE:
 
     Args:
         folder: with `cfg.json` and `sae_weights.safetensors`.
-        input_scale: what inputs were multiplied by in training, for an SAE saved with
-            `normalize_activations` "expected_average_only_in"; found in
-            `activation_scaler.json` if that lies in the folder. It is folded into the weights.
+        input_scale: the factor of inputs in training, for an SAE saved with
+            `normalize_activations` "expected_average_only_in"; read from
+            `activation_scaler.json` if that is in the folder. It is folded into the weights.
 
     Raises:
-        ToysaeError: files missing or damaged, an architecture or a normalisation of the inputs
-            that cannot be expressed, tensors that are missing or misshapen.
+        ToysaeError: files are missing or damaged, the architecture or the normalisation of inputs
+            cannot be expressed, or tensors are missing or misshapen.
     """
     folder = checked.path("folder", folder)
     config, tensors = read_config(folder / CONFIG), read_safetensors(folder / WEIGHTS)
@@ -165,14 +172,14 @@ def from_saelens(folder: str | Path, input_scale: float | None = None) -> SAE:
 
 
 def decoded(config: dict[str, Any], tensors: Tensors, scale: float = 1.0) -> SAE:
-    """The SAE that such a description is of; its inputs were multiplied by `scale` in training.
+    """The SAE of a `cfg.json` and its tensors, whose inputs were multiplied by `scale` in training.
 
     Raises:
-        ToysaeError: an architecture that cannot be expressed, tensors missing or misshapen, and
-            whatever would be read past: a field or a tensor whose meaning is not known.
+        ToysaeError: the architecture cannot be expressed, tensors are missing or misshapen, or a
+            field or a tensor has a meaning that is not known.
     """
     c, tensors = Fields(config, CONFIG), dict(tensors)
-    architecture, kwargs = _architecture(c)
+    architecture, with_k = _architecture(c)
     _check_scaling(c, tensors)
     c.text("reshape_activations", "none", ("none", "hook_z"))  # heads side by side: the same x
     pre_bias = c.flag("apply_b_dec_to_input", True)
@@ -195,7 +202,7 @@ def decoded(config: dict[str, Any], tensors: Tensors, scale: float = 1.0) -> SAE
         sae = build_sae(tensors, pre_bias=pre_bias)
     elif architecture in ("topk", "abstopk"):
         activation = TopK() if architecture == "topk" else AbsTopK()
-        k = kwargs.integer("k", low=1, high=len(tensors.get("W_dec", ())) or None)
+        k = with_k.integer("k", low=1, high=len(tensors.get("W_dec", ())) or None)
         sae = build_sae(tensors, pre_bias=pre_bias, activation=activation, k=k)
     elif architecture == "gated":
         sae = build_sae(tensors, pre_bias=pre_bias, encoder=Gated())
@@ -203,23 +210,16 @@ def decoded(config: dict[str, Any], tensors: Tensors, scale: float = 1.0) -> SAE
         name, threshold = _threshold(architecture, tensors)
         read.add(name)
         sae = build_jump_relu(tensors, threshold, pre_bias=pre_bias)
-    past = sorted(set(tensors) - read)
-    require(not past, f"tensor {', '.join(past)} has no meaning in a {architecture} SAE: it is not "
-            "read past")  # fmt: skip
-    for size in ("d_in", "d_sae"):
-        said, has = c.integer(size), getattr(sae.spec, size)
-        require(has == said, f"cfg.json says {size} {said}, W_dec has {has}")
-    unknown_fields = [name for name in c.unread() if name not in _HARMLESS]
-    require(
-        not unknown_fields,
-        f"{CONFIG} has {', '.join(unknown_fields)}, of which it is not known what it changes: take "
-        "it out if it changes nothing of a trained SAE",
-    )
+    check_tensors(tensors, read, f"{architecture} SAE")
+    for name, size in (("d_in", sae.spec.d_in), ("d_sae", sae.spec.d_sae)):
+        stated = c.integer(name)
+        require(stated == size, f"{CONFIG} says {name} {stated}, W_dec has {size}")
+    check_fields(c, _HARMLESS)
     return sae
 
 
 def _architecture(c: Fields) -> tuple[str, Fields]:
-    """What it is, and the fields in which its k stands."""
+    """The architecture, and the fields that hold its k."""
     architecture = c.any("architecture", None) or "standard"
     text(f"{CONFIG}: architecture", architecture)
     require(
@@ -239,20 +239,22 @@ def _architecture(c: Fields) -> tuple[str, Fields]:
     require(not twice, f"k is {shown(c.value.get('k'))} and {shown(arguments.value.get('k'))} in "
             "activation_fn_kwargs: which one is meant?")  # fmt: skip
     if architecture == "standard" and kind == "topk":
-        k = arguments.any("k")
-        past = arguments.unread()
-        require(not past, f"activation_fn_kwargs has {', '.join(past)}, which is not read past")
-        return "topk", Fields({"k": k}, arguments.where)
+        _check_arguments(arguments)
+        return "topk", Fields({"k": arguments.any("k")}, arguments.where)
     fits = {"topk": ("topk", "relu"), "abstopk": ("topk", "relu")}.get(architecture, ("relu",))
     require(kind in fits, f"activation_fn {shown(kind)} has no counterpart here, only 'relu' and "
             "'topk'")  # fmt: skip
-    past = [name for name in arguments.value if name != "k"]
-    require(not past, f"activation_fn_kwargs has {', '.join(past)}, which is not read past")
+    _check_arguments(arguments)
     return architecture, arguments if "k" in arguments and "k" not in c else c
 
 
+def _check_arguments(arguments: Fields) -> None:
+    others = ", ".join(name for name in arguments.value if name != "k")
+    require(not others, f"activation_fn_kwargs has {others}, which has no counterpart here, only k")
+
+
 def _check_scaling(c: Fields, tensors: Tensors) -> None:
-    """Refuses codes that are multiplied by what no weight of ours holds."""
+    """Refuses a factor of codes that the weights of an SAE here cannot hold."""
     factor = tensors.pop("scaling_factor", np.float32(1))
     used = c.any("finetuning_scaling_factor", None) not in (None, False)
     require(
@@ -263,7 +265,7 @@ def _check_scaling(c: Fields, tensors: Tensors) -> None:
 
 
 def _threshold(architecture: str, tensors: Tensors) -> tuple[str, np.ndarray]:
-    """The tensor that holds a JumpReLU's threshold, and that."""
+    """The name of the tensor that holds a JumpReLU's threshold, and the threshold."""
     if architecture != "jumprelu":
         require(
             "topk_threshold" in tensors,
@@ -279,7 +281,7 @@ def _threshold(architecture: str, tensors: Tensors) -> tuple[str, np.ndarray]:
 
 
 def _input_scale(config: dict[str, Any], folder: Path, given: float | None) -> float:
-    """What inputs are multiplied by; refuses a normalisation that depends on the input."""
+    """The factor of inputs; refuses a normalisation that depends on each input."""
     kind = config.get("normalize_activations") or "none"
     kind = "expected_average_only_in" if kind is True else kind  # a flag in early versions
     if kind == "none":
@@ -287,7 +289,7 @@ def _input_scale(config: dict[str, Any], folder: Path, given: float | None) -> f
         return 1.0
     require(kind == "expected_average_only_in", f"normalize_activations {shown(kind)} divides each "
             "input by its own norm or whitens it: an SAE cannot hold it; fold it with SAELens, or "
-            "give inputs so normalised")  # fmt: skip
+            "give normalised inputs")  # fmt: skip
     if given is not None:
         return number("input_scale", given, above=0)
     require((folder / SCALER).exists(), "inputs were scaled in training, and the folder does not "
@@ -296,31 +298,31 @@ def _input_scale(config: dict[str, Any], folder: Path, given: float | None) -> f
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """The JSON object in a file.
 
     Raises:
-        ToysaeError: no such file, or no JSON object in it.
+        ToysaeError: there is no such file, or no JSON object in it.
     """
     return Fields(read_json(path), path).value
 
 
 def read_safetensors(path: Path) -> Tensors:
-    """All tensors of a safetensors file as float32, bfloat16 ones too.
+    """All tensors of a safetensors file as float32, also those in bfloat16.
 
     Raises:
-        ToysaeError: no such file, or not a safetensors file.
+        ToysaeError: there is no such file, or it is not a safetensors file.
     """
     data = read_regular(path, host_bytes() // 3, "file of tensors")
     try:
-        found = dict(deserialize(data))
+        saved = dict(deserialize(data))
     except SafetensorError as error:
         raise ToysaeError(f"{path} is truncated or not a safetensors file ({error})") from error
     tensors = {}
-    for name, held in found.items():
-        kind = held["dtype"]
+    for name, entry in saved.items():
+        kind = entry["dtype"]
         require(kind in FLOATS, f"{path}: tensor {name} is of type {kind}: weights are numbers of "
                 f"type {', '.join(FLOATS)}")  # fmt: skip
-        array = np.frombuffer(held["data"], FLOATS[kind]).reshape(held["shape"])
+        array = np.frombuffer(entry["data"], FLOATS[kind]).reshape(entry["shape"])
         with np.errstate(over="ignore"):
             tensors[name] = array.astype(np.float32)
     return tensors
@@ -330,14 +332,6 @@ def _numpy(arrays: dict[str, Any], *names: str) -> Tensors:
     return {name: np.asarray(arrays[name]) for name in names}
 
 
-def _W_dec(sae: SAE) -> np.ndarray:
-    return np.asarray(sae.W_dec)
-
-
 def _k(sae: SAE) -> dict[str, Any]:
     k = math.ceil(float(sae.hypers["k"]))
     return {"k": min(k, sae.spec.d_sae), "rescale_acts_by_decoder_norm": False}
-
-
-def _per_latent(sae: SAE) -> np.ndarray:
-    return np.broadcast_to(constant_threshold(sae), (sae.spec.d_sae,))

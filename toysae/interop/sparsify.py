@@ -1,4 +1,4 @@
-"""Folders of EleutherAI's `sparsify` library, in: `sae.safetensors` and `cfg.json`."""
+"""Reads folders of EleutherAI's `sparsify` library: `sae.safetensors` and `cfg.json`."""
 
 from pathlib import Path
 
@@ -6,20 +6,20 @@ from .. import checked
 from ..checked import Fields
 from ..errors import ToysaeError, require
 from ..sae import SAE
-from .linear import topk
+from .linear import check_fields, check_tensors, topk
 from .saelens import read_config, read_safetensors
 
 WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
-_HARMLESS = frozenset(("expansion_factor", "normalize_decoder", "multi_topk"))
-"""Fields of `cfg.json` that change nothing of a trained SAE."""
+_HARMLESS = ("expansion_factor", "normalize_decoder", "multi_topk")
+"""Fields of `cfg.json` that change nothing in a trained SAE."""
 
 
 def from_sparsify(folder: str | Path) -> SAE:
     """Reads a TopK SAE trained with `sparsify`: z = TopK(ReLU((x - b_dec) W_enc + b_enc)).
 
     Raises:
-        ToysaeError: files missing or damaged, a transcoder, a skip connection or another
-            activation than TopK, tensors missing or misshapen.
+        ToysaeError: files are missing or damaged, it is a transcoder, has a skip connection or
+            another activation than TopK, or tensors are missing or misshapen.
     """
     folder = checked.path("folder", folder)
     config, tensors = read_config(folder / CONFIG), read_safetensors(folder / WEIGHTS)
@@ -36,15 +36,12 @@ def from_sparsify(folder: str | Path) -> SAE:
         for ours, theirs in (("W_enc", "encoder.weight"), ("b_enc", "encoder.bias")):
             require(theirs in tensors, f"tensor {theirs} is missing")
             tensors[ours] = tensors.pop(theirs).T
-        past = sorted(set(tensors) - {"W_enc", "b_enc", "W_dec", "b_dec"})
-        require(not past, f"tensor {', '.join(past)} has no meaning here: it is not read past")
+        check_tensors(tensors, ("W_enc", "b_enc", "W_dec", "b_dec"), "TopK SAE")
         sae = topk(tensors, c.any("k"), pre_bias=True)
         for name, size in (("d_in", sae.spec.d_in), ("num_latents", sae.spec.d_sae)):
-            said = c.integer(name, 0)  # 0 stands for what the expansion factor gives
-            require(said in (0, size), f"{CONFIG} says {name} {said}, W_dec has {size}")
-        past = [name for name in c.unread() if name not in _HARMLESS]
-        require(not past, f"{CONFIG} has {', '.join(past)}, of which it is not known what it "
-                "changes: take it out if it changes nothing of a trained SAE")  # fmt: skip
+            stated = c.integer(name, 0)  # 0: what the expansion factor gives
+            require(stated in (0, size), f"{CONFIG} says {name} {stated}, W_dec has {size}")
+        check_fields(c, _HARMLESS)
         return sae
     except ToysaeError as error:
         raise ToysaeError(f"{folder}: {error}") from error

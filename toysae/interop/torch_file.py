@@ -2,8 +2,8 @@
 anything from the file.
 
 Such a file is a zip: `NAME/data.pkl` describes the dict, `NAME/data/KEY` are raw little-endian
-storages. The unpickler below knows four harmless names and refuses all others, so that a pickle
-which would call anything else stops with an error.
+storages. The unpickler below knows a few harmless names and refuses all others, so that a pickle
+that would call anything else is refused.
 """
 
 import io
@@ -27,30 +27,28 @@ _DTYPES: dict[str, Any] = {
     "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }  # fmt: skip
-
-
-_MOST_PICKLE = 2**24  # bytes of a description; a state dict's has some hundred a tensor
-_COPIES = 4  # tensors that share a storage are copied each
+_MOST_PICKLE = 2**24  # bytes of a description, which needs some hundred for each tensor
+_COPIES = 4  # how often a file's bytes may be used: tensors that share a storage are copied each
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a saved state dict, by name.
+    """The tensors of a saved state dict by name.
 
     Raises:
-        ToysaeError: no such file, one in torch's format of before 2020, a damaged one, or one
-            that holds anything but a flat dict of plain tensors.
+        ToysaeError: there is no such file, it is in torch's format of before 2020, damaged, or
+            holds anything but a flat dict of plain tensors.
     """
     require(path.is_file(), f"there is no {path}")
     try:
         with zipfile.ZipFile(path) as archive:
-            found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            require(len(found) == 1, f"{path} is not a file of torch.save")
-            root = found[0].removesuffix("data.pkl")
+            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            require(len(pickles) == 1, f"{path} is not a file of torch.save")
+            root = pickles[0].removesuffix("data.pkl")
             order = f"{root}byteorder"
             little = order not in archive.namelist() or archive.read(order) == b"little"
             require(little, f"{path} is big-endian: save it again on a common machine")
             _check_sizes(archive)
-            data = archive.read(found[0])
+            data = archive.read(pickles[0])
             _check_memo(data)
             state = _Unpickler(data, archive, root).load()
     except zipfile.BadZipFile as error:
@@ -68,18 +66,18 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_sizes(archive: zipfile.ZipFile) -> None:
-    """torch stores without compressing: what claims to unfold into more is not one of its files."""
+    """Refuses compressed files, which torch never writes and which could unpack into far more."""
     for entry in archive.infolist():
         plain = entry.compress_type == zipfile.ZIP_STORED and entry.file_size == entry.compress_size
         require(plain, f"its {entry.filename} is compressed, which torch never does")
         require(
             entry.file_size <= _MOST_PICKLE or not entry.filename.endswith("data.pkl"),
-            f"its description has {entry.file_size:,} bytes, {_MOST_PICKLE:,} are many",
+            f"its description has {entry.file_size:,} bytes, more than {_MOST_PICKLE:,}",
         )
 
 
 def _check_memo(data: bytes) -> None:
-    """The unpickler makes room for the largest place that a pickle names, however few it has."""
+    """Refuses large places in the memo, for which the unpickler would allocate memory."""
     for i, (operation, value, _) in enumerate(pickletools.genops(data)):
         if "PUT" in operation.name and isinstance(value, int):
             require(0 <= value <= i, f"it names place {value:,} in a memo of at most {i:,}")
@@ -97,7 +95,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch._utils" and name == "_rebuild_tensor_v2":
-            return self._rebuilt
+            return self._tensor
         if module == "torch._utils" and name == "_rebuild_parameter":
             return lambda tensor, *_: tensor
         if module == "torch" and name in _DTYPES:
@@ -112,7 +110,7 @@ class _Unpickler(pickle.Unpickler):
         integer("the length of a storage", n, 0, len(data) // np.dtype(dtype).itemsize)
         return np.frombuffer(data, np.dtype(dtype), count=n)
 
-    def _rebuilt(self, storage: Any, offset: int, shape: Any, stride: Any, *_: Any) -> np.ndarray:
+    def _tensor(self, storage: Any, offset: int, shape: Any, stride: Any, *_: Any) -> np.ndarray:
         tensor = _view(storage, offset, shape, stride)
         self._left -= tensor.nbytes
         require(self._left >= 0, "its tensors are together much larger than the file")
@@ -120,7 +118,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _view(storage: Any, offset: int, shape: Any, stride: Any) -> np.ndarray:
-    """The tensor that views a storage; refuses one that would reach beyond it."""
+    """The tensor that is a view of a storage; refuses one that would reach beyond it."""
     require(isinstance(storage, np.ndarray), "a tensor without a storage")
     numbers = (offset, *shape, *stride)
     require(len(shape) == len(stride) and all(isinstance(n, int) and n >= 0 for n in numbers),

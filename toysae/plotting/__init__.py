@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 class _Figures(Mapping[str, "Callable[[SweepResults], tuple[Figure, pd.DataFrame]]"]):
-    """Functions of the same names as their keys, imported when they are asked for: matplotlib
-    takes .4 s, and a figure's name is checked before there is anything to draw."""
+    """Functions by their names, imported when they are first needed: importing matplotlib takes
+    .4 s, and a figure's name is checked before there is anything to draw."""
 
     def __init__(self, modules: dict[str, str]):
         self._modules = modules
@@ -67,7 +67,7 @@ def draw(
     Args:
         results: of a finished sweep.
         names: of figures in `FIGURES`, one or several.
-        out_dir: made if need be.
+        out_dir: a folder, made if it is not there.
         put: writes each file, see :func:`toysae.plotting.style.save`.
 
     Returns:
@@ -102,7 +102,7 @@ def save(fig: "Figure", frame: "pd.DataFrame", out_dir: str | Path, name: str) -
     """Writes a figure and the table behind it, see :func:`toysae.plotting.style.save`.
 
     Raises:
-        ToysaeError: another kind of figure or table, or a place that cannot be written.
+        ToysaeError: `fig` or `frame` of another type, or a folder that cannot be written.
     """
     import pandas as pd
     from matplotlib.figure import Figure

@@ -1,67 +1,47 @@
-"""Learning curves, from step 0: an init can start above the random floor or end below another."""
+"""Learning curves from step 0: an init can start above the random floor or end below another."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
-from toysae.plotting.rows import (
-    ARM,
-    COLUMN_LABELS,
-    SweepResults,
-    arms,
-    best,
-    interval_frame,
-    members,
-    of_arm,
-    remarks,
-    with_arrays,
-)
 
 _PANELS = {"mmcs": "mmcs", "l0_ratio": "L0 / true L0", "ev": "EV"}
 N_POINTS = 40  # steps drawn per curve, spread evenly over its logarithm
 
 
-def learning_curves(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def learning_curves(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     """mmcs, L0 / true L0 and EV against the step, at the best L1, one panel per ratio and case.
 
     Returns:
         The figure, and a frame with one row per case, arm, ratio and step: each value with
         its `_half_width` (95 % Student-t over world seeds) and `_n`, and the random `floor`.
     """
-    table, column = members(results)
-    chosen = best(table)
-    by = ["case", *ARM, column, "step"]
+    table, column = sw.members(results)
+    chosen = sw.best(table)
+    by = ["case", *sw.ARM, column, "step"]
     keep = [*by[:-1], "floor", "world_seed", "sae_seed", "diverged"]
-    frame = interval_frame(points(results, chosen, keep), by, _PANELS)
-    cases, columns = sorted(table["case"].unique()), sorted(table[column].unique())
-    rows = [(case, value) for case in cases for value in _PANELS]
+    frame = sw.interval_frame(points(results, chosen, keep), by, _PANELS)
+    cases = sorted(table["case"].unique())
+    names = {(case, value): [case] * (len(cases) > 1) + [label]
+             for case in cases for value, label in _PANELS.items()}  # fmt: skip
+    rows = {row: "\n".join(name).replace(", ", "\n") for row, name in names.items()}
     with st.style():
-        fig, axes = st.canvas(max(1, len(rows)), max(1, len(columns)), (2.3, 1.5))
-        for i, (case, value) in enumerate(rows):
-            for j, at in enumerate(columns):
-                ax = axes[i, j]
-                part = frame[(frame["case"] == case) & (frame[column] == at)]
-                _panel(ax, part, value, frame)
-                if i == 0:
-                    ax.set_title(f"{COLUMN_LABELS[column].split(' (')[0]} {at:g}")
-                if j == 0:
-                    ax.set_ylabel(
-                        _PANELS[value]
-                        if len(cases) == 1
-                        else f"{case}\n{_PANELS[value]}".replace(", ", "\n")
-                    )
-                if i == len(rows) - 1:
-                    ax.set_xlabel("step (0, then log)")
+        columns = sw.column_titles(table, column)
+        fig, panels = st.grid(rows, columns, (2.3, 1.5), "step (0, then log)", fontsize=8)
+        for ax, (case, value), at in panels:
+            part = frame[(frame["case"] == case) & (frame[column] == at)]
+            _panel(ax, part, value, frame)
         title = "learning curves at the best L1"
-        return st.finish(fig, results, title, remarks(table, chosen)), frame
+        return st.finish(fig, results, title, sw.remarks(table, chosen)), frame
 
 
-def points(results: SweepResults, chosen: pd.DataFrame, keep: list[str]) -> pd.DataFrame:
-    """One row per member and step drawn: the columns to `keep`, and each score."""
+def points(results: sw.SweepResults, chosen: pd.DataFrame, keep: list[str]) -> pd.DataFrame:
+    """One row per member and drawn step: the columns to `keep`, and each score."""
     out = []
-    for rows, arrays in with_arrays(results, chosen):
+    for rows, arrays in sw.with_arrays(results, chosen):
         steps = np.asarray(arrays["curve_steps"])
         at = thin(steps, N_POINTS)
         for row in rows.to_dict("records"):
@@ -74,7 +54,7 @@ def points(results: SweepResults, chosen: pd.DataFrame, keep: list[str]) -> pd.D
 
 
 def thin(steps: np.ndarray, n: int) -> np.ndarray:
-    """Indices of at most n + 1 of the steps, the first and the last among them."""
+    """The indices of at most n + 1 of the steps, with the first and the last."""
     if len(steps) <= n:
         return np.arange(len(steps))
     wanted = np.geomspace(max(steps[1], 1), steps[-1], n)
@@ -83,9 +63,7 @@ def thin(steps: np.ndarray, n: int) -> np.ndarray:
 
 def _panel(ax: Axes, part: pd.DataFrame, value: str, frame: pd.DataFrame) -> None:
     if value == "l0_ratio":
-        ax.set_yscale("log", base=2)
-        ax.axhspan(0.5, 2, color="0.92", linewidth=0, label="L0 within 2× of the truth")
-        ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+        st.l0_ratio_axis(ax)
         seen = frame["l0_ratio"].to_numpy(float)
         seen = np.append(seen[seen > 2**-8], [0.5, 2.0])
         ax.set_ylim(seen.min() / 1.3, seen.max() * 1.3)
@@ -96,18 +74,17 @@ def _panel(ax: Axes, part: pd.DataFrame, value: str, frame: pd.DataFrame) -> Non
     if value == "mmcs":
         ax.axhline(part["floor"].mean(), **st.FLOOR_LINE, label="random floor")
         ax.axhline(0.9, **st.THRESHOLD)
-    for arm in arms(part):
-        line = of_arm(part, arm).sort_values("step")
+    for arm in sw.arms(part):
+        line = sw.of_arm(part, arm).sort_values("step")
         x, y = line["step"].to_numpy(float), line[value].to_numpy(float)
         half = line[f"{value}_half_width"].to_numpy(float)
-        look = st.arm_style(*arm)
-        ax.plot(x, y, label=st.arm_label(*arm), markevery=max(1, len(x) // 6), **look)
-        ax.fill_between(x, y - half, y + half, color=look["color"], alpha=0.15, linewidth=0)
+        look = {"label": st.arm_label(*arm), "markevery": max(1, len(x) // 6)}
+        st.mean_curve(ax, x, y, half, 0.15, **look, **st.arm_style(*arm))
     step_axis(ax, part, frame)
 
 
 def step_axis(ax: Axes, part: pd.DataFrame, frame: pd.DataFrame) -> None:
-    """Step 0, then a log axis that begins at the figure's first step."""
+    """Makes a step axis: step 0, then a log axis that begins at the figure's first step."""
     steps = frame.loc[frame["step"] > 0, "step"]
     first = float(steps.min()) if len(steps) else 1.0
     ax.set_xscale("symlog", linthresh=first, linscale=0.4)

@@ -1,4 +1,4 @@
-"""MCS against how often a feature fires: are the rare features the ones that are missed?"""
+"""MCS against how often a feature fires: are rare features the ones that are missed?"""
 
 from itertools import pairwise
 
@@ -8,25 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
-from toysae.plotting.rows import (
-    ARM,
-    CEILINGS,
-    COLUMN_LABELS,
-    SweepResults,
-    arms,
-    best,
-    choice_remark,
-    members,
-    of_arm,
-    with_arrays,
-)
 
 N_RANKS = 24  # rank bins, at most
 MCS_EDGES = np.linspace(0.0, 1.0, 21)
 
 
-def mcs_by_frequency(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def mcs_by_frequency(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     """For each arm and ratio, the spread of MCS at each frequency rank (1 fires most often).
 
     Returns:
@@ -34,33 +23,24 @@ def mcs_by_frequency(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
         holds a feature: `share` of the rank bin's features there, and of the rank bin the
         `median_mcs`, mean `feature_freq`, mean `firings_seen` and `n` features over all seeds.
     """
-    table, column = members(results)
-    chosen = best(table)
-    by = ["case", *ARM, column]
+    table, column = sw.members(results)
+    chosen = sw.best(table)
+    by = ["case", *sw.ARM, column]
     frame = _binned(_points(results, chosen, by), by)
-    rows = [(case, arm) for case in sorted(table["case"].unique()) for arm in arms(table)]
-    columns = sorted(table[column].unique())
+    rows, columns = st.arm_rows(table, "MCS"), sw.column_titles(table, column)
     with st.style():
-        fig, axes = st.canvas(max(1, len(rows)), max(1, len(columns)), (2.1, 1.4))
-        for i, (case, arm) in enumerate(rows):
-            for j, at in enumerate(columns):
-                ax = axes[i, j]
-                here = of_arm(frame[(frame["case"] == case) & (frame[column] == at)], arm)
-                _panel(ax, here, arm)
-                if i == 0:
-                    ax.set_title(f"{COLUMN_LABELS[column].split(' (')[0]} {at:g}", pad=12)
-                if j == 0:
-                    ax.set_ylabel(st.row_label(case, arm, "MCS"), fontsize=7)
-                if i == len(rows) - 1:
-                    ax.set_xlabel("frequency rank (1 = most often)")
+        fig, panels = st.grid(rows, columns, (2.1, 1.4), "frequency rank (1 = most often)", pad=12)
+        for ax, (case, arm), at in panels:
+            here = frame[(frame["case"] == case) & (frame[column] == at)]
+            _panel(ax, sw.of_arm(here, arm), arm)
         title = "MCS by frequency rank at the best L1 (shade: share of features; line: median)"
-        return st.finish(fig, results, title, choice_remark(chosen)), frame
+        return st.finish(fig, results, title, sw.choice_remark(chosen)), frame
 
 
-def _points(results: SweepResults, chosen: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+def _points(results: sw.SweepResults, chosen: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """One row per member and feature."""
     out = []
-    for rows, arrays in with_arrays(results, chosen):
+    for rows, arrays in sw.with_arrays(results, chosen):
         for row in rows.to_dict("records"):
             r = row["row"]
             freq = np.asarray(arrays["feature_freq"][r], float)
@@ -112,13 +92,12 @@ def _panel(ax: Axes, here: pd.DataFrame, arm: tuple[str, str]) -> None:
     ax.pcolormesh(edges, MCS_EDGES, image, cmap=_fade(color), vmin=0, vmax=1, rasterized=True)
     ax.axhline(0.9, **st.THRESHOLD)
     middle = (bins["rank_low"] + bins["rank_high"]) / 2
-    dashes = "--" if arm[1] in CEILINGS else "-"
+    dashes = "--" if arm[1] in sw.CEILINGS else "-"
     ax.plot(middle, bins["median_mcs"], color="black", linewidth=1.0, linestyle=dashes)
     ends = bins["feature_freq"].to_numpy(float)[[0, -1]]
-    equal = abs(ends[0] - ends[1]) <= 0.01 * ends.max()
     seen = st.short_number(float(bins["firings_seen"].iloc[-1]))
     text = f"fire at {ends[0]:.2g} to {ends[1]:.2g}, rarest seen {seen}×"
-    if equal:
+    if abs(ends[0] - ends[1]) <= 0.01 * ends.max():
         text = f"all fire at {ends[0]:.2g}, seen {seen}×"
     ax.text(0.5, 1.02, text, transform=ax.transAxes, ha="center", va="bottom", fontsize=6.5)
 

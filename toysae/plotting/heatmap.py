@@ -42,17 +42,12 @@ def l1_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
         rows = list(frame.groupby(["case", *ARM, "ratio"]))
         cells = (max(1, frame["sparsity"].nunique()), max(1, frame["size"].nunique()))
         panel = (max(2.3, 0.36 * cells[0] + 0.9), max(1.25, 0.26 * cells[1] + 0.7))
-        fig, axes = st.canvas(max(1, len(rows)), len(values), panel)
-        for i, ((case, recipe, init, ratio), part) in enumerate(rows):
-            head = st.row_label(str(case), (str(recipe), str(init)), f"ratio {ratio:g}")
-            for ax, value in zip(axes[i], values, strict=True):
-                _map(fig, ax, part, frame, value)
-                if ax is axes[i, 0]:
-                    ax.set_ylabel(f"{head}\nd_sae / n_features", fontsize=7)
-                if i == 0:
-                    ax.set_title(_PANELS[value])
-                if i == len(rows) - 1:
-                    ax.set_xlabel("L1 coefficient")
+        labels = {i: st.row_label(str(key[0]), key[1:3], f"ratio {key[3]:g}\nd_sae / n_features")
+                  for i, (key, _) in enumerate(rows)}  # fmt: skip
+        columns = {value: _PANELS[value] for value in values}
+        fig, panels = st.grid(labels, columns, panel, "L1 coefficient")
+        for ax, i, value in panels:
+            _map(fig, ax, rows[i][1], frame, value)
         return st.finish(fig, results, "L1 by dictionary size (hatched: diverged)"), frame
 
 
@@ -86,12 +81,9 @@ def _map(fig: Figure, ax: Axes, part: pd.DataFrame, frame: pd.DataFrame, value: 
         return
     for y, x in np.argwhere(np.isfinite(image)):
         dark = sum(drawn.to_rgba(image[y, x])[:3]) < 1.5
-        text = (
-            f"{image[y, x]:.1e}".replace("e-0", "e-")
-            if value == "mse"
-            else st.share(float(image[y, x]))
-        )
-        size = 5 if value == "mse" else 6
+        text, size = st.share(float(image[y, x])), 6
+        if value == "mse":
+            text, size = f"{image[y, x]:.1e}".replace("e-0", "e-"), 5
         ax.text(x, y, text, ha="center", va="center", fontsize=size, color="w" if dark else "k")
 
 

@@ -1,33 +1,25 @@
-"""Histograms of MCS over features: do all features come out partly, or some fully?
+"""Histograms of MCS over features: are all features found partly, or some fully?
 
-MCS of a feature is its largest cosine with any latent, max_j cos(f_g, d_j). Two sweeps of
-the same mean can differ here; this is the figure to read before any mean.
+The MCS of a feature is its largest cosine with any latent, max_j cos(f_g, d_j). Two sweeps with
+the same mean can differ here: this is the figure to read before any mean.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
-from toysae.plotting.rows import (
-    CEILINGS,
-    COLUMN_LABELS,
-    SweepResults,
-    arms,
-    best,
-    mean_over_seeds,
-    members,
-    of_arm,
-    remarks,
-    with_arrays,
-)
 from toysae.recovery.mcs import EDGES
 
-_KEY = ["case", "recipe", "init"]
+_KEY = ["case", *sw.ARM]
 
 
-def mcs_histograms(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def mcs_histograms(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     """One panel per arm and ratio: MCS of every feature at the best L1, and at the others.
 
     Returns:
@@ -35,38 +27,29 @@ def mcs_histograms(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
         is "best" (all seeds; `half` says which features), "seed" (one run) or "other L1";
         `share` is the fraction of that line's features whose MCS lies in [`low`, `high`).
     """
-    table, column = members(results)
+    table, column = sw.members(results)
     with st.style():
-        chosen = best(table)
+        chosen = sw.best(table)
         frame, notes = _counts(results, table, chosen, column)
-        rows = [(case, arm) for case in sorted(table["case"].unique()) for arm in arms(table)]
-        columns = sorted(table[column].unique())
-        fig, axes = st.canvas(max(1, len(rows)), max(1, len(columns)), (1.95, 1.35))
-        for i, (case, arm) in enumerate(rows):
-            for j, value in enumerate(columns):
-                ax = axes[i, j]
-                where = (frame["case"] == case) & (frame[column] == value)
-                _panel(ax, of_arm(frame[where], arm), arm, notes.get((case, *arm, value), ""))
-                if i == 0:
-                    ax.set_title(f"{COLUMN_LABELS[column].split(' (')[0]} {value:g}", pad=12)
-                if j == 0:
-                    ax.set_ylabel(st.row_label(case, arm, "share"), fontsize=7)
-                if i == len(rows) - 1:
-                    ax.set_xlabel("MCS of a feature")
-                else:
-                    ax.set_xticklabels([])
+        rows, columns = st.arm_rows(table, "share"), sw.column_titles(table, column)
+        fig, panels = st.grid(
+            rows, columns, (1.95, 1.35), "MCS of a feature", pad=12, shared_ticks=True
+        )
+        for ax, (case, arm), value in panels:
+            here = frame[(frame["case"] == case) & (frame[column] == value)]
+            _panel(ax, sw.of_arm(here, arm), arm, notes.get((case, *arm, value), ""))
         title = "MCS of the true features at the best L1 (chosen on other seeds)"
-        return st.finish(fig, results, title, remarks(table, chosen)), frame
+        return st.finish(fig, results, title, sw.remarks(table, chosen)), frame
 
 
 def _counts(
-    results: SweepResults, table: pd.DataFrame, chosen: pd.DataFrame, column: str
+    results: sw.SweepResults, table: pd.DataFrame, chosen: pd.DataFrame, column: str
 ) -> tuple[pd.DataFrame, dict[tuple, str]]:
-    """The long frame of bin counts, and each panel's annotation."""
+    """The frame of all lines, and each panel's annotation by its key."""
     mcs: dict[int, np.ndarray] = {}
     freq: dict[int, np.ndarray] = {}
     alive = table[~table["diverged"]]
-    for rows, arrays in with_arrays(results, alive):
+    for rows, arrays in sw.with_arrays(results, alive):
         for index, row in zip(rows.index, rows["row"].to_numpy(), strict=True):
             mcs[index], freq[index] = arrays["mcs"][row], arrays["feature_freq"][row]
     best_l1 = {_identity(row) for row in chosen.to_dict("records")}
@@ -86,7 +69,7 @@ def _counts(
             for i, run in zip(picked.index, picked.to_dict("records"), strict=True):
                 seeds = {c: run[c] for c in ("sparsity", "world_seed", "sae_seed")}
                 out.append(_bins(head | {"line": "seed", **seeds}, mcs[i]))
-            mean, half = mean_over_seeds(picked, _KEY, "mmcs")
+            mean, half = sw.mean_over_seeds(picked, _KEY, "mmcs")
             above = float(np.mean(values[np.isfinite(values)] > 0.9))
             notes[key] = f"mmcs {st.pm(mean, half)}, >.9: {100 * above:.0f} %"
         for sparsity, others in rows.drop(picked.index).groupby("sparsity"):
@@ -105,7 +88,7 @@ def _identity(row: dict) -> tuple:
 
 
 def _halves(freq: np.ndarray) -> np.ndarray:
-    """True for the rarest half of the features; nowhere true when all fire about equally often."""
+    """True for the rarest half of the features; for none when all fire about equally often."""
     if not np.isfinite(freq).all() or np.ptp(freq) <= 0.25 * freq.mean():
         return np.zeros(len(freq), bool)
     return np.argsort(np.argsort(-freq, kind="stable"), kind="stable") >= len(freq) / 2
@@ -114,33 +97,42 @@ def _halves(freq: np.ndarray) -> np.ndarray:
 def _bins(head: dict, values: np.ndarray, of: int | None = None) -> pd.DataFrame:
     finite = values[np.isfinite(values)]
     counts, _ = np.histogram(np.clip(finite, 0.0, 1.0), EDGES)
-    shares = counts / max(1, len(values) if of is None else of)
+    return filled_bins(head, counts / max(1, len(values) if of is None else of))
+
+
+def filled_bins(head: Mapping[str, Any], shares: np.ndarray) -> pd.DataFrame:
+    """One row for each bin of MCS that is not empty: `head`, `low`, `high` and `share`."""
     full = np.flatnonzero(shares)
-    return pd.DataFrame(
-        {**head, "low": EDGES[full], "high": EDGES[full + 1], "share": shares[full]}
-    )
+    bins = {"low": EDGES[full], "high": EDGES[full + 1], "share": shares[full]}
+    return pd.DataFrame({**head, **bins})
 
 
-def _levels(part: pd.DataFrame) -> np.ndarray:
-    """The share in every bin, the empty ones too, that the frame leaves out."""
-    levels = np.zeros(len(EDGES) - 1)
-    levels[np.searchsorted(EDGES, part["low"].to_numpy(float))] = part["share"]
-    return levels
+def levels(part: pd.DataFrame) -> np.ndarray:
+    """The share in every bin from a frame of :func:`filled_bins`, 0 in the empty ones."""
+    shares = np.zeros(len(EDGES) - 1)
+    shares[np.searchsorted(EDGES, part["low"].to_numpy(float))] = part["share"]
+    return shares
+
+
+def mcs_axis(ax: Axes, high: float) -> None:
+    """Makes an x axis of MCS from 0 to `high`."""
+    ax.set_xlim(0, high)
+    ax.set_xticks([0, 0.5, 0.9], ["0", ".5", ".9"])
 
 
 def _panel(ax: Axes, frame: pd.DataFrame, arm: tuple[str, str], text: str) -> None:
     look = st.arm_style(*arm)
-    ax.set_xlim(0, 1.02)
+    mcs_axis(ax, 1.02)
     ax.axvline(0.9, **st.THRESHOLD)
     chosen = frame[frame["line"] == "best"]
     if chosen.empty:
         st.note(ax, "every run diverged" if frame.empty else "no L1 could be chosen")
-    ceiling = "--" if arm[1] in CEILINGS else "-"
+    ceiling = "--" if arm[1] in sw.CEILINGS else "-"
     base, top = np.zeros(len(EDGES) - 1), 0.0
     shades = {"frequent half": (0.85, "frequent half"), "rarest half": (0.3, "rarest half")}
     for half, part in chosen.groupby("half"):
         alpha, label = shades.get(str(half), (0.55, None))
-        level = base + _levels(part)
+        level = base + levels(part)
         kind = {"color": look["color"], "alpha": alpha, "linewidth": 0}
         ax.stairs(level, EDGES, baseline=base, fill=True, label=label, **kind)
         base = level
@@ -149,12 +141,11 @@ def _panel(ax: Axes, frame: pd.DataFrame, arm: tuple[str, str], text: str) -> No
         ax.stairs(base, EDGES, color=look["color"], linewidth=1.1, linestyle=ceiling)
         ax.axvline(chosen["floor"].iloc[0], **st.FLOOR_LINE, label="random floor")
     for _, part in frame[frame["line"] == "other L1"].groupby("sparsity"):
-        ax.stairs(_levels(part), EDGES, color="0.6", linewidth=0.6, label="other L1", zorder=0.5)
+        ax.stairs(levels(part), EDGES, color="0.6", linewidth=0.6, label="other L1", zorder=0.5)
         top = max(top, min(part["share"].max(), 1.3 * top or np.inf))
     for _, part in frame[frame["line"] == "seed"].groupby(["world_seed", "sae_seed"]):
-        ax.stairs(_levels(part), EDGES, color="black", linewidth=0.35, label="one seed")
+        ax.stairs(levels(part), EDGES, color="black", linewidth=0.35, label="one seed")
         top = max(top, part["share"].max())
     ax.set_ylim(0, 1.08 * top or 1)
     ax.locator_params(axis="y", nbins=3)
-    ax.set_xticks([0, 0.5, 0.9], ["0", ".5", ".9"])
     ax.text(0.5, 1.02, text, transform=ax.transAxes, ha="center", va="bottom", fontsize=7)

@@ -1,11 +1,10 @@
-"""Panels side by side: how a world's activations compare with another's, or with a real model's.
+"""Panels of statistics: a world's activations compared with another's, or with a real model's.
 
 Every small figure is a statistic of :class:`~toysae.worlds.panel.PanelStats`, or of features
 (:class:`~toysae.worlds.panel.FeaturePanel`): a world's true ones or an SAE's latents, which plain
-activations do not have. The figures that no source can fill are left out.
+activations do not have. Small figures for which no source has the numbers are left out.
 """
 
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,12 +24,12 @@ PanelSource = PanelStats | FeaturePanel
 _COLUMNS = ["source", "panel", "x", "x_high", "y"]
 _LINEAR = ("linear", "linear")
 _MARK: dict[str, Any] = {"marker": "o", "markersize": 3}
-_THIN = 300  # points of a line, spread evenly over its logarithm
+_THIN = 300  # points of a line, evenly over the logarithm of x
 
 
 @dataclass(frozen=True)
 class _Small:
-    """One small figure: what it shows of a source, and how."""
+    """A small figure: what it shows of a source, and how."""
 
     name: str
     title: str
@@ -58,7 +57,7 @@ def panel_figure(sources: Mapping[str, PanelSource]) -> tuple[Figure, pd.DataFra
     featured = {k: v for k, v in sources.items() if isinstance(v, FeaturePanel)}
     shown = [small for small in _SMALL if featured or not small.of_features]
     alone = len(sources) == 1
-    if alone:  # a log axis is for heights that differ between sources
+    if alone:  # heights differ between sources, and only then need a log axis
         shown = [replace(s, scales=_LINEAR) if s.name == "magnitude" else s for s in shown]
     frames = []
     with st.style():
@@ -100,7 +99,7 @@ def _lines(x: np.ndarray, y: np.ndarray) -> pd.DataFrame:
 
 
 def _spectrum(values: np.ndarray) -> pd.DataFrame:
-    """Falling eigenvalues, without those that are rounding: below 1e-6 of the largest."""
+    """Falling eigenvalues, without rounding errors: those below 1e-6 of the largest."""
     real = values > 1e-6 * values.max(initial=0.0)
     return _lines(np.arange(1, len(values) + 1), np.where(real, values, 0.0))
 
@@ -127,7 +126,7 @@ def _l0(w: FeaturePanel) -> pd.DataFrame:
 
 
 def _norm(s: PanelStats) -> pd.DataFrame:
-    """Bins four times as wide as those kept: 9 %."""
+    """The distribution of norms in bins four times as wide as those of the statistics: 9 %."""
     rms = np.hypot(s.norm_mean, s.norm_sd) or 1.0
     counts = np.pad(s.norm_counts, (0, -len(s.norm_counts) % 4)).reshape(-1, 4).sum(1)
     edges = s.norm_edges[0] * 2.0 ** (np.arange(len(counts) + 1) / 8)
@@ -144,7 +143,8 @@ def _variance(s: PanelStats) -> pd.DataFrame:
 
 
 def _coherence(w: FeaturePanel) -> pd.DataFrame:
-    """Four of the kept bins in one, |cos| .01 wide; empty ends left out."""
+    """The distribution of |cos| in bins .01 wide, four of those kept, without empty ones at the
+    end."""
     share = w.coherence_counts.reshape(-1, 4).sum(1) / max(w.coherence_counts.sum(), 1)
     last = int(np.flatnonzero(share)[-1]) + 1 if share.any() else 1
     return _bars(COSINE_EDGES[::4][: last + 1], share[:last])
@@ -199,7 +199,7 @@ def _draw(ax: Axes, small: _Small, points: pd.DataFrame, look: dict[str, Any], a
 
 
 def _reference(ax: Axes, small: _Small, of: Any, color: str) -> None:
-    """What to hold a source against: dotted, in its colour."""
+    """Draws what a source is to be compared with, dotted and in its colour."""
     dotted: dict[str, Any] = {"color": color, "linestyle": ":", "linewidth": 1.2}
     if small.name == "correlation" and of.n_paired > 1:
         ax.axhline(of.noise_edge, **dotted)
@@ -236,7 +236,7 @@ def _at_least(ax: Axes, axis: str, low: float, high: float) -> None:
 
 
 def _widen(ax: Axes, axis: str) -> None:
-    """A log axis of at least one decade, so that noise about a constant looks like a constant."""
+    """Widens a log axis to at least one decade, so that noise around a constant looks constant."""
     low, high = getattr(ax, f"get_{axis}lim")()
     middle = np.sqrt(low * high)
     _at_least(ax, axis, middle / np.sqrt(10), middle * np.sqrt(10))
@@ -253,22 +253,21 @@ def _two_or_five(value: float, _: object) -> str:
 
 
 def _explain(fig: Figure, ax: Axes, sources: Mapping[str, PanelSource]) -> None:
-    """One legend for all, and a footnote with what each source is."""
-    inches = fig.get_size_inches()[0]
+    """Adds one legend for all sources, and a footnote that says what each is."""
     if len(sources) == 1:
         fig.suptitle(next(iter(sources)))
     else:
-        handles = [ax.plot([], [], **_look(i))[0] for i in range(len(sources))]
-        columns = max(1, min(len(sources), int(inches / (max(map(len, sources)) * 0.062 + 0.5))))
-        fig.legend(handles, list(sources), loc="outside upper center", ncols=columns)
+        for i, label in enumerate(sources):
+            ax.plot([], [], label=label, **_look(i))
+        st.legend(fig, "")
     parts = [f"{label}: {_what(source)}" for label, source in sources.items()]
     if any(isinstance(source, FeaturePanel) for source in sources.values()):
         parts.append("dotted: noise edge (Marchenko-Pastur) and Welch bound")
-    note = "\n".join(textwrap.wrap("; ".join(parts), max(30, int(inches * 19))))
-    fig.supxlabel(note, fontsize=6.5, color="0.35")
+    st.footnote(fig, "; ".join(parts))
 
 
 def _what(source: PanelSource) -> str:
+    """What a source is, in words: samples, dimensions, features."""
     s = _stats(source)
     silent = 1 - s.norm_counts.sum() / s.n_samples
     text = f"{s.n_samples:,} samples of {s.d_in:,} dimensions"

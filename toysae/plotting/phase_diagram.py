@@ -1,8 +1,8 @@
-"""Recovery over ratio x true L0, a panel a recipe, under what would be possible with the truth.
+"""Recovery over ratio x true L0, a panel for each recipe, with the limits of what is possible.
 
-The score is the share of features with MCS > .9, not mmcs: what a random dictionary has of mmcs
-grows with the ratio and is above .5 in few dimensions, while its share above .9 is near 0 anywhere,
-so that only the share means the same in all cells.
+The score is the share of features with MCS > .9, not mmcs: the mmcs of a random dictionary grows
+with the ratio and is above .5 in few dimensions, while its share above .9 is near 0 everywhere, so
+that only the share means the same in all cells.
 """
 
 from typing import Any
@@ -14,26 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
-from toysae.plotting.rows import (
-    ARM,
-    CEILINGS,
-    COLUMN_LABELS,
-    SweepResults,
-    arms,
-    best,
-    case_without,
-    choice_remark,
-    interval_frame,
-    members,
-    of_arm,
-    oracle_rows,
-)
 from toysae.recovery.limits import phase_transition
 
 _SCORE = "mcs_above_0.9"
 LEAST_F1 = 0.9
-"""Of an oracle: below it, it does not find the support."""
+"""F1 below which an oracle counts as not finding the support."""
 ORACLE_LINES = {
     "truth-fista": "truth with FISTA codes: F1 = .9",
     "truth-omp": "truth with OMP codes: F1 = .9",
@@ -51,14 +38,14 @@ _LINES: dict[str, dict[str, Any]] = {
 _SHADOW = [patheffects.Stroke(linewidth=3.2, foreground="black"), patheffects.Normal()]
 
 
-def phase_diagram(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def phase_diagram(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     """Share of features with MCS > .9 at the best L1 (chosen on the other world seeds) over the
     ratio and the true L0; hatched where the L0 of some chosen SAE is not within 2x of the truth.
 
-    Over it, as true L0 above which codes are lost even with the dictionary known: the phase
-    transition of non-negative L1 minimisation (:func:`toysae.recovery.phase_transition`), and, if
-    the results can give them, where the best F1 of an oracle's supports falls through .9 (over its
-    grid, on the first world seed; log-linear between the L0s that were run, and at the lowest of
+    Lines show the true L0 above which codes are lost even with the dictionary known: the phase
+    transition of non-negative L1 minimisation (:func:`toysae.recovery.phase_transition`) and, if
+    the results can give it, the L0 at which the best F1 of an oracle's supports over its grid falls
+    below .9 (on the first world seed; log-linear between the L0s that were run, and the lowest of
     them where F1 is below .9 from the start).
 
     Returns:
@@ -66,65 +53,62 @@ def phase_diagram(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
         `_half_width` (95 % Student-t over world seeds) and `_n`, and the `matched` share; for each
         oracle (`init` "oracle") its best `f1`; and for each line (`init` "limit") its `l0`.
     """
-    table, _ = members(results)
-    table = table.assign(case=case_without(table, "l0")).reset_index(drop=True)
-    chosen, l0 = best(table), _true_l0(table)  # the choice looks at the l0 of the SAEs
+    table, _ = sw.members(results)
+    table = table.assign(case=sw.case_without(table, "l0")).reset_index(drop=True)
+    chosen, l0 = sw.best(table), _true_l0(table)  # the choice looks at the l0 of the SAEs
     table, chosen = (part.assign(l0=l0.loc[part.index]) for part in (table, chosen))
-    ceiling = table["init"].isin(CEILINGS)
-    table, chosen = (t[~ceiling.loc[t.index]] if not ceiling.all() else t for t in (table, chosen))
-    by = ["case", *ARM, "ratio", "l0"]
+    table, chosen = sw.without_ceilings(table, chosen)
+    by = ["case", *sw.ARM, "ratio", "l0"]
     matched = chosen.groupby(by)["l0_matched"].mean()
-    frame = interval_frame(chosen, by, [_SCORE]).drop(columns="floor")
+    frame = sw.interval_frame(chosen, by, [_SCORE]).drop(columns="floor")
     frame = frame.assign(matched=matched.to_numpy(float))
     oracles = _oracles(results, table)
     limits = _limits(table, oracles)
-    panels = [(c, arm) for c in table["case"].unique() for arm in arms(table)]
-    width = max(1, min(4, len(arms(table))))
+    panels = [(c, arm) for c in table["case"].unique() for arm in sw.arms(table)]
+    width = min(4, len(sw.arms(table)))
     with st.style():
-        fig, axes = st.canvas(-(-len(panels) // width), width, (2.5, 2.3), 1.3)
-        for ax in axes.flat[len(panels) :]:
-            ax.set_axis_off()
+        fig, axes = st.wrapped(len(panels), width, (2.5, 2.3), 1.3)
         drawn = None
-        for k, ((case, arm), ax) in enumerate(zip(panels, axes.flat, strict=False)):
+        for k, ((case, arm), ax) in enumerate(zip(panels, axes, strict=True)):
             here = table[table["case"] == case]
-            drawn = _map(ax, of_arm(frame[frame["case"] == case], arm), here) or drawn
+            drawn = _map(ax, sw.of_arm(frame[frame["case"] == case], arm), here) or drawn
             _lines(ax, limits[limits["case"] == case])
-            name = arm[0] if len({a[1] for a in arms(table)}) == 1 else ", ".join(arm)
+            name = arm[0] if len({a[1] for a in sw.arms(table)}) == 1 else ", ".join(arm)
             ax.set_title(name if table["case"].nunique() == 1 else f"{case}\n{name}", loc="left")
             ax.set_ylabel("true L0" if k % width == 0 else "")
-            ax.set_xlabel(COLUMN_LABELS["ratio"] if k + width >= len(panels) else "")
+            ax.set_xlabel(sw.COLUMN_LABELS["ratio"] if k + width >= len(panels) else "")
         if drawn is not None:
-            place = {"ax": axes.ravel().tolist(), "fraction": 0.03, "aspect": 25, "pad": 0.01}
+            place = {"ax": fig.axes, "fraction": 0.03, "aspect": 25, "pad": 0.01}
             fig.colorbar(drawn, label="share of features with MCS > .9", **place)
-        remark = choice_remark(chosen) + ("; oracles: first world seed" if len(oracles) else "")
+        remark = sw.choice_remark(chosen) + ("; oracles: first world seed" if len(oracles) else "")
         title = "recovery by ratio and true L0 at the best L1"
         both = pd.concat([part for part in (frame, oracles, limits) if len(part)])
         return st.finish(fig, results, title, remark.lstrip("; ")), both
 
 
 def _true_l0(table: pd.DataFrame) -> pd.Series:
-    """As asked for where the sweep varies it; otherwise one for all."""
+    """The true L0 that the sweep sets where it varies it; otherwise one mean for all."""
     if "l0_asked" in table:
         return table["l0_asked"]
     return pd.Series(round(float(table["true_l0"].mean()), 2), index=table.index)
 
 
-def _oracles(results: SweepResults, table: pd.DataFrame) -> pd.DataFrame:
-    """Each oracle's best F1 by case, ratio and L0; nothing of results without worlds."""
-    columns = ["case", *ARM, "ratio", "l0", "f1"]
-    found = oracle_rows(results, tuple(ORACLE_LINES))
-    if found is None:
+def _oracles(results: sw.SweepResults, table: pd.DataFrame) -> pd.DataFrame:
+    """Each oracle's best F1 by case, ratio and L0; no rows if the results have no worlds."""
+    columns = ["case", *sw.ARM, "ratio", "l0", "f1"]
+    oracles = sw.oracle_rows(results, tuple(ORACLE_LINES))
+    if oracles is None:
         return pd.DataFrame(columns=columns)
     same = ["world", "setting", "n_features", "d_in"]
     cells = table[[*same, "case", "ratio", "l0"]].drop_duplicates()
-    curves = found.rename(columns={"method": "recipe"})
+    curves = oracles.rename(columns={"method": "recipe"})
     curves = curves.drop(columns="l0").merge(cells, on=same)
     f1 = curves.groupby(["case", "recipe", "ratio", "l0"])["f1"].max().reset_index()
     return f1.assign(init="oracle")[columns]
 
 
 def _limits(table: pd.DataFrame, oracles: pd.DataFrame) -> pd.DataFrame:
-    """The lines: L0 by ratio. An oracle that never fails has none there."""
+    """The L0 of each line by ratio, infinite where an oracle never fails."""
     rows = []
     for case, part in table.groupby("case"):
         d_in = int(part["d_in"].iloc[0])
@@ -136,7 +120,7 @@ def _limits(table: pd.DataFrame, oracles: pd.DataFrame) -> pd.DataFrame:
         part = part.sort_values("l0")
         l0 = falls_through(part["l0"].to_numpy(float), part["f1"].to_numpy(float), LEAST_F1)
         rows.append((case, name, "limit", ratio, l0))
-    return pd.DataFrame(rows, columns=pd.Index(["case", *ARM, "ratio", "l0"]))
+    return pd.DataFrame(rows, columns=pd.Index(["case", *sw.ARM, "ratio", "l0"]))
 
 
 def falls_through(l0: np.ndarray, score: np.ndarray, least: float) -> float:
@@ -161,7 +145,7 @@ def falls_through(l0: np.ndarray, score: np.ndarray, least: float) -> float:
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-    """Between the values and as far beyond the outer ones, on a logarithmic axis."""
+    """The edges of cells around the values on a logarithmic axis."""
     log = np.log2(values)
     steps = np.diff(log) if len(log) > 1 else np.ones(1)
     middle = log[:-1] + steps[: len(log) - 1] / 2

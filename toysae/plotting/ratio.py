@@ -5,18 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
-from toysae.plotting.rows import (
-    ARM,
-    COLUMN_LABELS,
-    SweepResults,
-    arms,
-    best,
-    interval_frame,
-    members,
-    of_arm,
-    remarks,
-)
 
 _PANELS = {
     "mmcs": "mmcs (mean MCS over features)",
@@ -25,7 +15,7 @@ _PANELS = {
 }
 
 
-def mmcs_by_ratio(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def mmcs_by_ratio(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     """Three panels against the ratio, at the best L1: mmcs, features found, L0 / true L0.
 
     Returns:
@@ -33,38 +23,36 @@ def mmcs_by_ratio(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
         `_half_width` (95 % Student-t over world seeds) and `_n`, and the random `floor`.
         `l0_ratio` is a geometric mean with `l0_ratio_low` and `l0_ratio_high`.
     """
-    table, column = members(results)
-    chosen = best(table)
+    table, column = sw.members(results)
+    chosen = sw.best(table)
     frame = _frame(chosen, column)
     cases = sorted(table["case"].unique())
     with st.style():
-        fig, axes = st.canvas(max(1, len(cases)), len(_PANELS), (2.6, 2.2))
+        fig, axes = st.canvas(len(cases), len(_PANELS), (2.6, 2.2))
         for row, case in zip(axes, cases, strict=False):
             here = frame[frame["case"] == case]
             for ax, (value, label) in zip(row, _PANELS.items(), strict=True):
                 if here.empty:
                     st.note(ax, "every run diverged")
                 _decorate(ax, here, value, column)
-                shown = arms(here)
+                shown = sw.arms(here)
                 for k, arm in enumerate(shown):
-                    part = of_arm(here, arm).sort_values(column)
-                    aside = 2 ** (
-                        0.05 * (k - (len(shown) - 1) / 2)
-                    )  # else the bars hide each other
+                    part = sw.of_arm(here, arm).sort_values(column)
+                    aside = 2 ** (0.05 * (k - (len(shown) - 1) / 2))  # or bars hide each other
                     _line(ax, part[column] * aside, part, arm, value)
                 ax.set_ylabel(label)
                 _log2_axis(ax, np.sort(table[column].unique()), column)
             if len(cases) > 1:
                 row[0].set_title(case, loc="left")
-        title = f"recovery by {COLUMN_LABELS[column]} at the best L1"
-        return st.finish(fig, results, title, remarks(table, chosen)), frame
+        title = f"recovery by {sw.COLUMN_LABELS[column]} at the best L1"
+        return st.finish(fig, results, title, sw.remarks(table, chosen)), frame
 
 
 def _frame(chosen: pd.DataFrame, column: str) -> pd.DataFrame:
-    by = ["case", *ARM, column]
+    by = ["case", *sw.ARM, column]
     logged = chosen["l0_ratio"].where(chosen["l0_ratio"] > 0).astype(float)
     chosen = chosen.assign(l0_ratio=np.log2(logged))
-    frame = interval_frame(chosen, by, _PANELS)
+    frame = sw.interval_frame(chosen, by, _PANELS)
     middle, half = frame["l0_ratio"].astype(float), frame.pop("l0_ratio_half_width").astype(float)
     return frame.assign(
         l0_ratio=2.0**middle,
@@ -79,29 +67,24 @@ def _line(ax: Axes, x: pd.Series, part: pd.DataFrame, arm: tuple[str, str], valu
         low, high = y - part["l0_ratio_low"], part["l0_ratio_high"] - y
     else:
         low = high = part[f"{value}_half_width"]
-    error = np.nan_to_num(np.abs(np.array([low, high], float)))
-    look = st.arm_style(*arm) | {"capsize": 2, "elinewidth": 0.8}
-    ax.errorbar(x, y, yerr=error, label=st.arm_label(*arm), **look)
+    st.arm_bars(ax, x, y, np.abs(np.array([low, high], float)), arm)
 
 
 def _decorate(ax: Axes, here: pd.DataFrame, value: str, column: str) -> None:
     if value == "l0_ratio":
-        ax.set_yscale("log", base=2)
-        ax.axhspan(0.5, 2, color="0.92", label="L0 within 2× of the truth", linewidth=0)
+        st.l0_ratio_axis(ax)
         ax.axhline(1, **st.THRESHOLD)
         spread = here[["l0_ratio", "l0_ratio_low", "l0_ratio_high"]].to_numpy(float)
         spread = spread[np.isfinite(spread)]
         ax.set_ylim(max(2**-8, min(0.35, *spread, 0.35)), min(2**8, max(2.8, *spread, 2.8)))
-        ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
         return
     ax.set_ylim(-0.03, 1.03)
     if value == "mmcs" and len(here):
         floor = here.groupby(column)["floor"].mean()
-        x, y = floor.index.to_numpy(float), floor.to_numpy(float)
-        if len(x) == 1:
-            ax.axhline(y[0], **st.FLOOR_LINE, label="random floor")
+        if len(floor) == 1:
+            ax.axhline(float(floor.iloc[0]), **st.FLOOR_LINE, label="random floor")
         else:
-            ax.plot(x, y, **st.FLOOR_LINE, label="random floor")
+            ax.plot(floor.index, floor, **st.FLOOR_LINE, label="random floor")
 
 
 def _log2_axis(ax: Axes, values: np.ndarray, column: str) -> None:
@@ -109,4 +92,4 @@ def _log2_axis(ax: Axes, values: np.ndarray, column: str) -> None:
     ax.set_xticks(values, [f"{v:g}" for v in values])
     ax.set_xticks([], minor=True)
     ax.set_xlim(values.min() / 1.25, values.max() * 1.25)
-    ax.set_xlabel(COLUMN_LABELS[column])
+    ax.set_xlabel(sw.COLUMN_LABELS[column])

@@ -58,29 +58,40 @@ def members(results: SweepResults) -> tuple[pd.DataFrame, str]:
     return with_case(table, ["world", column]), column
 
 
+def short_label(column: str) -> str:
+    """What a column is called, without the explanation in brackets."""
+    return COLUMN_LABELS.get(column, column).split(" (")[0]
+
+
+def column_titles(table: pd.DataFrame, column: str) -> dict[float, str]:
+    """Each value of a column in rising order, with the title of its column of panels."""
+    values = sorted(table[column].unique())
+    return {value: f"{short_label(column)} {value:g}" for value in values}
+
+
 def case_without(table: pd.DataFrame, *names: str) -> pd.Series:
-    """The world and what the points set, but for some names."""
+    """The world and what the points set, without some names."""
     rest = table["setting"].str.replace(rf"(^|, )({'|'.join(names)}) [^,]+", "", regex=True)
     rest = rest.str.strip(", -")
     return table["world"] + (", " + rest if rest.nunique() > 1 else "")
 
 
 def with_case(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Adds `case`: the world, what the points set, and whatever else has several values within one
-    cell of `by`."""
+    """Adds `case`: the world, what the points set, and whatever else varies among rows with the same
+    values of `by`."""
     cells = table.groupby([*by, "setting"])
     varied = [c for c in _CASE if c not in by and (cells[c].nunique() > 1).any()]
     case = table["world"].astype(str)
     if table["setting"].nunique() > 1:
         case = case + ", " + table["setting"]
     for c in varied:
-        case = case + f", {COLUMN_LABELS.get(c, c).split(' (')[0]} " + table[c].map("{:g}".format)
+        case = case + f", {short_label(c)} " + table[c].map("{:g}".format)
     return table.assign(case=case)
 
 
 def by_ratio(table: pd.DataFrame) -> pd.Series:
-    """Panels of figures whose axis is neither ratio nor size: the world with the ratio, and
-    with size and setting where they vary."""
+    """The case where neither ratio nor size is an axis: the world with the ratio, and with size and
+    setting where they vary."""
     case = table["world"].astype(str) + ", ratio " + table["ratio"].map("{:g}".format)
     if table["size"].nunique() > 1:
         case = case + ", size " + table["size"].map("{:g}".format)
@@ -105,13 +116,22 @@ def arms(table: pd.DataFrame) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda arm: (arm[0], arm[1] in CEILINGS, arm[1]))
 
 
+def without_ceilings(table: pd.DataFrame, chosen: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
+    """Both tables without their ceilings, unless the first has nothing else."""
+    ceiling = table["init"].isin(CEILINGS)
+    if ceiling.all():
+        return table, chosen
+    return table[~ceiling], chosen[~ceiling.loc[chosen.index]]
+
+
 def of_arm(table: pd.DataFrame, arm: tuple[str, str]) -> pd.DataFrame:
     """The rows of one (recipe, init)."""
     return table[(table["recipe"] == arm[0]) & (table["init"] == arm[1])]
 
 
 def mean_over_seeds(table: pd.DataFrame, by: list[str], value: str) -> tuple[float, float]:
-    """(mean, half width of the 95 % interval) of the one cell that `table` is; NaN if empty."""
+    """(mean, half width of the 95 % interval) of a table whose rows have the same values of `by`;
+    NaN if it is empty."""
     alive = table[table[value].notna()]
     if alive.empty:
         return np.nan, np.nan
@@ -120,7 +140,8 @@ def mean_over_seeds(table: pd.DataFrame, by: list[str], value: str) -> tuple[flo
 
 
 def interval_frame(table: pd.DataFrame, by: list[str], values: Iterable[str]) -> pd.DataFrame:
-    """One row per cell: mean `floor`, and each value with its `_half_width` and `_n`."""
+    """One row for each combination of `by`: the mean `floor`, and each value with its `_half_width`
+    and `_n`."""
     values = list(values)
     if table.empty:
         stats = [f"{v}{end}" for v in values for end in ("", "_half_width", "_n")]
@@ -138,7 +159,7 @@ def interval_frame(table: pd.DataFrame, by: list[str], values: Iterable[str]) ->
 
 
 def over_worlds(curves: np.ndarray) -> dict[str, np.ndarray]:
-    """Of one curve a world, `[n_worlds, T]`: at each point the mean `share`, `half_width`, `n`."""
+    """The mean `share` at each point of curves `[n_worlds, T]`, its `half_width` and `n`."""
     intervals = [student_t(column) for column in curves.T]
     columns = {"share": "mean", "half_width": "half_width", "n": "n"}
     return {new: np.array([getattr(i, old) for i in intervals]) for new, old in columns.items()}

@@ -5,21 +5,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
-from toysae.plotting.rows import (
-    ARM,
-    CEILINGS,
-    COLUMN_LABELS,
-    SweepResults,
-    best,
-    choice_remark,
-    members,
-)
 
 STEPS, CENSORED = "steps_to_0.9", "censored_0.9"
 
 
-def steps_to_threshold(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def steps_to_threshold(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     """One dot per run at the best L1; an open triangle at its last step if it never got there.
 
     Returns:
@@ -27,33 +19,27 @@ def steps_to_threshold(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
         step that reached mmcs .9, or the last one), `censored`, and the arm's `median_step`
         (infinite when at least half of its runs never got there).
     """
-    table, column = members(results)
-    chosen = best(table)
+    table, column = sw.members(results)
+    chosen = sw.best(table)
     frame = _frame(chosen, column)
     panels = sorted(set(zip(table["case"], table["recipe"], strict=True)))
-    width = min(2, max(1, len(panels)))
-    height = -(-max(1, len(panels)) // width)
-    n_lines = table.groupby(["case", "recipe"])[["init", column]].apply(
-        lambda part: len(part.drop_duplicates())
-    )
+    width = min(2, len(panels))
+    lines = table[["case", "recipe", "init", column]].drop_duplicates()
+    n_lines = lines.groupby(["case", "recipe"]).size().max()
     with st.style():
-        tall = 0.24 * (n_lines.max() if len(n_lines) else 1) + 0.75
-        fig, axes = st.canvas(height, width, (3.6, tall))
-        for ax in axes.flat[len(panels) :]:
-            ax.set_axis_off()
-        for k, ((case, recipe), ax) in enumerate(zip(panels, axes.flat, strict=False)):
+        fig, axes = st.wrapped(len(panels), width, (3.6, 0.24 * n_lines + 0.75))
+        for k, ((case, recipe), ax) in enumerate(zip(panels, axes, strict=True)):
             _panel(ax, frame[(frame["case"] == case) & (frame["recipe"] == recipe)], column)
             ax.set_title(f"{case}: {recipe}", loc="left")
             if k + width >= len(panels):
                 ax.set_xlabel("steps to mmcs .9 (log)")
-        for ax in axes.flat[: len(panels)]:
             _step_axis(ax, frame["step"])
         title = "steps until mmcs reaches .9, at the best L1"
-        return st.finish(fig, results, title, choice_remark(chosen)), frame
+        return st.finish(fig, results, title, sw.choice_remark(chosen)), frame
 
 
 def _frame(chosen: pd.DataFrame, column: str) -> pd.DataFrame:
-    by = ["case", *ARM, column]
+    by = ["case", *sw.ARM, column]
     never = chosen[CENSORED].astype(bool) | chosen[STEPS].isna()
     frame = chosen[[*by, "world_seed", "sae_seed", "sparsity"]].assign(
         step=chosen[STEPS].astype(float).where(~never, chosen["n_steps"]), censored=never
@@ -70,15 +56,14 @@ def _panel(ax: Axes, frame: pd.DataFrame, column: str) -> None:
     several = frame[column].nunique() > 1
     lines = sorted(
         set(zip(frame["init"], frame[column], strict=True)),
-        key=lambda line: (line[0] in CEILINGS, line[0], line[1]),
+        key=lambda line: (line[0] in sw.CEILINGS, line[0], line[1]),
     )
     labels = []
     for y, (init, value) in enumerate(lines):
         runs = frame[(frame["init"] == init) & (frame[column] == value)]
         look = st.arm_style(str(runs["recipe"].iloc[0]), init)
-        ceiling = init in CEILINGS
-        guide = "--" if ceiling else "-"
-        ax.axhline(y, color="0.85", linewidth=0.7, linestyle=guide, zorder=0)
+        ceiling = init in sw.CEILINGS
+        ax.axhline(y, color="0.85", linewidth=0.7, linestyle="--" if ceiling else "-", zorder=0)
         spread = y + 0.25 * (np.linspace(-1, 1, len(runs)) if len(runs) > 1 else np.zeros(1))
         never = runs["censored"].to_numpy(bool)
         step = runs["step"].to_numpy(float)
@@ -92,9 +77,8 @@ def _panel(ax: Axes, frame: pd.DataFrame, column: str) -> None:
         if never.any():
             text = f" {never.sum()} of {len(runs)} never"
             ax.text(1.0, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=7)
-        name = CEILINGS.get(init, str(init))
-        short = COLUMN_LABELS[column].split(" (")[0]
-        labels.append(f"{name}, {short} {value:g}" if several else name)
+        name = sw.CEILINGS.get(init, str(init))
+        labels.append(f"{name}, {sw.short_label(column)} {value:g}" if several else name)
     ax.scatter([], [], marker=">", facecolor="none", edgecolor="0.3", label="never, until here")
     ax.set_yticks(range(len(lines)), labels)
     ax.set_ylim(len(lines) - 0.4, -0.6)

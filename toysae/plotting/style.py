@@ -1,16 +1,16 @@
-"""One look for every figure: readable in print, in greyscale and to colour-blind readers.
+"""The style of every figure: readable in print, in greyscale and to colour-blind readers.
 
-Colours are Okabe and Ito's (2008). An arm, one recipe with one init, always has the same
-colour, marker and line style, whichever figure it is in. The line style "dashed" is kept
-for ceilings (initialised at the truth, or held there) and "dotted" for the random floor.
+Colours are Okabe and Ito's (2008). An arm, one recipe with one init, has the same colour, marker
+and line style in every figure. Dashed lines stand for ceilings only (initialised at the truth, or
+held there), dotted ones for the random floor.
 """
 
 import textwrap
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -20,11 +20,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from toysae.disk import telling_of_no_access, write
-from toysae.plotting.rows import CEILINGS, SweepResults
+from toysae.plotting.rows import CEILINGS, SweepResults, arms
 from toysae.recovery.minima import TRUTH
 
 Put = Callable[[Path, Callable[[Path], Any]], Any]
-"""Writes a file: called with its path, and with what writes to the path that it is given."""
+"""Writes a file: called with its path, and with a function that writes to the path it gets."""
+
+Row = TypeVar("Row")
+Column = TypeVar("Column")
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "v", "s", "X", "^", "D", "P", "*", "<", "p")
@@ -32,7 +35,7 @@ LINES: tuple[Any, ...] = ("-", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (2, 1, 1, 1)),
 FLOOR_LINE = {"color": "0.3", "linestyle": ":", "linewidth": 1.2}
 THRESHOLD = {"color": "0.75", "linestyle": "-", "linewidth": 0.7}
 
-# Only the order of the colours; a name that is not here takes a place by its checksum.
+# Only the order of the colours; any other name takes a place by its checksum.
 RECIPES = ("tied", "untied", "anthropic-2023", "topk", "batchtopk", "jumprelu", "gated")
 INITS = ("random", "orthogonal", "svd", "transpose", "pca")
 
@@ -56,12 +59,12 @@ _RC: Any = {
 
 
 def style() -> AbstractContextManager[None]:
-    """The settings of every figure, for a `with` block; leaves matplotlib as it was."""
+    """The settings of every figure, for a `with` block, after which matplotlib is as before."""
     return matplotlib.rc_context(_RC)
 
 
 def arm_style(recipe: str, init: str) -> dict[str, Any]:
-    """Line arguments (colour, marker, line style) of the arm `recipe` with `init`."""
+    """The line arguments (colour, marker, line style) of the arm `recipe` with `init`."""
     r = _place(recipe, RECIPES)
     if init in CEILINGS:
         color, marker = OKABE_ITO[r % len(OKABE_ITO)], "d" if init == TRUTH else "o"
@@ -75,19 +78,25 @@ def arm_style(recipe: str, init: str) -> dict[str, Any]:
 
 
 def nth(i: int) -> dict[str, str]:
-    """Colour and marker of the `i`-th of a row of things with no style of their own."""
+    """The colour and marker of the `i`-th of several things without a style of their own."""
     return {"color": OKABE_ITO[i % len(OKABE_ITO)], "marker": MARKERS[i % len(MARKERS)]}
 
 
 def arm_label(recipe: str, init: str) -> str:
-    """What a legend calls the arm."""
+    """The arm's name in a legend."""
     return f"{recipe}, {CEILINGS.get(init, f'{init} init')}"
 
 
 def row_label(case: str, arm: tuple[str, str], quantity: str) -> str:
-    """What stands left of a row of panels of one arm."""
+    """The label on the left of a row of panels of one arm."""
     init = CEILINGS.get(arm[1], arm[1]).replace(" (", "\n(")
     return case.replace(", ", "\n") + f"\n{arm[0]}, {init}\n{quantity}"
+
+
+def arm_rows(table: pd.DataFrame, quantity: str) -> dict[tuple[str, tuple[str, str]], str]:
+    """Every (case, arm) of a table with the label of its row of panels."""
+    pairs = [(case, arm) for case in sorted(table["case"].unique()) for arm in arms(table)]
+    return {pair: row_label(*pair, quantity) for pair in pairs}
 
 
 def _place(name: str, order: tuple[str, ...]) -> int:
@@ -95,11 +104,83 @@ def _place(name: str, order: tuple[str, ...]) -> int:
 
 
 def canvas(n_rows: int, n_columns: int, panel: tuple[float, float], extra: float = 0.9) -> Any:
-    """A figure of `n_rows` × `n_columns` panels of `panel` inches, and its axes (2-D array)."""
+    """A figure of `n_rows` × `n_columns` panels (one at least) of `panel` inches, with `extra`
+    inches for title and footnote, and its axes (2-D array)."""
+    n_rows, n_columns = max(1, n_rows), max(1, n_columns)
     size = (max(3.6, panel[0] * n_columns + 0.7), panel[1] * n_rows + extra)
     fig = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(fig)
     return fig, fig.subplots(n_rows, n_columns, squeeze=False)
+
+
+def wrapped(n: int, width: int, panel: tuple[float, float], extra: float = 0.9) -> Any:
+    """A figure of `n` panels, `width` in a row, and the list of their axes."""
+    fig, axes = canvas(-(-n // width), width, panel, extra)
+    for ax in axes.flat[n:]:
+        ax.set_axis_off()
+    return fig, list(axes.flat[:n])
+
+
+def grid(
+    rows: Mapping[Row, str],
+    columns: Mapping[Column, str],
+    panel: tuple[float, float],
+    xlabel: str,
+    *,
+    extra: float = 0.9,
+    pad: float | None = None,
+    fontsize: float = 7,
+    shared_ticks: bool = False,
+) -> tuple[Figure, Iterator[tuple[Axes, Row, Column]]]:
+    """A figure, and an iterator over its panels, each with its row and column, to be drawn in a
+    loop that labels the outer ones.
+
+    Args:
+        rows: what each row of panels shows, with the label on its left.
+        columns: what each column of panels shows, with the title above it.
+        panel: inches, see :func:`canvas`.
+        xlabel: below the last row.
+        extra: see :func:`canvas`.
+        pad: points between title and panel.
+        fontsize: of the labels of rows.
+        shared_ticks: whether only the last row has tick labels on its x axis.
+    """
+    fig, axes = canvas(len(rows), len(columns), panel, extra)
+
+    def panels() -> Iterator[tuple[Axes, Row, Column]]:
+        for i, (row, label) in enumerate(rows.items()):
+            for j, (column, title) in enumerate(columns.items()):
+                ax = axes[i, j]
+                yield ax, row, column
+                if i == 0:
+                    ax.set_title(title, pad=pad)
+                if j == 0:
+                    ax.set_ylabel(label, fontsize=fontsize)
+                if i == len(rows) - 1:
+                    ax.set_xlabel(xlabel)
+                elif shared_ticks:
+                    ax.set_xticklabels([])
+
+    return fig, panels()
+
+
+def mean_curve(ax: Axes, x: Any, y: Any, half: Any, alpha: float, **look: Any) -> None:
+    """A line with a band of `half` its values on both sides."""
+    ax.plot(x, y, **look)
+    ax.fill_between(x, y - half, y + half, color=look["color"], alpha=alpha, linewidth=0)
+
+
+def arm_bars(ax: Axes, x: Any, y: Any, error: Any, arm: tuple[str, str]) -> None:
+    """An arm's points with error bars, none where `error` is NaN."""
+    look = arm_style(*arm) | {"capsize": 2, "elinewidth": 0.8}
+    ax.errorbar(x, y, yerr=np.nan_to_num(error), label=arm_label(*arm), **look)
+
+
+def l0_ratio_axis(ax: Axes) -> None:
+    """A y axis of L0 / true L0, logarithmic, with the range that counts as matched."""
+    ax.set_yscale("log", base=2)
+    ax.axhspan(0.5, 2, color="0.92", linewidth=0, label="L0 within 2× of the truth")
+    ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
 
 
 def finish(fig: Figure, results: SweepResults, title: str, remarks: str = "") -> Figure:
@@ -111,13 +192,13 @@ def finish(fig: Figure, results: SweepResults, title: str, remarks: str = "") ->
 
 
 def footnote(fig: Figure, text: str) -> Figure:
-    """What a figure rests on, small and grey below it."""
+    """Writes what a figure rests on below it, small and grey."""
     fig.supxlabel(_wrap(text, fig.get_size_inches()[0] * 19), fontsize=6.5, color="0.35")
     return fig
 
 
 def legend(fig: Figure, title: str) -> Figure:
-    """The title and one legend for all panels, above them."""
+    """Adds the title and one legend for all panels above them."""
     inches = fig.get_size_inches()[0]
     known: dict[str, Any] = {}
     for ax in fig.axes:
@@ -134,7 +215,7 @@ def legend(fig: Figure, title: str) -> Figure:
 
 
 def caption(results: SweepResults) -> str:
-    """The footnote: runs, seeds, steps and samples, so that a figure says how much it rests on."""
+    """The footnote: the runs, seeds, steps and samples that a figure rests on."""
     table = results.table
     if table.empty:
         return "no runs"
@@ -166,7 +247,7 @@ def _wrap(text: str, width: float) -> str:
 
 
 def short_number(value: float) -> str:
-    """A short form: 12 000 as 12k, 0.00316 as 0.0032."""
+    """A number in short: 12 000 as 12k, 0.00316 as 0.0032."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"
@@ -179,12 +260,12 @@ def share(value: float) -> str:
 
 
 def pm(mean: float, half_width: float) -> str:
-    """`.93 ± .01`, or the mean alone when there are too few seeds for an interval."""
+    """`.93 ± .01`, or the mean alone where there are too few seeds for an interval."""
     return share(mean) + (f" ± {share(half_width)}" if np.isfinite(half_width) else "")
 
 
 def note(ax: Axes, text: str) -> None:
-    """Says in the middle of a panel why it is empty."""
+    """Writes into the middle of a panel why it is empty."""
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="0.4")
 
 
@@ -196,9 +277,9 @@ def save(
     Args:
         fig: the figure, or the text of an HTML page.
         frame: the table behind it.
-        out_dir: where both go; made if need be.
-        name: of both.
-        put: called with each path and what writes it.
+        out_dir: the folder of both, made if it is not there.
+        name: of both files.
+        put: writes each of them.
 
     Returns:
         The two paths.

@@ -1,4 +1,4 @@
-"""What decides whether *this* feature is found? Frequency, magnitude, the nearest neighbour."""
+"""What decides whether a feature is found: frequency, magnitude or the nearest neighbour?"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,18 +11,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from toysae.errors import require
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
-from toysae.plotting.rows import (
-    ARM,
-    CEILINGS,
-    SweepResults,
-    arms,
-    best,
-    choice_remark,
-    members,
-    of_arm,
-    with_arrays,
-)
 from toysae.recovery.logistic import Logistic, fit_logistic, jackknife
 
 FOUND = 0.9
@@ -32,16 +22,16 @@ TERMS = {
 }  # fmt: skip
 _ARRAYS = {"mcs": "mcs", "frequency": "feature_freq", "magnitude": "feature_magnitude",
            "nn_cos": "feature_nn_cos"}  # fmt: skip
-_VARIES = 1e-3  # sd from which a term is fitted: less is the noise of its measurement
+_VARIES = 1e-3  # sd above which a term is fitted: below it is noise of the measurement
 _TERCILES = ("weakest third", "middle third", "strongest third")
 
 
 @dataclass(frozen=True)
 class Surface:
-    """P(found) over standardised terms, of one arm in one case.
+    """P(found) of one arm in one case, over standardised terms.
 
     Attributes:
-        fit: None where all features are found or all missed, or no term varies.
+        fit: None where all features are found, all are missed, or no term varies.
         mean, sd: of each term, in the order of `terms`.
         terms: those that vary.
     """
@@ -52,19 +42,19 @@ class Surface:
     terms: list[str]
 
     def probability(self, points: pd.DataFrame) -> np.ndarray:
-        """P(found) of features given by the columns of `TERMS`."""
+        """P(found) of features, whose terms are columns called as in `TERMS`."""
         assert self.fit is not None
         return self.fit.probability((points[self.terms].to_numpy(float) - self.mean) / self.sd)
 
 
-def recovery_surface(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
-    """Each feature's MCS over its frequency and its nearest neighbour's cosine, a row of panels a
-    world, ratio and arm, at the best L1; in thirds of magnitude where that varies.
+def recovery_surface(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+    """Each feature's MCS over its frequency and its nearest neighbour's cosine at the best L1: a
+    row of panels for each world, ratio and arm, in thirds of magnitude where that varies.
 
     The line is P(MCS > .9) = 1/2 of a logistic regression on log10 frequency, log10 magnitude
     (mean length that the feature adds to x when on) and the largest cosine to another feature,
-    at the third's median magnitude. Features of all seeds that fired in training and in the
-    evaluation sample; SAEs started at the truth are left out where there are others.
+    at the third's median magnitude. Shown are features of all seeds that fired in training and in
+    the evaluation sample; SAEs started at the truth are left out where there are others.
 
     Returns:
         The figure, and a frame with one row per case, arm and term: the `coefficient` per
@@ -75,20 +65,19 @@ def recovery_surface(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     Raises:
         ToysaeError: results without these arrays, written before they were kept.
     """
-    table, column = members(results)
-    chosen = best(table)
-    ceiling = table["init"].isin(CEILINGS)
-    table, chosen = (t[~ceiling.loc[t.index]] if not ceiling.all() else t for t in (table, chosen))
+    table, column = sw.members(results)
+    chosen = sw.best(table)
+    table, chosen = sw.without_ceilings(table, chosen)
     case = table["case"] + f", {column} " + table[column].map("{:g}".format)
     points = _points(results, chosen.assign(case=case.loc[chosen.index]))
-    rows = [(c, a) for c in sorted(case.unique()) for a in arms(table[case == c])]
+    rows = [(c, a) for c in sorted(case.unique()) for a in sw.arms(table[case == c])]
     terms = [name for name in TERMS if name != "magnitude" or _magnitudes_vary(points)]
     thirds = _TERCILES if "magnitude" in terms else ("",)
     frames = []
     with st.style():
-        fig, axes = st.canvas(max(1, len(rows)), len(thirds), (2.5, 1.9), 1.0)
+        fig, axes = st.canvas(len(rows), len(thirds), (2.5, 1.9), 1.0)
         for i, (c, arm) in enumerate(rows):
-            here = of_arm(points[points["case"] == c], arm)
+            here = sw.of_arm(points[points["case"] == c], arm)
             surface, frame = _fitted(here, terms)
             frames.append(pd.concat([pd.DataFrame({"case": c, "recipe": arm[0], "init": arm[1]},
                                                   index=frame.index), frame], axis=1))  # fmt: skip
@@ -103,19 +92,19 @@ def recovery_surface(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
             fig.colorbar(drawn[0], ax=axes.ravel().tolist(), label="MCS", **look)
         by = "; thirds by magnitude" if len(thirds) > 1 else ""
         title = f"which features are found (colour: MCS; line: P(MCS > .9) = 1/2{by})"
-        return st.finish(fig, results, title, choice_remark(chosen)), pd.concat(frames)
+        return st.finish(fig, results, title, sw.choice_remark(chosen)), pd.concat(frames)
 
 
-def _points(results: SweepResults, chosen: pd.DataFrame) -> pd.DataFrame:
+def _points(results: sw.SweepResults, chosen: pd.DataFrame) -> pd.DataFrame:
     """One row per member and feature: MCS, the terms, and the world."""
-    out = [pd.DataFrame(columns=["case", *ARM, "world_seed", *_ARRAYS])]
-    for rows, arrays in with_arrays(results, chosen):
+    out = [pd.DataFrame(columns=["case", *sw.ARM, "world_seed", *_ARRAYS])]
+    for rows, arrays in sw.with_arrays(results, chosen):
         missing = [name for name in _ARRAYS.values() if name not in arrays]
         require(not missing, f"the results hold no {', '.join(missing)}: they were written before "
                 "sweeps kept them; run again with --fresh")  # fmt: skip
         for row in rows.to_dict("records"):
             values = {name: arrays[key][row["row"]] for name, key in _ARRAYS.items()}
-            head = {name: row[name] for name in ("case", *ARM, "world_seed")}
+            head = {name: row[name] for name in ("case", *sw.ARM, "world_seed")}
             out.append(pd.DataFrame({**head, **values}))
     points = pd.concat(out[1:] or out, ignore_index=True)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -130,8 +119,8 @@ def _spread(values: pd.Series) -> float:
 
 
 def _magnitudes_vary(points: pd.DataFrame) -> bool:
-    """Beyond a tenth, among the more frequent half: those of rare features are measured on few
-    firings, and scatter for that alone."""
+    """Whether magnitudes vary by more than a tenth among the more frequent half of the features:
+    those of rare features scatter because they are measured on few firings."""
     frequent = points[points["frequency"] >= points["frequency"].median()]
     return _spread(frequent["magnitude"]) > log10(1.1)
 
@@ -165,7 +154,7 @@ def _fitted(points: pd.DataFrame, candidates: list[str]) -> tuple[Surface, pd.Da
 
 
 def _split(points: pd.DataFrame, names: tuple[str, ...]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Thirds by magnitude, weakest first."""
+    """The points in parts of equal size by magnitude, the weakest first, each with its name."""
     order = points["magnitude"].to_numpy(float).argsort(kind="stable")
     for name, part in zip(names, np.array_split(order, len(names)), strict=True):
         yield name, points.iloc[part]

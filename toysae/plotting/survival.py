@@ -1,4 +1,4 @@
-"""How long until a feature is recovered, by dictionary size: survival curves."""
+"""Survival curves: how long it takes until a feature is recovered, by dictionary size."""
 
 from collections.abc import Iterator
 
@@ -8,47 +8,37 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
-from toysae.plotting.rows import (
-    ARM,
-    CEILINGS,
-    COLUMN_LABELS,
-    SweepResults,
-    best,
-    case_without,
-    interval_remark,
-    members,
-    over_worlds,
-    with_arrays,
-)
 from toysae.recovery.mcs import EDGES
 from toysae.recovery.survival import steps_by_feature, survival
 
 RECOVERED = 0.9
-_KEY = ["case", *ARM, "ratio"]
-_SHADES = 0.15, 0.85  # of the colour map: neither end is read well on white
+_KEY = ["case", *sw.ARM, "ratio"]
+_SHADES = 0.15, 0.85  # of the colour map, whose ends are hard to see on white
 
 
-def survival_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
-    """Share of features that no step so far had recovered (MCS >= .9), a line a dictionary size,
-    at the best L1; a panel an arm, case and ratio that has several sizes (all if none has).
+def survival_by_size(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+    """The share of features that no step so far had recovered (MCS >= .9) at the best L1: a line
+    for each dictionary size, a panel for each arm, case and ratio with several sizes (for all of
+    them if none has several).
 
-    Events are features, whose k-th is the first logged step with k of them recovered at once
-    (:func:`toysae.recovery.steps_by_feature`); those never recovered are censored at the last
-    step (Kaplan and Meier 1958). Features of one world are not independent, so that the estimate
-    is one of each world, and its interval Student's t over worlds.
+    The k-th event is the first logged step with k features recovered at once
+    (:func:`toysae.recovery.steps_by_feature`); features that are never recovered are censored at
+    the last step (Kaplan and Meier 1958). Features of one world are not independent: each world
+    has an estimate of its own, and the interval is Student's t over worlds.
 
     Returns:
         The figure, and a frame with one row per panel, size and step: `share` not yet recovered
         with `half_width` (95 %) and `n` worlds.
     """
-    table, _ = members(results)
-    table = table.assign(case=case_without(table, "size"))
+    table, _ = sw.members(results)
+    table = table.assign(case=sw.case_without(table, "size"))
     sizes = table.groupby(_KEY)["size"].transform("nunique")
     table = table[(sizes > 1) | (sizes.max() <= 1)]
-    chosen = best(table)
-    if not chosen["init"].isin(CEILINGS).all():  # they begin with all features
-        table, chosen = (part[~part["init"].isin(CEILINGS)] for part in (table, chosen))
+    chosen = sw.best(table)
+    if not chosen["init"].isin(sw.CEILINGS).all():  # ceilings begin with all features
+        table, chosen = (part[~part["init"].isin(sw.CEILINGS)] for part in (table, chosen))
     parts = [part for key, rows in chosen.groupby([*_KEY, "size"]) for part in _curves(
         results, rows, dict(zip([*_KEY, "size"], key, strict=True)))]  # fmt: skip
     columns = [*_KEY, "size", "step", "share", "half_width", "n"]
@@ -57,10 +47,8 @@ def survival_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     shown = sorted(table["size"].unique())
     width = min(3, len(panels))
     with st.style():
-        fig, axes = st.canvas(-(-len(panels) // width), width, (2.9, 2.2), 1.1)
-        for ax in axes.flat[len(panels) :]:
-            ax.set_axis_off()
-        for k, (key, ax) in enumerate(zip(panels, axes.flat, strict=False)):
+        fig, axes = st.wrapped(len(panels), width, (2.9, 2.2), 1.1)
+        for k, (key, ax) in enumerate(zip(panels, axes, strict=True)):
             here = frame[(frame[_KEY] == list(key)).all(axis=1)] if len(frame) else frame
             _panel(ax, here, shown)
             case, recipe, init, ratio = key
@@ -69,21 +57,21 @@ def survival_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
             ax.set_ylabel("share not yet recovered" if k % width == 0 else "")
             ax.set_xlabel("step" if k + width >= len(panels) else "")
         title = "steps until a feature is recovered (MCS ≥ .9) at the best L1"
-        remark = interval_remark(table) + "; features: first step with so many recovered at once"
+        remark = sw.interval_remark(table) + "; features: first step with so many recovered at once"
         return st.finish(fig, results, title, remark), frame
 
 
-def _curves(results: SweepResults, chosen: pd.DataFrame, head: dict) -> Iterator[pd.DataFrame]:
-    """The mean over worlds of each one's survival curve."""
+def _curves(results: sw.SweepResults, chosen: pd.DataFrame, head: dict) -> Iterator[pd.DataFrame]:
+    """The mean survival curve over the worlds of a cell, one frame a cell."""
     high = np.searchsorted(EDGES, RECOVERED - 1e-9)
-    for rows, arrays in with_arrays(results, chosen):
+    for rows, arrays in sw.with_arrays(results, chosen):
         at = np.asarray(arrays["curve_steps"])
         worlds = []
         for _, own in rows.groupby("world_seed"):
             counts = arrays["curve_mcs_hist"][own["row"].to_numpy(), high:].sum(axis=1)
             n_features = int(own["n_features"].iloc[0])
             worlds.append(survival(*steps_by_feature(at, counts, n_features), at))
-        yield pd.DataFrame({**head, "step": at, **over_worlds(np.array(worlds))})
+        yield pd.DataFrame({**head, "step": at, **sw.over_worlds(np.array(worlds))})
 
 
 def _panel(ax: Axes, part: pd.DataFrame, sizes: list[float]) -> None:
@@ -98,7 +86,11 @@ def _panel(ax: Axes, part: pd.DataFrame, sizes: list[float]) -> None:
     for size, colour, dashes in zip(sizes, colours, [*st.LINES] * len(sizes), strict=False):
         line = part[part["size"] == size].sort_values("step")
         x, y, half = (line[c].to_numpy(float) for c in ("step", "share", "half_width"))
-        look = {"color": colour, "linestyle": dashes, "label": f"{COLUMN_LABELS['size']} {size:g}"}
+        look = {
+            "color": colour,
+            "linestyle": dashes,
+            "label": f"{sw.COLUMN_LABELS['size']} {size:g}",
+        }
         ax.step(x, y, where="post", **look)
         low, high = np.clip([y - half, y + half], 0, 1)
         ax.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)

@@ -1,5 +1,5 @@
-"""Recovery against firings per feature, beside what the same SAE does from the truth: was it not
-identifiable, did the objective not want it, or did the optimiser not get there?"""
+"""Recovery against firings per feature, compared with the same SAE started at the truth: is what is
+missed not identifiable, not wanted by the objective, or not reached by the optimiser?"""
 
 from typing import Any
 
@@ -8,19 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
-from toysae.plotting.rows import (
-    ARM,
-    CEILINGS,
-    SweepResults,
-    arms,
-    best,
-    case_without,
-    interval_frame,
-    members,
-    of_arm,
-    remarks,
-)
 from toysae.recovery.minima import OBJECTIVE, OPTIMISER, RECOVERED, verdicts
 
 _SCORE = "mcs_above_0.9"
@@ -37,30 +26,31 @@ FAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def undertraining(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
-    """Share of features with MCS > .9 over firings per feature at the best L1, a row of panels a
-    case and recipe, a column a ratio; under each, the share of SAEs by what is at fault.
+def undertraining(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+    """Share of features with MCS > .9 over firings per feature at the best L1, a row of panels for
+    each case and recipe, a column for each ratio; below each, the share of SAEs by fault.
 
-    Faults are :func:`toysae.recovery.verdicts` at a margin of 1 % of the loss; what misses
-    features at a loss within the margin of the truth's is told apart as "identifiability": data
-    and objective do not say which of the two it should be. No bar where no SAE of the same world
-    and L1 was started or held at the truth. Of the dictionary sizes, the one with most firings.
+    Faults are :func:`toysae.recovery.verdicts` at a margin of 1 % of the loss. An SAE that misses
+    features at a loss within the margin of the truth's counts as "identifiability": data and
+    objective do not say which of the two is right. There is no bar where no SAE of the same world
+    and L1 was started or held at the truth. Only the dictionary size with most values of firings
+    per feature is shown.
 
     Returns:
         The figure, and a frame with one row per case, arm, ratio and firings per feature: the
         score with its `_half_width` (95 % Student-t over world seeds) and `_n`; and the share of
         each of `FAULTS` and `n_judged` SAEs, empty for SAEs that start at the truth.
     """
-    table, _ = members(results)
-    case = case_without(table, "firings_per_feature")
+    table, _ = sw.members(results)
+    case = sw.case_without(table, "firings_per_feature")
     table = table.assign(firings=_firings(table), case=case)
     varied = table.groupby("size")["firings"].nunique()
     table = table[table["size"] == varied.idxmax()]
-    chosen = best(table)
-    by = ["case", *ARM, "ratio", "firings"]
-    frame = interval_frame(chosen, by, [_SCORE]).drop(columns="floor", errors="ignore")
+    chosen = sw.best(table)
+    by = ["case", *sw.ARM, "ratio", "firings"]
+    frame = sw.interval_frame(chosen, by, [_SCORE]).drop(columns="floor", errors="ignore")
     frame = frame.merge(_faults(table, chosen, by), on=by, how="left")
-    rows = [*dict.fromkeys((c, a[0]) for c in table["case"].unique() for a in arms(table))]
+    rows = [*dict.fromkeys((c, a[0]) for c in table["case"].unique() for a in sw.arms(table))]
     ratios = sorted(table["ratio"].unique())
     with st.style():
         fig, axes = st.canvas(2 * len(rows), len(ratios), (2.5, 1.45), 1.4)
@@ -78,7 +68,7 @@ def undertraining(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
             axes[2 * i, 0].set_ylabel(f"{head}\nshare MCS > .9", fontsize=7)
             axes[2 * i + 1, 0].set_ylabel("share of SAEs", fontsize=7)
         title = "recovery by firings per feature at the best L1, and what is at fault"
-        return st.finish(fig, results, title, remarks(table, chosen)), frame
+        return st.finish(fig, results, title, sw.remarks(table, chosen)), frame
 
 
 def _firings(table: pd.DataFrame) -> pd.Series:
@@ -88,9 +78,9 @@ def _firings(table: pd.DataFrame) -> pd.Series:
 
 
 def _faults(table: pd.DataFrame, chosen: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Of each group the share of chosen SAEs with each fault."""
+    """The share of chosen SAEs with each fault among rows with the same values of `by`."""
     columns = [*by, *FAULTS, "n_judged"]
-    if "eval_loss" not in table or not table["init"].isin(CEILINGS).any():
+    if "eval_loss" not in table or not table["init"].isin(sw.CEILINGS).any():
         return pd.DataFrame(columns=columns)
     judged = verdicts(table, MARGIN)
     judged = judged.loc[judged.index.intersection(chosen.index)]
@@ -107,12 +97,11 @@ def _lines(ax: Axes, here: pd.DataFrame, firings: np.ndarray) -> None:
     _places(ax, firings, labels=False)
     if here.empty:
         return st.note(ax, "every run diverged")
-    for arm in arms(here):
-        line = of_arm(here, arm).sort_values("firings")
+    for arm in sw.arms(here):
+        line = sw.of_arm(here, arm).sort_values("firings")
         x = np.searchsorted(firings, line["firings"])
-        error = np.nan_to_num(line[f"{_SCORE}_half_width"].to_numpy(float))
-        look = st.arm_style(*arm) | {"capsize": 2, "elinewidth": 0.8}
-        ax.errorbar(x, line[_SCORE], yerr=error, label=st.arm_label(*arm), **look)
+        error = line[f"{_SCORE}_half_width"].to_numpy(float)
+        st.arm_bars(ax, x, line[_SCORE], error, arm)
 
 
 def _bars(ax: Axes, here: pd.DataFrame, firings: np.ndarray) -> None:
@@ -130,7 +119,7 @@ def _bars(ax: Axes, here: pd.DataFrame, firings: np.ndarray) -> None:
 
 
 def _places(ax: Axes, firings: np.ndarray, labels: bool) -> None:
-    """The same places in both kinds of panel: one for each number of firings."""
+    """Makes an x axis with a place for each number of firings, the same in both kinds of panel."""
     names = [st.short_number(float(value)) for value in firings] if labels else [""] * len(firings)
     ax.set_xticks(range(len(firings)), names)
     ax.set_xlim(-0.6, len(firings) - 0.4)

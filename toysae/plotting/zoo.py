@@ -1,25 +1,19 @@
-"""Many recipes side by side at matched L0: scores, MCS histograms, and recovery against L0.
+"""Many recipes at matched L0: scores, MCS histograms, and recovery against L0.
 
-Of each recipe's grid the point whose L0 is nearest the truth is shown, chosen on the *other*
-world seeds, whatever its recovery: no recipe gains by firing more latents than there are
-features.
+Each recipe is shown at the point of its grid whose L0 is nearest the truth, chosen on the *other*
+world seeds without regard to recovery, so that no recipe gains by firing more latents than there
+are features.
 """
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from toysae.plotting import rows as sw
 from toysae.plotting import style as st
 from toysae.plotting.frontier import l0_axis, l0_curve, l0_limits
-from toysae.plotting.rows import (
-    CELL,
-    SweepResults,
-    by_ratio,
-    interval_frame,
-    interval_remark,
-    members,
-    with_arrays,
-)
+from toysae.plotting.histograms import filled_bins
+from toysae.plotting.rows import interval_frame
 from toysae.recovery.mcs import EDGES
 from toysae.recovery.selection import best_coefficient
 
@@ -33,16 +27,16 @@ _SCORES = {
 
 
 def at_true_l0(table: pd.DataFrame) -> pd.DataFrame:
-    """Members at the coefficient whose L0 the other world seeds find nearest the truth, those
-    that did not diverge."""
+    """The members at the coefficient whose L0 is nearest the truth on the other world seeds,
+    without those that diverged."""
     with np.errstate(divide="ignore"):
         table = table.assign(l0_fit=-np.abs(np.log(table["l0"] / table["true_l0"])))
-    chosen = best_coefficient(table, by=CELL, score="l0_fit", l0_factor=np.inf)
+    chosen = best_coefficient(table, by=sw.CELL, score="l0_fit", l0_factor=np.inf)
     return chosen[~chosen["diverged"] & chosen["mmcs"].notna()]
 
 
-def scores_by_recipe(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
-    """One line a recipe, one column of panels a world: scores at the true L0.
+def scores_by_recipe(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+    """Scores at the true L0: a line for each recipe, five panels for each world.
 
     Returns:
         The figure, and a frame with one row per case and arm: each score with its
@@ -50,17 +44,15 @@ def scores_by_recipe(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """
     table, frame, order, cases = _scored(results)
     with st.style():
-        wide = min(2, len(cases))
-        high = -(-len(cases) // wide)
-        fig, axes = st.canvas(high, wide * len(_SCORES), (1.2, 0.19 * len(order) + 0.5))
-        for ax in axes.flat[len(cases) * len(_SCORES) :]:
-            ax.set_axis_off()
+        n_scores, wide = len(_SCORES), min(2, len(cases))
+        size = (1.2, 0.19 * len(order) + 0.5)
+        fig, axes = st.wrapped(len(cases) * n_scores, wide * n_scores, size)
         places = {arm: -i for i, arm in enumerate(order)}
         for i, case in enumerate(cases):
             here = frame[frame["case"] == case]
             y = here["arm"].map(places)
             for j, (score, label) in enumerate(_SCORES.items()):
-                ax = axes.flat[i * len(_SCORES) + j]
+                ax = axes[i * n_scores + j]
                 for k, place in enumerate(places.values()):
                     ax.axhline(place, color="0.93", linewidth=0.7 + 0.5 * (k % 2), zorder=0)
                 error = np.nan_to_num(here[f"{score}_half_width"].to_numpy(float))
@@ -73,14 +65,14 @@ def scores_by_recipe(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
                 if j == 0:
                     ax.set_title(case, loc="left")
         title = "scores at the true L0 (nearest point of each grid, chosen on other seeds)"
-        return st.finish(fig, results, title, interval_remark(table)), frame
+        return st.finish(fig, results, title, sw.interval_remark(table)), frame
 
 
-def _scored(results: SweepResults) -> tuple[pd.DataFrame, pd.DataFrame, list[str], list[str]]:
-    """(members, scores by case and arm, arms best first, cases). World, ratio, size and setting
-    are panels here, not an axis; an arm is called by its recipe where that has no other init."""
-    table, _ = members(results)
-    case = by_ratio(table)
+def _scored(results: sw.SweepResults) -> tuple[pd.DataFrame, pd.DataFrame, list[str], list[str]]:
+    """(members, scores by case and arm, arms with the best first, cases). A case is a world, ratio,
+    size and setting; an arm is called by its recipe where that has no other init."""
+    table, _ = sw.members(results)
+    case = sw.by_ratio(table)
     inits = table.groupby("recipe")["init"].transform("nunique")
     arm = table["recipe"].where(inits == 1, table["recipe"] + ", " + table["init"])
     table = table.assign(case=case, arm=arm)
@@ -107,8 +99,8 @@ def _lines(ax, score: str, table: pd.DataFrame) -> None:
         ax.set_xticks([0.5, 1, 2], ["1/2", "1", "2"])
 
 
-def recovery_by_l0(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
-    """One small panel a recipe: mcc against L0 over its whole grid, a line a world.
+def recovery_by_l0(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+    """mcc against L0 over the whole grid: a small panel for each recipe, a line for each world.
 
     Returns:
         The figure, and a frame with one row per case, arm and grid point: `mcc` and `l0`
@@ -119,10 +111,8 @@ def recovery_by_l0(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     frame = interval_frame(alive, ["case", "arm", "sparsity"], ["mcc", "l0"])
     columns = min(7, len(order))
     with st.style():
-        fig, axes = st.canvas(-(-len(order) // columns), columns, (1.3, 1.05))
-        for ax in axes.flat[len(order) :]:
-            ax.set_axis_off()
-        for ax, arm in zip(axes.flat, order, strict=False):
+        fig, axes = st.wrapped(len(order), columns, (1.3, 1.05))
+        for ax, arm in zip(axes, order, strict=True):
             for i, case in enumerate(cases):
                 part = frame[(frame["case"] == case) & (frame["arm"] == arm)]
                 look = {**st.nth(i), "label": case}
@@ -133,11 +123,11 @@ def recovery_by_l0(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
             inner = ax.get_subplotspec()
             ax.set_xlabel("L0" if inner.rowspan.stop * columns >= len(order) else "")
             ax.set_ylabel("mcc" if inner.is_first_col() else "")
-        return st.finish(fig, results, "recovery against L0", interval_remark(table)), frame
+        return st.finish(fig, results, "recovery against L0", sw.interval_remark(table)), frame
 
 
-def mcs_by_recipe(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
-    """MCS histograms as rows of shade, one row a recipe, one panel a world, at the true L0.
+def mcs_by_recipe(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+    """MCS histograms at the true L0 as rows of shades, a row for each recipe, a panel a world.
 
     Returns:
         The figure, and a frame with one row per case, arm and bin that is not empty: `share`
@@ -145,7 +135,7 @@ def mcs_by_recipe(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
     """
     table, scores, order, cases = _scored(results)
     values: dict[tuple[str, str], list[np.ndarray]] = {}
-    for rows, arrays in with_arrays(results, at_true_l0(table)):
+    for rows, arrays in sw.with_arrays(results, at_true_l0(table)):
         for case, arm, row in rows[["case", "arm", "row"]].itertuples(index=False):
             values.setdefault((case, arm), []).append(arrays["mcs"][row])
     out = [pd.DataFrame(columns=["case", "arm", "low", "high", "share"])]
@@ -158,19 +148,9 @@ def mcs_by_recipe(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
                 mcs = mcs[np.isfinite(mcs)]
                 counts, _ = np.histogram(np.clip(mcs, 0, 1), EDGES)
                 shares[k] = counts / max(1, len(mcs))
-                full = np.flatnonzero(counts)
-                head = {"case": case, "arm": arm, "low": EDGES[full]}
-                out.append(
-                    pd.DataFrame({**head, "high": EDGES[full + 1], "share": shares[k][full]})
-                )
-            mesh = ax.pcolormesh(
-                EDGES,
-                np.arange(len(order) + 1) - 0.5,
-                np.sqrt(shares),
-                cmap="Blues",
-                vmin=0,
-                vmax=1,
-            )
+                out.append(filled_bins({"case": case, "arm": arm}, shares[k]))
+            edges = np.arange(len(order) + 1) - 0.5
+            mesh = ax.pcolormesh(EDGES, edges, np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
             ax.invert_yaxis()
             ax.axvline(0.9, **st.THRESHOLD)
             floor = scores[scores["case"] == case]["floor"].mean()

@@ -118,7 +118,7 @@ def _capture(args: list[str]) -> None:
 
 def _keep(o: CaptureOptions, model: "LM", corpus: "Corpus") -> None:
     from ..disk import disk_is_full, free_bytes, size
-    from ..lm.capture.capture import begin, capture, capture_bytes, found, new_manifest, told
+    from ..lm.capture.capture import begin, capture, capture_bytes, new_manifest, resumed
 
     what = (o.dtype, o.centre_residual, o.live)
     manifests = [new_manifest(model, corpus, site, *what) for site in dict.fromkeys(o.site)]
@@ -136,12 +136,13 @@ def _keep(o: CaptureOptions, model: "LM", corpus: "Corpus") -> None:
     if o.live:
         folders = [o.out / m.site for m in manifests]
         for folder, manifest in zip(folders, manifests, strict=True):
-            begin(folder, model, found(folder, manifest))
+            begin(folder, resumed(folder, manifest), model)
     else:
         with TokenBar(rows, o.quiet) as tell:
             folders = capture(
                 model, corpus, o.site, o.out, dtype=o.dtype, centre=o.centre_residual,
-                batch_size=o.batch_size, on_batch=lambda n, b: tell(n, told(n, b)),
+                batch_size=o.batch_size,
+                on_batch=lambda n, n_bytes: tell(n, f"{n:,} tokens, {size(n_bytes)}"),
             )  # fmt: skip
     for folder in folders:
         OUT.print(f"captured {folder}", highlight=False, soft_wrap=True)

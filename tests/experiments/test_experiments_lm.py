@@ -81,7 +81,7 @@ def inits(tmp_path_factory):
     """Three inits, two of them no draw, on a tiny model reading this package."""
     folder = tmp_path_factory.mktemp("inits")
     text = folder / "text.txt"
-    text.write_text((ROOT / "toysae" / "lm" / "train.py").read_text(encoding="utf-8") * 3)
+    text.write_text((ROOT / "toysae" / "lm" / "saes" / "train.py").read_text(encoding="utf-8") * 3)
     main(["run", INITS, "--model", str(GOLDEN / "gpt-neox"),
           "--text", str(text), "--layer", "1", "--n-tokens", "3000", "--n-ctx", "32", "--inits",
           "random", "svd-write", "svd-read", "--n-steps", "20", "--batch-size", "64", "--seeds",
@@ -126,7 +126,7 @@ def smollm(tmp_path_factory):
     """The study of the downloaded sample, on a tiny model reading this package."""
     folder = tmp_path_factory.mktemp("smollm")
     text = folder / "text.txt"
-    text.write_text((ROOT / "toysae" / "lm" / "train.py").read_text(encoding="utf-8") * 3)
+    text.write_text((ROOT / "toysae" / "lm" / "saes" / "train.py").read_text(encoding="utf-8") * 3)
     found = {"is_there": True, "model_path": GOLDEN / "gpt-neox", "text_path": text,
              "about": "this package (MIT)"}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

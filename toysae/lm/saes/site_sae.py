@@ -1,4 +1,4 @@
-"""SAEs of a site, which read activations as the model has them and can replace them in the model."""
+"""SAEs of a site, which read activations as the model has them and can replace them there."""
 
 import json
 import re

@@ -283,7 +283,7 @@ def site_cells(data: SiteData, t: Training, prefix: str = "") -> list[Cell]:
         prefix: of the cells' names, if a run has several sites.
 
     Raises:
-        ToysaeError: an unknown recipe or init, a size below one latent, a recipe without its number.
+        ToysaeError: an unknown recipe or init, less than one latent, a recipe without its number.
     """
     cells = []
     for recipe in dict.fromkeys(t.recipes):

@@ -274,7 +274,7 @@ def test_a_python_without_its_sources_is_told(programs, library, tmp_path):
         (lambda: (b"", database()[1]), "incomplete or truncated"),
         (lambda: (database()[0], database()[1][:-20]), "incomplete or truncated"),
         (lambda: (database()[0], b"RDX3\n"), "incorrect header"),
-        (lambda: database(compressed=3), "otherwise than by zlib"),
+        (lambda: database(compressed=3), "it is not packed by zlib"),
         (lambda: database(pack=lambda item: b"A" + serialized(item)[1:]), "not XDR"),
         (lambda: database(pack=lambda item: serialized(item, version=4)), "not XDR"),
         (lambda: database(pack=lambda item: serialized(item)[:-1]), "it is truncated"),

@@ -183,10 +183,8 @@ def write_run(
             round differently.
         corpus: what is read.
         fresh: a manifest of each site, without shards.
-        out: see :func:`capture`.
         start: makes a site's folder and writes its manifest.
-        shard_bytes: about the size of a shard of the widest site.
-        on_batch: see :func:`capture`.
+        out, shard_bytes, on_batch: see :func:`capture`.
 
     Raises:
         ToysaeError: see :func:`capture`.
@@ -300,14 +298,12 @@ def _batches(
 
 def _ahead(model: LM, batches, sites: tuple[str, ...], dtype: str, centre: bool):
     """Computes each batch while the one before it is written to disk."""
-    before = None
+    computed = []
     for some, tokens in batches:
-        now = some, activations(model, tokens, sites, dtype, centre)
-        if before is not None:
-            yield before
-        before = now
-    if before is not None:
-        yield before
+        computed.append((some, activations(model, tokens, sites, dtype, centre)))
+        if len(computed) == 2:
+            yield computed.pop(0)
+    yield from computed
 
 
 def _is_kept(corpus: Corpus, sequences: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ the last shard listed.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import takewhile
 from pathlib import Path
@@ -287,15 +287,3 @@ def find_site(folder: str | Path, site: str | None = None) -> Path:
     if site not in sites:
         raise unknown("site", site, sites)
     return folder / site
-
-
-def check_same_width(folders: Sequence[Path]) -> int:
-    """Returns the width of the activations of these sites.
-
-    Raises:
-        ToysaeError: different widths.
-    """
-    widths = {folder: read_manifest(folder).d for folder in folders}
-    require(len(set(widths.values())) == 1, "these sites differ in width, so no SAE fits them all: "
-            + ", ".join(f"{folder} {d}" for folder, d in widths.items()))  # fmt: skip
-    return next(iter(widths.values()))

@@ -147,16 +147,16 @@ def make_twin(
     """Fits a world to a source's activations (:func:`.fit_twin`), massive ones as a feature of
     their own, and compares its samples with all of them."""
     some = some_sequences(source, n_rows, seed)
-    massive, others = split_massive(lambda: activation_pieces(source, some))
-    mean = mean_of(among(activation_pieces(source, some), others))
-    stats, covariance = centred_panel(among(activation_pieces(source, some), others), mean)
+
+    def rows() -> Iterator[np.ndarray]:
+        return activation_pieces(source, some)
+
+    massive, others = split_massive(rows)
+    mean = mean_of(among(rows(), others))
+    stats, covariance = centred_panel(among(rows(), others), mean)
     twin = fit_twin(stats, mean, covariance, ratios, directions, correlate, seed, on_look)
     twin = replace(twin, massive=massive)
-    whole = stats
-    if massive is not None:
-        whole, _ = centred_panel(
-            activation_pieces(source, some), mean_of(activation_pieces(source, some))
-        )
+    whole = stats if massive is None else centred_panel(rows(), mean_of(rows()))[0]
     layers, twins = statistics(whole), statistics(panel_of_twin(twin, 32_768, seed))
     table = pd.DataFrame({
         "statistic": list(layers), "layer": list(layers.values()),

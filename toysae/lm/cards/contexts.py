@@ -112,14 +112,12 @@ def latent_contexts(
     """Finds examples of each latent's contexts, from the strongest to the weakest.
 
     The examples of an interval are drawn evenly from the tokens in it, and do not depend on the
-    batch size or on the other latents.
+    batch size or on the other latents. Arguments that are not below are those of
+    :func:`.latent_firing`.
 
     Args:
-        sae: of the site.
-        source: of its activations.
-        corpus: the text that they are of.
+        corpus: the text of the activations.
         latents: which.
-        sequences: which to read.
         seen: what :func:`.latent_firing` returned for these sequences; computed if not given.
         top: strongest examples.
         n_bands: intervals of equal width that (0, max] is cut into.
@@ -127,8 +125,6 @@ def latent_contexts(
         bins: of the histogram.
         before, after: tokens of the window on either side.
         seed: of what is drawn.
-        batch_size: sequences at once; as many as fit a bound on memory if not given.
-        on_batch: called with the tokens done so far.
 
     Raises:
         ToysaeError: a latent that the SAE does not have, or a number below 1.

@@ -63,15 +63,11 @@ def neurons(
     on_batch: OnBatch = silent,
 ) -> Neurons:
     """Compares latents with coordinates, at a memory that does not grow with the tokens read.
+    Arguments that are not below are those of :func:`.latent_firing`.
 
     Args:
-        sae: of the site.
-        source: of its activations.
-        sequences: which to read.
         latents: which; all if not given.
         seed: of the rotation.
-        batch_size: sequences at once; as many as fit a bound on memory if not given.
-        on_batch: called with the tokens done so far.
 
     Raises:
         ToysaeError: a latent that the SAE does not have, or no activations.

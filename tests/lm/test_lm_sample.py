@@ -281,7 +281,7 @@ def test_a_python_without_its_sources_is_told(programs, library, tmp_path):
         (lambda: database(pack=lambda item: serialized(item[:-14])), "requires a buffer"),
         (lambda: database(pack=lambda item: serialized(words(14, 0))), "an object of type 14"),
         (lambda: database(pack=lambda item: serialized(words(13, 1, 7))), "expected str"),
-        (lambda: database({"../emma": ["a"]}), "'../emma' is no name"),
+        (lambda: database({"../emma": ["a"]}), "'../emma' is not a name for a file"),
         (lambda: database({"emma": ["short"]}), "6 characters of novels, fewer than 20"),
     ],
 )

@@ -152,7 +152,7 @@ def write_shard(folder: Path, number: int, first: int, last: int, rows: Rows) ->
     x = np.asarray(rows.acts, np.float32)
     bad = ~np.isfinite(x).all(1)
     require(not bad.any(), f"{bad.sum()} of {len(x)} activations are not finite, the first in "
-            f"sequence {rows.seq[bad][:1]}: store them in another type (--dtype bfloat16), or run "
+            f"sequence {rows.seq[bad][:1]}: keep them in another type (--dtype bfloat16), or run "
             "the model in float32")  # fmt: skip
     squares = np.einsum("nd,nd->n", x, x, dtype=np.float64)
     tensors = {k: np.ascontiguousarray(v) for k, v in vars(rows).items()}

@@ -11,8 +11,6 @@ from jaxtyping import Float, Int
 
 from ...errors import require
 from ...keys import seed_key
-from ...plotting.panel import panel_figure
-from ...plotting.style import save
 from ...sweeps import train
 from ...worlds import World, make_world
 from ...worlds.panel import compare_panels, world_panel
@@ -224,6 +222,9 @@ def world_panels(names: Sequence[str], n_samples: int = 32_768) -> dict[str, Fea
 
 def save_card(card: LayerCard, panels: Mapping[str, FeaturePanel], folder: Path) -> list[Path]:
     """Draws the panels side by side, as a PNG and the CSV behind it."""
+    from ...plotting.panel import panel_figure  # matplotlib takes .4 s
+    from ...plotting.style import save
+
     folder.mkdir(parents=True, exist_ok=True)
     sources = {card.site: card.panel, **panels}
     return list(save(*panel_figure(sources), folder, f"card-{card.site}"))

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ...checked import Fields
 from ...errors import ToysaeError, require
@@ -77,17 +76,21 @@ def build_model(
 
 def _stacked(name: str, n_layers: int, layer_weights: Callable[[int], LMWeights]) -> LMWeights:
     """The weights of all layers with a leading layer axis, filled in one layer at a time."""
-    blocks: dict[tuple[str, ...], np.ndarray] = {}
+    first = layer_weights(0)
+    blocks = jax.tree.map(lambda leaf: np.empty((n_layers, *leaf.shape), np.float32), first)
     for layer in range(n_layers):
-        for place, array in flatten_dict(layer_weights(layer)).items():
-            stacked = blocks.setdefault(place, np.empty((n_layers, *array.shape), np.float32))
+        own = layer_weights(layer)
+        same = jax.tree.structure(own) == jax.tree.structure(first)
+        require(same, f"{name}: layer {layer} has other tensors than layer 0: is a file missing?")
+        stacked_leaves = jax.tree_util.tree_leaves_with_path(blocks)
+        for (path, stacked), leaf in zip(stacked_leaves, jax.tree.leaves(own), strict=True):
             require(
-                array.shape == stacked.shape[1:],
-                f"{name}: {place[-1]} of layer {layer} has shape {list(array.shape)}, that of "
+                leaf.shape == stacked.shape[1:],
+                f"{name}: {path[-1].key} of layer {layer} has shape {list(leaf.shape)}, that of "
                 f"layer 0 {list(stacked.shape[1:])}",
             )
-            stacked[layer] = array
-    return unflatten_dict(blocks)
+            stacked[layer] = leaf
+    return blocks
 
 
 def _neox_config(h: Fields) -> LMConfig:

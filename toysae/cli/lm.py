@@ -25,7 +25,7 @@ _USAGE = """usage: toysae lm COMMAND
   sample                     a small real model and text, without a hub
   capture MODEL --site S [S2 ...] --text T --out DIR      activations to shards
   train DIR --recipes tied untied --l1 1 3 --seeds 3      SAEs on them
-  card DIR [--world NAME]    what the activations look like, beside worlds
+  card DIR [--world NAME]    what the activations look like, compared with worlds
   twin DIR                   a world fitted to them, and what SAEs recover there
   eval OUT                   cross-entropy with SAEs in place, and baselines
   page OUT                   an HTML page of an SAE's latents: contexts, logits, neighbours

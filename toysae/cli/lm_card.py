@@ -51,7 +51,7 @@ def card(args: list[str]) -> None:
     if sae is not None:
         check_belongs(str(o.sae), sae, manifest)
     of_layer = cards.layer_card(site.name, open_site(site), manifest.first, o.n_rows, sae=sae)
-    title = "activations" if sae is None else "activations and latents, beside true features"
+    title = "activations" if sae is None else "activations and latents, compared with true features"
     table = Table("what", site.name, *panels, title=title)
     for row in of_layer.rows(*panels.values()):
         table.add_row(*row)

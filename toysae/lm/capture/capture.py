@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from ...disk import disk_is_full, free_bytes, remove_temporaries, write
 from ...errors import ToysaeError, require, unknown
-from ..models import LM, traced_forward
+from ..models.forward import LM, traced_forward
 from ..models.matrices import reading_matrix, writing_matrix
 from ..models.sites import parse_site, width
 from .shards import (

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ...errors import ToysaeError, require
-from ..models import LM, load_model
+from ..models.forward import LM
+from ..models.load import load_model
 from .capture import new_manifest, run_sequences, weights_sha256
 from .shards import DTYPES, MATRICES, Manifest, Shards, read_manifest
 from .stream import Source

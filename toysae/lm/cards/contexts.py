@@ -23,7 +23,6 @@ from ..saes.firing import (
     checked_latents,
     latent_firing,
     of_latents,
-    silent,
 )
 from ..saes.site_sae import SiteSAE
 
@@ -107,7 +106,7 @@ def latent_contexts(
     after: int = 8,
     seed: int = 0,
     batch_size: int | None = None,
-    on_batch: OnBatch = silent,
+    on_batch: OnBatch = lambda tokens: None,
 ) -> list[Contexts]:
     """Finds examples of each latent's contexts, from the strongest to the weakest.
 

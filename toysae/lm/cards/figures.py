@@ -84,11 +84,11 @@ def splice_figure(tables: Mapping[str, pd.DataFrame], note: str) -> tuple[Figure
     Returns:
         The figure, and the tables one below the other, with `site`.
     """
-    shown = {site: _by_kind(table) for site, table in tables.items()}
-    most = max(len(kinds) for kinds in shown.values())
+    kinds_by_site = {site: _by_kind(table) for site, table in tables.items()}
+    most = max(len(kinds) for kinds in kinds_by_site.values())
     with st.style():
         fig, axes = st.canvas(1, len(tables), (3.6, 0.19 * most + 0.5), 0.9)
-        for ax, (site, kinds) in zip(axes[0], shown.items(), strict=True):
+        for ax, (site, kinds) in zip(axes[0], kinds_by_site.items(), strict=True):
             for y, (_, arms) in enumerate(kinds):
                 delta, half = arms["delta_ce"].clip(lower=_LEAST), arms["delta_ce_half_width"]
                 sae = arms["arm"].str.contains(_SEED).any()

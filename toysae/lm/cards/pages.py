@@ -12,7 +12,8 @@ from ...runs.mark import is_marked
 from ...runs.results import Results
 from ..capture.stream import spread_sequences
 from ..effects.latents import Facts, latent_facts
-from ..models import LM, load_tokenizer
+from ..models.forward import LM
+from ..models.load import load_tokenizer
 from ..saes.bench import Bench, names_of, open_bench
 from ..saes.firing import LatentFiring, checked_latents, latent_firing, sample_latents
 from ..saes.site_sae import SiteSAE

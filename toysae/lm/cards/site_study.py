@@ -14,7 +14,7 @@ from ..capture.shards import MANIFEST, read_manifest, without_missing
 from ..capture.sources import CORPUS
 from ..capture.text import TextLayout, build_corpus
 from ..effects.on_disk import splice_saes
-from ..models import load_model, load_tokenizer
+from ..models.load import load_model, load_tokenizer
 from ..models.sites import parse_site
 from ..saes.seeds import shared_by_seeds
 from .figures import CellScores, seeds_figure, splice_figure

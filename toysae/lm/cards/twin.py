@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy import special
 
 from ...keys import seed_key
@@ -86,7 +86,7 @@ def twin_world(t: Twin, seed: int = 0, name: str = "twin") -> World:
         own = (0.0, m.scale, m.spread)
         loading, scale, spread = map(np.append, (loading, scale, spread), own)
     firing: Firing = from_factors(p, loading[:, None]) if t.common else independent(p)
-    law = LogNormal(_f32(np.log(scale)), _f32(spread))
+    law = LogNormal(jnp.float32(np.log(scale)), jnp.float32(spread))
     return assemble(rows, firing, law, bias=t.bias, noise_sd=t.noise_sd, name=name)
 
 
@@ -110,10 +110,6 @@ def panel_of_twin(t: Twin, n_samples: int = 16_384, seed: int = 0) -> PanelStats
     return panel_of(batch.x - jnp.asarray(mean, jnp.float32) for batch in drawn)
 
 
-def _f32(x: np.ndarray) -> Array:
-    return jnp.asarray(x, jnp.float32)
-
-
 def marginals(t: Twin) -> np.ndarray:
     """The firing probability of each feature, `[n]`."""
     p = firing_probabilities("zipf", t.n_features, t.l0, exponent=t.exponent)
@@ -128,8 +124,8 @@ def firing_given(t: Twin) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return p, p[None], np.ones(1)
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     own = np.sqrt(1 - t.common**2)
-    given = special.ndtr((special.ndtri(p) + t.common * nodes[:, None]) / own)
-    return p, given, weights / weights.sum()
+    probs = special.ndtr((special.ndtri(p) + t.common * nodes[:, None]) / own)
+    return p, probs, weights / weights.sum()
 
 
 def rows_of(t: Twin, seed: int) -> Float[np.ndarray, "n_features d_in"]:

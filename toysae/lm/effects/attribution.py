@@ -15,9 +15,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ... import pytree
 from ...errors import require
-from ..models import LM, traced_forward
 from ..models.edits import Add
-from ..models.forward import check_tokens
+from ..models.forward import LM, check_tokens, traced_forward
 from ..saes.site_sae import SiteSAE
 from .changes import check_fits, checked_text
 from .pairs import PromptPairs

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from ...errors import require
-from ..models import LM
-from ..models.forward import check_tokens
+from ..models.forward import LM, check_tokens
 from ..models.sites import parse_site, width
 from ..saes.site_sae import SiteSAE, Spliced, spliced
 

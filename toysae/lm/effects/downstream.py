@@ -11,8 +11,8 @@ import pandas as pd
 from jaxtyping import Array, Float, Int
 
 from ...errors import require
-from ..models import LM, traced_forward
 from ..models.edits import Edit
+from ..models.forward import LM, traced_forward
 from ..models.sites import is_behind, parse_site
 from ..saes.firing import checked_latents
 from ..saes.site_sae import SiteSAE

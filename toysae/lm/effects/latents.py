@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ...recovery import cosines
 from ...recovery.geometry import encoder_rows
 from ...recovery.mcs import unit_rows
-from ..models import LM
+from ..models.forward import LM
 from ..models.matrices import reading_matrix
 from ..models.sites import Site, parse_site
 from ..saes.site_sae import SiteSAE

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from ...recovery.geometry import basis_alignment, random_basis_alignment
 from ..capture.stream import Source
-from ..saes.firing import OnBatch, activation_batches, checked_latents, silent
+from ..saes.firing import OnBatch, activation_batches, checked_latents
 from ..saes.site_sae import SiteSAE
 
 
@@ -60,7 +60,7 @@ def neurons(
     *,
     seed: int = 0,
     batch_size: int | None = None,
-    on_batch: OnBatch = silent,
+    on_batch: OnBatch = lambda tokens: None,
 ) -> Neurons:
     """Compares latents with coordinates, at a memory that does not grow with the tokens read.
     Arguments that are not below are those of :func:`.latent_firing`.

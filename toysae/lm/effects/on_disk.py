@@ -12,7 +12,8 @@ import pandas as pd
 
 from ...errors import require
 from ..capture.stream import spread_sequences
-from ..models import LM, load_tokenizer
+from ..models.forward import LM
+from ..models.load import load_tokenizer
 from ..saes.bench import open_bench, sample_rows
 from ..saes.firing import checked_latents
 from ..saes.site_sae import load_site_sae

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Array, Float
 
 from ...errors import require
-from ..models import LM
+from ..models.forward import LM
 from ..saes.site_sae import SiteSAE
 from .attribution import (
     Pieces,

@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, Int
 from ... import pytree
 from ...errors import require
 from ..capture.text import Corpus
-from ..models import LM, traced_forward
 from ..models.edits import Edit, KeepMean, Replace
+from ..models.forward import LM, traced_forward
 from ..models.sites import parse_site
 from ..saes.site_sae import SiteSAE, spliced
 from .changes import token_batches
@@ -64,15 +64,16 @@ def baselines(
     random, _ = np.linalg.qr(rng.normal(size=(d, d)))
     edits: dict[str, Edit] = {
         "zero": Replace(site, jnp.zeros((*shape, d)), first=first),
-        "mean": Replace(site, _f32(np.broadcast_to(mean, (*shape, d))), first=first),
-        "random token": Replace(site, _f32(x[rng.integers(0, n, shape)]), first=first),
+        "mean": Replace(site, jnp.float32(np.broadcast_to(mean, (*shape, d))), first=first),
+        "random token": Replace(site, jnp.float32(x[rng.integers(0, n, shape)]), first=first),
     }
     ranks = [r for r in ranks if r < d]
     most = max(ranks, default=0)
     for rank in ranks:
-        kept = np.arange(most)[:, None] < rank  # of one shape, so that there is one program
+        in_rank = np.arange(most)[:, None] < rank  # all of one shape: one program
         for name, basis in (("pca", axes[:most]), ("random", random[:most])):
-            edits[f"{name}-{rank}"] = Project(site, _f32(mean), _f32(basis * kept), first=first)
+            rows_in = jnp.float32(basis * in_rank)
+            edits[f"{name}-{rank}"] = Project(site, jnp.float32(mean), rows_in, first=first)
     return edits
 
 
@@ -127,7 +128,7 @@ def splice_table(
     batches = token_batches(np.asarray(corpus.tokens[sequences]), scored, size)
     done, total = 0, int(lengths.sum()) * (1 + len(arms))
     sums: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", *arms)}
-    point = _f32(np.asarray(rows, np.float64).mean(0))
+    point = jnp.float32(np.asarray(rows, np.float64).mean(0))
     moments = np.zeros(len(point) + 1)
     for some, tokens, used in batches:
         n, n_tokens = some.stop - some.start, int(lengths[some].sum())
@@ -197,7 +198,3 @@ def _table(sums: dict[str, np.ndarray], n: Int[np.ndarray, " n_seq"], power: flo
             "kl": kl / total, "fvu": error / power, "n_tokens": int(total),
         })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _f32(x: np.ndarray) -> Array:
-    return jnp.asarray(x, jnp.float32)

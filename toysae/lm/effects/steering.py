@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..models import LM, traced_forward
 from ..models.edits import Edit
+from ..models.forward import LM, traced_forward
 from ..saes.firing import checked_latents
 from ..saes.site_sae import SiteSAE
 from .changes import (

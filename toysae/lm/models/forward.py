@@ -93,8 +93,8 @@ def forward(
     tokens = jnp.asarray(tokens, jnp.int32)
     for name in [*sites, *(edit.site for edit in edits)]:
         parse_site(name, c)
-    acts, out = _forward(model, tokens, tuple(edits), tuple(dict.fromkeys(sites)), logits)
-    return Pass(acts, out)
+    unique = tuple(dict.fromkeys(sites))
+    return Pass(*_forward(model, tokens, unique, tuple(edits), logits=logits))
 
 
 def check_tokens(model: LM, tokens: Tokens) -> None:
@@ -111,11 +111,6 @@ def check_tokens(model: LM, tokens: Tokens) -> None:
         low >= 0 and high < c.n_vocab,
         f"token ids {low} to {high}: the model has 0 to {c.n_vocab - 1}",
     )
-
-
-@partial(jax.jit, static_argnames=("sites", "logits"))
-def _forward(model: LM, tokens: Array, edits: tuple[Edit, ...], sites: tuple[str, ...], logits):
-    return traced_forward(model, tokens, sites, edits, logits=logits)
 
 
 def traced_forward(
@@ -160,6 +155,9 @@ def traced_forward(
     if not logits:
         return captured, None
     return captured, norm(c, w["ln_final"], x) @ model.W_U
+
+
+_forward = jax.jit(traced_forward, static_argnames=("sites", "logits"))
 
 
 def _embedded(w: LMWeights, tokens: Tokens) -> Float[Array, "batch seq d_model"]:

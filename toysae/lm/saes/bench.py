@@ -15,7 +15,7 @@ from ..capture.shards import Manifest, find_site, read_manifest
 from ..capture.sources import CORPUS, load_captured, open_site
 from ..capture.stream import HELD_OUT, Source, split_off
 from ..capture.text import Corpus, load_corpus
-from ..models import LM
+from ..models.forward import LM
 from .site_sae import SiteSAE, load_site_sae, sae_of_run
 
 _ROWS = 32_768  # activations that baselines are computed from
@@ -111,7 +111,9 @@ def names_of(table: pd.DataFrame) -> list[str]:
     varied = [c for c in ("l1_coeff", "k", "l0_target") if c in table]
 
     def name(row: pd.Series) -> str:
-        numbers = [f"{c.split('_')[0]}_{_short(row[c])}" for c in varied if np.isfinite(row[c])]
+        # As the shortest text that reads as this float32.
+        texts = {c: str(np.float32(row[c])).removesuffix(".0") for c in varied}
+        numbers = [f"{c.split('_')[0]}_{texts[c]}" for c in varied if np.isfinite(row[c])]
         numbers.append(f"seed{row['sae_seed']:g}")
         return f"{row['cell']} {'-'.join(numbers)}"
 
@@ -137,8 +139,3 @@ def sample_rows(b: Bench) -> Float[np.ndarray, "n d"]:
     """Reads activations that SAEs were trained on, evenly over the text."""
     some = b.train[np.linspace(0, len(b.train) - 1, min(len(b.train), 256)).astype(int)]
     return np.asarray(b.source.read(np.unique(some))[:_ROWS], np.float32)
-
-
-def _short(value: float) -> str:
-    """The shortest text that reads as this float32."""
-    return str(np.float32(value)).removesuffix(".0")

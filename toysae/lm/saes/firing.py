@@ -18,10 +18,6 @@ _MOST = 64  # sequences at once
 OnBatch = Callable[[int], object]
 
 
-def silent(tokens: int) -> None:
-    """Ignores progress."""
-
-
 @dataclass(frozen=True)
 class LatentFiring:
     """How often and how strongly the latents of an SAE fire.
@@ -44,7 +40,7 @@ class LatentFiring:
 
 def latent_firing(
     sae: SiteSAE, source: Source, sequences: Int[np.ndarray, " n"], batch_size: int | None = None,
-    on_batch: OnBatch = silent,
+    on_batch: OnBatch = lambda tokens: None,
 ) -> LatentFiring:  # fmt: skip
     """Counts and largest activations of all latents over some sequences.
 

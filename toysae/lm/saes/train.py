@@ -268,7 +268,7 @@ def asked_of_site(data: SiteData, t: Training) -> Asked:
 
 
 def write_shared(cells: Sequence[Cell], results: Results) -> TrainedSite:
-    """Compares the seeds, and writes `seeds.csv` beside the table."""
+    """Compares the seeds, and writes `seeds.csv` next to the table."""
     shared, mcs_seeds = shared_by_seeds(cells, results)
     results.directory.write({SEEDS: shared.to_csv(index=False).encode()})
     return TrainedSite(results, pd.concat([results.table, shared], axis=1), mcs_seeds)

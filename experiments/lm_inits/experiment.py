@@ -1,9 +1,9 @@
 """Initialisations on a real layer: does a head start last, and do they end at the same features?
 
-On a toy world an init is judged by the true features. Here a residual site of SmolLM2-135M takes
-the world's place (`make lm-sample`): the SVD of the matrices that write it and of those that read
-it, its own principal axes, its samples, and random directions. Three things are asked: how fast the
-error falls, how much dictionaries from different inits share, and what each costs the model.
+On a toy world an init is judged by the true features. Here a residual site of SmolLM2-135M replaces
+the world (`make lm-sample`). The inits are the SVD of the matrices that write the site and of those
+that read it, its own principal axes, its samples, and random directions. The study asks how fast
+the error falls, how much dictionaries from different inits share, and what each costs the model.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,15 @@ import pandas as pd
 
 from toysae.errors import require
 from toysae.lm.capture.sample import about_text, resolve_sources
-from toysae.lm.cards.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
+from toysae.lm.cards.site_study import (
+    CAPTURE,
+    SideBySide,
+    capture_text,
+    captured_first,
+    side_by_side,
+    training_note,
+    uncaptured,
+)
 from toysae.lm.saes.train import SiteData, Training, site_cells
 from toysae.lm.saes.train import prepare_site as prepare_site
 from toysae.recovery.label_free import found_in
@@ -37,9 +45,9 @@ class Options:
         layer: whose hook_resid_post.
         n_tokens: activations.
         n_ctx: tokens of a sequence.
-        recipe: of the SAEs, one that reads an L1.
+        recipe: of the SAEs; one that reads an L1.
         inits: see :class:`toysae.lm.saes.train.Training`.
-        l1_coeff: coefficient.
+        l1_coeff: coefficient of the L1 penalty.
         size: d_sae / d_in.
         seeds: of each init.
         n_steps: Adam steps.
@@ -84,7 +92,7 @@ def check(o: Options) -> None:
 
 
 def prepare(o: Options, out: Path) -> SiteData:
-    """The site, captured."""
+    """Captures the site."""
     check(o)
     source, text = resolve_sources(o.model, o.text)
     (folder,) = capture_text(source, text, [site_of(o)], o.n_tokens, o.n_ctx, out / CAPTURE)
@@ -94,7 +102,7 @@ def prepare(o: Options, out: Path) -> SiteData:
 def unprepared(o: Options, out: Path) -> str:
     check(o)
     left = uncaptured([site_of(o)], out / CAPTURE)
-    return f"{o.n_tokens:,} activations are captured first" if left else ""
+    return captured_first(o.n_tokens) if left else ""
 
 
 def cells(o: Options, site: SiteData) -> list[Cell]:
@@ -104,52 +112,51 @@ def cells(o: Options, site: SiteData) -> list[Cell]:
 
 @lru_cache(maxsize=1)
 def compared(o: Options, results: Results, site: SiteData) -> SideBySide:
-    """The SAEs of all inits; kept, since the tables and the figure both show them."""
-    kept = results.table.query("not diverged").groupby("init")["sae_seed"].nunique()
+    """The SAEs of all inits; cached, since the tables and the figure both show them."""
+    n_seeds = results.table.query("not diverged").groupby("init")["sae_seed"].nunique()
     where = results.path / "table.csv"
-    require((kept >= 2).any(), f"fewer than two seeds of every init were left in {where}: the "
+    require((n_seeds >= 2).any(), f"fewer than two seeds of every init were left in {where}: the "
             "others diverged")  # fmt: skip
     return side_by_side(cells(o, site), results, o.n_sequences)
 
 
 def answer(o: Options, results: Results, site: SiteData) -> dict[str, pd.DataFrame]:
-    """Scores, what each SAE costs the model, and what every two of unlike seeds share."""
-    found = compared(o, results, site)
+    """Scores, what each SAE costs the model, and what every two SAEs of different seeds share."""
+    saes = compared(o, results, site)
     return {
-        "saes": found.table[[c for c in _SHOWN if c in found.table]],
-        "cross_entropy": found.losses,
-        "shared": shared(found, results),
+        "saes": saes.table[[c for c in _SHOWN if c in saes.table]],
+        "cross_entropy": saes.losses,
+        "shared": shared(saes, results),
     }
 
 
 def draw(o: Options, results: Results, site: SiteData) -> Iterator[Drawing]:
-    found, (source, text) = compared(o, results, site), resolve_sources(o.model, o.text)
-    read = about_text().split(" (")[0] if o.text == "sample" else Path(text).name
-    note = (
-        f"{Path(source).name} on {read}; {site_of(o)}; {len(found.table)} {o.recipe} SAEs "
-        f"of {o.n_steps:,} steps of {o.batch_size} from {o.n_tokens:,} activations"
-    )
-    yield "inits", *inits_figure(curves(found), shared(found, results), note)
+    saes, (source, text) = compared(o, results, site), resolve_sources(o.model, o.text)
+    text_name = about_text().split(" (")[0] if o.text == "sample" else Path(text).name
+    n_saes = f"{len(saes.table)} {o.recipe} SAEs"
+    trained = training_note(n_saes, o.n_steps, o.batch_size, o.n_tokens)
+    note = f"{Path(source).name} on {text_name}; {site_of(o)}; {trained}"
+    yield "inits", *inits_figure(curves(saes), shared(saes, results), note)
 
 
-def curves(found: SideBySide) -> pd.DataFrame:
+def curves(saes: SideBySide) -> pd.DataFrame:
     """One row a step and SAE that did not diverge: `init`, `sae_seed`, `step`, `fvu`, `l0`."""
     return pd.concat([
         pd.DataFrame({
             "init": row["init"], "sae_seed": row["sae_seed"], "step": arrays["curve_steps"],
             "fvu": 1 - arrays["curve_ev"][i], "l0": arrays["curve_l0"][i],
         })
-        for rows, arrays in found.found
+        for rows, arrays in saes.cells
         for i, (_, row) in enumerate(rows.iterrows())
         if not row["diverged"]
     ])  # fmt: skip
 
 
-def shared(found: SideBySide, results: Results) -> pd.DataFrame:
-    """MMCS of the living latents of every SAE in those of every other of another seed."""
-    saes = [
+def shared(saes: SideBySide, results: Results) -> pd.DataFrame:
+    """MMCS of the living latents of every SAE in those of every SAE of another seed."""
+    dictionaries = [
         (row["init"], row["sae_seed"], W_dec, arrays["firing_freq"][i] > 0)
-        for rows, arrays in found.found
+        for rows, arrays in saes.cells
         for W_decs in [results.weights(rows["cell"].iloc[0])["W_dec"]]
         for i, ((_, row), W_dec) in enumerate(zip(rows.iterrows(), W_decs, strict=True))
         if not row["diverged"]
@@ -157,7 +164,7 @@ def shared(found: SideBySide, results: Results) -> pd.DataFrame:
     return pd.DataFrame([
         {"init": a, "other_init": b, "sae_seed": s, "other_seed": r,
          "mmcs": float(found_in(W, V, alive, others))}
-        for (a, s, W, alive), (b, r, V, others) in product(saes, saes)
+        for (a, s, W, alive), (b, r, V, others) in product(dictionaries, repeat=2)
         if s != r
     ])  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""How SAEs train from different initialisations, and what they end at."""
+"""Figures of how SAEs train from different initialisations, and of how alike they end."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from toysae.recovery import over_seeds
 def inits_figure(
     curves: pd.DataFrame, shared: pd.DataFrame, note: str
 ) -> tuple[Figure, pd.DataFrame]:
-    """How the error and L0 fall from each init, and what dictionaries of two inits have in common.
+    """Draws how the error and L0 fall from each init, and how alike dictionaries of two inits are.
 
     Args:
         curves: one row a step and SAE: `init`, `sae_seed`, `step`, `fvu`, `l0`.
@@ -20,19 +20,19 @@ def inits_figure(
         note: below the figure.
 
     Returns:
-        The figure, and a frame: of each init and step `fvu` and `l0` with `_half_width` (95 %
-        Student-t over seeds); of each pair of inits `mmcs`, its mean over pairs of seeds.
+        The figure, and a frame: for each init and step `fvu` and `l0` with `_half_width` (95 %
+        Student-t over seeds); for each pair of inits `mmcs`, its mean over pairs of seeds.
     """
     inits = list(dict.fromkeys(curves["init"]))
     by_seed = curves.rename(columns={"sae_seed": "world_seed"})  # there is one layer
-    parts = {value: over_seeds(by_seed, ["init", "step"], value) for value in ("fvu", "l0")}
+    by_value = {v: over_seeds(by_seed, ["init", "step"], v) for v in ("fvu", "l0")}
     means = shared.groupby(["init", "other_init"])["mmcs"].mean()
     with st.style():
         fig, axes = st.canvas(1, 3, (2.9, 2.4), 1.1)
         labels = {"fvu": "FVU, held out", "l0": "L0"}
         for ax, (value, label) in zip(axes[0], labels.items(), strict=False):
             for i, init in enumerate(inits):
-                line = parts[value].query("init == @init").sort_values("step")
+                line = by_value[value].query("init == @init").sort_values("step")
                 x, y, half = (line[c].to_numpy(float) for c in ("step", "mean", "half_width"))
                 look = st.nth(i)
                 ax.plot(x, y, label=init, **look)
@@ -53,7 +53,7 @@ def inits_figure(
         n_seeds = curves["sae_seed"].nunique()
         st.footnote(fig, f"{note}; {n_seeds} seeds, bands 95 %; MMCS over pairs of unlike seeds")
         st.legend(fig, "from different initialisations")
-    frames = [parts[value].rename(columns={"mean": value, "half_width": f"{value}_half_width"})
-              for value in parts]  # fmt: skip
+    frames = [frame.rename(columns={"mean": value, "half_width": f"{value}_half_width"})
+              for value, frame in by_value.items()]  # fmt: skip
     lines = frames[0].merge(frames[1].drop(columns="n"), on=["init", "step"])
     return fig, pd.concat([lines, means.reset_index()], ignore_index=True)

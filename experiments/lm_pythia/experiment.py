@@ -1,10 +1,10 @@
 """Cunningham et al. 2023 on Pythia: tied SAEs of several sizes on residual streams and MLPs.
 
 The published recipe (arXiv 2309.08600): tied weights, unit rows, Adam 1e-3, activations as they
-are, an L1 of 8.6e-4 on the residual stream and 3.2e-4 on MLPs in its code's convention. Here with
-seeds, with sizes for the MMCS in a larger dictionary, and with the cross-entropy beside PCA's. The
-models and the Pile come from the Hugging Face hub; any model of a known family and any text will
-do: `--models FOLDER --text FILE`.
+are, an L1 of 8.6e-4 on the residual stream and 3.2e-4 on MLPs in its code's convention. Added are
+seeds, sizes for the MMCS in a larger dictionary, and the cross-entropy compared with PCA's. The
+models and the Pile come from the Hugging Face hub; `--models FOLDER --text FILE` takes any model of
+a known family and any text.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,18 @@ import pandas as pd
 
 from toysae.errors import require
 from toysae.lm.capture.shards import read_manifest
-from toysae.lm.cards.figures import seeds_figure, splice_figure
-from toysae.lm.cards.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
+from toysae.lm.cards.site_study import (
+    CAPTURE,
+    SideBySide,
+    capture_text,
+    captured_first,
+    draw_sites,
+    losses_of,
+    prefix_of,
+    sites_side_by_side,
+    training_note,
+    uncaptured,
+)
 from toysae.lm.saes.train import SiteData, Training, site_cells
 from toysae.lm.saes.train import prepare_site as prepare_site
 from toysae.runs.cell import Cell
@@ -66,7 +76,7 @@ Sites = tuple[SiteData, ...]
 
 
 def sites_of(o: Options) -> dict[str, list[str]]:
-    """Of each model the sites."""
+    """The sites of each model."""
     check_sizes(o)
     require(
         len(o.layers) == len(o.models),
@@ -79,7 +89,7 @@ def sites_of(o: Options) -> dict[str, list[str]]:
 
 
 def training(o: Options, site: str, d_in: int) -> Training:
-    """The paper's code averages the error over dimensions, here it is summed: L1 is scaled."""
+    """L1 is scaled: the paper's code averages the error over dimensions, here it is summed."""
     alphas = o.resid_l1 if "resid" in site else o.mlp_l1
     return Training(
         recipes=("cunningham-2023",), inits=("recipe",), sizes=o.sizes,
@@ -89,7 +99,7 @@ def training(o: Options, site: str, d_in: int) -> Training:
 
 
 def prepare(o: Options, out: Path) -> Sites:
-    """The sites of every model, captured."""
+    """Captures the sites of every model."""
     folders = [
         folder
         for model, sites in sites_of(o).items()
@@ -104,30 +114,24 @@ def prepare(o: Options, out: Path) -> Sites:
 
 
 def unprepared(o: Options, out: Path) -> str:
-    left = {
-        model: uncaptured(sites, out / CAPTURE / Path(model).name)
+    places = [
+        f"{' and '.join(left)} of {model}"
         for model, sites in sites_of(o).items()
-    }
-    places = [f"{' and '.join(sites)} of {model}" for model, sites in left.items() if sites]
-    named = "; ".join(places)
-    return f"{o.n_tokens:,} activations of each of {named} are captured first" if places else ""
+        if (left := uncaptured(sites, out / CAPTURE / Path(model).name))
+    ]
+    return captured_first(o.n_tokens, f"each of {'; '.join(places)}") if places else ""
 
 
 def cells_by_site(o: Options, sites: Sites) -> dict[str, list[Cell]]:
-    """By the short name of a model and its site, a cell for each size."""
+    """A cell for each size, by the short name of a model and its site."""
     models = [model for model, names in sites_of(o).items() for _ in names]
-    found = {}
+    by_site = {}
     for model, site in zip(models, sites, strict=True):
         name = site.manifest.site
         where = f"{Path(model).name} {name}"
-        made = site_cells(site, training(o, name, site.manifest.d), prefix_of(where))
-        found[where] = [replace(cell, columns={"model": model, **cell.columns}) for cell in made]
-    return found
-
-
-def prefix_of(where: str) -> str:
-    """Of the names of the cells there."""
-    return where.replace(" ", "-") + "-"
+        of_site = site_cells(site, training(o, name, site.manifest.d), prefix_of(where))
+        by_site[where] = [replace(c, columns={"model": model, **c.columns}) for c in of_site]
+    return by_site
 
 
 def cells(o: Options, sites: Sites) -> list[Cell]:
@@ -136,37 +140,27 @@ def cells(o: Options, sites: Sites) -> list[Cell]:
 
 @lru_cache(maxsize=1)
 def compared(o: Options, results: Results, sites: Sites) -> dict[str, SideBySide]:
-    """The SAEs of each site; kept, since the tables and the figures both show them."""
-    return {
-        where: side_by_side(of_site, results, o.n_sequences, prefix_of(where))
-        for where, of_site in cells_by_site(o, sites).items()
-    }
+    """The SAEs of each site; cached, since the tables and the figures both show them."""
+    return sites_side_by_side(cells_by_site(o, sites), results, o.n_sequences)
 
 
 def answer(o: Options, results: Results, sites: Sites) -> dict[str, pd.DataFrame]:
-    """Scores, what seeds and sizes have in common, and what each SAE costs its model."""
-    found = compared(o, results, sites)
+    """Scores, how alike seeds and sizes are, and what each SAE costs its model."""
+    by_site = compared(o, results, sites)
     tables = [
-        each.table.assign(mmcs_larger=found_in_larger(each, results)) for each in found.values()
+        each.table.assign(mmcs_larger=found_in_larger(each, results)) for each in by_site.values()
     ]
     saes = pd.concat(tables)
-    losses = [each.losses.assign(site=where) for where, each in found.items()]
     return {
         "saes": saes[[c for c in _SHOWN if c in saes]],
-        "cross_entropy": pd.concat(losses, ignore_index=True),
+        "cross_entropy": losses_of(by_site),
     }
 
 
 def draw(o: Options, results: Results, sites: Sites) -> Iterator[Drawing]:
-    found = compared(o, results, sites)
-    note = (
-        f"{len(results.table)} SAEs of {o.n_steps:,} steps of {o.batch_size} from "
-        f"{o.n_tokens:,} activations a site; {o.seeds} seeds"
-    )
-    cells = {where: each.found for where, each in found.items()}
-    yield "mcs_across_seeds", *seeds_figure(cells, note)
-    losses = {where: each.losses for where, each in found.items()}
-    yield "cross_entropy", *splice_figure(losses, note)
+    n_saes = f"{len(results.table)} SAEs"
+    note = f"{training_note(n_saes, o.n_steps, o.batch_size, o.n_tokens)} a site; {o.seeds} seeds"
+    yield from draw_sites(compared(o, results, sites), note)
 
 
 _SHOWN = ["model", "site", "d_sae", "l1_coeff", "sae_seed", "fvu", "l0", "dead_fraction",

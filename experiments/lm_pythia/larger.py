@@ -1,4 +1,4 @@
-"""Whether the features of a dictionary are found in a larger one."""
+"""Tests whether the features of a dictionary are found in a larger one."""
 
 from itertools import pairwise
 
@@ -10,19 +10,19 @@ from toysae.recovery.label_free import found_in
 from toysae.runs.results import Results
 
 
-def found_in_larger(found: SideBySide, results: Results) -> pd.Series:
+def found_in_larger(saes: SideBySide, results: Results) -> pd.Series:
     """MMCS with the next larger dictionary (Sharkey et al. 2022): the mean over an SAE's living
-    latents of the largest cosine with a living latent of the next size, of the next seed: one seed
-    starts dictionaries of all sizes from the same rows. NaN of the largest, of a lone seed, and of
-    SAEs that diverged.
+    latents of the largest cosine with a living latent of the next size and the next seed, since one
+    seed starts dictionaries of all sizes from the same rows. NaN for the largest size, a lone seed,
+    and SAEs that diverged.
 
     Returns:
         One number for each row of the table of a site.
     """
-    table = found.table
+    table = saes.table
     alive = {
         place: np.asarray(arrays["firing_freq"])[i] > 0
-        for rows, arrays in found.found
+        for rows, arrays in saes.cells
         for i, place in enumerate(rows.index)
     }
     shared = pd.Series(np.nan, table.index)

@@ -1,11 +1,11 @@
 """SAEs on a real language model: what do seeds, inits and tying change? Is a toy world like it?
 
-SmolLM2-135M reads Jane Austen (`make lm-sample`). At a residual site and an MLP's hidden layer,
-tied and untied SAEs from random directions and from the singular vectors of the matrix that writes
-the site. What was found in toy worlds is asked here without a truth: MCS across seeds,
-cross-entropy with the SAE in place beside PCA and other stand-ins, latents' contexts, the site's
-card beside two worlds', and a twin: a world with the site's statistics, on which recovery can be
-measured.
+SmolLM2-135M reads Jane Austen (`make lm-sample`). Tied and untied SAEs train on a residual site and
+an MLP's hidden layer, from random directions and from the singular vectors of the matrix that
+writes the site. What was found in toy worlds is asked here without a truth: MCS across seeds,
+cross-entropy with the SAE in place compared with PCA and other replacements, latents' contexts, the
+site's card next to those of two worlds, and a twin: a world with the site's statistics, on which
+recovery can be measured.
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,19 @@ from toysae.evaluation.measure import RecoveryScores
 from toysae.lm.capture import sample
 from toysae.lm.capture.shards import Manifest, read_manifest
 from toysae.lm.cards.card import LayerCard, layer_card, world_panels
-from toysae.lm.cards.figures import seeds_figure, splice_figure
 from toysae.lm.cards.pages import Chosen, pages
-from toysae.lm.cards.site_study import CAPTURE, SideBySide, capture_text, side_by_side, uncaptured
+from toysae.lm.cards.site_study import (
+    CAPTURE,
+    SideBySide,
+    capture_text,
+    captured_first,
+    draw_sites,
+    losses_of,
+    prefix_of,
+    sites_side_by_side,
+    training_note,
+    uncaptured,
+)
 from toysae.lm.saes.site_sae import sae_of_run
 from toysae.lm.saes.train import SiteData, Training, site_cells
 from toysae.lm.saes.train import prepare_site as prepare_site
@@ -50,13 +60,13 @@ class Options:
         inits: see :class:`toysae.lm.saes.train.Training`.
         resid_l1: of the SAEs of the residual stream.
         mlp_l1: of those of the MLP's hidden layer.
-        resid_size: d_sae / d_in there.
-        mlp_size: d_sae / d_in there.
+        resid_size: d_sae / d_in on the residual stream.
+        mlp_size: d_sae / d_in on the MLP's hidden layer.
         seeds: of each kind of SAE.
         n_steps: Adam steps.
         batch_size: activations a step.
         n_sequences: held out, that the model predicts.
-        worlds: beside the site's card.
+        worlds: that the site's card is compared with.
         twin_ratios: features over dimensions that the twin may have.
         twin_seeds: worlds of the twin's law.
         n_latents: on the page.
@@ -90,8 +100,8 @@ class Prepared:
     """What the study trains on.
 
     Attributes:
-        resid: the residual stream, captured.
-        mlp: the MLP's hidden layer, captured.
+        resid: the captured residual stream.
+        mlp: the captured hidden layer of the MLP.
         twin: of the residual stream.
     """
 
@@ -114,7 +124,7 @@ def training(o: Options, l1: float, size: float) -> Training:
 
 
 def prepare(o: Options, out: Path) -> Prepared:
-    """Both sites, captured, and the twin, fitted."""
+    """Captures both sites and fits the twin."""
     folders = capture_text(
         sample.model_path(), sample.text_path(), sites_of(o), o.n_tokens, o.n_ctx, out / CAPTURE
     )
@@ -132,7 +142,7 @@ def twin_of(o: Options, site: Path, capture: Manifest) -> TwinWorlds:
 def unprepared(o: Options, out: Path) -> str:
     sites = sites_of(o)
     if left := uncaptured(sites, out / CAPTURE):
-        return f"{o.n_tokens:,} activations of {' and '.join(left)} are captured first"
+        return captured_first(o.n_tokens, " and ".join(left))
     resid = out / CAPTURE / sites[0]
     fitted = twin_of(o, resid, read_manifest(resid)).is_kept
     return "" if fitted else f"the twin of {sites[0]} is fitted first"
@@ -140,25 +150,20 @@ def unprepared(o: Options, out: Path) -> str:
 
 def cells_by_site(o: Options, p: Prepared) -> dict[str, list[Cell]]:
     """A cell for each recipe and init."""
-    asked = [(p.resid, o.resid_l1, o.resid_size), (p.mlp, o.mlp_l1, o.mlp_size)]
+    sites = [(p.resid, o.resid_l1, o.resid_size), (p.mlp, o.mlp_l1, o.mlp_size)]
     return {
         site.manifest.site: site_cells(site, training(o, l1, size), prefix_of(site.manifest.site))
-        for site, l1, size in asked
+        for site, l1, size in sites
     }
-
-
-def prefix_of(site: str) -> str:
-    """Of the names of the cells there."""
-    return f"{site}-"
 
 
 def twin_cells(o: Options, p: Prepared) -> list[Cell]:
     """The recipes of the residual stream on its twin, a cell for each."""
-    d_in, found = p.resid.manifest.d, []
+    d_in, cells = p.resid.manifest.d, []
     for recipe in o.recipes:
         spec = make_spec(recipe, d_in, round(o.resid_size * d_in), arithmetic=o.arithmetic)
         own = {"l1_coeff": o.resid_l1, "lr": 1e-3, "lr_decay": 0.2}
-        found.append(
+        cells.append(
             Cell(
                 name=f"twin-{recipe}",
                 data=p.twin,
@@ -171,7 +176,7 @@ def twin_cells(o: Options, p: Prepared) -> list[Cell]:
                 columns={"site": "twin", "recipe": recipe, "init": "recipe"},
             )
         )
-    return found
+    return cells
 
 
 def cells(o: Options, p: Prepared) -> list[Cell]:
@@ -181,11 +186,8 @@ def cells(o: Options, p: Prepared) -> list[Cell]:
 
 @lru_cache(maxsize=1)
 def compared(o: Options, results: Results, p: Prepared) -> dict[str, SideBySide]:
-    """The SAEs of each site; kept, as the card is, since tables and figures both show them."""
-    return {
-        site: side_by_side(of_site, results, o.n_sequences, prefix_of(site))
-        for site, of_site in cells_by_site(o, p).items()
-    }
+    """The SAEs of each site; cached, as the card is, since tables and figures both show them."""
+    return sites_side_by_side(cells_by_site(o, p), results, o.n_sequences)
 
 
 @lru_cache(maxsize=1)
@@ -202,17 +204,15 @@ def best(results: Results, site: str) -> int:
 
 
 def answer(o: Options, results: Results, p: Prepared) -> dict[str, pd.DataFrame]:
-    """Scores and costs of the SAEs; the site beside worlds; its twin, and what is recovered
+    """Scores and costs of the SAEs, the site compared with worlds, its twin, and what is recovered
     there."""
-    found, (of_site, panels) = compared(o, results, p), cards(o, results, p)
-    saes = pd.concat([each.table for each in found.values()])
-    losses = [each.losses.assign(site=site) for site, each in found.items()]
+    by_site, (card, panels) = compared(o, results, p), cards(o, results, p)
+    saes = pd.concat([each.table for each in by_site.values()])
     twins = results.select(site="twin")
-    rows = of_site.rows(*panels.values())
     return {
         "saes": saes[[c for c in _SHOWN if c in saes]],
-        "cross_entropy": pd.concat(losses, ignore_index=True),
-        "card": pd.DataFrame(rows, columns=["what", of_site.site, *panels]),
+        "cross_entropy": losses_of(by_site),
+        "card": pd.DataFrame(card.rows(*panels.values()), columns=["what", card.site, *panels]),
         "twin": p.twin.table("numbers"),
         "twin_statistics": p.twin.table("statistics"),
         "twin_recovery": twins[["recipe", "world_seed", *_RECOVERED]].astype({"world_seed": int}),
@@ -220,19 +220,14 @@ def answer(o: Options, results: Results, p: Prepared) -> dict[str, pd.DataFrame]
 
 
 def draw(o: Options, results: Results, p: Prepared) -> Iterator[Drawing]:
-    found, (of_site, panels) = compared(o, results, p), cards(o, results, p)
-    n_saes = sum(len(each.table) for each in found.values())
-    note = (
-        f"SmolLM2-135M on {sample.about_text().split(' (')[0]}; {n_saes} SAEs of {o.n_steps:,} "
-        f"steps of {o.batch_size} from {o.n_tokens:,} activations; {o.seeds} seeds"
-    )
-    cells = {site: each.found for site, each in found.items()}
-    yield "mcs_across_seeds", *seeds_figure(cells, note)
-    losses = {site: each.losses for site, each in found.items()}
-    yield "cross_entropy", *splice_figure(losses, note)
-    yield f"card-{of_site.site}", *panel_figure({of_site.site: of_site.panel, **panels})
+    by_site, (card, panels) = compared(o, results, p), cards(o, results, p)
+    n_saes = f"{sum(len(each.table) for each in by_site.values())} SAEs"
+    trained = training_note(n_saes, o.n_steps, o.batch_size, o.n_tokens)
+    text_name = sample.about_text().split(" (")[0]
+    yield from draw_sites(by_site, f"SmolLM2-135M on {text_name}; {trained}; {o.seeds} seeds")
+    yield f"card-{card.site}", *panel_figure({card.site: card.panel, **panels})
     chosen = Chosen(n_latents=o.n_latents, n_tokens=o.page_tokens)
-    (page,) = pages(results.path, chosen, rows=(best(results, of_site.site),))
+    (page,) = pages(results.path, chosen, rows=(best(results, card.site),))
     yield "latents", page.html, page.table
 
 

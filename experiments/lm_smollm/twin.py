@@ -1,4 +1,4 @@
-"""The twin of a captured site: the worlds that SAEs train on, and what they were fitted to."""
+"""The twin of a captured site: the worlds that SAEs train on, and the statistics they match."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class TwinWorlds(Data):
     """Worlds of a site's twin, one for each seed of its directions, as SAEs of the site see it.
 
     Attributes:
-        site: the folder of the capture that is fitted.
-        capture: what it holds.
+        site: the folder of the captured site that the twin is fitted to.
+        capture: its manifest.
         ratios: features over dimensions that the twin may have.
         seeds: of the directions and of the data streams.
     """
@@ -40,7 +40,7 @@ class TwinWorlds(Data):
         return all(file.exists() for file in [*self._tables.values(), *self._files.values()])
 
     def keep(self, source: Source) -> None:
-        """Fits the twin to the site's activations, and writes its worlds and tables beside them."""
+        """Fits the twin to the site's activations, and writes its worlds and tables to disk."""
         if self.is_kept:
             return
         fitted = make_twin(source, ratios=self.ratios)

@@ -26,7 +26,6 @@ from toysae.lm.capture.capture import capture, capture_bytes, new_manifest, run_
 from toysae.lm.capture.shards import (
     MANIFEST,
     Shards,
-    check_same_width,
     find_site,
     read_manifest,
     site_folders,
@@ -717,16 +716,6 @@ def test_a_site_is_found_by_its_name_or_as_the_only_one(whole, tmp_path):
     ]:
         with pytest.raises(ToysaeError, match=words):
             find_site(*given)
-
-
-def test_sites_of_different_widths_are_refused_even_of_the_same_name(whole, tmp_path):
-    (tmp_path / POST).mkdir()
-    write_manifest(tmp_path / POST, replace(read_manifest(whole / POST), d=33))
-    assert check_same_width([whole / POST]) == check_same_width([whole / POST] * 2) == 32
-    assert check_same_width([whole / MLP]) == 64
-    for others, widths in (([whole / MLP], ".* 32, .* 64"), ([tmp_path / POST], ".* 32, .* 33")):
-        with pytest.raises(ToysaeError, match=f"differ in width.*{widths}"):
-            check_same_width([whole / POST, *others])
 
 
 def test_a_checksum_is_of_the_weights_alone(model):

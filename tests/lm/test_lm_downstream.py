@@ -1,6 +1,7 @@
-"""Effects of latents on those of a later layer, beside runs changed in NumPy."""
+"""Effects of latents on those of a later layer, compared with runs changed in NumPy."""
 
 import json
+from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,13 @@ import numpy as np
 import pytest
 
 from toysae import ToysaeError
-from toysae.lm.effects import downstream as module
 from toysae.lm.effects.changes import Change
 from toysae.lm.effects.downstream import downstream
 from toysae.lm.models.edits import Replace
 from toysae.lm.models.forward import block
 from toysae.lm.models.sites import SITES, Site, is_behind
+
+module = import_module("toysae.lm.effects.downstream")
 
 A, B = "blocks.0.hook_resid_post", "blocks.1.hook_mlp_out"
 LENGTHS = np.array([9, 4, 9, 7, 2])

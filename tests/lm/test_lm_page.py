@@ -2,6 +2,7 @@
 
 import json
 from html.parser import HTMLParser
+from importlib import import_module
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -228,7 +229,9 @@ def test_a_latent_that_never_fires_has_a_section_too(tokenizer):
     ],
 )
 def test_bad_input_is_one_line(trained, capsys, monkeypatch, args, words):
-    monkeypatch.setattr("toysae.lm.cards.pages.latent_firing", None)  # nothing runs
+    monkeypatch.setattr(
+        import_module("toysae.lm.cards.pages"), "latent_firing", None
+    )  # nothing runs
     with pytest.raises(SystemExit) as stop:
         main(["lm", "page", str(trained[1]), *args])
     assert stop.value.code == 2

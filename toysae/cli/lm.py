@@ -25,7 +25,7 @@ _USAGE = """usage: toysae lm COMMAND
   sample                     a small real model and text, without a hub
   capture MODEL --site S [S2 ...] --text T --out DIR      activations to shards
   train DIR --recipes tied untied --l1-coeff 1 3 --seeds 3   SAEs on them
-  card DIR [--world NAME]    what the activations look like, beside worlds
+  card DIR [--world NAME]    what the activations look like, compared with worlds
   twin DIR                   a world fitted to them, and what SAEs recover there
   eval OUT                   cross-entropy with SAEs in place, and baselines
   page OUT                   an HTML page of an SAE's latents: contexts, logits, neighbours
@@ -41,7 +41,7 @@ toysae lm COMMAND --help shows the fields."""
 
 
 def lm(args: list[str]) -> None:
-    """The command group."""
+    """Runs one of the `toysae lm` commands."""
     if not args or args[0] in ("-h", "--help"):
         OUT.print(_USAGE, markup=False, highlight=False)
         return
@@ -52,25 +52,25 @@ def lm(args: list[str]) -> None:
 
 @dataclass(frozen=True)
 class CaptureOptions:
-    """What `toysae lm capture` can be told.
+    """Options of `toysae lm capture`.
 
     Attributes:
-        site: by TransformerLens' names, e.g. blocks.3.hook_resid_post; several share one pass.
+        site: by TransformerLens' names, e.g. blocks.3.hook_resid_post; all share one pass.
         text: a .txt or .jsonl file, a folder of .txt files, a data set on the hub, or "sample".
         out: each site gets a folder in it; the same call goes on after a stop.
         tokens: activations to keep, e.g. 10M; all of the text if not given.
         column: that holds the text, of a .jsonl file or a data set.
         n_ctx: tokens of a sequence.
-        pack: documents one after the other, cut every n_ctx tokens; or each padded.
-        bos: the token that begins a text (GPT-2's and Pythia's: the end token) at the start of
-            each sequence.
-        first: positions before this one are not kept: 0 is an attention sink.
+        pack: documents follow each other, cut every n_ctx tokens; otherwise each is padded.
+        bos: start each sequence with the token that begins a text (for GPT-2 and Pythia the end
+            token).
+        first: positions before this one are not kept: position 0 is an attention sink.
         dtype: on disk: bfloat16, float16 or float32.
-        centre_residual: take each activation's mean over dimensions out, as TransformerLens does.
+        centre_residual: subtract each activation's mean over dimensions, as TransformerLens does.
         arithmetic: of the model: float32 or bfloat16.
         batch_size: sequences at once.
         live: store nothing, run the model again whenever activations are needed.
-        dry_run: say what it would take, and stop.
+        dry_run: only print how much disk it would take.
         quiet: no progress bar.
     """
 
@@ -113,12 +113,12 @@ def _capture(args: list[str]) -> None:
     check_run(model, o.n_ctx, o.dtype)
     with TemporaryDirectory() as nowhere, locked(o.out):
         folder = Path(nowhere) if o.dry_run else o.out  # a dry run leaves nothing behind
-        _keep(o, model, build_corpus(text, tokenizer, folder / CORPUS, n_tokens, layout, o.column))
+        _write(o, model, build_corpus(text, tokenizer, folder / CORPUS, n_tokens, layout, o.column))
 
 
-def _keep(o: CaptureOptions, model: "LM", corpus: "Corpus") -> None:
+def _write(o: CaptureOptions, model: "LM", corpus: "Corpus") -> None:
     from ..disk import disk_is_full, free_bytes, size
-    from ..lm.capture.capture import begin, capture, capture_bytes, found, new_manifest, told
+    from ..lm.capture.capture import begin, capture, capture_bytes, new_manifest, resumed
 
     what = (o.dtype, o.centre_residual, o.live)
     manifests = [new_manifest(model, corpus, site, *what) for site in dict.fromkeys(o.site)]
@@ -136,12 +136,13 @@ def _keep(o: CaptureOptions, model: "LM", corpus: "Corpus") -> None:
     if o.live:
         folders = [o.out / m.site for m in manifests]
         for folder, manifest in zip(folders, manifests, strict=True):
-            begin(folder, model, found(folder, manifest))
+            begin(folder, resumed(folder, manifest), model)
     else:
         with TokenBar(rows, o.quiet) as tell:
             folders = capture(
                 model, corpus, o.site, o.out, dtype=o.dtype, centre=o.centre_residual,
-                batch_size=o.batch_size, on_batch=lambda n, b: tell(n, told(n, b)),
+                batch_size=o.batch_size,
+                on_batch=lambda n, n_bytes: tell(n, f"{n:,} tokens, {size(n_bytes)}"),
             )  # fmt: skip
     for folder in folders:
         OUT.print(f"captured {folder}", highlight=False, soft_wrap=True)
@@ -149,7 +150,7 @@ def _keep(o: CaptureOptions, model: "LM", corpus: "Corpus") -> None:
 
 @dataclass(frozen=True)
 class TrainOptions(EngineOptions):
-    """Where `toysae lm train` reads and writes, besides what it trains.
+    """Options of `toysae lm train` besides those of the training.
 
     Attributes:
         site: of the capture, if it holds several.
@@ -209,10 +210,10 @@ def _fetch_sample(args: list[str]) -> None:
 def _dtype(arithmetic: str) -> Any:
     import jax.numpy as jnp
 
-    known = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-    if arithmetic not in known:
-        raise unknown("arithmetic", arithmetic, known)
-    return known[arithmetic]
+    dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if arithmetic not in dtypes:
+        raise unknown("arithmetic", arithmetic, dtypes)
+    return dtypes[arithmetic]
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

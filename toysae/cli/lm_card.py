@@ -1,4 +1,4 @@
-"""toysae lm card and toysae lm twin: a layer beside worlds, and the world that is most like it."""
+"""toysae lm card and toysae lm twin: a layer compared with worlds, and the world most like it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ from .show import OUT, LookBar, print_frame
 
 @dataclass(frozen=True)
 class CardOptions:
-    """What `toysae lm card` can be told.
+    """Options of `toysae lm card`.
 
     Attributes:
         site: of the capture, if it holds several.
-        world: worlds to set beside it.
-        n_rows: activations to look at.
-        sae: the folder of an SAE of this site, or of a run on it, whose latents are set beside
+        world: worlds to compare it with.
+        n_rows: activations to read.
+        sae: the folder of an SAE of this site, or of a run on it, whose latents are compared with
             worlds' features.
         row: of that run's table.
         out: a folder for the figure.
@@ -35,7 +35,7 @@ class CardOptions:
 
 
 def card(args: list[str]) -> None:
-    """The panel of a layer, and of worlds beside it."""
+    """Prints the panel of a layer, next to those of worlds."""
     from ..lm.capture.shards import find_site, read_manifest
     from ..lm.capture.sources import open_site
     from ..lm.cards import card as cards
@@ -50,20 +50,20 @@ def card(args: list[str]) -> None:
     sae = None if o.sae is None else load_site_sae(o.sae, site.name, o.row)
     if sae is not None:
         check_belongs(str(o.sae), sae, manifest)
-    found = cards.layer_card(site.name, open_site(site), manifest.first, o.n_rows, sae=sae)
-    title = "activations" if sae is None else "activations and latents, beside true features"
+    of_layer = cards.layer_card(site.name, open_site(site), manifest.first, o.n_rows, sae=sae)
+    title = "activations" if sae is None else "activations and latents, compared with true features"
     table = Table("what", site.name, *panels, title=title)
-    for row in found.rows(*panels.values()):
+    for row in of_layer.rows(*panels.values()):
         table.add_row(*row)
     OUT.print(table)
     if o.out is not None:
-        for file in cards.save_card(found, panels, o.out):
+        for file in cards.save_card(of_layer, panels, o.out):
             OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
 class TwinOptions:
-    """What `toysae lm twin` can be told.
+    """Options of `toysae lm twin`.
 
     Attributes:
         site: of the capture, if it holds several.
@@ -97,7 +97,7 @@ class TwinOptions:
 
 
 def twin(args: list[str]) -> None:
-    """Fits a world to a layer, and asks there what is recoverable."""
+    """Fits a world to a layer, and measures what is recoverable there."""
     from ..disk import write
     from ..lm.capture.shards import find_site
     from ..lm.capture.sources import open_site
@@ -126,13 +126,13 @@ def twin(args: list[str]) -> None:
         OUT.print(f"not matched: {'; '.join(fitted.unmatched)}", highlight=False)
     tables = {"statistics": fitted.table}
     if numbers:
-        found = recovered_on(
+        recovery = recovered_on(
             fitted.twin, numbers, size=o.size, n_steps=o.n_steps, batch_size=o.batch_size,
             seeds=o.seeds, quiet=o.quiet,
         )  # fmt: skip
         shown = ["recipe", "world_seed", *_KNOBS, *_SCORES]
-        print_frame(found[[c for c in shown if c in found]], "recovery on the twin")
-        tables["recovery"] = found
+        print_frame(recovery[[c for c in shown if c in recovery]], "recovery on the twin")
+        tables["recovery"] = recovery
     if o.out is not None:
         o.out.mkdir(parents=True, exist_ok=True)
         save_world(twin_world(fitted.twin), o.out / "twin.safetensors")

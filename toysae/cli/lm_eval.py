@@ -10,10 +10,10 @@ from .show import OUT, TokenBar, print_frame
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions(Where):
-    """What `toysae lm eval` can be told.
+    """Options of `toysae lm eval`.
 
     Attributes:
-        n_sequences: of the text held out, that the model predicts.
+        n_sequences: of the held-out text, that the model predicts.
         batch_size: sequences at once.
         ranks: of the PCA baselines.
         rows: of OUT's table.csv; all if not given.
@@ -30,6 +30,7 @@ class EvalOptions(Where):
 
 
 def eval_saes(args: list[str]) -> None:
+    """Prints the cross-entropy with SAEs and baselines in place of activations."""
     from ..disk import write
     from ..lm.effects.on_disk import splice_saes
 
@@ -47,11 +48,11 @@ def eval_saes(args: list[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PageOptions(Where):
-    """What `toysae lm page` can be told.
+    """Options of `toysae lm page`.
 
     Attributes:
         n_latents: drawn evenly over log firing frequency.
-        latents: these instead, by number.
+        latents: shown instead of drawn ones, by number.
         n_tokens: of the text, evenly over it, e.g. 100k; "all" for all.
         seed: of what is drawn.
         out: an .html file; OUT/pages/SAE.html if not given.
@@ -67,6 +68,7 @@ class PageOptions(Where):
 
 
 def page(args: list[str]) -> None:
+    """Writes HTML pages of latents."""
     from ..lm.cards.pages import Chosen, write_pages
 
     path, rest = positional(args, SAES)

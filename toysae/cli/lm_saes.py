@@ -1,4 +1,4 @@
-"""What the commands about trained SAEs share: where SAEs are, and tables as files."""
+"""What the commands on trained SAEs share: options that say where SAEs are, and tables as files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +8,11 @@ SAES = "what toysae lm train wrote, or the folder of one SAE"
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """Where SAEs and what they belong to are found.
+    """Where SAEs and what they belong to are.
 
     Attributes:
-        capture: the directory of the capture, if OUT does not say it.
-        site: of the capture, if neither says it.
+        capture: the directory of the capture, if OUT does not name it.
+        site: of the capture, if neither names it.
         model: where the model is, if it has moved.
         rows: of OUT's table.csv.
     """
@@ -24,7 +24,7 @@ class Where:
 
 
 def write_tables(tables: dict, out: Path | None) -> None:
-    """All of them as one CSV file, the SAE's name in front."""
+    """Writes all tables to one CSV file, with the SAE's name as the first column."""
     from pandas import concat
 
     from ..disk import write

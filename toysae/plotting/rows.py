@@ -77,8 +77,8 @@ def case_without(table: pd.DataFrame, *names: str) -> pd.Series:
 
 
 def with_case(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Adds `case`: the world, what the points set, and whatever else varies among rows with the same
-    values of `by`."""
+    """Adds `case`: the world, what the points set, and whatever else varies among rows with the
+    same values of `by`."""
     cells = table.groupby([*by, "setting"])
     varied = [c for c in _CASE if c not in by and (cells[c].nunique() > 1).any()]
     case = table["world"].astype(str)

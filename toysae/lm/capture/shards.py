@@ -1,17 +1,18 @@
-"""Activations on disk: safetensors shards of one site, and a manifest that says what they are.
+"""Activations on disk: safetensors shards of one site, and a manifest that describes them.
 
-    <site>/manifest.json          what was run on what, each shard's rows and checksum, moments
+    <site>/manifest.json          the model, text and site; each shard's rows, checksum and moments
     <site>/matrices.npz           axes of what writes to the site and reads it, for initialisations
     <site>/00000.safetensors      acts [rows, d], tokens, seq, doc, pos [rows], in sequence order
 
-A shard holds whole sequences, and is listed once it is on the disk: a killed capture goes on
-behind the last one listed.
+A shard holds whole sequences, and is listed once it is on the disk: a killed capture goes on after
+the last shard listed.
 """
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.f
 
 
 def is_ours(name: str) -> bool:
-    """Whether a capture writes a file of that name."""
+    """Whether a capture writes files of that name."""
     return name in (MANIFEST, MATRICES) or bool(re.fullmatch(r"\d{5,}\.safetensors", name))
 
 
@@ -41,8 +42,8 @@ class Shard:
 
     Attributes:
         file: its name.
-        first, last: its sequences, `last` not among them.
-        rows: how many activations.
+        first, last: its sequences, without `last` itself.
+        rows: the number of activations.
         sha256: of the file.
         moments: sums over its rows of ‖x‖² and of ‖x‖, in float64.
     """
@@ -57,7 +58,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the activations of a site are.
+    """A description of the activations of a site.
 
     Attributes:
         model: where the model came from.
@@ -65,14 +66,14 @@ class Manifest:
         site: by TransformerLens' name.
         d: width of the activations.
         dtype: of the activations on disk.
-        centred: each activation's own mean over dimensions is taken out, as TransformerLens'
-            processed residual stream has it.
+        centred: each activation's own mean over dimensions is subtracted, as in TransformerLens'
+            processed residual stream.
         corpus: checksum of the token ids.
         first: positions before this one are left out.
         n_ctx: tokens of a sequence.
         n_seq: sequences in all.
         rows: activations in all.
-        shards: those finished; none where the model is run anew in each epoch.
+        shards: the finished ones; none if the model is run anew in each epoch.
         live: the model is run instead of reading shards.
         version: of the format.
     """
@@ -97,21 +98,21 @@ class Manifest:
         return self.live or sum(shard.rows for shard in self.shards) == self.rows
 
     def same_run(self, other: "Manifest") -> list[str]:
-        """The fields in which two captures differ, whatever is finished of them."""
+        """Lists the fields in which two captures differ, however far they have come."""
         names = [f.name for f in fields(self) if f.name not in ("shards", "model")]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Whole or not at all."""
+    """Writes the manifest of a site, whole or not at all."""
     write_bytes(folder / MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Of a site's folder.
+    """Reads the manifest of a site's folder.
 
     Raises:
-        ToysaeError: none there, a damaged one, or one of a newer toysae.
+        ToysaeError: no manifest, a damaged one, or one of a newer toysae.
     """
     file = folder / MANIFEST
     require(file.is_file(), f"{folder} holds no {MANIFEST}: give the folder of a captured site")
@@ -132,7 +133,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 @dataclass
 class Rows:
-    """Activations on their way into a shard, with where each came from."""
+    """Activations on their way into a shard, with the token and place of each."""
 
     acts: Float[np.ndarray, "rows d"]
     tokens: Int[np.ndarray, " rows"]
@@ -142,7 +143,7 @@ class Rows:
 
 
 def write_shard(folder: Path, number: int, first: int, last: int, rows: Rows) -> Shard:
-    """Writes one shard and gives its entry for the manifest.
+    """Writes one shard and returns its entry for the manifest.
 
     Raises:
         ToysaeError: activations that are not finite; the disk is full.
@@ -162,11 +163,11 @@ def write_shard(folder: Path, number: int, first: int, last: int, rows: Rows) ->
 
 
 class Shards:
-    """The activations of a captured site, memory-mapped; a block of rows is one sequence.
+    """The activations of a captured site, memory-mapped, sequence after sequence.
 
     Args:
         folder: of the site.
-        verify: read every file once and compare its checksum.
+        verify: whether to read every file once and compare its checksum.
 
     Raises:
         ToysaeError: an unfinished capture, or a shard that is missing, short, altered or from
@@ -177,14 +178,12 @@ class Shards:
         self.folder, self.manifest = folder, read_manifest(folder)
         m = self.manifest
         require(not m.live, f"{folder} holds no activations: its model is run as they are needed")
-        done = sum(shard.rows for shard in m.shards)
-        require(m.is_complete, f"{folder} holds {done:,} of {m.rows:,} activations: run the same "
+        n_rows = sum(shard.rows for shard in m.shards)
+        require(m.is_complete, f"{folder} holds {n_rows:,} of {m.rows:,} activations: run the same "
                 "`toysae lm capture` again to finish it")  # fmt: skip
         self._files = [self._open(shard, verify) for shard in m.shards]
         self._slices = [file.get_slice("acts") for file in self._files]
-        seqs = np.concatenate([self._tensor(i, "seq") for i in range(len(m.shards))])
-        starts = np.searchsorted(seqs, np.arange(m.n_seq + 1))
-        self._starts = starts
+        self._starts = np.searchsorted(self.column("seq"), np.arange(m.n_seq + 1))
         self._firsts = np.array([shard.first for shard in m.shards])
         self._offsets = np.concatenate([[0], np.cumsum([shard.rows for shard in m.shards])])
 
@@ -202,7 +201,7 @@ class Shards:
         return np.diff(self._starts)
 
     def read(self, sequences: Int[np.ndarray, " n"]) -> Float[np.ndarray, "rows d"]:
-        """The activations of some sequences, one sequence after the other."""
+        """Returns the activations of some sequences, one sequence after the other."""
         out = np.empty((int(self.counts[sequences].sum()), self.d), self.dtype)
         at = 0
         shard_of = np.searchsorted(self._firsts, sequences, "right") - 1
@@ -214,17 +213,17 @@ class Shards:
         return out
 
     def column(self, name: str) -> Int[np.ndarray, " rows"]:
-        """`tokens`, `seq`, `doc` or `pos` of every row.
+        """Returns `tokens`, `seq`, `doc` or `pos` of every row.
 
         Raises:
             ToysaeError: no such column.
         """
         if name not in ("tokens", "seq", "doc", "pos"):
             raise unknown("column", name, ("tokens", "seq", "doc", "pos"))
-        return np.concatenate([self._tensor(i, name) for i in range(len(self._files))])
+        return np.concatenate([file.get_tensor(name) for file in self._files])
 
     def batches(self, size: int = 4096) -> Iterator[Float[np.ndarray, "n d"]]:
-        """All activations in the order of the text."""
+        """Yields all activations in the order of the text."""
         for acts in self._slices:
             n = acts.get_shape()[0]
             for start in range(0, n, size):
@@ -232,49 +231,45 @@ class Shards:
 
     @property
     def mean(self) -> Float[np.ndarray, " d"]:
-        """Over all rows, float64."""
-        total = sum(self._tensor(i, "sum") for i in range(len(self._files)))
+        """The mean over all rows, float64."""
+        total = sum(file.get_tensor("sum") for file in self._files)
         return np.asarray(total, np.float64) / self.manifest.rows
-
-    def _tensor(self, shard: int, name: str) -> np.ndarray:
-        return self._files[shard].get_tensor(name)
 
     def _open(self, shard: Shard, verify: bool) -> Any:
         path, m = self.folder / shard.file, self.manifest
-        again = "delete it and run the same `toysae lm capture` again"
+        remedy = "delete it and run the same `toysae lm capture` again"
         require(path.is_file(), f"shard {path} is missing: run the same `toysae lm capture` again")
         if verify:
-            whole = file_sha256(path) == shard.sha256
-            require(whole, f"shard {path} is not as it was written (short, altered or from another "
-                    f"run): {again}")  # fmt: skip
+            same = file_sha256(path) == shard.sha256
+            require(same, f"shard {path} is not as it was written (short, altered or from another "
+                    f"run): {remedy}")  # fmt: skip
         try:
             file = safe_open(path, framework="numpy")
             shape = file.get_slice("acts").get_shape()
         except (SafetensorError, OSError) as error:
-            raise ToysaeError(f"shard {path} is damaged ({error}): {again}") from error
+            raise ToysaeError(f"shard {path} is damaged ({error}): {remedy}") from error
         require(shape == [shard.rows, m.d], f"shard {path} has activations {shape}, its manifest "
-                f"says {[shard.rows, m.d]}: {again}")  # fmt: skip
+                f"says {[shard.rows, m.d]}: {remedy}")  # fmt: skip
         return file
 
 
 def without_missing(folder: Path, manifest: Manifest) -> Manifest:
-    """The manifest with only those shards, from the first on, that are on disk as written."""
-    kept: list[Shard] = []
-    for shard in manifest.shards:
+    """The manifest with its shards up to the first that is not on disk as it was written."""
+
+    def is_whole(shard: Shard) -> bool:
         path = folder / shard.file
-        if not path.is_file() or file_sha256(path) != shard.sha256:
-            break
-        kept.append(shard)
-    return replace(manifest, shards=tuple(kept))
+        return path.is_file() and file_sha256(path) == shard.sha256
+
+    return replace(manifest, shards=tuple(takewhile(is_whole, manifest.shards)))
 
 
 def site_folders(folder: Path) -> list[Path]:
-    """The sites captured in a folder."""
+    """Lists the folders of the sites captured in a folder."""
     return sorted(file.parent for file in folder.glob(f"*/{MANIFEST}"))
 
 
 def find_site(folder: str | Path, site: str | None = None) -> Path:
-    """The folder of one site of a capture: the one named, or the only one.
+    """Returns the folder of one site of a capture: the one named, or the only one.
 
     Raises:
         ToysaeError: no capture there, no such site, or several to choose from.
@@ -284,23 +279,11 @@ def find_site(folder: str | Path, site: str | None = None) -> Path:
         require(site in (None, folder.name), f"{folder} is one site, and not {site}: give the "
                 "folder above it")  # fmt: skip
         return folder
-    found = [path.name for path in site_folders(folder)]
-    require(found, f"{folder} holds no captured site: make one with `toysae lm capture`")
+    sites = [path.name for path in site_folders(folder)]
+    require(sites, f"{folder} holds no captured site: make one with `toysae lm capture`")
     if site is None:
-        require(len(found) == 1, f"{folder} holds {', '.join(found)}: name one with --site")
-        return folder / found[0]
-    if site not in found:
-        raise unknown("site", site, found)
+        require(len(sites) == 1, f"{folder} holds {', '.join(sites)}: name one with --site")
+        return folder / sites[0]
+    if site not in sites:
+        raise unknown("site", site, sites)
     return folder / site
-
-
-def check_same_width(folders: Sequence[Path]) -> int:
-    """The width that all these sites have.
-
-    Raises:
-        ToysaeError: different ones.
-    """
-    widths = {folder: read_manifest(folder).d for folder in folders}
-    require(len(set(widths.values())) == 1, "these sites differ in width, so no SAE fits them all: "
-            + ", ".join(f"{folder} {d}" for folder, d in widths.items()))  # fmt: skip
-    return next(iter(widths.values()))

@@ -1,4 +1,4 @@
-"""Where activations come from: shards on disk, or the model run anew. Either is a
+"""Opens the activations of a site: shards on disk, or the model run anew. Either is a
 :class:`toysae.lm.capture.stream.Source`."""
 
 from dataclasses import dataclass
@@ -11,22 +11,23 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ...errors import ToysaeError, require
-from ..models import LM, load_model
+from ..models.forward import LM
+from ..models.load import load_model
 from .capture import new_manifest, run_sequences, weights_sha256
 from .shards import DTYPES, MATRICES, Manifest, Shards, read_manifest
 from .stream import Source
 from .text import Corpus, load_corpus
 
 CORPUS = "corpus"
-"""The folder of the token ids, beside those of the sites."""
+"""The folder of the token ids, next to those of the sites."""
 
 
 @dataclass(frozen=True)
 class Live:
-    """A model that is run for each sequence asked for, so that nothing is stored.
+    """A model that is run whenever the activations of a sequence are needed; nothing is stored.
 
     Attributes:
-        model: whose activations.
+        model: whose activations they are.
         corpus: what it reads.
         manifest: of the site.
         batch_size: sequences at once.
@@ -50,36 +51,35 @@ class Live:
         return self.corpus.counts
 
     def read(self, sequences: Int[np.ndarray, " n"]) -> Float[np.ndarray, "rows d"]:
-        """The activations of some sequences, one sequence after the other."""
+        """Returns the activations of some sequences, one sequence after the other."""
         return run_sequences(self.model, self.corpus, sequences, self.manifest, self.batch_size)
 
 
 def open_site(folder: Path, model: LM | None = None, verify: bool = True) -> Source:
-    """The activations of a captured site.
+    """Opens the activations of a captured site.
 
     Args:
         folder: of the site.
-        model: run where the capture is live; loaded by its name if not given.
-        verify: compare every shard's checksum.
+        model: run if the capture is live; loaded by its name if not given.
+        verify: whether to compare every shard's checksum.
 
     Raises:
-        ToysaeError: see :class:`.Shards`; a model or text that is not the one that the capture was
-            made of.
+        ToysaeError: see :class:`.Shards`; another model or text than the capture's.
     """
     manifest = read_manifest(folder)
     if not manifest.live:
         return Shards(folder, verify)
     model = load_captured(manifest.model, manifest, folder) if model is None else model
     corpus = load_corpus(folder.parent / CORPUS)
-    now = new_manifest(model, corpus, manifest.site, manifest.dtype, manifest.centred, live=True)
-    changed = manifest.same_run(now)
+    fresh = new_manifest(model, corpus, manifest.site, manifest.dtype, manifest.centred, live=True)
+    changed = manifest.same_run(fresh)
     require(not changed, f"{folder}: the model or the text is not that of the capture "
             f"({', '.join(changed)} differ)")  # fmt: skip
     return Live(model, corpus, manifest)
 
 
 def load_captured(model: str | LM, manifest: Manifest, folder: Path) -> LM:
-    """The model that a site was captured from, in the arithmetic that it had then.
+    """Loads the model that a site was captured from, in the arithmetic of the capture.
 
     Args:
         model: what to load it from, or the model itself.
@@ -104,14 +104,14 @@ def load_captured(model: str | LM, manifest: Manifest, folder: Path) -> LM:
 
 
 def matrix_axes(folder: Path, which: str) -> Float[np.ndarray, "d r"]:
-    """The axes of the matrix that "writes" a site or "reads" it.
+    """Reads the axes of the matrix that "writes" a site or "reads" it.
 
     Raises:
         ToysaeError: the capture's file is missing or damaged.
     """
     try:
-        with np.load(folder / MATRICES) as found:
-            return found[which]
+        with np.load(folder / MATRICES) as matrices:
+            return matrices[which]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ToysaeError(
             f"{folder / MATRICES} is missing or damaged: capture again (a "

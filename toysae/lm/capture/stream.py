@@ -1,9 +1,9 @@
-"""Activations in a shuffled order: every one of them once an epoch, at bounded memory.
+"""Activations in a shuffled order: each of them once an epoch, at bounded memory.
 
 Sequences are shuffled over the whole epoch, then read some thousands at a time into a buffer whose
-rows are shuffled. Both orders follow from the seed and the epoch alone, so any place in the stream
-can be gone to at once, and reading shards or running the model anew gives the same order (the same
-bits too, of a site that was captured alone in batches of the same size).
+rows are shuffled. Both orders depend only on the seed and the epoch, so the stream can start at any
+place, and shards or a model run anew give the same order (and the same bits, if the site was
+captured alone in batches of the same size).
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -37,7 +37,7 @@ class Source(Protocol):
 def split_off(
     counts: Int[np.ndarray, " n_seq"], n_held_out: int = HELD_OUT
 ) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]:
-    """(sequences to train on, sequences held out): the same whatever the training's seeds.
+    """Splits sequences into (those to train on, those held out), whatever the training's seeds.
 
     Args:
         counts: rows of each sequence.
@@ -52,8 +52,8 @@ def split_off(
         "more tokens",
     )
     order = np.random.default_rng(0x5EED).permutation(len(counts))
-    wanted = min(n_held_out, _MOST_HELD_OUT * counts.sum())
-    n = int(np.searchsorted(np.cumsum(counts[order]), wanted)) + 1
+    n_rows = min(n_held_out, _MOST_HELD_OUT * counts.sum())
+    n = int(np.searchsorted(np.cumsum(counts[order]), n_rows)) + 1
     n = min(n, len(counts) - 1)
     return np.sort(order[n:]), np.sort(order[:n])
 
@@ -61,7 +61,7 @@ def split_off(
 def spread_sequences(
     counts: Int[np.ndarray, " n_seq"], n_rows: int | None
 ) -> Int[np.ndarray, " n"]:
-    """Sequences with about so many activations, evenly over the text; all if None."""
+    """Sequences with about `n_rows` activations, evenly over the text; all if None."""
     share = 1.0 if n_rows is None else min(1.0, n_rows / counts.sum())
     n = max(1, round(share * len(counts)))
     return np.unique(np.linspace(0, len(counts) - 1, n).round().astype(int))
@@ -72,9 +72,9 @@ class Stream:
 
     Args:
         source: of the activations.
-        sequences: those to read.
+        sequences: which to read.
         seed: of the order.
-        buffer_rows: about how many rows are shuffled, and held in memory, at a time.
+        buffer_rows: about how many rows are held in memory and shuffled at a time.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Stream:
         self.row_bytes = source.d * np.dtype(source.dtype).itemsize
 
     def rows(self, start: int, n: int) -> Float[np.ndarray, "n d"]:
-        """Rows `start` to `start + n - 1` of the stream."""
+        """Returns rows `start` to `start + n - 1` of the stream."""
         out = np.empty((n, self._source.d), self._source.dtype)
         at = 0
         while at < n:
@@ -104,10 +104,10 @@ class Stream:
             edges = self._order(epoch)[1]
             b = int(np.searchsorted(edges, place, "right")) - 1
             offset = place - edges[b]
-            held, shuffle = self._read(epoch, b)
+            buffer, shuffle = self._read(epoch, b)
             some = shuffle[offset : offset + n - at]
-            out[at : at + len(some)] = held[some]
-            del held  # or the next one would be a second in memory
+            out[at : at + len(some)] = buffer[some]
+            del buffer  # otherwise the next one would be a second in memory
             at += len(some)
         return out
 
@@ -117,12 +117,11 @@ class Stream:
             order = np.random.default_rng([self._seed, epoch]).permutation(len(self._counts))
             rows = np.concatenate([[0], np.cumsum(self._counts[order])])
             cuts = np.append(np.arange(0, len(order), self._per_buffer), len(order))
-            edges = rows[cuts]
-            self._epoch = (epoch, order, edges)
+            self._epoch = (epoch, order, rows[cuts])
         return self._epoch[1:]
 
     def _read(self, epoch: int, b: int) -> tuple[np.ndarray, np.ndarray]:
-        """A buffer's rows as they were read, and the order to give them in."""
+        """The rows of a buffer as they were read, and the order in which to return them."""
         if self._buffer[:2] != (epoch, b):
             order, _ = self._order(epoch)
             some = order[b * self._per_buffer : (b + 1) * self._per_buffer]

@@ -1,7 +1,7 @@
-"""Documents to sequences of token ids on disk: what a model is run on, in a fixed order.
+"""Turns documents into sequences of token ids on disk, which a model reads in a fixed order.
 
-A corpus is tokenised once, before any activation exists, so that a text that is too short is known
-at once, and sequences can be read in any order.
+A corpus is tokenised once, before any activation exists, so that a text that is too short is
+noticed early and sequences can be read in any order.
 """
 
 import json
@@ -39,12 +39,12 @@ class TextLayout:
 
     Attributes:
         n_ctx: tokens of a sequence.
-        pack: documents one after the other with the end token between them, cut every `n_ctx`
-            tokens; or else each document on its own, its last sequence padded.
-        bos: the token that begins a text (GPT-2's and Pythia's: the end token) stands at the start
-            of each sequence, as most SAE libraries do it.
-        first: positions before this one are not kept: 0 is most models' attention sink, with a
-            norm two orders larger.
+        pack: documents follow each other with the end token between them, cut every `n_ctx`
+            tokens; otherwise each document is cut on its own, its last sequence padded.
+        bos: each sequence starts with the token that begins a text (for GPT-2 and Pythia the end
+            token), as in most SAE libraries.
+        first: positions before this one are not kept: position 0 is the attention sink of most
+            models, with a norm two orders larger.
     """
 
     n_ctx: int = 128
@@ -65,10 +65,10 @@ class Corpus:
     """Sequences of token ids, memory-mapped.
 
     Attributes:
-        tokens: `[n_seq, n_ctx]`; 0 behind a sequence's end.
+        tokens: `[n_seq, n_ctx]`; 0 after a sequence's end.
         docs: `[n_seq, n_ctx]` the number of each token's document.
         lengths: `[n_seq]` tokens of each sequence.
-        layout: how they were made.
+        layout: of the sequences.
         about: where the text and the tokenizer came from, and checksums: `sha256` of the tokens.
     """
 
@@ -80,13 +80,13 @@ class Corpus:
 
     @property
     def counts(self) -> Int[np.ndarray, " n_seq"]:
-        """Positions kept of each sequence."""
+        """The number of positions kept of each sequence."""
         return np.maximum(self.lengths - self.layout.first, 0)
 
 
 def documents(source: str | Path, column: str = "text") -> Iterator[str]:
-    """The documents of a text file (one), a folder of text files, a `.jsonl` file (one a line) or
-    a data set of the Hugging Face hub.
+    """Yields the documents of a text file (one), a folder of text files, a `.jsonl` file (one a
+    line) or a data set of the Hugging Face hub.
 
     Raises:
         ToysaeError: nothing there, a line without the column, no network, or `datasets` missing.
@@ -152,21 +152,21 @@ def build_corpus(
     source: str | Path, tokenizer: Tokenizer, folder: Path, n_tokens: int | None,
     layout: TextLayout, column: str = "text",
 ) -> Corpus:  # fmt: skip
-    """Tokenises until `n_tokens` positions are kept, or the text ends if None; or reads what is in
-    `folder` already.
+    """Tokenises a text until `n_tokens` positions are kept, or to its end if None; reads the corpus
+    that is in `folder` already, if there is one.
 
     Args:
         source: see :func:`documents`.
         tokenizer: of the model that is to read it.
-        folder: where the token ids are kept.
+        folder: where the token ids are written.
         n_tokens: positions to keep.
         layout: of the sequences.
         column: of a `.jsonl` file or a data set.
 
     Raises:
         ToysaeError: a text shorter than asked for, saying how long it is; a corpus of another text,
-            tokenizer, length or layout in the folder; a tokenizer without an end token where one
-            is needed.
+            tokenizer, length or layout in the folder; a tokenizer without an end token if one is
+            needed.
     """
     about = {
         "text": str(source), "tokenizer": tokenizer.sha256, "n_tokens": n_tokens,
@@ -175,19 +175,9 @@ def build_corpus(
     if layout.bos:
         about["begin"] = tokenizer.begin
     if (folder / _ABOUT).exists():
-        found = load_corpus(folder)
-        # Corpora were once begun with the end token.
-        known = {**about, "begin": tokenizer.end, **found.about}
-        changed = [name for name, value in about.items() if known[name] != value]
-        require(
-            not changed,
-            f"{folder} holds another corpus: {', '.join(changed)} differ, e.g. "
-            f"{changed[:1] and known[changed[0]]!r}; give another folder",
-        )
-        return found
-    end = tokenizer.end
+        return _same_corpus(folder, about, tokenizer)
     require(
-        end is not None or not layout.pack,
+        tokenizer.end is not None or not layout.pack,
         "the tokenizer has no end token to put between documents: use pack=False",
     )
     require(
@@ -198,21 +188,35 @@ def build_corpus(
     files = {_ABOUT, *(f"{name}.npy" for name in _ARRAYS)}
     remove_temporaries(folder, files.__contains__)
     sequences = _sequences(documents(source, column), tokenizer, layout)
-    kept = _write(sequences, folder, n_tokens, layout)
-    if n_tokens is not None and kept < n_tokens:
+    n_kept = _write(sequences, folder, n_tokens, layout)
+    if n_tokens is not None and n_kept < n_tokens:
         raise ToysaeError(
-            f"{source} has {kept:,} tokens to keep and {n_tokens:,} were asked for: give more "
-            f"text, or --tokens {kept}"
+            f"{source} has {n_kept:,} tokens to keep and {n_tokens:,} were asked for: give more "
+            f"text, or --tokens {n_kept}"
         )
-    require(kept > 0, f"{source} is empty: no token is left to keep")
+    require(n_kept > 0, f"{source} is empty: no token is left to keep")
     sums = {name: file_sha256(folder / f"{name}.npy") for name in _ARRAYS}
     about |= {"sha256": sums["tokens"], "sums": sums}
     write_bytes(folder / _ABOUT, json.dumps(about, indent=1).encode())
     return load_corpus(folder)
 
 
+def _same_corpus(folder: Path, about: dict, tokenizer: Tokenizer) -> Corpus:
+    """The corpus of a folder, refused if it is not the one that `about` describes."""
+    corpus = load_corpus(folder)
+    # Older corpora began sequences with the end token, and do not say so.
+    on_disk = {**about, "begin": tokenizer.end, **corpus.about}
+    changed = [name for name, value in about.items() if on_disk[name] != value]
+    require(
+        not changed,
+        f"{folder} holds another corpus: {', '.join(changed)} differ, e.g. "
+        f"{changed[:1] and on_disk[changed[0]]!r}; give another folder",
+    )
+    return corpus
+
+
 def _identity(path: Path, column: str) -> dict[str, int | str]:
-    """What tells a text from an edited one: its size, if it is here; its column, if it has any."""
+    """What tells a text from an edited one: its size, if it is a file, and its column, if any."""
     files = path.rglob("*.txt") if path.is_dir() else [path] if path.is_file() else []
     size = sum(file.stat().st_size for file in files)
     plain = path.is_dir() or path.suffix == ".txt"
@@ -220,16 +224,16 @@ def _identity(path: Path, column: str) -> dict[str, int | str]:
 
 
 def load_corpus(folder: Path) -> Corpus:
-    """A corpus that :func:`build_corpus` made.
+    """Loads a corpus that :func:`build_corpus` made.
 
     Raises:
-        ToysaeError: none there, or files that are damaged.
+        ToysaeError: no corpus there, or damaged files.
     """
     try:
         about = Fields(read_json(folder / _ABOUT), folder / _ABOUT).value
         for name in _ARRAYS:
-            whole = file_sha256(folder / f"{name}.npy") == about["sums"][name]
-            require(whole, f"{name}.npy is not as it was written")
+            same = file_sha256(folder / f"{name}.npy") == about["sums"][name]
+            require(same, f"{name}.npy is not as it was written")
         tokens, docs = (np.load(folder / f"{name}.npy", "r") for name in ("tokens", "docs"))
         lengths = np.load(folder / "lengths.npy")
         layout = TextLayout(**about["layout"])
@@ -242,7 +246,7 @@ def load_corpus(folder: Path) -> Corpus:
 
 
 def _pieces(texts: Iterator[str]) -> Iterator[tuple[int, str]]:
-    """(document, text): documents, long ones in pieces that end at a line."""
+    """Yields (document, text) of documents, long ones in pieces that end at a line."""
     for doc, text in enumerate(texts):
         start = 0
         while start < len(text):
@@ -261,7 +265,7 @@ def _tokenised(texts: Iterator[str], tokenizer: Tokenizer) -> Iterator[tuple[int
 def _sequences(
     texts: Iterator[str], tokenizer: Tokenizer, layout: TextLayout
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(tokens, docs) of each sequence; only a last one may be short."""
+    """Yields (tokens, docs) of each sequence; only a last one may be short."""
     room = layout.n_ctx - layout.bos
     tokens, docs, last = [], [], None
 
@@ -288,8 +292,8 @@ def _sequences(
 
 
 def _write(sequences, folder: Path, n_tokens: int | None, layout: TextLayout) -> int:
-    """Appends sequences to files, then gives those a header; how many positions are kept."""
-    lengths, kept = [], 0
+    """Appends sequences to files, then adds headers. Returns how many positions are kept."""
+    lengths, n_kept = [], 0
     raw = [folder / f".{name}{TEMPORARY}" for name in ("tokens", "docs")]
     try:
         with (
@@ -297,9 +301,9 @@ def _write(sequences, folder: Path, n_tokens: int | None, layout: TextLayout) ->
             raw[0].open("wb") as token_file, raw[1].open("wb") as doc_file,
         ):  # fmt: skip
             for tokens, docs in sequences:
-                if n_tokens is not None and kept >= n_tokens:
+                if n_tokens is not None and n_kept >= n_tokens:
                     break
-                room = layout.n_ctx if n_tokens is None else n_tokens - kept + layout.first
+                room = layout.n_ctx if n_tokens is None else n_tokens - n_kept + layout.first
                 tokens, docs = tokens[:room], docs[:room]
                 if len(tokens) <= layout.first:
                     continue
@@ -307,7 +311,7 @@ def _write(sequences, folder: Path, n_tokens: int | None, layout: TextLayout) ->
                 token_file.write(np.pad(tokens, pad).astype(np.int32).tobytes())
                 doc_file.write(np.pad(docs, pad, mode="edge").astype(np.int32).tobytes())
                 lengths.append(len(tokens))
-                kept += len(tokens) - layout.first
+                n_kept += len(tokens) - layout.first
         shape = (len(lengths), layout.n_ctx)
         for name, file in zip(("tokens", "docs"), raw, strict=True):
             array = np.memmap(file, np.int32, "r", shape=shape) if lengths else np.zeros(shape)
@@ -316,7 +320,7 @@ def _write(sequences, folder: Path, n_tokens: int | None, layout: TextLayout) ->
     finally:
         for file in raw:
             file.unlink(missing_ok=True)
-    return kept
+    return n_kept
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""A layer's card: the panel of a world's card on real activations, side by side with worlds'."""
+"""A layer's card: the panel of a world's card on real activations, next to those of worlds."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +11,6 @@ from jaxtyping import Float, Int
 
 from ...errors import require
 from ...keys import seed_key
-from ...plotting.panel import panel_figure
-from ...plotting.style import save
 from ...sweeps import train
 from ...worlds import World, make_world
 from ...worlds.panel import compare_panels, world_panel
@@ -32,14 +30,14 @@ N_ROWS = 65_536
 
 @dataclass(frozen=True)
 class LayerCard:
-    """What a layer's activations look like.
+    """Statistics of a layer's activations.
 
     Attributes:
         site: by name.
         stats: of the panel.
         mean: `[d]`.
-        norm_by_position: mean of ‖x‖ at each position kept, `[n_ctx]`; NaN where there is none.
-        latents: what an SAE's latents do there, if one was given.
+        norm_by_position: `[n_ctx]` mean of ‖x‖ at each position; NaN at those that are not kept.
+        latents: the panel of an SAE's latents, if an SAE was given.
     """
 
     site: str
@@ -50,21 +48,21 @@ class LayerCard:
 
     @property
     def panel(self) -> PanelStats | FeaturePanel:
-        """What goes beside worlds' panels."""
+        """The panel that is compared with those of worlds."""
         return self.latents or self.stats
 
     def rows(self, *others: FeaturePanel) -> list[tuple[str, ...]]:
-        """(what, the layer, worlds ...) lines for a table."""
+        """Lines for a table: (statistic, the layer, worlds ...)."""
         lines = compare_panels(self.panel, *others)
-        by = self.norm_by_position[np.isfinite(self.norm_by_position)]
+        norms = self.norm_by_position[np.isfinite(self.norm_by_position)]
+        eighth = max(1, len(norms) // 8)
+        trend = f"{norms[:eighth].mean() / norms[-eighth:].mean():.3g}"
         blank = ("–",) * len(others)
-        early, late = by[: max(1, len(by) // 8)].mean(), by[-max(1, len(by) // 8) :].mean()
-        trend = ("norm of the first eighth of positions / of the last", f"{early / late:.3g}")
-        return [*lines, (*trend, *blank)]
+        return [*lines, ("norm of the first eighth of positions / of the last", trend, *blank)]
 
 
 def some_sequences(source: Source, n_rows: int, seed: int = 0) -> Int[np.ndarray, " n"]:
-    """Sequences drawn at random that hold about `n_rows` activations; all if there are fewer."""
+    """Draws sequences at random that hold about `n_rows` activations; all if there are fewer."""
     order = np.random.default_rng(seed).permutation(len(source.counts))
     n = int(np.searchsorted(np.cumsum(source.counts[order]), n_rows)) + 1
     return np.sort(order[:n])
@@ -73,7 +71,7 @@ def some_sequences(source: Source, n_rows: int, seed: int = 0) -> Int[np.ndarray
 def activation_pieces(
     source: Source, sequences: Int[np.ndarray, " n"], size: int = 64
 ) -> Iterator[Float[np.ndarray, "rows d"]]:
-    """Their activations in float32, some sequences at a time."""
+    """Yields the activations of sequences in float32, some sequences at a time."""
     for start in range(0, len(sequences), size):
         yield np.asarray(source.read(sequences[start : start + size]), np.float32)
 
@@ -82,15 +80,15 @@ def layer_card(
     site: str, source: Source, first: int, n_rows: int = N_ROWS, seed: int = 0,
     sae: SiteSAE | None = None,
 ) -> LayerCard:  # fmt: skip
-    """The card of a site.
+    """Computes the card of a site.
 
     Args:
         site: by name.
         source: of its activations.
         first: the position of each sequence's first activation.
-        n_rows: about how many to look at.
-        seed: which sequences.
-        sae: of the site, whose latents are to be set beside worlds' features.
+        n_rows: about how many activations to read.
+        seed: of the choice of sequences.
+        sae: of the site, whose latents are to be compared with features of worlds.
 
     Raises:
         ToysaeError: no activations, an SAE of another site.
@@ -100,26 +98,26 @@ def layer_card(
     require(fits, f"the SAE is of {sae and sae.site}, not of {site} with {source.d} dimensions")
     some = some_sequences(source, n_rows, seed)
     counts = source.counts[some]
-    norms = np.zeros((2, int(counts.max()) + first))
-    place = [np.arange(first, first + n) for n in counts]
+    norm_sums, n_at = np.zeros((2, int(counts.max()) + first))
+    positions = [np.arange(first, first + n) for n in counts]
 
-    def watched() -> Iterator[np.ndarray]:
+    def adding_norms() -> Iterator[np.ndarray]:
         for i, x in zip(range(0, len(some), 64), activation_pieces(source, some), strict=True):
-            at = np.concatenate(place[i : i + 64])
-            np.add.at(norms[0], at, np.linalg.norm(x, axis=1))
-            np.add.at(norms[1], at, 1)
+            pos = np.concatenate(positions[i : i + 64])
+            np.add.at(norm_sums, pos, np.linalg.norm(x, axis=1))
+            np.add.at(n_at, pos, 1)
             yield x
 
-    stats = panel_of(watched())
+    stats = panel_of(adding_norms())
     with np.errstate(invalid="ignore"):
-        by_position = norms[0] / norms[1]
+        by_position = norm_sums / n_at
     latents = None if sae is None else latent_panel("latents", sae, source, some, stats)
     return LayerCard(site, stats, stats.mean, by_position, latents)
 
 
 @dataclass(frozen=True)
 class FittedTwin:
-    """A twin with what it was fitted to.
+    """A twin and the statistics that it was fitted to.
 
     Attributes:
         twin: its parameters.
@@ -131,7 +129,7 @@ class FittedTwin:
 
     @property
     def unmatched(self) -> list[str]:
-        """The statistics that the twin does not have."""
+        """The statistics in which the twin differs from the layer."""
         return self.table.loc[~self.table["matched"], "statistic"].tolist()
 
 
@@ -144,24 +142,24 @@ def make_twin(
     seed: int = 0,
     on_look: Callable[[str], object] = lambda about: None,
 ) -> FittedTwin:
-    """Fits a world to a source's activations (:func:`.fit_twin`), massive ones as
-    a feature of their own, and holds what it realises against all of them."""
+    """Fits a world to a source's activations (:func:`.fit_twin`), massive ones as a feature of
+    their own, and compares its samples with all of them."""
     some = some_sequences(source, n_rows, seed)
-    massive, others = split_massive(lambda: activation_pieces(source, some))
-    mean = mean_of(among(activation_pieces(source, some), others))
-    stats, covariance = centred_panel(among(activation_pieces(source, some), others), mean)
+
+    def rows() -> Iterator[np.ndarray]:
+        return activation_pieces(source, some)
+
+    massive, others = split_massive(rows)
+    mean = mean_of(among(rows(), others))
+    stats, covariance = centred_panel(among(rows(), others), mean)
     twin = fit_twin(stats, mean, covariance, ratios, directions, correlate, seed, on_look)
     twin = replace(twin, massive=massive)
-    whole = stats
-    if massive is not None:
-        whole, _ = centred_panel(
-            activation_pieces(source, some), mean_of(activation_pieces(source, some))
-        )
-    found, wanted = statistics(panel_of_twin(twin, 32_768, seed)), statistics(whole)
+    whole = stats if massive is None else centred_panel(rows(), mean_of(rows()))[0]
+    layers, twins = statistics(whole), statistics(panel_of_twin(twin, 32_768, seed))
     table = pd.DataFrame({
-        "statistic": list(wanted), "layer": list(wanted.values()),
-        "twin": [found[name] for name in wanted],
-        "matched": [is_matched(found[name], value) for name, value in wanted.items()],
+        "statistic": list(layers), "layer": list(layers.values()),
+        "twin": [twins[name] for name in layers],
+        "matched": [is_matched(twins[name], value) for name, value in layers.items()],
     })  # fmt: skip
     return FittedTwin(twin, table)
 
@@ -171,12 +169,12 @@ def recovered_on(
     n_steps: int = 2_000, batch_size: int = 512, seeds: int = 3, quiet: bool = False,
     arithmetic: str = "float32",
 ) -> pd.DataFrame:  # fmt: skip
-    """The recovery experiment on a twin: its inputs normalised as a layer's are, SAEs trained, and
-    their dictionaries held against the true features.
+    """Runs the recovery experiment on a twin: trains SAEs on its inputs, normalised as a layer's
+    are, and compares their dictionaries with the true features.
 
     Args:
         twin: to train on.
-        recipes: by name, the numbers of each.
+        recipes: the numbers of each recipe, by its name.
         size: d_sae over d_in.
         n_steps: Adam steps.
         batch_size: samples a step.
@@ -201,7 +199,8 @@ def recovered_on(
 
 
 def normalised_world(twin: Twin, seed: int = 0) -> World:
-    """The twin without its mean, at a variance of 1 a dimension, as SAEs of a layer see it."""
+    """The world of a twin with inputs of mean 0 and variance 1 a dimension, as SAEs of a layer see
+    them."""
     world = twin_world(twin, seed)
     drawn = batches(world, seed_key(seed, "twin normalisation"), 16_384, 4096)
     x = np.concatenate([np.asarray(batch.x) for batch in drawn])
@@ -213,7 +212,7 @@ def normalised_world(twin: Twin, seed: int = 0) -> World:
 
 
 def world_panels(names: Sequence[str], n_samples: int = 32_768) -> dict[str, FeaturePanel]:
-    """The panels of named worlds.
+    """Computes the panels of named worlds.
 
     Raises:
         ToysaeError: an unknown name.
@@ -221,8 +220,11 @@ def world_panels(names: Sequence[str], n_samples: int = 32_768) -> dict[str, Fea
     return {name: world_panel(make_world(name, 0), n_samples) for name in names}
 
 
-def save_card(card_: LayerCard, panels: Mapping[str, FeaturePanel], folder: Path) -> list[Path]:
-    """Draws the panels side by side: a PNG and the CSV behind it."""
+def save_card(card: LayerCard, panels: Mapping[str, FeaturePanel], folder: Path) -> list[Path]:
+    """Draws the panels side by side, as a PNG and the CSV behind it."""
+    from ...plotting.panel import panel_figure  # matplotlib takes .4 s
+    from ...plotting.style import save
+
     folder.mkdir(parents=True, exist_ok=True)
-    sources = {card_.site: card_.panel, **panels}
-    return list(save(*panel_figure(sources), folder, f"card-{card_.site}"))
+    sources = {card.site: card.panel, **panels}
+    return list(save(*panel_figure(sources), folder, f"card-{card.site}"))

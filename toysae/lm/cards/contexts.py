@@ -1,10 +1,11 @@
-"""In which contexts latents fire: over the whole range of their activations, not only the top.
+"""The contexts in which latents fire, over the whole range of their activations, not only the top.
 
-The strongest examples alone make most latents look clean; what they mean below is seen from
-examples drawn from every part of (0, max]. Sequences go through the SAE some at a time, and what
-is kept does not depend on how many.
+The strongest examples alone make most latents look clean; examples drawn from every part of
+(0, max] show what weaker activations mean. The SAE reads some sequences at a time, and the examples
+do not depend on how many.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,11 +23,12 @@ from ..saes.firing import (
     checked_latents,
     latent_firing,
     of_latents,
-    silent,
 )
 from ..saes.site_sae import SiteSAE
 
-_CANDIDATE = np.dtype([("group", "i4"), ("key", "f8"), ("seq", "i8"), ("pos", "i4")])
+_CANDIDATE = np.dtype([("bin", "i4"), ("key", "f8"), ("seq", "i8"), ("pos", "i4")])
+"""A place that may become an example. Bin 0 is for the strongest, bins 1, 2, ... are the intervals
+of activation from the strongest down; within a bin the smallest keys are taken."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Example:
 
     @property
     def activation(self) -> float:
-        """At the token itself."""
+        """The activation at the token itself."""
         return float(self.z[self.pos - self.first])
 
     @property
@@ -66,17 +68,17 @@ class Example:
 
 @dataclass(frozen=True)
 class Contexts:
-    """Where one latent fires.
+    """The contexts of one latent.
 
     Attributes:
         latent: its number.
         count: tokens at which it fires.
-        share: of all tokens seen.
+        share: of all tokens read.
         largest: its largest activation.
         histogram: `[bins]` firing tokens in equal parts of (0, largest].
         band_counts: `[n_bands]` firing tokens in each interval, the weakest first.
         examples: the strongest in order, then those of each interval from the strongest interval
-            down; of no two is the sequence the same.
+            down; no two from the same sequence.
     """
 
     latent: int
@@ -104,28 +106,24 @@ def latent_contexts(
     after: int = 8,
     seed: int = 0,
     batch_size: int | None = None,
-    on_batch: OnBatch = silent,
+    on_batch: OnBatch = lambda tokens: None,
 ) -> list[Contexts]:
-    """Examples of each latent's contexts, from the strongest to the weakest.
+    """Finds examples of each latent's contexts, from the strongest to the weakest.
 
-    An interval's examples are tokens drawn evenly from those that fall in it, the same whatever the
-    batch size and whichever other latents are asked for.
+    The examples of an interval are drawn evenly from the tokens in it, and do not depend on the
+    batch size or on the other latents. Arguments that are not below are those of
+    :func:`.latent_firing`.
 
     Args:
-        sae: of the site.
-        source: of its activations.
-        corpus: the text that they are of.
+        corpus: the text of the activations.
         latents: which.
-        sequences: which to look into.
-        seen: what :func:`firing` gave for the same sequences; found if not given.
+        seen: what :func:`.latent_firing` returned for these sequences; computed if not given.
         top: strongest examples.
         n_bands: intervals of equal width that (0, max] is cut into.
         per_band: examples drawn from each.
         bins: of the histogram.
         before, after: tokens of the window on either side.
         seed: of what is drawn.
-        batch_size: sequences at once; as many as fit a bound on memory if not given.
-        on_batch: called with the tokens done so far.
 
     Raises:
         ToysaeError: a latent that the SAE does not have, or a number below 1.
@@ -136,10 +134,10 @@ def latent_contexts(
     seen = latent_firing(sae, source, sequences, batch_size) if seen is None else seen
     largest = seen.largest[chosen]
     histograms = np.zeros((len(chosen), bins), np.int64)
-    bands = np.zeros((len(chosen), n_bands), np.int64)
-    kept = [np.empty(0, _CANDIDATE)] * len(chosen)
-    # So many of each group that those used up by the groups before it can be passed over.
-    room, done = top + n_bands * per_band, 0
+    band_counts = np.zeros((len(chosen), n_bands), np.int64)
+    candidates = [np.empty(0, _CANDIDATE)] * len(chosen)
+    # Enough of each bin that sequences taken by the bins before it can be passed over.
+    room, n_tokens = top + n_bands * per_band, 0
     for some, acts, used in activation_batches(sae, source, sequences, batch_size):
         z = np.asarray(of_latents(sae, acts, jnp.asarray(chosen)))
         for j, latent in enumerate(chosen):
@@ -147,95 +145,95 @@ def latent_contexts(
             values = z[..., j][at]
             histograms[j] += np.bincount(_interval(values, largest[j], bins), minlength=bins)
             band = _interval(values, largest[j], n_bands)
-            bands[j] += np.bincount(band, minlength=n_bands)
+            band_counts[j] += np.bincount(band, minlength=n_bands)
             where = some[at[0]], at[1] + corpus.layout.first
             drawn = _draws(seed, int(latent), *where)
-            fresh = [_candidates(0, -values, *where), _candidates(n_bands - band, drawn, *where)]
-            kept[j] = _smallest(np.concatenate([kept[j], *fresh]), room)
-        done += int(used.sum())
-        on_batch(done)
-    picked = [_picked(found, top, per_band) for found in kept]
-    rows = _rows_of(sae, source, chosen, picked, batch_size)
+            more = [_candidates(0, -values, *where), _candidates(n_bands - band, drawn, *where)]
+            candidates[j] = _smallest(np.concatenate([candidates[j], *more]), room)
+        n_tokens += int(used.sum())
+        on_batch(n_tokens)
+    picked = [_one_a_sequence(places, top, per_band) for places in candidates]
+    rows = _activations_of(sae, source, chosen, picked, batch_size)
     return [
         Contexts(
             int(latent), int(seen.counts[latent]), float(seen.freq[latent]), float(largest[j]),
-            histograms[j], bands[j],
-            tuple(_example(c, n_bands, z, corpus, before, after)
-                  for c, z in zip(picked[j], rows[j], strict=True)),
+            histograms[j], band_counts[j],
+            tuple(_example(place, n_bands, z, corpus, before, after)
+                  for place, z in zip(picked[j], rows[j], strict=True)),
         )
         for j, latent in enumerate(chosen)
     ]  # fmt: skip
 
 
 def _interval(values: np.ndarray, largest: float, n: int) -> np.ndarray:
-    """Which of n equal parts of (0, largest], closed above, each value is in; 0 the lowest."""
+    """In which of n equal parts of (0, largest], closed above, each value is; 0 is the lowest."""
     return np.clip(np.ceil(values / largest * n).astype(int) - 1, 0, n - 1)
 
 
 def _draws(seed: int, latent: int, seq: np.ndarray, pos: np.ndarray) -> np.ndarray:
-    """A number in [0, 1) for each place, by a hash (splitmix64): the same in whatever order."""
+    """A number in [0, 1) for each place, by a hash (splitmix64): independent of their order."""
     x = np.zeros(len(seq), np.uint64)
-    for part in (np.full(len(seq), seed), np.full(len(seq), latent), seq, pos):
-        x = (x ^ part.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+    for word in (np.full(len(seq), seed), np.full(len(seq), latent), seq, pos):
+        x = (x ^ word.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x = x ^ (x >> np.uint64(31))
     return x / 2.0**64
 
 
-def _candidates(group: int | np.ndarray, key: np.ndarray, seq: np.ndarray, pos: np.ndarray):
+def _candidates(bin_: int | np.ndarray, key: np.ndarray, seq: np.ndarray, pos: np.ndarray):
     out = np.empty(len(key), _CANDIDATE)
-    for name, value in {"group": group, "key": key, "seq": seq, "pos": pos}.items():
-        out[name] = value
+    out["bin"], out["key"], out["seq"], out["pos"] = bin_, key, seq, pos
     return out
 
 
-def _smallest(found: np.ndarray, room: int) -> np.ndarray:
-    """Of each group those with the smallest keys, one a sequence; sorted by group and key."""
-    found = found[np.lexsort((found["pos"], found["seq"], found["key"], found["group"]))]
-    own = found["seq"] * (int(found["group"].max(initial=0)) + 1) + found["group"]
-    found = found[np.sort(np.unique(own, return_index=True)[1])]
-    rank = np.arange(len(found)) - np.searchsorted(found["group"], found["group"])
-    return found[rank < room]
+def _smallest(places: np.ndarray, room: int) -> np.ndarray:
+    """The places with the smallest keys of each bin, one a sequence; sorted by bin and key."""
+    places = places[np.lexsort((places["pos"], places["seq"], places["key"], places["bin"]))]
+    bin_and_seq = places["seq"] * (int(places["bin"].max(initial=0)) + 1) + places["bin"]
+    places = places[np.sort(np.unique(bin_and_seq, return_index=True)[1])]
+    rank = np.arange(len(places)) - np.searchsorted(places["bin"], places["bin"])
+    return places[rank < room]
 
 
-def _picked(found: np.ndarray, top: int, per_band: int) -> list[np.void]:
-    """Group after group, passing over sequences that are taken."""
-    chosen, taken, n = [], set(), {}
-    for one in found:
-        group, seq = int(one["group"]), int(one["seq"])
-        if seq not in taken and n.get(group, 0) < (per_band if group else top):
-            chosen.append(one)
-            taken.add(seq)
-            n[group] = n.get(group, 0) + 1
-    return chosen
+def _one_a_sequence(places: np.ndarray, top: int, per_band: int) -> list[np.void]:
+    """Takes places bin by bin, passing over sequences that are taken already."""
+    picked, sequences, n_in_bin = [], set(), Counter()
+    for place in places:
+        bin_, seq = int(place["bin"]), int(place["seq"])
+        if seq not in sequences and n_in_bin[bin_] < (per_band if bin_ else top):
+            picked.append(place)
+            sequences.add(seq)
+            n_in_bin[bin_] += 1
+    return picked
 
 
-def _rows_of(
+def _activations_of(
     sae: SiteSAE, source: Source, chosen: np.ndarray, picked: list[list[np.void]],
     batch_size: int | None,
 ) -> list[list[np.ndarray]]:  # fmt: skip
-    """Of each example the latent's activations over its sequence, which are read once more."""
-    wanted: dict[int, list[tuple[int, int]]] = {}
-    for j, examples in enumerate(picked):
-        for i, one in enumerate(examples):
-            wanted.setdefault(int(one["seq"]), []).append((j, i))
-    rows: list[list[np.ndarray]] = [[np.empty(0)] * len(examples) for examples in picked]
-    if not wanted:
+    """The latent's activations over the sequence of each example, which are read once more."""
+    examples_in: dict[int, list[tuple[int, int]]] = {}
+    for j, places in enumerate(picked):
+        for i, place in enumerate(places):
+            examples_in.setdefault(int(place["seq"]), []).append((j, i))
+    rows: list[list[np.ndarray]] = [[np.empty(0)] * len(places) for places in picked]
+    if not examples_in:
         return rows
-    for some, acts, used in activation_batches(sae, source, np.array(sorted(wanted)), batch_size):
+    sequences = np.array(sorted(examples_in))
+    for some, acts, used in activation_batches(sae, source, sequences, batch_size):
         z = np.asarray(of_latents(sae, acts, jnp.asarray(chosen)))
         for b, seq in enumerate(some):
-            for j, i in wanted[int(seq)]:
+            for j, i in examples_in[int(seq)]:
                 rows[j][i] = z[b, used[b], j]
     return rows
 
 
 def _example(
-    one: np.void, n_bands: int, z: np.ndarray, corpus: Corpus, before: int, after: int
+    place: np.void, n_bands: int, z: np.ndarray, corpus: Corpus, before: int, after: int
 ) -> Example:
-    seq, pos, group = int(one["seq"]), int(one["pos"]), int(one["group"])
+    seq, pos, bin_ = int(place["seq"]), int(place["pos"]), int(place["bin"])
     start = max(0, pos - before)
     tokens = corpus.tokens[seq, start : min(pos + after + 1, int(corpus.lengths[seq]))]
-    band = n_bands - group + 1 if group else 0
+    band = n_bands - bin_ + 1 if bin_ else 0
     return Example(seq, pos, band, z, corpus.layout.first, np.asarray(tokens), start)

@@ -1,9 +1,11 @@
-"""What an SAE's latents do on a layer, as a world's panel says it of the true features."""
+"""The panel of an SAE's latents on a layer, with the statistics of a world's true features."""
+
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from ...worlds.panel.activations import PanelStats
 from ...worlds.panel.features import (
@@ -21,11 +23,11 @@ from ..saes.site_sae import SiteSAE
 def latent_panel(
     name: str, sae: SiteSAE, source: Source, sequences: Int[np.ndarray, " n"], stats: PanelStats
 ) -> FeaturePanel:
-    """How often latents fire, how strongly, and which of them together.
+    """Computes how often latents fire, how strongly, and which of them together.
 
     Args:
         name: of the SAE.
-        sae: whose latents; coefficients are in the units of x, of unit decoder rows.
+        sae: whose latents are read; coefficients are in the units of x, for unit decoder rows.
         source: of its site's activations.
         sequences: which to read.
         stats: the panel of the same activations.
@@ -34,22 +36,26 @@ def latent_panel(
     norms = np.linalg.norm(rows, axis=1)
     unit = norms / float(sae.scale)
     counts, largest = np.zeros(len(rows)), 0.0
-    for _, acts, used in activation_batches(sae, source, sequences, None):
-        z = np.asarray(_latents(sae, jnp.asarray(acts)))[used]
+    for z in _latents(sae, source, sequences):
         counts += (z != 0).sum(0)
         largest = max(largest, float(np.abs(z * unit).max(initial=0)))
     chosen, edges = most_frequent(counts), magnitude_edges(largest)
     sums = FeatureSums(len(rows), len(chosen))
-    for _, acts, used in activation_batches(sae, source, sequences, None):
-        z = np.asarray(_latents(sae, jnp.asarray(acts)))[used] * unit
-        sums.add(_sums_of(z, chosen, edges))
+    for z in _latents(sae, source, sequences):
+        sums.add(_sums_of(z * unit, chosen, edges))
     directions = rows / np.maximum(norms, 1e-30)[:, None]
     return feature_panel(name, directions, stats, sums, chosen, edges)
 
 
-@jax.jit
-def _latents(sae: SiteSAE, acts: Float[Array, "b s d"]) -> Float[Array, "b s d_sae"]:
-    return sae.latents(acts)
+def _latents(
+    sae: SiteSAE, source: Source, sequences: np.ndarray
+) -> Iterator[Float[np.ndarray, "n d_sae"]]:
+    """Yields the latents of some sequences, a batch at a time."""
+    for _, acts, used in activation_batches(sae, source, sequences, None):
+        yield np.asarray(_encoded(sae, jnp.asarray(acts)))[used]
+
+
+_encoded = jax.jit(SiteSAE.latents)
 
 
 def _sums_of(

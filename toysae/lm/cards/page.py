@@ -1,6 +1,6 @@
-"""One HTML file that shows latents of an SAE: what they write, when they fire, in which contexts.
+"""An HTML file that shows latents of an SAE: what they write, when they fire, in which contexts.
 
-Nothing is loaded from elsewhere; whatever comes from a text or a name is escaped.
+It loads nothing from elsewhere; whatever comes from a text or a name is escaped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from ..effects.latents import Effects, Facts
 from ..models.tokenizer import Tokenizer
 from .contexts import Contexts, Example
 
-_HALF = "\ufffd"  # what a decoder writes for a part of a character
+_HALF = "\ufffd"  # written by decoders for a part of a character
 _NOTHING = "·"  # a token that only continues a character
 _JOINER = "\u200d"  # between the parts of an emoji
 _SHOWN = {"\n": "↵", "\r": "␍", "\t": "⇥"}
@@ -29,11 +29,11 @@ def render(
     contexts: Sequence[Contexts],
     tokenizer: Tokenizer,
 ) -> str:
-    """The page.
+    """Renders the page.
 
     Args:
         title: of the page.
-        header: what stands above, e.g. the model, by name.
+        header: facts at the top, e.g. the model, by name.
         facts: of the latents, in the order of the page.
         contexts: of the same latents.
         tokenizer: of the model.
@@ -49,14 +49,14 @@ def render(
 
 def token_texts(tokenizer: Tokenizer, ids: Sequence[int] | Int[np.ndarray, " n"]) -> list[str]:
     """What each token adds to the text before it. A token alone may decode to something else: many
-    tokenizers drop the space before it, and a character may be spread over several tokens: it
-    stands with the first of these, and the others may add nothing."""
-    text, first_of = "", []  # of each character, its first token
+    tokenizers drop the space before it, and a character may be spread over several tokens; it
+    belongs to the first of these, and the others may add nothing."""
+    text, first_of = "", []  # the first token of each character
     for i in range(len(ids)):
         before, text = text, tokenizer.decode(list(map(int, ids[: i + 1])))
         unlike = (i for i, (a, b) in enumerate(zip(before, text, strict=False)) if a != b)
         same = next(unlike, min(len(before), len(text)))
-        first_of = first_of[: same + 1][: len(text)]  # what becomes whole stood there in part
+        first_of = first_of[: same + 1][: len(text)]  # a part of the next character was there
         first_of += [i] * (len(text) - len(first_of))
     out = [""] * len(ids)
     for i, letter in zip(first_of, text, strict=True):
@@ -65,7 +65,7 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int] | Int[np.ndarray, " n"]
 
 
 def visible(text: str) -> str:
-    """Escaped, with what cannot be seen made visible."""
+    """The text escaped, with invisible characters made visible."""
     return escape("".join(_SHOWN.get(c, c if _can_be_seen(c) else _HALF) for c in text))
 
 
@@ -74,18 +74,18 @@ def _can_be_seen(c: str) -> bool:
 
 
 def _alone(tokenizer: Tokenizer, token: int) -> str:
-    """A token as it stands behind others, its leading space made visible."""
+    """A token as it is after others, its leading space made visible."""
     start = tokenizer.encode(["a"])[0]
     text = token_texts(tokenizer, [*start, token])[-1] or _HALF
     return visible("␣" * (len(text) - len(text.lstrip(" "))) + text.lstrip(" "))
 
 
 def _entry(facts: Facts, contexts: Contexts, tokenizer: Tokenizer) -> str:
-    words = [_token_of(e, tokenizer) for e in contexts.examples if e.band == 0][:3]
-    said = " ".join(f'<span class="tok">{word}</span>' for word in words)
+    strongest = [_token_of(e, tokenizer) for e in contexts.examples if e.band == 0][:3]
+    tokens = " ".join(f'<span class="tok">{token}</span>' for token in strongest)
     return (
         f'<tr><td><a href="#latent-{facts.latent}">{facts.latent}</a></td>'
-        f"<td>{_share(contexts.share)}</td><td>{contexts.largest:.3g}</td><td>{said}</td></tr>"
+        f"<td>{_share(contexts.share)}</td><td>{contexts.largest:.3g}</td><td>{tokens}</td></tr>"
     )
 
 
@@ -105,16 +105,16 @@ def _section(facts: Facts, contexts: Contexts, tokenizer: Tokenizer) -> str:
         "encoder and decoder": "no encoder directions" if facts.enc_dec_cos is None
         else f"cos {facts.enc_dec_cos:.2f}",
     }  # fmt: skip
-    listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in numbers.items())
-    groups = "".join(
-        _group(contexts, band, tokenizer) for band in (0, *range(len(contexts.band_counts), 0, -1))
+    rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in numbers.items())
+    bands = "".join(
+        _band(contexts, band, tokenizer) for band in (0, *range(len(contexts.band_counts), 0, -1))
     )
     return (
         f'<section id="latent-{facts.latent}"><h2>Latent {facts.latent}</h2>'
-        f'<div class="about"><dl>{listed}</dl>{_histogram(contexts)}</div>'
+        f'<div class="about"><dl>{rows}</dl>{_histogram(contexts)}</div>'
         f"{_effects('promotes', facts.promoted, tokenizer)}"
         f"{_effects('suppresses', facts.suppressed, tokenizer)}"
-        f"{groups if contexts.count else '<p>It never fires in these tokens.</p>'}"
+        f"{bands if contexts.count else '<p>It never fires in these tokens.</p>'}"
         '<p><a href="#top">back to the list</a></p></section>'
     )
 
@@ -134,7 +134,8 @@ def _effects(name: str, effects: Effects, tokenizer: Tokenizer) -> str:
     return f'<p class="effects"><b>{name}</b> {tokens}</p>'
 
 
-def _group(contexts: Contexts, band: int, tokenizer: Tokenizer) -> str:
+def _band(contexts: Contexts, band: int, tokenizer: Tokenizer) -> str:
+    """The examples of one interval of activation; band 0 is for the strongest."""
     examples = [e for e in contexts.examples if e.band == band]
     n = len(contexts.band_counts)
     name = "strongest"

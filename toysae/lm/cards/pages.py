@@ -1,4 +1,4 @@
-"""Pages of latents, of SAEs in folders."""
+"""Pages of the latents of SAEs on disk."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +12,8 @@ from ...runs.mark import is_marked
 from ...runs.results import Results
 from ..capture.stream import spread_sequences
 from ..effects.latents import Facts, latent_facts
-from ..models import LM, load_tokenizer
+from ..models.forward import LM
+from ..models.load import load_tokenizer
 from ..saes.bench import Bench, names_of, open_bench
 from ..saes.firing import LatentFiring, checked_latents, latent_firing, sample_latents
 from ..saes.site_sae import SiteSAE
@@ -26,8 +27,8 @@ class Chosen:
 
     Attributes:
         n_latents: drawn over the whole range of firing frequencies.
-        latents: these instead.
-        n_tokens: about how many tokens are looked into, evenly over the text; all if None.
+        latents: shown instead of drawn ones.
+        n_tokens: about how many tokens are read, evenly over the text; all if None.
         seed: of what is drawn.
     """
 
@@ -42,9 +43,9 @@ class Page:
     """A page of latents.
 
     Attributes:
-        sae: which, by name.
-        html: its text.
-        table: one row a latent of it: what is known of it in numbers.
+        sae: the name of the SAE.
+        html: the text of the page.
+        table: one row a latent of the page: the facts about it that are numbers.
     """
 
     sae: str
@@ -62,17 +63,10 @@ def write_pages(
     rows: Sequence[int] = (0,),
     on_batch: Callable[[int, int], object] = lambda tokens, total: None,
 ) -> list[Path]:
-    """Writes :func:`pages`.
+    """Writes the pages of SAEs to files. The other arguments are those of :func:`pages`.
 
     Args:
-        path: of the SAEs, as for :func:`open_bench`.
-        chosen: what to show.
         out: the file of a single SAE; `path`/pages/<SAE>.html if not given.
-        capture: see :func:`open_bench`.
-        site: see :func:`open_bench`.
-        model: see :func:`open_bench`.
-        rows: of `table.csv`.
-        on_batch: see :func:`pages`.
 
     Returns:
         The files.
@@ -99,19 +93,15 @@ def pages(
     rows: Sequence[int] = (0,),
     on_batch: Callable[[int, int], object] = lambda tokens, total: None,
 ) -> Iterator[Page]:
-    """A page of latents of each SAE, see :mod:`toysae.lm.cards.page`.
+    """Yields a page of latents of each SAE, see :mod:`toysae.lm.cards.page`.
 
     Args:
-        path: of the SAEs, as for :func:`open_bench`.
+        path, capture, site, model, rows: which SAEs, see :func:`.open_bench`.
         chosen: what to show.
-        capture: see :func:`open_bench`.
-        site: see :func:`open_bench`.
-        model: see :func:`open_bench`.
-        rows: of `table.csv`.
         on_batch: called with the tokens done and in all; each is read twice.
 
     Raises:
-        ToysaeError: see :func:`open_bench`; before anything is computed: a latent that an SAE does
+        ToysaeError: see :func:`.open_bench`; before anything is computed: a latent that an SAE does
             not have, an SAE that diverged, another tokenizer.
     """
     require(chosen.n_latents >= 1, f"n_latents {chosen.n_latents} must be at least 1")
@@ -138,39 +128,39 @@ def pages(
         facts = latent_facts(sae, b.model, latents, seen.counts > 0, n_vocab=tokenizer.n_vocab)
         header = _header(b, sae, seen, _scores(path, name))
         html = render(f"{name}: latents at {sae.site}", header, facts, contexts, tokenizer)
-        yield Page(name, html, _in_numbers(facts, seen))
+        yield Page(name, html, _table(facts, seen))
 
 
-def _in_numbers(facts: Sequence[Facts], seen: LatentFiring) -> pd.DataFrame:
+def _table(facts: Sequence[Facts], seen: LatentFiring) -> pd.DataFrame:
     freq = seen.freq[[fact.latent for fact in facts]]
     table = pd.DataFrame([asdict(fact) for fact in facts]).assign(firing_freq=freq)
     return table.drop(columns=["promoted", "suppressed"])
 
 
 def _header(b: Bench, sae: SiteSAE, seen: LatentFiring, scores: dict[str, float]) -> dict[str, str]:
-    info, dead = sae.info, int((seen.counts == 0).sum())
-    said = {
-        "model": _named(b.model.name),
+    info, n_dead = sae.info, int((seen.counts == 0).sum())
+    entries = {
+        "model": _file_name(b.model.name),
         "site": sae.site,
         "recipe": str(info.get("recipe", "")),
         "init": str(info.get("init", "")).replace("recipe", "its own"),
         "trained on": f"{info['n_tokens']:,} tokens" if "n_tokens" in info else "",
-        "text": _named(str(b.corpus.about["text"])),
-        "seen here": f"{seen.n_tokens:,} tokens, those of the training among them",
-        "latents": f"{len(seen.counts):,}, {dead:,} never fire here",
+        "text": _file_name(str(b.corpus.about["text"])),
+        "seen here": f"{seen.n_tokens:,} tokens, including those of the training",
+        "latents": f"{len(seen.counts):,}, {n_dead:,} never fire here",
         "L0 here": f"{seen.freq.sum():.4g}",
         **{f"{k} held out": f"{v:.4g}" for k, v in scores.items()},
     }
-    return {name: value for name, value in said.items() if value}
+    return {name: value for name, value in entries.items() if value}
 
 
-def _named(source: str) -> str:
-    """A file without its folder, which is of no use elsewhere; a name on the hub as it is."""
+def _file_name(source: str) -> str:
+    """The name of a file without its folder, which means nothing elsewhere; a name on the hub."""
     return Path(source).name if Path(source).exists() else source
 
 
 def _scores(path: Path, name: str) -> dict[str, float]:
-    """What the table of a run says of an SAE; nothing of one in a folder of its own."""
+    """An SAE's scores in the table of its run; empty for an SAE in a folder of its own."""
     if not is_marked(path):
         return {}
     table = Results.load(path).table

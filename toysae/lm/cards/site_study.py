@@ -1,10 +1,11 @@
-"""What studies of real activations share: sites that are captured, and SAEs side by side."""
+"""What studies of real activations share: captures, comparisons of SAEs, notes and figures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ...runs.cell import Cell
 from ...runs.results import Results
@@ -13,25 +14,26 @@ from ..capture.shards import MANIFEST, read_manifest, without_missing
 from ..capture.sources import CORPUS
 from ..capture.text import TextLayout, build_corpus
 from ..effects.on_disk import splice_saes
-from ..models import load_model, load_tokenizer
+from ..models.load import load_model, load_tokenizer
 from ..models.sites import parse_site
 from ..saes.seeds import shared_by_seeds
-from .figures import Found
+from .figures import CellScores, seeds_figure, splice_figure
 
 CAPTURE = "capture"
-"""The folder of the sites inside that of a study's run."""
+"""The folder of the sites in the folder of a study's run."""
 
 
 def capture_text(
     source: str | Path, text: str | Path, sites: Sequence[str], n_tokens: int, n_ctx: int, out: Path
 ) -> list[Path]:
-    """The folders of a model's sites on packed text; what is finished in `out` is kept.
+    """Captures sites of a model on packed text, and returns their folders; what is finished in
+    `out` is not run again.
 
     Args:
         source: of the model, see :func:`toysae.lm.models.load_model`.
         text: see :func:`toysae.lm.capture.text.documents`.
         sites: by TransformerLens' names.
-        n_tokens: activations of each.
+        n_tokens: activations of each site.
         n_ctx: tokens of a sequence.
         out: where the sites' folders go.
 
@@ -51,7 +53,7 @@ def capture_text(
 
 
 def uncaptured(sites: Sequence[str], out: Path) -> list[str]:
-    """Those of some sites that are not yet captured whole in a folder. Reads only.
+    """Lists the sites that are not yet captured whole in a folder; only reads.
 
     Raises:
         ToysaeError: a damaged manifest.
@@ -65,32 +67,42 @@ def uncaptured(sites: Sequence[str], out: Path) -> list[str]:
     return [site for site in sites if not is_whole(out / site)]
 
 
+def captured_first(n_tokens: int, which: str = "") -> str:
+    """What a study's plan says of sites that are not captured yet."""
+    return f"{n_tokens:,} activations {which and f'of {which} '}are captured first"
+
+
+def training_note(n_saes: str, n_steps: int, batch_size: int, n_tokens: int) -> str:
+    """The part of the note below a figure that describes the training."""
+    return f"{n_saes} of {n_steps:,} steps of {batch_size} from {n_tokens:,} activations"
+
+
 @dataclass(frozen=True)
 class SideBySide:
-    """The SAEs of one site in a run, with what is only said of several, or by the model.
+    """The SAEs of one site in a run, compared with each other and in the model.
 
     Attributes:
-        table: their rows of the run's, with the columns of
+        table: their rows of the run's table, with the columns of
             :func:`toysae.lm.saes.seeds.shared_by_seeds`.
         losses: see :func:`toysae.lm.effects.splice.splice_table`.
-        found: table and arrays of each cell; `mcs_seeds` among the arrays.
+        cells: table and arrays of each cell, with `mcs_seeds` among the arrays.
     """
 
     table: pd.DataFrame
     losses: pd.DataFrame
-    found: list[Found]
+    cells: list[CellScores]
 
 
 def side_by_side(
     cells: Sequence[Cell], results: Results, n_sequences: int, prefix: str = ""
 ) -> SideBySide:
-    """Compares the SAEs of a site, and puts each that did not diverge in the place of activations.
+    """Compares the SAEs of a site, and replaces activations by each that did not diverge.
 
     Args:
         cells: of the site.
         results: of a run that has finished them.
         n_sequences: held out, that the model predicts.
-        prefix: of the cells' names, without which the losses name their SAEs.
+        prefix: of the cells' names, which the names of SAEs in the losses leave out.
 
     Raises:
         ToysaeError: see :func:`toysae.lm.effects.on_disk.splice_saes`.
@@ -99,10 +111,40 @@ def side_by_side(
     table = results.table
     table = table[table["cell"].isin(mcs_seeds)]
     table = pd.concat([table, shared.set_index(table.index)], axis=1)
-    found: list[Found] = [
+    scores: list[CellScores] = [
         (table[table["cell"] == name], {**results.arrays(name), "mcs_seeds": mcs})
         for name, mcs in mcs_seeds.items()
     ]
     losses = splice_saes(results.path, n_sequences=n_sequences, rows=table.index.tolist())
     losses["arm"] = losses["arm"].str.removeprefix(prefix)
-    return SideBySide(table, losses, found)
+    return SideBySide(table, losses, scores)
+
+
+def prefix_of(site: str) -> str:
+    """The prefix of the names of a site's cells in a run of several sites."""
+    return site.replace(" ", "-") + "-"
+
+
+def sites_side_by_side(
+    cells_by_site: Mapping[str, Sequence[Cell]], results: Results, n_sequences: int
+) -> dict[str, SideBySide]:
+    """:func:`side_by_side` for each site of a run whose cells have the prefix :func:`prefix_of`."""
+    return {
+        site: side_by_side(cells, results, n_sequences, prefix_of(site))
+        for site, cells in cells_by_site.items()
+    }
+
+
+def losses_of(sites: Mapping[str, SideBySide]) -> pd.DataFrame:
+    """The losses at all sites, with `site`."""
+    losses = [each.losses.assign(site=site) for site, each in sites.items()]
+    return pd.concat(losses, ignore_index=True)
+
+
+def draw_sites(
+    sites: Mapping[str, SideBySide], note: str
+) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
+    """Draws how alike the SAEs of seeds are, and what they cost their model."""
+    cells = {site: each.cells for site, each in sites.items()}
+    yield "mcs_across_seeds", *seeds_figure(cells, note)
+    yield "cross_entropy", *splice_figure({s: each.losses for s, each in sites.items()}, note)

@@ -1,5 +1,5 @@
-"""A twin: the world whose inputs look like a layer's activations, so that one can ask there what is
-recoverable."""
+"""A twin: the world whose inputs look like a layer's activations, so that one can ask there which
+features are recoverable."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy import special
 
 from ...keys import seed_key
@@ -33,18 +33,18 @@ class Twin:
         d_in: dimensions.
         ratio: features over dimensions.
         directions: "sphere", uniform; or "layer", drawn with the layer's covariance.
-        exponent: p_i proportional to rank^-exponent. It and the ratio trade off: a factor of two
-            in the one is hard to tell from .2 in the other.
-        l0: mean features on.
+        exponent: p_i is proportional to rank^-exponent. It trades off with the ratio: a factor of
+            two in the ratio is hard to tell from .2 in the exponent.
+        l0: mean number of features that fire.
         spread: sigma of the log-normal magnitudes.
         scale: their median.
         noise_sd: in each dimension.
         common: loading in [0, 1) of every feature on one shared Gaussian, which makes busy and
             quiet samples; 0 for independent firing.
-        bias: `[d_in]` what the mean has beyond the features' own.
+        bias: `[d_in]` the mean less the features' own.
         root: `[d_in, d_in]` symmetric root of the covariance that directions are drawn with.
-        misfit: of the fit; root mean square over the statistics of how far each log is off.
-        massive: a feature of its own, the last of the world's; `ratio`, `l0` and the rest are of
+        misfit: root mean square over the statistics of how far the log of each is off.
+        massive: a feature of its own, the last of the world; `ratio`, `l0` and the rest describe
             all others.
     """
 
@@ -67,25 +67,26 @@ class Twin:
         return round(self.ratio * self.d_in)
 
     def numbers(self) -> dict[str, float | int | str]:
-        """What a table shows; `massive_scale` in units of the others' `scale`."""
+        """The parameters that a table shows; `massive_scale` is in units of `scale`."""
         names = ("directions", "ratio", "n_features", "exponent", "l0", "spread", "noise_sd",
                  "common", "misfit")  # fmt: skip
+        numbers = {name: getattr(self, name) for name in names}
         m = self.massive
-        own = {} if m is None else {"massive_prob": m.prob, "massive_scale": m.scale / self.scale}
-        return {name: getattr(self, name) for name in names} | own
+        if m is None:
+            return numbers
+        return numbers | {"massive_prob": m.prob, "massive_scale": m.scale / self.scale}
 
 
 def twin_world(t: Twin, seed: int = 0, name: str = "twin") -> World:
-    """The world itself; another seed draws other directions of the same law."""
+    """Makes the world; another seed draws other directions of the same law."""
     p, rows = marginals(t), rows_of(t, seed)
     loading, scale, spread = np.full((3, len(p)), [[t.common], [t.scale], [t.spread]])
-    if t.massive is not None:
-        m = t.massive
+    if (m := t.massive) is not None:
         p, rows = np.append(p, m.prob), np.vstack([rows, m.direction])
-        ends = (0.0, m.scale, m.spread)
-        loading, scale, spread = map(np.append, (loading, scale, spread), ends)
+        own = (0.0, m.scale, m.spread)
+        loading, scale, spread = map(np.append, (loading, scale, spread), own)
     firing: Firing = from_factors(p, loading[:, None]) if t.common else independent(p)
-    law = LogNormal(_f32(np.log(scale)), _f32(spread))
+    law = LogNormal(jnp.float32(np.log(scale)), jnp.float32(spread))
     return assemble(rows, firing, law, bias=t.bias, noise_sd=t.noise_sd, name=name)
 
 
@@ -100,7 +101,7 @@ def centred_panel(
 
 
 def panel_of_twin(t: Twin, n_samples: int = 16_384, seed: int = 0) -> PanelStats:
-    """What the twin realises, centred."""
+    """The centred panel of samples of the twin."""
     world = twin_world(t, seed)
     mean = np.asarray(
         t.bias + (marginals(t) * t.scale * np.exp(t.spread**2 / 2)) @ rows_of(t, seed)
@@ -109,29 +110,26 @@ def panel_of_twin(t: Twin, n_samples: int = 16_384, seed: int = 0) -> PanelStats
     return panel_of(batch.x - jnp.asarray(mean, jnp.float32) for batch in drawn)
 
 
-def _f32(x: np.ndarray) -> Array:
-    return jnp.asarray(x, jnp.float32)
-
-
 def marginals(t: Twin) -> np.ndarray:
+    """The firing probability of each feature, `[n]`."""
     p = firing_probabilities("zipf", t.n_features, t.l0, exponent=t.exponent)
     return np.minimum(p, 0.99) if t.common else p
 
 
 def firing_given(t: Twin) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Firing probabilities, `[n]`, those given what features share, `[nodes, n]`, and the weights
-    of the nodes."""
+    """(firing probabilities `[n]`, those given values of what features share `[nodes, n]`, the
+    weights of these values `[nodes]`)."""
     p = marginals(t)
     if not t.common:
         return p, p[None], np.ones(1)
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     own = np.sqrt(1 - t.common**2)
-    given = special.ndtr((special.ndtri(p) + t.common * nodes[:, None]) / own)
-    return p, given, weights / weights.sum()
+    probs = special.ndtr((special.ndtri(p) + t.common * nodes[:, None]) / own)
+    return p, probs, weights / weights.sum()
 
 
 def rows_of(t: Twin, seed: int) -> Float[np.ndarray, "n_features d_in"]:
-    """Unit directions, float64."""
+    """Draws the unit directions, float64."""
     drawn = np.asarray(jax.random.normal(seed_key(seed, "twin directions"), (t.n_features, t.d_in)))
     rows = drawn.astype(np.float64) @ t.root
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)

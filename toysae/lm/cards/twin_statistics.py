@@ -1,8 +1,9 @@
-"""What is matched of a layer and its twin, and what a twin will have of it, without a sample.
+"""The statistics that a layer and its twin are matched by, and their values for a twin in closed
+form.
 
-A world of independent features a_i f_i plus noise has cumulants in closed form, those of a sum
-being the sums of those of its terms: of each dimension, of the covariance, and of ‖x‖². What all
-features share, busy and quiet samples, is a mixture of such worlds.
+The cumulants of a sum are the sums of those of its independent terms. So a world of independent
+features a_i f_i plus noise has them in closed form: of each dimension, of the covariance, and of
+‖x‖². Features that all share something, as in busy and quiet samples, are a mixture of such worlds.
 """
 
 from collections.abc import Mapping
@@ -21,19 +22,19 @@ _MATCHED = 0.15
 
 
 def statistics(s: PanelStats) -> dict[str, float]:
-    """What is matched, of a panel of centred inputs."""
+    """The statistics of a panel of centred inputs."""
     squares = s.norm_edges[:-1] * s.norm_edges[1:]
     share = s.norm_counts / max(s.norm_counts.sum(), 1)
     mean = float((share * squares).sum())
     second, third = (float((share * (squares - mean) ** k).sum()) for k in (2, 3))
     keep = np.isfinite(s.skew)
-    return _named(s.eigenvalues, s.skew[keep], s.kurtosis[keep], (mean, second, third))
+    return _by_name(s.eigenvalues, s.skew[keep], s.kurtosis[keep], (mean, second, third))
 
 
 @dataclass(frozen=True)
 class UnitDirections:
-    """Unit directions and what the cumulants read of them, taken once; float32, for sums over
-    features are all that is read.
+    """Unit directions and what the cumulants need of them, computed once; float32 is enough, since
+    only sums over features are used.
 
     Attributes:
         rows: `[n, d_in]`.
@@ -49,7 +50,7 @@ class UnitDirections:
 
 
 def directions_of(t: Twin, seed: int = 0) -> UnitDirections:
-    """Those that :func:`twin_world` draws."""
+    """The directions that :func:`.twin_world` draws."""
     rows = rows_of(t, seed).astype(np.float32)
     squares = rows * rows
     return UnitDirections(rows, squares, squares * rows, squares * squares, (rows @ rows.T) ** 2)
@@ -58,9 +59,9 @@ def directions_of(t: Twin, seed: int = 0) -> UnitDirections:
 def predicted(t: Twin, f: UnitDirections) -> dict[str, float]:
     """:func:`statistics` of a world with these directions, without a sample.
 
-    Given what features share, they fire independently; so the moments are those of a mixture over
-    its values. Exact for independent firing but for products of three cosines in the skew of ‖x‖²;
-    with firing that is not, that skew is approximate.
+    Given what features share, they fire independently, so the moments are those of a mixture over
+    its values. All are exact, except that the skew of ‖x‖² leaves out products of three cosines,
+    and is approximate for firing that is not independent.
     """
     p, probs, weights = firing_given(t)
     raw = [probs * t.scale**r * np.exp(r**2 * t.spread**2 / 2) for r in range(1, 7)]
@@ -86,28 +87,29 @@ def predicted(t: Twin, f: UnitDirections) -> dict[str, float]:
     # ‖x‖² given the node: a quadratic form of independent terms.
     size = k2.sum(1) + d * noise + (shift**2).sum(1)
     along = shift @ f.rows.T.astype(np.float64)  # [nodes, n]
-    crossed = (_sum(k2, f.gram2) * k2).sum(1) + 2 * noise * k2.sum(1) + d * noise**2
+    k2_near = _sum(k2, f.gram2)  # of each feature, over all with their squared cosines
+    crossed = (k2_near * k2).sum(1) + 2 * noise * k2.sum(1) + d * noise**2
     push = _sum(k3, f.rows)
-    spread = 2 * crossed + k4.sum(1)
-    spread += 4 * ((k2 * along**2).sum(1) + noise * (shift**2).sum(1)) + 4 * (push * shift).sum(1)
-    beside = (_sum(k2, f.gram2) * k4).sum(1) + noise * k4.sum(1) - (k4 * k2).sum(1)
+    second = 2 * crossed + k4.sum(1)
+    second += 4 * ((k2 * along**2).sum(1) + noise * (shift**2).sum(1)) + 4 * (push * shift).sum(1)
+    k4_crossed = (k2_near * k4).sum(1) + noise * k4.sum(1) - (k4 * k2).sum(1)
     relative = (k2.sum(1) + d * noise) / (mean_k2.sum() + d * noise)
-    inner = 8 * relative**3 * (eigenvalues**3).sum()
-    inner += (m6 - 3 * m4 * k2 + 2 * k2**3 - 8 * k2**3).sum(1)
-    inner += 12 * beside + 6 * ((push**2).sum(1) - (k3**2).sum(1))
+    third_in = 8 * relative**3 * (eigenvalues**3).sum()
+    third_in += (m6 - 3 * m4 * k2 + 2 * k2**3 - 8 * k2**3).sum(1)
+    third_in += 12 * k4_crossed + 6 * ((push**2).sum(1) - (k3**2).sum(1))
     off = size - weights @ size
-    of_square = (variance.sum(), weights @ (spread + off**2),
-                 weights @ (inner + 3 * off * spread + off**3))  # fmt: skip
-    return _named(eigenvalues, skew, kurtosis, of_square)
+    of_square = (variance.sum(), weights @ (second + off**2),
+                 weights @ (third_in + 3 * off * second + off**3))  # fmt: skip
+    return _by_name(eigenvalues, skew, kurtosis, of_square)
 
 
 def _sum(k: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Over features, `[nodes, n] @ [n, m]`."""
+    """The sums over features, `[nodes, n] @ [n, m]`."""
     return (k.astype(np.float32) @ values).astype(np.float64)
 
 
 def _central(raw: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Central moments 2, 3, 4 and 6 from the raw ones, 1 to 6."""
+    """Central moments 2, 3, 4 and 6 from the raw moments 1 to 6."""
     m, moments = raw[0], [np.ones_like(raw[0]), *raw]
 
     def central(r: int) -> np.ndarray:
@@ -116,7 +118,11 @@ def _central(raw: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     return tuple(central(r) for r in (2, 3, 4, 6))
 
 
-def _named(eigenvalues, skew, kurtosis, of_square: tuple[float, float, float]) -> dict[str, float]:
+def _by_name(
+    eigenvalues: np.ndarray, skew: np.ndarray, kurtosis: np.ndarray,
+    of_square: tuple[float, float, float],
+) -> dict[str, float]:  # fmt: skip
+    """The statistics by name; `of_square` is the mean and central moments 2 and 3 of ‖x‖²."""
     e = np.asarray(eigenvalues) / np.sum(eigenvalues)
     held, d = np.cumsum(e), len(e)
     mean, second, third = of_square
@@ -133,23 +139,23 @@ def _named(eigenvalues, skew, kurtosis, of_square: tuple[float, float, float]) -
 
 
 def _crossing(held: np.ndarray, share: float) -> float:
-    """Where a rising curve over 1, 2, ... crosses a share, between whole numbers."""
+    """Where a rising curve over 1, 2, ... crosses a share, interpolated."""
     return float(np.interp(share, np.concatenate([[0], held]), np.arange(len(held) + 1)))
 
 
-def distance(found: Mapping[str, float], wanted: Mapping[str, float]) -> dict[str, float]:
-    """How far each statistic is off, in units of its log (of .02 more than it)."""
+def distance(twin: Mapping[str, float], layer: Mapping[str, float]) -> dict[str, float]:
+    """How far each statistic of a twin is off, as the difference of log(statistic + .02)."""
     return {
-        name: float(np.log(max(found[name], 0) + 0.02) - np.log(max(value, 0) + 0.02))
-        for name, value in wanted.items()
+        name: float(np.log(max(twin[name], 0) + 0.02) - np.log(max(value, 0) + 0.02))
+        for name, value in layer.items()
     }
 
 
 def misfit_of(off: Mapping[str, float]) -> float:
-    """Root mean square over the statistics."""
+    """The root mean square over the statistics."""
     return float(np.sqrt(np.mean(np.square(list(off.values())))))
 
 
-def is_matched(found: float, wanted: float) -> bool:
-    """Within 15 %, or .02."""
-    return abs(found - wanted) <= max(_MATCHED * abs(wanted), 0.02)
+def is_matched(twin: float, layer: float) -> bool:
+    """Whether a statistic of a twin is within 15 % of the layer's, or within .02."""
+    return abs(twin - layer) <= max(_MATCHED * abs(layer), 0.02)

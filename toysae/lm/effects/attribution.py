@@ -1,7 +1,7 @@
-"""First-order effects of the coefficients that a patch is put together from, and what patches do.
+"""First-order effects of the coefficients that make up a patch, and the effects of whole patches.
 
-A pair of prompts is run once each, and the gradient of the corrupted one's logit difference is
-taken at a site: times a coefficient's change, it is the attribution.
+Both prompts of a pair are run once, and the gradient of the corrupted prompt's logit difference is
+taken at a site. A coefficient's attribution is its change times that gradient.
 """
 
 from collections.abc import Iterator
@@ -15,9 +15,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ... import pytree
 from ...errors import require
-from ..models import LM, traced_forward
 from ..models.edits import Add
-from ..models.forward import check_tokens
+from ..models.forward import LM, check_tokens, traced_forward
 from ..saes.site_sae import SiteSAE
 from .changes import check_fits, checked_text
 from .pairs import PromptPairs
@@ -25,14 +24,14 @@ from .pairs import PromptPairs
 
 @pytree.dataclass
 class Runs:
-    """What both prompts of some pairs show at a site.
+    """The activations, gradients and predictions of some pairs of prompts at a site.
 
     Attributes:
-        pairs: (clean, corrupted, lengths, answer, wrong), see :class:`Pairs`.
+        pairs: (clean, corrupted, lengths, answer, wrong), see :class:`.PromptPairs`.
         clean: `[b, n_ctx, d]` activations of the clean prompts.
-        corrupted: `[b, n_ctx, d]` of the corrupted ones.
+        corrupted: `[b, n_ctx, d]` activations of the corrupted prompts.
         gradient: `[b, n_ctx, d]` of the corrupted prompts' logit difference.
-        log_p: `[b, n_vocab]` of the clean prompts, behind their last token.
+        log_p: `[b, n_vocab]` of the clean prompts, after their last token.
         patched: `[b, n_ctx]` positions that may be patched.
     """
 
@@ -46,14 +45,14 @@ class Runs:
 
 @pytree.dataclass
 class Pieces:
-    """What a patch is put together from.
+    """The coefficients that make up a patch.
 
     Attributes:
         rows: `[m, d]` what one unit of a coefficient writes.
         delta: `[b, n_ctx, m]` clean less corrupted coefficients; 0 where nothing may be patched.
         attribution: `[b, n_ctx, m]` first-order effect of each on the logit difference.
-        rank: `[b, n_ctx, m]` 0 for the first of a pair in order of attribution, 1 for the next;
-            coefficients that do not change come last.
+        rank: `[b, n_ctx, m]` from 0 on within a pair, in order of attribution; coefficients that do
+            not change come last.
     """
 
     rows: Float[Array, "m d"]
@@ -61,16 +60,17 @@ class Pieces:
     attribution: Float[Array, "b n_ctx m"]
     rank: Int[Array, "b n_ctx m"]
 
+    @jax.jit
     def vector(self, k: int | Int[Array, ""]) -> Float[Array, "b n_ctx d"]:
         """What the first k coefficients of each pair add to the corrupted activations."""
-        return _vector(self, k)
+        return jnp.where(self.rank < k, self.delta, 0) @ self.rows
 
 
 def run_pairs(
     model: LM, sae: SiteSAE, pairs: PromptPairs, batch_size: int = 8
 ) -> Iterator[tuple[Runs, int]]:
-    """(both runs of some pairs, how many pairs they are): the last batch is filled up by its last
-    pair.
+    """Yields (both runs of some pairs, the number of pairs); the last batch is filled up with its
+    last pair.
 
     Raises:
         ToysaeError: see :func:`patching_curve`.
@@ -81,30 +81,14 @@ def run_pairs(
         checked_text(model, tokens, pairs.lengths)
     check_tokens(model, np.concatenate([pairs.answer, pairs.wrong])[:, None])
     total, size = len(pairs.clean), min(batch_size, len(pairs.clean))
-    first = int(sae.info.get("first", 0))
     for start in range(0, total, size):
         some = np.minimum(np.arange(start, start + size), total - 1)
-        batch = tuple(jnp.asarray(part[some]) for part in astuple(pairs))
-        yield _runs(model, sae.site, batch, first), min(size, total - start)
-
-
-def latent_pieces(sae: SiteSAE, runs: Runs, signed: bool = True) -> Pieces:
-    """Of an SAE's latents."""
-    return _latent_pieces(sae, runs, signed)
-
-
-def direction_pieces(axes: Float[Array, "r d"], runs: Runs, signed: bool = True) -> Pieces:
-    """Of orthonormal directions."""
-    return _direction_pieces(axes, runs, signed)
-
-
-def measured(model: LM, site: str, runs: Runs, vector: Array) -> dict[str, Array]:
-    """Of each pair, what the corrupted prompt shows with a vector `[b, n_ctx, d]` added."""
-    return _measured(model, site, runs, vector)
+        batch = tuple(jnp.asarray(array[some]) for array in astuple(pairs))
+        yield _runs(model, sae.site, batch, sae.first), min(size, total - start)
 
 
 def _last(logits: Array, lengths: Array) -> Array:
-    """`[b, n_vocab]` behind each prompt's last token."""
+    """The logits `[b, n_vocab]` after each prompt's last token."""
     return jnp.take_along_axis(logits, lengths[:, None, None] - 1, 1)[:, 0].astype(jnp.float32)
 
 
@@ -122,13 +106,13 @@ def _runs(model: LM, site: str, pairs: tuple[Array, ...], first: int) -> Runs:
     x = acts[site].astype(jnp.float32)
 
     def total(vector: Array) -> tuple[Array, Array]:
-        seen, logits = traced_forward(model, corrupted, [site], [Add(site, vector)])
+        acts, logits = traced_forward(model, corrupted, [site], [Add(site, vector)])
         assert logits is not None
-        return difference(_last(logits, lengths), pairs).sum(), seen[site].astype(jnp.float32)
+        return difference(_last(logits, lengths), pairs).sum(), acts[site].astype(jnp.float32)
 
     gradient, other = jax.grad(total, has_aux=True)(jnp.zeros_like(x))
     pos = jnp.arange(clean.shape[1])
-    # Before the first token that differs, the runs differ by rounding alone.
+    # Before the first token that differs, the runs differ only by rounding.
     apart = jnp.cumsum(clean != corrupted, 1) > 0
     patched = apart & (pos >= first) & (pos < lengths[:, None])
     log_p = jax.nn.log_softmax(_last(logits, lengths))
@@ -136,13 +120,15 @@ def _runs(model: LM, site: str, pairs: tuple[Array, ...], first: int) -> Runs:
 
 
 @jax.jit
-def _latent_pieces(sae: SiteSAE, runs: Runs, signed: bool | Array) -> Pieces:
+def latent_pieces(sae: SiteSAE, runs: Runs, signed: bool | Array = True) -> Pieces:
+    """The pieces of a patch of an SAE's latents; `signed` as in :func:`.patching_curve`."""
     rows = sae.W_dec.astype(jnp.float32) / sae.scale
     return _pieces(runs, rows, sae.latents(runs.clean) - sae.latents(runs.corrupted), signed)
 
 
 @jax.jit
-def _direction_pieces(axes: Array, runs: Runs, signed: bool | Array) -> Pieces:
+def direction_pieces(axes: Float[Array, "r d"], runs: Runs, signed: bool | Array = True) -> Pieces:
+    """The pieces of a patch along orthonormal directions."""
     rows = axes.astype(jnp.float32)
     return _pieces(runs, rows, (runs.clean - runs.corrupted) @ rows.T, signed)
 
@@ -156,13 +142,11 @@ def _pieces(runs: Runs, rows: Array, delta: Array, signed: bool | Array) -> Piec
     return Pieces(rows, delta, attribution, rank)
 
 
-@jax.jit
-def _vector(pieces: Pieces, k: int | Array) -> Array:
-    return jnp.where(pieces.rank < k, pieces.delta, 0) @ pieces.rows
-
-
 @partial(jax.jit, static_argnames="site")
-def _measured(model: LM, site: str, runs: Runs, vector: Array) -> dict[str, Array]:
+def measured(
+    model: LM, site: str, runs: Runs, vector: Float[Array, "b n_ctx d"]
+) -> dict[str, Float[Array, " b"]]:
+    """The measures of each pair whose corrupted prompt runs with a vector added at the site."""
     _, logits = traced_forward(model, runs.pairs[1], (), [Add(site, vector)])
     assert logits is not None
     last = _last(logits, runs.pairs[2])

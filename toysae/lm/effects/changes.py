@@ -1,4 +1,4 @@
-"""What is done to one latent while a model runs, and the tokens that it is done on."""
+"""Changes of one latent while a model runs, and checks of the tokens that the model reads."""
 
 import math
 from collections.abc import Iterator
@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from ...errors import require
-from ..models import LM
-from ..models.forward import check_tokens
+from ..models.forward import LM, check_tokens
 from ..models.sites import parse_site, width
 from ..saes.site_sae import SiteSAE, Spliced, spliced
 
@@ -20,12 +19,12 @@ Lengths = Int[Array | np.ndarray, " n_seq"]
 
 @dataclass(frozen=True)
 class Change:
-    """A latent multiplied, or set to a value wherever it stands.
+    """Multiplies a latent, or sets it to a value at every position.
 
     Attributes:
         times: what z is multiplied by: 0 ablates the latent (x - z d), -4 writes A - 5 a X.
         pin: the value that z is set to at every position, in units of z, as in Towards
-            Monosemanticity (Bricken et al. 2023); then `times` does not count.
+            Monosemanticity (Bricken et al. 2023); `times` is then ignored.
     """
 
     times: float = 0.0
@@ -37,7 +36,7 @@ class Change:
 
     @property
     def everywhere(self) -> bool:
-        """It changes activations also where the latent does not fire."""
+        """Whether it also changes activations where the latent does not fire."""
         return self.pin is not None
 
     def __str__(self) -> str:
@@ -47,8 +46,8 @@ class Change:
 
 
 def latent_edit(sae: SiteSAE, latent: int | None, change: Change) -> Spliced:
-    """The edit that makes a change to one latent, or none if `latent` is None, and keeps the SAE's
-    error. It is the same program for every latent and number."""
+    """The edit that changes one latent, or nothing if `latent` is None, and keeps the SAE's error.
+    All latents and numbers share one compiled program."""
     d_sae = len(sae.W_dec)
     times, pinned = np.ones(d_sae, np.float32), np.full(d_sae, np.nan, np.float32)
     if latent is not None and change.pin is not None:
@@ -64,15 +63,14 @@ def check_fits(model: LM, sae: SiteSAE) -> None:
     Raises:
         ToysaeError: no such site, or another width.
     """
-    wide = width(parse_site(sae.site, model.config), model.config)
-    d_in = sae.sae.spec.d_in
-    require(d_in == wide, f"the SAE reads {d_in} dimensions, {sae.site} of {model.name} has {wide}")
+    d, d_in = width(parse_site(sae.site, model.config), model.config), sae.sae.spec.d_in
+    require(d_in == d, f"the SAE reads {d_in} dimensions, {sae.site} of {model.name} has {d}")
 
 
 def checked_text(
     model: LM, tokens: TokenArray, lengths: Lengths | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(token ids, tokens of each sequence): all `n_ctx` where `lengths` is None.
+    """Returns (token ids, tokens of each sequence): all `n_ctx` if `lengths` is None.
 
     Raises:
         ToysaeError: no sequence, ids that the model does not have, lengths that do not fit.
@@ -81,20 +79,20 @@ def checked_text(
     n, n_ctx = ids.shape
     require(n > 0, "there are no sequences to run")
     check_tokens(model, ids)
-    whole = np.full(n, n_ctx) if lengths is None else np.asarray(lengths)
-    fits = len(whole) == n and whole.min() >= 1 and whole.max() <= n_ctx
+    sizes = np.full(n, n_ctx) if lengths is None else np.asarray(lengths)
+    fits = len(sizes) == n and sizes.min() >= 1 and sizes.max() <= n_ctx
     require(fits, f"lengths must be {n} numbers of 1 to {n_ctx}")
-    return ids, whole
+    return ids, sizes
 
 
 def token_batches(
     tokens: Int[np.ndarray, "n n_ctx"], counted: Bool[np.ndarray, "n n_ctx"], batch_size: int
 ) -> Iterator[tuple[slice, Array, Array]]:
-    """(which sequences, tokens `[b, n_ctx]`, the positions that count `[b, n_ctx]`): all of one
-    shape, the last filled up with positions that do not count.
+    """Yields (which sequences, tokens `[b, n_ctx]`, the positions that count `[b, n_ctx]`). All
+    batches have one shape, the last filled up with positions that do not count.
 
     Raises:
-        ToysaeError: a batch size that is none.
+        ToysaeError: a batch size below 1.
     """
     require(batch_size >= 1, f"batch_size {batch_size} must be at least 1")
     n, size = len(tokens), min(batch_size, len(tokens))

@@ -1,5 +1,5 @@
-"""What changing a latent of one layer does to the latents of a later one (Cunningham et al. 2023,
-arXiv 2309.08600, ablate a latent and read those behind it)."""
+"""The effect of changing a latent of one layer on the latents of a later one (Cunningham et al.
+2023, arXiv 2309.08600, ablate a latent and read the later ones)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ import pandas as pd
 from jaxtyping import Array, Float, Int
 
 from ...errors import require
-from ..models import LM, traced_forward
 from ..models.edits import Edit
+from ..models.forward import LM, traced_forward
 from ..models.sites import is_behind, parse_site
 from ..saes.firing import checked_latents
 from ..saes.site_sae import SiteSAE
@@ -26,19 +26,19 @@ from .changes import (
     token_batches,
 )
 
-_NOTHING = 1e-6  # of the largest mean activation: rounding
+_NOTHING = 1e-6  # as a share of the largest mean activation: rounding
 
 
 @dataclass(frozen=True)
 class Downstream:
-    """Changes of the latents of a later SAE, in the units of their activations, each a mean over
-    the positions at or after the first of its sequence at which the changed latent fires; over all
-    positions where it is pinned. 0 without such positions.
+    """Changes of the latents of a later SAE, in the units of their activations. Each is a mean over
+    the positions of a sequence from the first at which the changed latent fires, or over all
+    positions if it is pinned. 0 without such positions.
 
     Attributes:
-        latents: `[n]` those changed, of the earlier SAE.
+        latents: `[n]` the changed latents of the earlier SAE.
         n_firing: `[n]` positions at which each fires.
-        n_positions: `[n]` that the means are over.
+        n_positions: `[n]` positions that the means are over.
         change: `[n, d_sae]` mean change of each latent of the later SAE.
         moved: `[n, d_sae]` mean of the size of the change.
         before: `[n, d_sae]` mean of its activation unchanged.
@@ -53,7 +53,7 @@ class Downstream:
 
     @property
     def inert(self) -> Int[np.ndarray, " n_inert"]:
-        """The latents whose change moves nothing behind them; those that never fire among them."""
+        """The latents whose change moves no later latent, including those that never fire."""
         floor = _NOTHING * self.before.max(1, initial=0)
         return self.latents[self.moved.max(1, initial=0) <= floor]
 
@@ -81,7 +81,7 @@ def downstream(
     lengths: Lengths | None = None,
     batch_size: int = 8,
 ) -> Downstream:
-    """Changes some latents of one SAE, each on its own, and reads all latents of another behind.
+    """Changes some latents of one SAE, each on its own, and reads all latents of a later SAE.
 
     Args:
         model: that both SAEs are of.
@@ -89,7 +89,7 @@ def downstream(
         later: of a site behind it.
         latents: of `earlier`.
         tokens: `[n_seq, n_ctx]` that the model reads.
-        change: what is done to each; ablation if not given.
+        change: of each latent; ablation if not given.
         lengths: `[n_seq]` tokens of each sequence, if some are padded.
         batch_size: sequences at once.
 
@@ -102,16 +102,16 @@ def downstream(
     ids, lengths = checked_text(model, tokens, lengths)
     counted = np.arange(ids.shape[1]) < lengths[:, None]
     edits = [latent_edit(earlier, int(latent), change) for latent in chosen]
-    same = latent_edit(earlier, None, change)
+    no_change = latent_edit(earlier, None, change)
     counts = np.zeros((len(chosen), 2), np.int64)
     sums = np.zeros((3, len(chosen), len(later.W_dec)))
     for _, some, used in token_batches(ids, counted, batch_size):
         fires = np.asarray(_fires(model, some, earlier, jnp.asarray(chosen), used))
-        # The unchanged run too goes through the edit, one program: rounding cancels exactly.
-        before = _read(model, some, same, later)
+        # The unchanged run goes through the same program with an edit: rounding cancels exactly.
+        before = _read(model, some, no_change, later)
         for i, edit in enumerate(edits):
             after = _read(model, some, edit, later)
-            where = _where(fires[..., i], used, change.everywhere, _first(earlier), _first(later))
+            where = _where(fires[..., i], used, change.everywhere, max(earlier.first, later.first))
             sums[:, i] += np.asarray(_sums(before, after, where))
             counts[i] += int(fires[..., i].sum()), int(where.sum())
     means = sums / np.maximum(counts[:, 1], 1)[:, None]
@@ -136,15 +136,11 @@ def _checked(
     return checked_latents(latents, len(earlier.W_dec))
 
 
-def _first(sae: SiteSAE) -> int:
-    return int(sae.info.get("first", 0))
-
-
 @jax.jit
 def _fires(model: LM, tokens: Array, sae: SiteSAE, latents: Array, used: Array) -> Array:
     acts, _ = traced_forward(model, tokens, [sae.site], logits=False)
     z = sae.latents(acts[sae.site])[..., latents]
-    from_first = jnp.arange(tokens.shape[1]) >= _first(sae)
+    from_first = jnp.arange(tokens.shape[1]) >= sae.first
     return (z > 0) & (used & from_first)[..., None]
 
 
@@ -155,11 +151,10 @@ def _read(model: LM, tokens: Array, edit: Edit, sae: SiteSAE) -> Array:
 
 
 @jax.jit
-def _where(fires: Array, used: Array, everywhere: Array | bool, *firsts: Array | int) -> Array:
-    """Positions at or after the first that is changed, that both SAEs read."""
+def _where(fires: Array, used: Array, everywhere: Array | bool, first: Array | int) -> Array:
+    """The positions, from `first` on, at or after the first that is changed."""
     after = jnp.cumsum(fires, 1) > 0
-    pos = jnp.arange(fires.shape[1])
-    return used & (everywhere | after) & (pos >= jnp.maximum(*firsts))
+    return used & (everywhere | after) & (jnp.arange(fires.shape[1]) >= first)
 
 
 @jax.jit

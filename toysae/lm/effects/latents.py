@@ -1,4 +1,4 @@
-"""What the weights alone say of single latents."""
+"""Facts about single latents that follow from weights alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ...recovery import cosines
 from ...recovery.geometry import encoder_rows
 from ...worlds.dictionaries import safe_unit_rows
-from ..models import LM
+from ..models.forward import LM
 from ..models.matrices import reading_matrix
 from ..models.sites import Site, parse_site
 from ..saes.site_sae import SiteSAE
@@ -26,15 +26,15 @@ Effects = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True)
 class Facts:
-    """One latent of an SAE.
+    """Facts about one latent of an SAE.
 
     Attributes:
         latent: its number.
         axis: the coordinate that its decoder row is nearest to.
-        axis_cos: the |cos| with it: 1 for a latent that is a neuron.
+        axis_cos: the |cos| with that coordinate: 1 for a latent that is a neuron.
         nearest: the living latent whose decoder row is nearest; None if no other lives.
-        nearest_cos: the cosine with it.
-        enc_dec_cos: between what it reads and what it writes; None for an encoder without
+        nearest_cos: the cosine with that latent.
+        enc_dec_cos: the cosine of what it reads and what it writes; None for an encoder without
             directions.
         promoted: (token id, effect on its logit), the largest first.
         suppressed: the same, the most negative first. Both are empty off the residual stream.
@@ -53,9 +53,9 @@ class Facts:
 def logit_effects(
     model: LM, site: str, directions: Float[Array, "n d_in"]
 ) -> Float[Array, "n n_vocab"]:
-    """The direct effect of directions on the logits: through the final norm's weight and the
-    unembedding, nothing between, less its mean over the vocabulary, which no prediction depends on.
-    The norm divides by the length of the residual stream, which is left out.
+    """The direct effect of directions on the logits, through the final norm's weight and the
+    unembedding only, less its mean over the vocabulary, on which no prediction depends. The norm's
+    division by the length of the residual stream is left out.
 
     Raises:
         ToysaeError: no such site.
@@ -74,15 +74,15 @@ def latent_facts(
     n_tokens: int = 10,
     n_vocab: int | None = None,
 ) -> list[Facts]:
-    """Of some latents.
+    """Facts about some latents.
 
     Args:
         sae: of a site of the model.
-        model: whose unembedding.
+        model: whose unembedding is used.
         latents: which.
-        alive: those that count as neighbours.
+        alive: which latents count as neighbours.
         n_tokens: promoted, and as many suppressed.
-        n_vocab: token ids from this one on are padding of the model's and are left out.
+        n_vocab: token ids from this one on are padding of the model and are left out.
     """
     chosen = np.asarray(latents)
     rows, read = sae.W_dec[chosen], encoder_rows(sae.sae)
@@ -104,7 +104,7 @@ def latent_facts(
 
 
 def _nearest(W_dec: Array, chosen: np.ndarray, alive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each the latent with the largest cosine, and the cosine; -inf where there is none."""
+    """For each latent the one with the largest cosine, and the cosine; -inf if there is none."""
 
     def of_row(index: Array) -> tuple[Array, Array]:
         cos = cosines(W_dec[index][None], W_dec)[0]
@@ -117,11 +117,19 @@ def _nearest(W_dec: Array, chosen: np.ndarray, alive: np.ndarray) -> tuple[np.nd
 def _extremes(
     model: LM, site: str, rows: Array, n_tokens: int, n_vocab: int | None
 ) -> list[tuple[Effects, Effects]]:
-    found = []
+    """The tokens that each row promotes and suppresses most."""
+    extremes = []
     for start in range(0, len(rows), _ROWS):
         effects = np.asarray(logit_effects(model, site, rows[start : start + _ROWS]))
-        for of_one in effects[:, :n_vocab]:
-            order = np.argsort(of_one, kind="stable")
-            ends = order[::-1][:n_tokens], order[:n_tokens]
-            found.append(tuple(tuple((int(i), float(of_one[i])) for i in end) for end in ends))
-    return found
+        extremes += [ends_of(row, n_tokens) for row in effects[:, :n_vocab]]
+    return extremes
+
+
+def ends_of(values: Float[np.ndarray, " n_vocab"], n: int) -> tuple[Effects, Effects]:
+    """The n largest values with their token ids, the largest first, and the n smallest, the
+    smallest first."""
+    order = np.argsort(values, kind="stable")
+    largest, smallest = (
+        tuple((int(i), float(values[i])) for i in end) for end in (order[::-1][:n], order[:n])
+    )
+    return largest, smallest

@@ -1,9 +1,9 @@
-"""Whether latents are neurons: how near their decoder rows are to single coordinates, and how well
-a single coordinate tells their activations (Bricken et al. 2023, "Towards Monosemanticity": the
-features are not neurons).
+"""Tests whether latents are neurons: how near their decoder rows are to single coordinates, and how
+well a single coordinate predicts their activations (Bricken et al. 2023, "Towards Monosemanticity":
+the features are not neurons).
 
-Both are compared with what the same directions would give where coordinates mean nothing: at
-random, after a random rotation of the activations, and with principal axes for coordinates.
+Both are compared with coordinates that mean nothing: for random directions, after a random rotation
+of the activations, and with principal axes as coordinates.
 """
 
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ from jaxtyping import Array, Float, Int
 
 from ...recovery.geometry import basis_alignment, random_basis_alignment
 from ..capture.stream import Source
-from ..saes.firing import OnBatch, activation_batches, checked_latents, silent
+from ..saes.firing import OnBatch, activation_batches, checked_latents
 from ..saes.site_sae import SiteSAE
 
 
 @dataclass(frozen=True)
 class Neurons:
-    """Latents beside coordinates of the activations.
+    """Latents compared with coordinates of the activations.
 
     Attributes:
         table: a row a latent: `latent`; `axis_cos`, the largest |cos| of its decoder row with a
-            coordinate, and `axis`, which; `neuron_corr`, the largest |correlation| of its
-            activation with a coordinate over tokens, and `neuron`, which; `rotated_corr`, the same
-            with the coordinates of randomly rotated activations; `pca_corr`, with those along
-            principal axes. Correlations of a latent that never varies are NaN.
-        random_axis_cos: what a random direction's `axis_cos` is expected to be.
-        pca_axis_cos: `[d]` of the principal axes, strongest first.
+            coordinate, and `axis`, that coordinate; `neuron_corr`, the largest |correlation| of its
+            activation with a coordinate over tokens, and `neuron`, that coordinate; `rotated_corr`,
+            the same with the coordinates of randomly rotated activations; `pca_corr`, with those
+            along principal axes. Correlations of a latent that never varies are NaN.
+        random_axis_cos: the expected `axis_cos` of a random direction.
+        pca_axis_cos: `[d]` `axis_cos` of the principal axes, strongest first.
         n_tokens: that the correlations are over.
     """
 
@@ -43,7 +43,7 @@ class Neurons:
     n_tokens: int
 
     def summary(self) -> dict[str, float]:
-        """Medians over latents, beside what they would be if coordinates meant nothing."""
+        """Medians over latents, and what they would be if coordinates meant nothing."""
         medians = self.table[["axis_cos", "neuron_corr", "rotated_corr", "pca_corr"]].median()
         return {
             **{str(name): float(value) for name, value in medians.items()},
@@ -60,18 +60,14 @@ def neurons(
     *,
     seed: int = 0,
     batch_size: int | None = None,
-    on_batch: OnBatch = silent,
+    on_batch: OnBatch = lambda tokens: None,
 ) -> Neurons:
-    """Compares latents with coordinates; what is held does not grow with the tokens read.
+    """Compares latents with coordinates, at a memory that does not grow with the tokens read.
+    Arguments that are not below are those of :func:`.latent_firing`.
 
     Args:
-        sae: of the site.
-        source: of its activations.
-        sequences: which to read.
         latents: which; all if not given.
         seed: of the rotation.
-        batch_size: sequences at once; as many as fit a bound on memory if not given.
-        on_batch: called with the tokens done so far.
 
     Raises:
         ToysaeError: a latent that the SAE does not have, or no activations.
@@ -104,23 +100,22 @@ def _moments(
     of x, tokens)."""
     sums, n, centre = None, 0, None
     for _, acts, used in activation_batches(sae, source, sequences, batch_size):
-        if centre is None:  # a large mean would cost the digits that the covariances are made of
+        if centre is None:  # a large mean would cost the covariances their digits
             centre = _centres(sae, acts, used, chosen)
-        parts = jax.device_get(_sums(sae, acts, used, chosen, *centre))
-        parts = [part.astype(np.float64) for part in parts]
-        sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
+        more = [np.asarray(s, np.float64) for s in _sums(sae, acts, used, chosen, *centre)]
+        sums = more if sums is None else [a + b for a, b in zip(sums, more, strict=True)]
         n += int(used.sum())
         on_batch(n)
     assert sums is not None
-    zx, zz, xx, z, x = (part / n for part in sums)
+    zx, zz, xx, z, x = (total / n for total in sums)
     return zx - np.outer(z, x), zz - z**2, xx - np.outer(x, x), n
 
 
 def _correlations(
     cov_zx: np.ndarray, var_z: np.ndarray, cov_x: np.ndarray, axes: np.ndarray
 ) -> np.ndarray:
-    """`[n_latents, r]` |correlations| with the coordinates along axes `[d, r]`; 0 with those that
-    do not vary."""
+    """The |correlations| `[n_latents, r]` with the coordinates along axes `[d, r]`; 0 with those
+    that do not vary."""
     var_x = np.einsum("dr,de,er->r", axes, cov_x, axes, optimize=True)
     floor = 1e-12 * max(var_x.max(), 0)
     scale = np.where(var_x > floor, np.sqrt(np.maximum(var_x, floor)), np.inf)
@@ -133,8 +128,7 @@ def _correlations(
 def _centres(sae: SiteSAE, acts: Array, used: Array, chosen: Array) -> tuple[Array, Array]:
     x = acts.astype(jnp.float32)
     n = jnp.maximum(used.sum(), 1)
-    means = (jnp.where(used[..., None], a, 0).sum((0, 1)) / n for a in (sae.latents(x), x))
-    z, x = means
+    z, x = (jnp.where(used[..., None], a, 0).sum((0, 1)) / n for a in (sae.latents(x), x))
     return z[chosen], x
 
 

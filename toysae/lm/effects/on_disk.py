@@ -1,5 +1,8 @@
-"""From folders on disk to what latents are and do: neurons, steering, effects on later layers and
-patching, with SAEs of a capture."""
+"""The effects of SAEs on disk: replacing activations, neurons, steering, later layers and patching.
+
+The functions below share the arguments `path`, `capture`, `site`, `model` and `rows` of
+:func:`.open_bench`, and raise what it raises.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +12,8 @@ import pandas as pd
 
 from ...errors import require
 from ..capture.stream import spread_sequences
-from ..models import LM, load_tokenizer
+from ..models.forward import LM
+from ..models.load import load_tokenizer
 from ..saes.bench import open_bench, sample_rows
 from ..saes.firing import checked_latents
 from ..saes.site_sae import load_site_sae
@@ -27,11 +31,7 @@ def splice_saes(
     n_sequences: int = 64, batch_size: int = 8, ranks: Sequence[int] = (16, 64, 256),
     rows: Sequence[int] = (), on_batch: Callable[[int, int], object] = lambda done, total: None,
 ) -> pd.DataFrame:  # fmt: skip
-    """:func:`.splice_table` of SAEs on disk, on text held out from their training.
-
-    Raises:
-        ToysaeError: see :func:`open_bench`.
-    """
+    """:func:`.splice_table` of SAEs on disk, on text held out from their training."""
     require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
     b = open_bench(path, capture, site, model, rows)
     x = sample_rows(b)
@@ -50,10 +50,10 @@ def steer_saes(
 
     Returns:
         By the SAE's name: a table of `up`, `up_delta_log_p`, `down`, `down_delta_log_p`, the tokens
-        as text with their mean changes in nats; and all else.
+        as text with their mean changes in nats; and what `moved_tokens` returned.
 
     Raises:
-        ToysaeError: see :func:`.open_bench`; a latent that an SAE does not have.
+        ToysaeError: a latent that an SAE does not have.
     """
     require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
     require(n >= 1, f"n {n} must be at least 1")
@@ -62,7 +62,7 @@ def steer_saes(
         checked_latents([latent], sae.sae.spec.d_sae)
     tokenizer = load_tokenizer(b.model.name)
     some = b.held_out[:n_sequences]
-    found = {}
+    by_sae = {}
     for name, sae in b.saes.items():
         moved = moved_tokens(
             b.model, sae, latent, b.corpus.tokens[some], change, n,
@@ -74,8 +74,8 @@ def steer_saes(
             "down": [repr(tokenizer.decode([i])) for i, _ in moved.down],
             "down_delta_log_p": [value for _, value in moved.down],
         })  # fmt: skip
-        found[name] = table, moved
-    return found
+        by_sae[name] = table, moved
+    return by_sae
 
 
 def patch_saes(
@@ -83,11 +83,11 @@ def patch_saes(
     n_pairs: int = 32, batch_size: int = 8, seed: int = 0, rows: Sequence[int] = (0,),
     names: Sequence[str] = (), signed: bool = True,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
-    """:func:`.patching_curve` of SAEs on disk, on indirect objects (see
-    :func:`.ioi_pairs`), beside the principal axes of what they were trained on.
+    """:func:`.patching_curve` of SAEs on disk, and of the principal axes of what they were trained
+    on, with the pairs of :func:`.ioi_pairs`.
 
     Raises:
-        ToysaeError: see :func:`.open_bench` and :func:`ioi_pairs`.
+        ToysaeError: see :func:`.ioi_pairs`.
     """
     b = open_bench(path, capture, site, model, rows)
     own = {"names": names} if names else {}
@@ -103,11 +103,7 @@ def neurons_of_saes(
     model: str | LM | None = None, n_tokens: int | None = 100_000, seed: int = 0,
     rows: Sequence[int] = (0,),
 ) -> dict[str, Neurons]:  # fmt: skip
-    """:func:`.neurons.neurons` of SAEs on disk, on tokens spread evenly over the text.
-
-    Raises:
-        ToysaeError: see :func:`.open_bench`.
-    """
+    """:func:`.neurons.neurons` of SAEs on disk, on tokens spread evenly over the text."""
     b = open_bench(path, capture, site, model, rows)
     some = spread_sequences(b.source.counts, n_tokens)
     return {name: neurons(sae, b.source, some, seed=seed) for name, sae in b.saes.items()}
@@ -118,19 +114,18 @@ def downstream_saes(
     site: str | None = None, later_site: str | None = None, model: str | LM | None = None,
     n_sequences: int = 32, batch_size: int = 8, rows: Sequence[int] = (0,), later_row: int = 0,
 ) -> dict[str, Downstream]:  # fmt: skip
-    """:func:`.downstream.downstream` of SAEs on disk on one of a later site, whose folder
-    is `later` (or row `later_row` of that run), on text held out from training.
+    """:func:`.downstream.downstream` of SAEs on disk on the SAE of a later site in folder `later`
+    (row `later_row`, if that is a run), on text held out from training.
 
     Raises:
-        ToysaeError: see :func:`.open_bench` and
-            :func:`.downstream.downstream`.
+        ToysaeError: see :func:`.downstream.downstream`.
     """
     require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
-    behind = load_site_sae(later, later_site, later_row)
+    later_sae = load_site_sae(later, later_site, later_row)
     b = open_bench(path, capture, site, model, rows)
     some = b.held_out[:n_sequences]
     how = {"lengths": b.corpus.lengths[some], "batch_size": batch_size}
     return {
-        name: downstream(b.model, sae, behind, latents, b.corpus.tokens[some], change, **how)
+        name: downstream(b.model, sae, later_sae, latents, b.corpus.tokens[some], change, **how)
         for name, sae in b.saes.items()
     }

@@ -1,4 +1,4 @@
-"""Pairs of prompts that differ in one thing, and so in the right answer."""
+"""Pairs of prompts that differ in one word, and so in the right answer."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ FIRST_NAMES = (
 )  # fmt: skip
 PLACES = ("store", "park", "school", "market", "station", "office", "garden", "library")
 OBJECTS = ("book", "drink", "letter", "ball", "key", "flower", "ticket", "basket")
-# Every name stands behind a space, so that it is the same token wherever it stands.
+# Every name follows a space, so that it is the same token everywhere.
 _TEMPLATES = (
     "When {A} and {B} went to the {place}, {S} gave a {object} to",
     "After {A} and {B} met at the {place}, {S} handed a {object} to",
@@ -34,9 +34,9 @@ class PromptPairs:
     Attributes:
         clean: `[n, n_ctx]` token ids.
         corrupted: `[n, n_ctx]`.
-        lengths: `[n]` tokens of both prompts of a pair; the last one's prediction is looked at.
-        answer: `[n]` token that is right after the clean prompt.
-        wrong: `[n]` token that is right after the corrupted one.
+        lengths: `[n]` tokens of both prompts of a pair; the last token's prediction is scored.
+        answer: `[n]` the right token after the clean prompt.
+        wrong: `[n]` the right token after the corrupted prompt.
     """
 
     clean: Int[np.ndarray, "n n_ctx"]
@@ -53,7 +53,7 @@ class PromptPairs:
             f"clean prompts are {list(self.clean.shape)}, corrupted ones "
             f"{list(self.corrupted.shape)}: pairs must be of the same lengths",
         )
-        same = {len(part) for part in (self.lengths, self.answer, self.wrong)} == {n}
+        same = {len(array) for array in (self.lengths, self.answer, self.wrong)} == {n}
         require(same, f"{n} pairs need as many lengths, answers and wrong answers")
         require(
             self.lengths.min() >= 1 and self.lengths.max() <= self.clean.shape[1],
@@ -69,20 +69,20 @@ def ioi_pairs(
     names: Sequence[str] = FIRST_NAMES,
     bos: bool = False,
 ) -> PromptPairs:
-    """Indirect objects (the task of Wang et al. 2022, arXiv 2211.00593): "When Mary and John went
-    to the store, John gave a book to" asks for Mary. The corrupted prompt has the other of the two
-    as its giver, so that the answer is the other name, and differs in that one token.
+    """Draws pairs of the indirect object task (Wang et al. 2022, arXiv 2211.00593): "When Mary and
+    John went to the store, John gave a book to" asks for Mary. The corrupted prompt differs in one
+    token: the other of the two is the giver, so that the answer is the other name.
 
     Args:
         tokenizer: of the model.
         n: pairs; which of the two names comes first is drawn too.
         seed: of what is drawn.
-        names: to draw from; those that are not one token behind a space are left out.
-        bos: the token that begins a text stands at the start.
+        names: to draw from; those that are not one token after a space are left out.
+        bos: whether prompts start with the token that begins a text.
 
     Raises:
-        ToysaeError: no pair asked for, fewer than two names that are single tokens, or no token
-            that begins a text where one is wanted.
+        ToysaeError: n below 1, fewer than two names that are single tokens, or no token that begins
+            a text if one is needed.
     """
     require(n >= 1, f"n {n} must be at least 1")
     begin = tokenizer.begin if bos else None
@@ -94,20 +94,20 @@ def ioi_pairs(
         "needs two: pass names that are",
     )
     rng = np.random.default_rng(seed)
-    known, texts, answers = list(ids), [], []
+    usable, texts, answers = list(ids), [], []
     for _ in range(n):
-        pair = [known[i] for i in rng.choice(len(known), 2, replace=False)]
+        pair = [usable[i] for i in rng.choice(len(usable), 2, replace=False)]
         answer, giver = rng.permutation(pair)
-        template, place, thing = (str(rng.choice(part)) for part in (_TEMPLATES, PLACES, OBJECTS))
-        said = {"A": pair[0], "B": pair[1], "place": place, "object": thing}
-        texts += [template.format(S=giver, **said), template.format(S=answer, **said)]
+        template, place, thing = (str(rng.choice(kind)) for kind in (_TEMPLATES, PLACES, OBJECTS))
+        words = {"A": pair[0], "B": pair[1], "place": place, "object": thing}
+        texts += [template.format(S=giver, **words), template.format(S=answer, **words)]
         answers.append((ids[answer], ids[giver]))
     start = [] if begin is None else [begin]
     rows = [start + row for row in tokenizer.encode(texts)]
     lengths = np.array([len(row) for row in rows])
-    apart = [i for i in range(n) if lengths[2 * i] != lengths[2 * i + 1]]
-    require(not apart, f"the tokenizer cuts {texts[2 * apart[0] if apart else 0]!r} differently "
-            "with another giver: pass other names")  # fmt: skip
+    unequal = [i for i in range(n) if lengths[2 * i] != lengths[2 * i + 1]]
+    require(not unequal, f"the tokenizer cuts {texts[2 * unequal[0] if unequal else 0]!r} "
+            "differently with another giver: pass other names")  # fmt: skip
     padded = np.zeros((2 * n, lengths.max()), np.int32)
     for row, tokens in zip(padded, rows, strict=True):
         row[: len(tokens)] = tokens
@@ -116,9 +116,8 @@ def ioi_pairs(
 
 
 def _single_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> dict[str, int]:
-    """The id of each name that is one token behind a space, within a text."""
+    """The id of each name that is one token after a space, within a text."""
     for name in names:
         require(re.fullmatch(r"\S+", name), f"name {name!r} must be one word")
     before, *rows = tokenizer.encode(["When", *(f"When {name}" for name in names)])
-    pairs = zip(names, rows, strict=True)
-    return {name: row[-1] for name, row in pairs if row[:-1] == before}
+    return {name: row[-1] for name, row in zip(names, rows, strict=True) if row[:-1] == before}

@@ -1,9 +1,9 @@
 """How many latents have to be patched for a corrupted prompt to be answered as the clean one is
-(Cunningham et al. 2023, arXiv 2309.08600), beside PCA directions and the whole activation.
+(Cunningham et al. 2023, arXiv 2309.08600), compared with PCA directions and the whole activation.
 
-A corrupted prompt is run, and at chosen positions the coefficients of chosen directions are made
-those of the clean run; all else, an SAE's error too, stays. Coefficients are chosen in the order of
-their attribution, the logit difference's gradient times their change: one backward pass.
+In the run of a corrupted prompt some coefficients, of chosen directions at chosen positions, are
+set to those of the clean run; all else stays, including an SAE's error. Coefficients are chosen by
+their attribution, the gradient of the logit difference times their change: one backward pass.
 """
 
 import jax
@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Array, Float
 
 from ...errors import require
-from ..models import LM
+from ..models.forward import LM
 from ..saes.site_sae import SiteSAE
 from .attribution import (
     Pieces,
@@ -44,9 +44,9 @@ def patching_curve(
         model: that the SAE is of.
         sae: whose latents are patched; its error stays the corrupted run's.
         pairs: of prompts.
-        axes: orthonormal directions patched likewise, e.g. principal axes of the site.
-        signed: those that raise the logit difference most come first, those that lower it last; or
-            else the largest effects of either sign.
+        axes: orthonormal directions patched in the same way, e.g. principal axes of the site.
+        signed: coefficients that raise the logit difference most come first, those that lower it
+            last; otherwise the largest effects of either sign come first.
         batch_size: pairs at once.
 
     Returns:
@@ -56,35 +56,36 @@ def patching_curve(
         `logit_diff` of the answer and the wrong answer, with `logit_diff_half_width` of its 95 %
         interval; `recovered`, the share of the way from the corrupted run's mean to the clean
         run's; `kl` from the clean run's prediction, in nats; `norm`, the edit's L2 norm over that
-        of the whole activations' change (NaN where they do not change).
+        of the whole activations' change (NaN if they do not change).
 
     Raises:
         ToysaeError: before anything runs: an SAE that does not fit the model, token ids that it
             does not have, axes of another width.
     """
-    found: dict[str, list[np.ndarray]] = {}
-    known = None if axes is None else jnp.asarray(axes)
-    d = sae.sae.spec.d_in
-    fits = known is None or known.shape[1] == d
-    require(fits, f"the axes have {known is not None and known.shape[1]} dimensions, not {d}")
+    batches: dict[str, list[np.ndarray]] = {}
+    directions = None if axes is None else jnp.asarray(axes)
+    if directions is not None:
+        n_dims, d = directions.shape[1], sae.sae.spec.d_in
+        require(n_dims == d, f"the axes have {n_dims} dimensions, not {d}")
     for runs, n in run_pairs(model, sae, pairs, batch_size):
         latents = latent_pieces(sae, runs, signed)
         whole = jnp.where(runs.patched[..., None], runs.clean - runs.corrupted, 0)
         error = whole - latents.vector(latents.delta[0].size)
         arms = {"clean": [_clean(runs)], "latents": _curve(model, sae.site, runs, latents)}
-        if known is not None:
-            pieces = direction_pieces(known, runs, signed)
+        if directions is not None:
+            pieces = direction_pieces(directions, runs, signed)
             arms["axes"] = _curve(model, sae.site, runs, pieces)
         arms["error"] = [measured(model, sae.site, runs, error)]
         arms["activation"] = [measured(model, sae.site, runs, whole)]
         for arm, rows in arms.items():
             values = np.array([[row.get(m, np.nan * row["kl"]) for m in MEASURES] for row in rows])
-            found.setdefault(arm, []).append(values[..., :n].astype(np.float64))
-    return _table({arm: _joined(batches) for arm, batches in found.items()})
+            batches.setdefault(arm, []).append(values[..., :n].astype(np.float64))
+    return _table({arm: _all_pairs(parts) for arm, parts in batches.items()})
 
 
 def _curve(model: LM, site: str, runs: Runs, pieces: Pieces) -> list[dict[str, Array]]:
-    """Measures at k = 0, 1, 2, 4, ... up to what changes in some pair of these, then at all."""
+    """Measures at k = 0, 1, 2, 4, ... up to the most that changes in one of these pairs, then with
+    everything patched."""
     counts, size = jnp.sum(pieces.delta != 0, (1, 2)), pieces.delta[0].size
     most = int(counts.max())
     ks = [0, *(2**i for i in range(most.bit_length()) if 2**i < most), size]
@@ -94,8 +95,9 @@ def _curve(model: LM, site: str, runs: Runs, pieces: Pieces) -> list[dict[str, A
     ]
 
 
-def _joined(batches: list[np.ndarray]) -> np.ndarray:
-    """`[k, measure, n]` of all pairs; beyond what changes in a batch, all of it is patched."""
+def _all_pairs(batches: list[np.ndarray]) -> np.ndarray:
+    """The measures of all pairs, `[k, measure, n]`; at a k beyond what changes in a batch, all of
+    it is patched."""
     longest = max(map(len, batches))
     padded = [
         np.concatenate([rows[:-1], np.repeat(rows[-1:], 1 + longest - len(rows), 0)])

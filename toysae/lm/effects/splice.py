@@ -1,8 +1,8 @@
-"""What a model loses when an SAE stands in for its activations, beside what cruder stand-ins cost.
+"""What a model loses when an SAE replaces its activations, compared with cruder replacements.
 
-CE recovered alone misleads: at a residual site a rank-64 PCA recovers most of it, and where zero
-ablation hardly hurts it is a ratio of noise. So the difference in cross-entropy, the divergence
-of the predictions and the baselines stand beside it.
+CE recovered alone misleads: at a residual site a rank-64 PCA recovers most of it, and if zero
+ablation hardly hurts, it is a ratio of noise. So the tables also have the difference in
+cross-entropy, the divergence of the predictions, and the baselines.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,17 +17,18 @@ from jaxtyping import Array, Float, Int
 from ... import pytree
 from ...errors import require
 from ..capture.text import Corpus
-from ..models import LM, traced_forward
 from ..models.edits import Edit, KeepMean, Replace
+from ..models.forward import LM, traced_forward
 from ..models.sites import parse_site
 from ..saes.site_sae import SiteSAE, spliced
+from .changes import token_batches
 
 PCA_RANKS = (16, 64, 256)
 
 
 @pytree.dataclass
 class Project(Edit):
-    """x -> mean + its projection on the rows of `basis [r, d]`: orthonormal, or zeros."""
+    """x -> mean + the projection of x - mean on the rows of `basis [r, d]`: orthonormal or 0."""
 
     mean: Float[Array, " d"]
     basis: Float[Array, "r d"]
@@ -40,14 +41,14 @@ def baselines(
     site: str, rows: Float[np.ndarray, "n d"], first: int, shape: tuple[int, int],
     ranks: Sequence[int] = PCA_RANKS, seed: int = 0,
 ) -> dict[str, Edit]:  # fmt: skip
-    """Stand-ins that know nothing of features.
+    """Replacements of activations that know nothing of features.
 
     Args:
         site: where.
         rows: activations there, not those that are scored.
-        first: position from which on they are replaced.
+        first: the first position that is replaced.
         shape: (sequences, tokens) of the batches they are used on.
-        ranks: of the projections; those above d are left out.
+        ranks: of the projections; ranks of d or more are left out.
         seed: of what is drawn.
 
     Returns:
@@ -61,18 +62,19 @@ def baselines(
     values, axes = np.linalg.eigh((x - mean).T @ (x - mean))
     axes = axes[:, np.argsort(-values)].T
     random, _ = np.linalg.qr(rng.normal(size=(d, d)))
-    known: dict[str, Edit] = {
+    edits: dict[str, Edit] = {
         "zero": Replace(site, jnp.zeros((*shape, d)), first=first),
-        "mean": Replace(site, _f32(np.broadcast_to(mean, (*shape, d))), first=first),
-        "random token": Replace(site, _f32(x[rng.integers(0, n, shape)]), first=first),
+        "mean": Replace(site, jnp.float32(np.broadcast_to(mean, (*shape, d))), first=first),
+        "random token": Replace(site, jnp.float32(x[rng.integers(0, n, shape)]), first=first),
     }
     ranks = [r for r in ranks if r < d]
     most = max(ranks, default=0)
     for rank in ranks:
-        kept = np.arange(most)[:, None] < rank  # of one shape, so that there is one program
+        in_rank = np.arange(most)[:, None] < rank  # all of one shape: one program
         for name, basis in (("pca", axes[:most]), ("random", random[:most])):
-            known[f"{name}-{rank}"] = Project(site, _f32(mean), _f32(basis * kept), first=first)
-    return known
+            rows_in = jnp.float32(basis * in_rank)
+            edits[f"{name}-{rank}"] = Project(site, jnp.float32(mean), rows_in, first=first)
+    return edits
 
 
 def splice_table(
@@ -91,19 +93,19 @@ def splice_table(
     Args:
         model: that the SAEs were trained on.
         corpus: text that it predicts.
-        sequences: of the corpus, best those held out from training.
+        sequences: of the corpus, best held out from training.
         saes: by name, all of one site.
         rows: activations of that site, for the baselines.
         batch_size: sequences at once.
         ranks: of the PCA baselines.
-        on_batch: called with the tokens done, of each arm, and in all.
+        on_batch: called with the tokens done, counted for each arm, and in all.
 
     Returns:
-        One row an arm, "clean" first: `ce` in nats a token; `delta_ce`, what it is above the clean
-        model's, with `delta_ce_half_width` of its 95 % interval over sequences; `ce_recovered`,
-        the share of what zero ablation costs that is not lost, and `ce_recovered_mean` of what mean
-        ablation costs; `kl` from the clean predictions, in nats; `fvu` of what stands in;
-        `n_tokens` predicted.
+        One row an arm, "clean" first: `ce` in nats a token; `delta_ce`, how much it is above the
+        clean model's, with `delta_ce_half_width` of its 95 % interval over sequences;
+        `ce_recovered`, the share of the cost of zero ablation that is avoided, and
+        `ce_recovered_mean`, of that of mean ablation; `kl` from the clean predictions, in nats;
+        `fvu` of the replaced activations; `n_tokens` predicted.
 
     Raises:
         ToysaeError: no SAE, SAEs of several sites or of another model.
@@ -117,39 +119,30 @@ def splice_table(
     first = int(next(iter(saes.values())).info.get("first", 1))
     size = min(batch_size, len(sequences))
     arms = baselines(sites[0], rows, first, (size, corpus.layout.n_ctx), ranks)
-    if centred.pop():  # as the SAEs leave it
+    if centred.pop():  # the SAEs too keep the mean over dimensions
         arms = {k: KeepMean(sites[0], edit, first=first) for k, edit in arms.items()}
     arms |= {name: spliced(sae) for name, sae in saes.items()}
-    about = jnp.asarray(np.asarray(rows, np.float64).mean(0), jnp.float32)
-    sums: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", *arms)}
-    counts, around = [], np.zeros(len(about) + 1)
-    total = int(np.asarray(corpus.lengths)[sequences].sum()) * len(sums)
-    done = 0
-    for start in range(0, len(sequences), size):
-        some = sequences[start : start + size]
-        real = len(some)
-        some = np.pad(some, (0, size - real), mode="edge")  # one shape, one program
-        tokens = jnp.asarray(corpus.tokens[some])
-        used = _used(corpus, some, first) & (np.arange(size) < real)[:, None]
-        counts.append(used.sum(1)[:real])
-        clean, ce, x, before, moments = _clean(model, tokens, jnp.asarray(used), about, sites[0])
-        sums["clean"].append(np.asarray(ce)[:real])
-        around += np.asarray(moments, np.float64)
-        tokens_here = int(np.asarray(corpus.lengths)[some[:real]].sum())
-        for name, edit in arms.items():
-            on_batch(done := done + tokens_here, total)
-            found = _with_edit(model, tokens, jnp.asarray(used), clean, x, before, edit)
-            sums[name].append(np.asarray(found)[:real])
-        on_batch(done := done + tokens_here, total)
-    n = np.concatenate(counts)
-    power = around[-1] - (around[:-1] ** 2).sum() / n.sum()
-    return _table({name: np.concatenate(parts) for name, parts in sums.items()}, n, power)
-
-
-def _used(corpus: Corpus, some: np.ndarray, first: int) -> np.ndarray:
-    """`[n, n_ctx]`: the positions whose prediction of the next token is scored."""
+    lengths = np.asarray(corpus.lengths)[sequences]
     pos = np.arange(corpus.layout.n_ctx)
-    return (pos >= first) & (pos < corpus.lengths[some, None] - 1)
+    scored = (pos >= first) & (pos < lengths[:, None] - 1)
+    batches = token_batches(np.asarray(corpus.tokens[sequences]), scored, size)
+    done, total = 0, int(lengths.sum()) * (1 + len(arms))
+    sums: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", *arms)}
+    point = jnp.float32(np.asarray(rows, np.float64).mean(0))
+    moments = np.zeros(len(point) + 1)
+    for some, tokens, used in batches:
+        n, n_tokens = some.stop - some.start, int(lengths[some].sum())
+        log_p, ce, x, before, more = _clean(model, tokens, used, point, sites[0])
+        sums["clean"].append(np.asarray(ce)[:n])
+        moments += np.asarray(more, np.float64)
+        for name, edit in arms.items():
+            on_batch(done := done + n_tokens, total)
+            losses = _with_edit(model, tokens, used, log_p, x, before, edit)
+            sums[name].append(np.asarray(losses)[:n])
+        on_batch(done := done + n_tokens, total)
+    counts = scored.sum(1)
+    power = moments[-1] - (moments[:-1] ** 2).sum() / counts.sum()
+    return _table({name: np.concatenate(parts) for name, parts in sums.items()}, counts, power)
 
 
 def _losses(log_p: Array, tokens: Array, used: Array) -> Array:
@@ -159,16 +152,16 @@ def _losses(log_p: Array, tokens: Array, used: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames="site")
-def _clean(model: LM, tokens: Array, used: Array, about: Array, site: str):
-    """Log probabilities, sums of each sequence as in :func:`_with_edit`, the activations, what the
-    residual stream is before their layer, and their sum and sum of squares about a point."""
+def _clean(model: LM, tokens: Array, used: Array, point: Array, site: str):
+    """(log probabilities, sums of each sequence as in :func:`_with_edit`, the activations, the
+    residual stream before their layer, their sum and sum of squares about a point)."""
     before = f"blocks.{parse_site(site, model.config).layer}.hook_resid_pre"
     acts, logits = traced_forward(model, tokens, [site, before])
     assert logits is not None
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     ce = _losses(log_p, tokens, used).sum(1)
     x = acts[site].astype(jnp.float32)
-    off = jnp.where(used[..., None], x - about, 0)
+    off = jnp.where(used[..., None], x - point, 0)
     moments = jnp.append(off.sum((0, 1)), (off**2).sum())
     zero = jnp.zeros_like(ce)
     return log_p, jnp.stack([ce, zero, zero], 1), x, acts[before], moments
@@ -178,7 +171,7 @@ def _clean(model: LM, tokens: Array, used: Array, about: Array, site: str):
 def _with_edit(
     model: LM, tokens: Array, used: Array, clean: Array, x: Array, before: Array, edit: Edit
 ) -> Float[Array, "n 3"]:
-    """Of each sequence: sums of cross-entropy, divergence and squared error."""
+    """Sums of cross-entropy, divergence and squared error over each sequence."""
     resume = parse_site(edit.site, model.config).layer, before
     acts, logits = traced_forward(model, tokens, [edit.site], [edit], resume=resume)
     assert logits is not None
@@ -205,7 +198,3 @@ def _table(sums: dict[str, np.ndarray], n: Int[np.ndarray, " n_seq"], power: flo
             "kl": kl / total, "fvu": error / power, "n_tokens": int(total),
         })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _f32(x: np.ndarray) -> Array:
-    return jnp.asarray(x, jnp.float32)

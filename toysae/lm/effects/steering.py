@@ -1,5 +1,5 @@
-"""What one latent does to the predictions: it is ablated, multiplied or pinned, and all that the
-SAE misses is kept (Bricken et al. 2023, "Towards Monosemanticity")."""
+"""The effect of one latent on the predictions: it is ablated, multiplied or pinned, and all that
+the SAE misses is kept (Bricken et al. 2023, "Towards Monosemanticity")."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..models import LM, traced_forward
 from ..models.edits import Edit
+from ..models.forward import LM, traced_forward
 from ..saes.firing import checked_latents
 from ..saes.site_sae import SiteSAE
 from .changes import (
@@ -22,12 +22,12 @@ from .changes import (
     latent_edit,
     token_batches,
 )
-from .latents import Effects
+from .latents import Effects, ends_of
 
 
 @dataclass(frozen=True)
 class NextToken:
-    """Of every position, how the prediction of the next token changes.
+    """How the prediction of the next token changes at every position.
 
     Attributes:
         delta_log_p: `[n_seq, n_ctx]` change of the next token's log probability, in nats; NaN where
@@ -42,24 +42,25 @@ class NextToken:
 
     @property
     def scored(self) -> Bool[np.ndarray, "n_seq n_ctx"]:
+        """Whether each position is scored."""
         return ~np.isnan(self.z)
 
 
 @dataclass(frozen=True)
 class Moved:
-    """The tokens that a change moves, over the positions where the latent fires; over all scored
-    positions where it is pinned. Means in nats, NaN without such positions.
+    """The tokens that a change moves. Means, in nats, are over the positions where the latent
+    fires, or over all scored positions if it is pinned; NaN without such positions.
 
     Attributes:
         latent: its number.
-        change: what was done to it.
+        change: of the latent.
         up: (token id, mean change of its log probability), the largest first.
         down: the same, the most negative first.
         kl: mean divergence from the unchanged predictions.
         delta_ce: mean change of the next token's cross-entropy.
         n_positions: that the means are over.
         n_firing: scored positions at which the latent fires.
-        n_scored: all that are scored.
+        n_scored: scored positions.
         largest: the latent's largest activation at them.
     """
 
@@ -85,14 +86,14 @@ def next_token_changes(
     lengths: Lengths | None = None,
     batch_size: int = 8,
 ) -> NextToken:
-    """How each next token's log probability changes when one latent is changed at every position.
+    """How each next token's log probability changes if one latent is changed at every position.
 
     Args:
         model: that the SAE is of.
         sae: of one of its sites.
         latent: which.
         tokens: `[n_seq, n_ctx]` that the model predicts.
-        change: what is done; ablation if not given.
+        change: of the latent; ablation if not given.
         lengths: `[n_seq]` tokens of each sequence, if some are padded.
         batch_size: sequences at once.
 
@@ -102,10 +103,10 @@ def next_token_changes(
     """
     change = Change() if change is None else change
     ids, scored = _checked(model, sae, latent, tokens, lengths)
-    found = np.full((3, *ids.shape), np.nan)
+    changes = np.full((3, *ids.shape), np.nan)
     for some, now, values, _ in _passes(model, sae, latent, ids, scored, change, batch_size):
-        found[:, some] = np.where(now, values[:, : len(now)], np.nan)
-    return NextToken(*found)
+        changes[:, some] = np.where(now, values[:, : len(now)], np.nan)
+    return NextToken(*changes)
 
 
 def moved_tokens(
@@ -120,18 +121,12 @@ def moved_tokens(
     n_vocab: int | None = None,
     batch_size: int = 8,
 ) -> Moved:
-    """The tokens whose mean log probability one latent moves most.
+    """The tokens whose mean log probability one latent moves most. Arguments that are not below
+    are those of :func:`next_token_changes`.
 
     Args:
-        model: that the SAE is of.
-        sae: of one of its sites.
-        latent: which.
-        tokens: `[n_seq, n_ctx]` that the model reads.
-        change: what is done; ablation if not given.
         n: tokens moved up, and as many moved down.
-        lengths: `[n_seq]` tokens of each sequence, if some are padded.
-        n_vocab: token ids from this one on are padding of the model's and are left out.
-        batch_size: sequences at once.
+        n_vocab: token ids from this one on are padding of the model and are left out.
 
     Raises:
         ToysaeError: see :func:`next_token_changes`.
@@ -141,17 +136,13 @@ def moved_tokens(
     sums, total = np.zeros(4), np.zeros(model.config.n_vocab)
     largest = 0.0
     for _, now, values, moved in _passes(model, sae, latent, ids, scored, change, batch_size):
-        delta, kl, z = (part[: len(now)] for part in values)
+        delta, kl, z = values[:, : len(now)]
         where = now & (change.everywhere | (z > 0))
         sums += [where.sum(), (now & (z > 0)).sum(), kl[where].sum(), -delta[where].sum()]
         largest = max(largest, float(z[now].max(initial=0)))
         total += moved
     n_positions = int(sums[0])
-    mean = total[:n_vocab] / n_positions if n_positions else np.empty(0)
-    order = np.argsort(mean, kind="stable")
-    up, down = (
-        tuple((int(i), float(mean[i])) for i in end) for end in (order[::-1][:n], order[:n])
-    )
+    up, down = ends_of(total[:n_vocab] / n_positions if n_positions else np.empty(0), n)
     kl, ce = sums[2:] / n_positions if n_positions else (np.nan, np.nan)
     return Moved(
         int(latent), change, up, down, float(kl), float(ce), n_positions, int(sums[1]),
@@ -166,20 +157,20 @@ def _checked(
     check_fits(model, sae)
     checked_latents([latent], len(sae.W_dec))
     ids, lengths = checked_text(model, tokens, lengths)
-    pos, first = np.arange(ids.shape[1]), int(sae.info.get("first", 0))
-    return ids, (pos >= first) & (pos < lengths[:, None] - 1)
+    pos = np.arange(ids.shape[1])
+    return ids, (pos >= sae.first) & (pos < lengths[:, None] - 1)
 
 
 def _passes(
     model: LM, sae: SiteSAE, latent: int, ids: np.ndarray, scored: np.ndarray, change: Change,
     batch_size: int,
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:  # fmt: skip
-    """Of each batch: (sequences, which of their positions are scored, `[3, b, n_ctx]` changes of
-    the next token's log p, divergences and activations, `[n_vocab]` sums of changes)."""
-    same, edit = (latent_edit(sae, which, change) for which in (None, latent))
+    """Yields for each batch (sequences, which of their positions are scored, `[3, b, n_ctx]`
+    changes of the next token's log p, divergences and activations, `[n_vocab]` sums of changes)."""
+    no_edit, edit = (latent_edit(sae, which, change) for which in (None, latent))
     for some, tokens, used in token_batches(ids, scored, batch_size):
-        # The unchanged run too goes through the edit, one program: rounding cancels exactly.
-        before, z = _predictions(model, tokens, sae, latent, same)
+        # The unchanged run goes through the same program with an edit: rounding cancels exactly.
+        before, z = _predictions(model, tokens, sae, latent, no_edit)
         after, _ = _predictions(model, tokens, sae, latent, edit)
         values, moved = _compared(before, after, tokens, used, z, change.everywhere)
         yield some, scored[some], np.asarray(values, np.float64), np.asarray(moved, np.float64)
@@ -187,7 +178,7 @@ def _passes(
 
 @jax.jit
 def _predictions(model: LM, tokens: Array, sae: SiteSAE, latent: int | Array, edit: Edit):
-    """log p of every token at every position, and the latent there before the edit."""
+    """(log p of every token at every position, the latent there before the edit)."""
     acts, _ = traced_forward(model, tokens, [sae.site], logits=False)
     z = sae.latents(acts[sae.site])[..., latent]
     _, logits = traced_forward(model, tokens, (), [edit])

@@ -1,4 +1,4 @@
-"""What a language model is made of, whatever its family: all that shapes the compiled program."""
+"""The architecture of a language model of any family: all that shapes the compiled program."""
 
 import math
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ class Rotary:
     """Rotary position embedding (Su et al. 2021), the two halves of a head rotated together.
 
     Attributes:
-        dims: of each head that are rotated, the first ones.
+        dims: how many dimensions of each head are rotated, from the first on.
         base: of the wavelengths.
-        factor: by which long wavelengths are stretched; 1 for none.
-        kind: "linear" stretches all, "llama3" those longer than the original context and, in part,
-            those between its `high`th and `low`th part.
-        low, high, n_ctx: of "llama3".
+        factor: long wavelengths are stretched by it; 1 for none.
+        kind: "linear" stretches all wavelengths; "llama3" those above `n_ctx / low` positions and,
+            in part, those between `n_ctx / high` and that.
+        low, high, n_ctx: of "llama3"; `n_ctx` is the original context.
     """
 
     dims: int
@@ -42,7 +42,7 @@ class Rotary:
         return plain * (share + (1 - share) / self.factor)
 
     def angles(self, n: int) -> Float[Array, "n half"]:
-        """Of the positions 0 to n - 1, in radians."""
+        """The angles of positions 0 to n - 1, in radians."""
         return jnp.asarray(np.outer(np.arange(n), self.frequencies()), jnp.float32)
 
 
@@ -53,8 +53,8 @@ class LMConfig:
     Attributes:
         family: "gpt-neox", "gpt2" or "llama".
         n_layers, d_model, n_heads, n_kv_heads, d_head, d_mlp, n_vocab: sizes.
-        n_ctx: positions that it was trained on.
-        act: between the matrices of the MLP.
+        n_ctx: the positions it was trained on.
+        act: the nonlinearity of the MLP.
         norm: LayerNorm, or RMSNorm.
         norm_eps: added to the variance.
         parallel: attention and MLP read the same residual stream; there is no `hook_resid_mid`.

@@ -1,6 +1,6 @@
 """Changes to activations while a model runs: replace, ablate, add, pin, or pass through an SAE.
 
-An edit is a pytree: other numbers in it compile nothing anew.
+An edit is a pytree, so that changing its numbers compiles nothing anew.
 """
 
 from abc import ABC, abstractmethod
@@ -16,9 +16,9 @@ class Edit(ABC):
     """Base of edits.
 
     Attributes:
-        site: where, by TransformerLens' name.
-        first: the first position that is changed. Position 0 is most models' attention sink, with
-            a residual stream a hundred times as long as others.
+        site: by TransformerLens' name.
+        first: the first position that is changed. Position 0 is the attention sink of most models,
+            whose residual stream is a hundred times as long as elsewhere.
     """
 
     site: str = pytree.field(pytree_node=False)
@@ -38,7 +38,7 @@ class Edit(ABC):
 
 @pytree.dataclass
 class Replace(Edit):
-    """Other activations instead: `[batch, seq, d]`, or one vector `[d]` for all."""
+    """Puts other activations in their place: `[batch, seq, d]`, or one vector `[d]` for all."""
 
     value: Float[Array, "..."]
 
@@ -48,7 +48,7 @@ class Replace(Edit):
 
 @pytree.dataclass
 class Ablate(Edit):
-    """The coordinates where `dims [d]` is true set to 0."""
+    """Sets the coordinates where `dims [d]` is true to 0."""
 
     dims: Bool[Array, " d"]
 
@@ -58,7 +58,7 @@ class Ablate(Edit):
 
 @pytree.dataclass
 class Add(Edit):
-    """A vector `[d]`, or one for each place `[batch, seq, d]`, is added: steering."""
+    """Adds a vector `[d]`, or one for each place `[batch, seq, d]`: steering."""
 
     vector: Float[Array, "..."]
 
@@ -68,7 +68,7 @@ class Add(Edit):
 
 @pytree.dataclass
 class Pin(Edit):
-    """The component along `direction [d]`, of any length, is set to `value`, in units of x."""
+    """Sets the component along `direction [d]`, of any length, to `value`, in units of x."""
 
     direction: Float[Array, " d"]
     value: Float[Array, ""]
@@ -80,7 +80,7 @@ class Pin(Edit):
 
 @pytree.dataclass
 class KeepMean(Edit):
-    """Another edit of the activations less their own mean over dimensions, which stays."""
+    """Applies another edit to activations less their own mean over dimensions, which is kept."""
 
     edit: Edit
 

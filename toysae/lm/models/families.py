@@ -1,4 +1,4 @@
-"""The three families: from a Hugging Face config and its tensors to ours.
+"""The three families: from a Hugging Face config and its tensors to a model of ours.
 
 Traps: NeoX keeps queries, keys and values head by head, [q | k | v]; GPT-2's matrices are [in, out]
 and its files on the hub have no `transformer.` before their names; transformers 5 writes
@@ -8,6 +8,7 @@ and its files on the hub have no `transformer.` before their names; transformers
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,7 +18,7 @@ from .config import LMConfig, MLPAct, Rotary
 from .forward import LM, LMWeights
 
 Get = Callable[[str], np.ndarray]
-"""A tensor by its name, float32; a :class:`ToysaeError` names one that is missing."""
+"""Returns a tensor by its name, float32; raises a :class:`ToysaeError` if it is missing."""
 
 _ACTS: dict[str, MLPAct] = {
     "gelu": "gelu", "gelu_new": "gelu_new", "gelu_fast": "gelu_new",
@@ -28,7 +29,7 @@ _ACTS: dict[str, MLPAct] = {
 def build_model(
     config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], name: str, dtype: Any
 ) -> LM:
-    """A model of any family.
+    """Builds a model of any family.
 
     Args:
         config: as `config.json` holds it.
@@ -37,16 +38,16 @@ def build_model(
         dtype: of the weights, and so of the arithmetic.
 
     Raises:
-        ToysaeError: a family, an activation or a rotary scaling that is not known, tensors that
-            are missing or do not fit the config.
+        ToysaeError: an unknown family, activation or rotary scaling; tensors that are missing, not
+            used, or do not fit the config.
     """
     h = Fields(config, f"{name}: config.json")
-    read, weigh, tied = FAMILIES[h.text("model_type", choices=FAMILIES)]
-    c, used = read(h), set()
+    read_config, read_weights, tied = FAMILIES[h.text("model_type", choices=FAMILIES)]
+    c, used = read_config(h), set()
     tied = h.flag("tie_word_embeddings", tied)
-    past = [field for field in h.unread() if field not in _HARMLESS]
-    require(not past, f"{name}: config.json has {', '.join(past)}, of which it is not known what "
-            "it changes: take it out if the model is the same without it")  # fmt: skip
+    unread = [field for field in h.unread() if field not in _HARMLESS]
+    require(not unread, f"{name}: config.json has {', '.join(unread)}, of which it is not known "
+            "what it changes: take it out if the model is the same without it")  # fmt: skip
 
     def get(tensor: str) -> np.ndarray:
         for known in (tensor, f"transformer.{tensor}", f"model.{tensor}"):
@@ -58,36 +59,45 @@ def build_model(
     def has(tensor: str) -> bool:
         return any(f"{before}{tensor}" in tensors for before in ("", "transformer.", "model."))
 
-    weights, layers = weigh(c, get, has)
-    blocks: dict[tuple[str, ...], np.ndarray] = {}
-    for layer in range(c.n_layers):
-        for place, array in _leaves(layers(layer)):
-            stacked = blocks.setdefault(place, np.empty((c.n_layers, *array.shape), np.float32))
-            require(
-                array.shape == stacked.shape[1:],
-                f"{name}: {place[-1]} of layer {layer} has shape {list(array.shape)}, that of "
-                f"layer 0 {list(stacked.shape[1:])}",
-            )
-            stacked[layer] = array
+    weights, layer_weights = read_weights(c, get, has)
+    weights["blocks"] = _stacked(name, c.n_layers, layer_weights)
     require("W_U" in weights or tied, f"{name}: tie_word_embeddings is false and the weights lack "
             "the output matrix")  # fmt: skip
     same = not tied or "W_U" not in weights or np.array_equal(weights["W_U"].T, weights["W_E"])
     require(same, f"{name}: tie_word_embeddings is true, and the output matrix is not the input's: "
             "which one is meant?")  # fmt: skip
-    past = sorted(t for t in set(tensors) - used if not t.endswith(HARMLESS_TENSORS))
-    require(not past, f"{name}: {len(past)} tensors have no place in a {c.family}, the first of "
-            f"them {past[:1]}: they are not read past")  # fmt: skip
-    weights["blocks"] = _nested(blocks)
-    model = LM(_cast(weights, dtype), c, name)
-    _check(model)
+    unused = sorted(t for t in set(tensors) - used if not t.endswith(HARMLESS_TENSORS))
+    require(not unused, f"{name}: {len(unused)} tensors have no place in a {c.family}, the first "
+            f"of them {unused[:1]}: they are not read past")  # fmt: skip
+    model = LM(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), weights), c, name)
+    _check_shapes(model)
     return model
+
+
+def _stacked(name: str, n_layers: int, layer_weights: Callable[[int], LMWeights]) -> LMWeights:
+    """The weights of all layers with a leading layer axis, filled in one layer at a time."""
+    first = layer_weights(0)
+    blocks = jax.tree.map(lambda leaf: np.empty((n_layers, *leaf.shape), np.float32), first)
+    for layer in range(n_layers):
+        own = layer_weights(layer)
+        same = jax.tree.structure(own) == jax.tree.structure(first)
+        require(same, f"{name}: layer {layer} has other tensors than layer 0: is a file missing?")
+        stacked_leaves = jax.tree_util.tree_leaves_with_path(blocks)
+        for (path, stacked), leaf in zip(stacked_leaves, jax.tree.leaves(own), strict=True):
+            require(
+                leaf.shape == stacked.shape[1:],
+                f"{name}: {path[-1].key} of layer {layer} has shape {list(leaf.shape)}, that of "
+                f"layer 0 {list(stacked.shape[1:])}",
+            )
+            stacked[layer] = leaf
+    return blocks
 
 
 def _neox_config(h: Fields) -> LMConfig:
     d, n_heads = _size(h, "hidden_size"), _size(h, "num_attention_heads")
     rope = _rope(h, {"rope_theta": h.any("rotary_emb_base", 10_000)})
     share = rope.number("partial_rotary_factor", h.number("rotary_pct", 0.25, low=0, high=1))
-    h.flag("attention_bias", True)  # the tensors say it
+    h.flag("attention_bias", True)  # seen by which tensors there are
     return LMConfig(
         family="gpt-neox", n_layers=_size(h, "num_hidden_layers"), d_model=d,
         n_heads=n_heads, n_kv_heads=n_heads, d_head=_per_head(d, n_heads),
@@ -180,7 +190,7 @@ def _llama_config(h: Fields) -> LMConfig:
         n_ctx = min(n_ctx, _size(h, "sliding_window"))
     for option in ("mlp_bias", "rope_interleaved"):
         require(not h.flag(option, False), f"{h.where}: {option} is set: not known here")
-    h.flag("attention_bias", False)  # the tensors say it
+    h.flag("attention_bias", False)  # seen by which tensors there are
     kv = h.any("num_key_value_heads", None)
     return LMConfig(
         family="llama", n_layers=_size(h, "num_hidden_layers"), d_model=d, n_heads=n_heads,
@@ -223,9 +233,9 @@ FAMILIES: dict[str, tuple[Callable, Callable, bool]] = {
     "mistral": (_llama_config, _llama_weights, False),
     "qwen2": (_llama_config, _llama_weights, False),
 }
-"""By `model_type` of config.json: how its config and its weights are read, and whether input and
-output embeddings are the same where it does not say. Mistral and Qwen 2 are Llama's, with a sliding
-window and with biases."""
+"""By `model_type` of config.json: the readers of its config and weights, and whether input and
+output embeddings are the same if the config does not say. Mistral is a Llama with a sliding window,
+Qwen 2 one with biases."""
 
 _HARMLESS = frozenset({
     "_name_or_path", "architectures", "model_type", "torch_dtype", "dtype",
@@ -240,13 +250,13 @@ _HARMLESS = frozenset({
     "problem_type", "finetuning_task", "tokenizer_class", "prefix", "num_labels", "is_decoder",
     "is_encoder_decoder", "cross_attention_hidden_size", "tie_encoder_decoder", "auto_map",
 })  # fmt: skip
-"""Fields of config.json that change nothing of what a model computes outside of training."""
+"""Fields of config.json that change nothing a model computes outside of training."""
 
 HARMLESS_TENSORS = (
     ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias",
     "rotary_emb.inv_freq",
 )  # fmt: skip
-"""Ends of the names of tensors that older versions of transformers kept: masks and wavelengths."""
+"""How names of tensors end that older versions of transformers stored: masks and wavelengths."""
 
 
 def _size(h: Fields, name: str) -> int:
@@ -268,68 +278,41 @@ def _act(h: Fields, name: str, default: str) -> MLPAct:
 
 def _rope(h: Fields, default: Mapping[str, Any] | None = None) -> Fields:
     """The rotary settings, wherever this version of transformers wrote them."""
-    old = {"rope_theta": h.any("rope_theta")} if "rope_theta" in h else {}
-    found = {**(default or {}), **old}
+    own_theta = {"rope_theta": h.any("rope_theta")} if "rope_theta" in h else {}
+    settings = {**(default or {}), **own_theta}
     for name in ("rope_scaling", "rope_parameters"):
         if h.any(name, None) is not None:
-            found |= h.object(name).value
-    return Fields(found, f"{h.where}: rope_parameters")
+            settings |= h.object(name).value
+    return Fields(settings, f"{h.where}: rope_parameters")
 
 
 def _rotary(rope: Fields, dims: int) -> Rotary:
-    older = rope.any("type", None) or "default"
-    kind = rope.text("rope_type", older, ("default", "linear", "llama3"))
+    older_name = rope.any("type", None) or "default"
+    kind = rope.text("rope_type", older_name, ("default", "linear", "llama3"))
     base = rope.number("rope_theta", 10_000.0, above=0)
     require(dims >= 2, f"{rope.where}: {dims} dimensions of a head are rotated")
-    if kind == "default":
-        found = Rotary(dims, base)
-    else:
-        factor = rope.number("factor", above=0)
-        found = Rotary(dims, base, factor)
+    factor = 1.0 if kind == "default" else rope.number("factor", above=0)
+    rotary = Rotary(dims, base, factor)
     if kind == "llama3":
         low = rope.number("low_freq_factor", above=0)
         high = rope.number("high_freq_factor", above=low)
         n_ctx = rope.integer("original_max_position_embeddings", low=1)
-        found = Rotary(dims, base, factor, "llama3", low, high, n_ctx)
-    past = [n for n in rope.unread() if n not in ("partial_rotary_factor", "factor")]
-    require(not past, f"{rope.where} has {', '.join(past)}, of which it is not known what it "
+        rotary = Rotary(dims, base, factor, "llama3", low, high, n_ctx)
+    unread = [n for n in rope.unread() if n not in ("partial_rotary_factor", "factor")]
+    require(not unread, f"{rope.where} has {', '.join(unread)}, of which it is not known what it "
             "changes")  # fmt: skip
-    return found
+    return rotary
 
 
 def _norm(get: Get, name: str) -> LMWeights:
     return {"w": get(f"{name}.weight"), "b": get(f"{name}.bias")}
 
 
-def _leaves(tree: LMWeights) -> list[tuple[tuple[str, ...], np.ndarray]]:
-    found = []
-    for name, value in tree.items():
-        inner = value.items() if isinstance(value, dict) else ()
-        found += [((name, k), v) for k, v in inner] if inner else [((name,), value)]
-    return found
-
-
-def _nested(flat: dict[tuple[str, ...], np.ndarray]) -> LMWeights:
-    tree: LMWeights = {}
-    for (*above, last), value in flat.items():
-        place = tree
-        for name in above:
-            place = place.setdefault(name, {})
-        place[last] = value
-    return tree
-
-
-def _cast(value: Any, dtype: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _cast(inner, dtype) for name, inner in value.items()}
-    return jnp.asarray(value, dtype)
-
-
-def _check(model: LM) -> None:
-    """The shapes that the config promises."""
+def _check_shapes(model: LM) -> None:
+    """Compares the weights' shapes with those that the config promises."""
     c, b = model.config, model.weights["blocks"]
     heads, kv = c.n_heads * c.d_head, c.n_kv_heads * c.d_head
-    wanted = {
+    expected = {
         "W_E": (model.weights["W_E"], (c.n_vocab, c.d_model)),
         "W_U": (model.W_U, (c.d_model, c.n_vocab)),
         "W_Q": (b["W_Q"], (c.n_layers, c.d_model, heads)),
@@ -339,7 +322,7 @@ def _check(model: LM) -> None:
         "W_in": (b["W_in"], (c.n_layers, c.d_model, c.d_mlp)),
         "W_out": (b["W_out"], (c.n_layers, c.d_mlp, c.d_model)),
     }
-    for name, (array, shape) in wanted.items():
+    for name, (array, shape) in expected.items():
         require(
             array.shape == shape,
             f"{model.name}: {name} has shape {list(array.shape)}, config asks for {list(shape)}",

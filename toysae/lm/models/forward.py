@@ -1,7 +1,7 @@
 """The forward pass of every family, with capture, edits and early stop at any site.
 
-Layers that nobody looks into run in a loop that is compiled once; those with a site that is
-captured or edited stand on their own between them.
+Layers without a captured or edited site run in a loop that is compiled once; the others stand on
+their own between such loops.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,7 +55,7 @@ class LM:
 
 @dataclass(frozen=True)
 class Pass:
-    """What a forward pass showed.
+    """The results of a forward pass.
 
     Attributes:
         acts: `[batch, seq, width]` by the name of the site, after any edit there.
@@ -78,11 +78,11 @@ def forward(
 
     Args:
         model: any family.
-        tokens: `[batch, seq]`. What stands right of a sequence's end does not reach back into it.
+        tokens: `[batch, seq]`. Tokens after a sequence's end do not change what is before it.
         sites: whose activations to return, by TransformerLens' names, e.g.
             "blocks.3.hook_resid_post".
         edits: applied at their sites in the order given.
-        logits: go on to the logits; False stops after the last site.
+        logits: whether to go on to the logits; False stops after the last site.
 
     Raises:
         ToysaeError: an unknown site, a sequence longer than the model's context, or token ids
@@ -93,12 +93,12 @@ def forward(
     tokens = jnp.asarray(tokens, jnp.int32)
     for name in [*sites, *(edit.site for edit in edits)]:
         parse_site(name, c)
-    acts, out = _forward(model, tokens, tuple(edits), tuple(dict.fromkeys(sites)), logits)
-    return Pass(acts, out)
+    unique = tuple(dict.fromkeys(sites))
+    return Pass(*_forward(model, tokens, unique, tuple(edits), logits=logits))
 
 
 def check_tokens(model: LM, tokens: Tokens) -> None:
-    """Refuses what would be computed silently from other embeddings than were meant.
+    """Refuses tokens that would silently be given other embeddings than are meant.
 
     Raises:
         ToysaeError: a sequence longer than the model's context, or token ids that it does not have.
@@ -113,11 +113,6 @@ def check_tokens(model: LM, tokens: Tokens) -> None:
     )
 
 
-@partial(jax.jit, static_argnames=("sites", "logits"))
-def _forward(model: LM, tokens: Array, edits: tuple[Edit, ...], sites: tuple[str, ...], logits):
-    return traced_forward(model, tokens, sites, edits, logits=logits)
-
-
 def traced_forward(
     model: LM,
     tokens: Tokens,
@@ -127,40 +122,42 @@ def traced_forward(
     logits: bool = True,
     resume: tuple[int, Float[Array, "batch seq d_model"]] | None = None,
 ) -> tuple[dict[str, Array], Array | None]:
-    """:func:`forward` for use inside compiled code, without its checks: (acts, logits).
+    """:func:`forward` for use inside compiled code, without its checks: returns (acts, logits).
 
-    `resume`: (layer, what another pass had at its hook_resid_pre); nothing before is computed.
+    `resume` is a layer and its `hook_resid_pre` in another pass: nothing before is computed.
     """
     c, w = model.config, model.weights
-    seen: dict[str, Array] = {}
+    captured: dict[str, Array] = {}
 
     def tap(name: str, acts: Array) -> Array:
         for edit in edits:
             if edit.site == name:
                 acts = edit.applied(acts)
         if name in sites:
-            seen[name] = acts
+            captured[name] = acts
         return acts
 
     start, x = (0, _embedded(w, tokens)) if resume is None else resume
-    taken = {parse_site(name, c).layer for name in [*sites, *(edit.site for edit in edits)]}
-    require(min(taken, default=start) >= start, f"a pass from layer {start} has no layer {taken}")
-    end = c.n_layers if logits else max(taken, default=-1) + 1
+    tapped = {parse_site(name, c).layer for name in [*sites, *(edit.site for edit in edits)]}
+    require(min(tapped, default=start) >= start, f"a pass from layer {start} has no layer {tapped}")
+    end = c.n_layers if logits else max(tapped, default=-1) + 1
     angles = None if c.rotary is None else c.rotary.angles(tokens.shape[1])
 
     def plain(layer: Array, x: Array) -> Array:
         return block(c, _layer(w["blocks"], layer), x, angles, lambda name, acts: acts)
 
-    for layer in [*sorted(touched for touched in taken if touched < end), end]:
+    for layer in [*sorted(layer for layer in tapped if layer < end), end]:
         if layer > start:
             x = jax.lax.fori_loop(start, layer, plain, x)
         if layer < end:
-            own = partial(_named, tap, layer)
-            x = block(c, _layer(w["blocks"], layer), x, angles, own)
+            x = block(c, _layer(w["blocks"], layer), x, angles, partial(_tap_at, tap, layer))
         start = layer + 1
     if not logits:
-        return seen, None
-    return seen, norm(c, w["ln_final"], x) @ model.W_U
+        return captured, None
+    return captured, norm(c, w["ln_final"], x) @ model.W_U
+
+
+_forward = jax.jit(traced_forward, static_argnames=("sites", "logits"))
 
 
 def _embedded(w: LMWeights, tokens: Tokens) -> Float[Array, "batch seq d_model"]:
@@ -168,7 +165,7 @@ def _embedded(w: LMWeights, tokens: Tokens) -> Float[Array, "batch seq d_model"]
     return x + w["W_pos"][: tokens.shape[1]] if "W_pos" in w else x
 
 
-def _named(tap: Tap, layer: int, name: str, acts: Array) -> Array:
+def _tap_at(tap: Tap, layer: int, name: str, acts: Array) -> Array:
     return tap(str(Site(layer, name)), acts)
 
 
@@ -181,7 +178,7 @@ def _layer(blocks: LMWeights, layer: Array | int) -> LMWeights:
 def block(
     c: LMConfig, w: LMWeights, x: Float[Array, "batch seq d_model"], angles: Array | None, tap: Tap
 ) -> Float[Array, "batch seq d_model"]:
-    """One layer; `tap(name, acts)` sees, and may change, what stands at each of its sites."""
+    """Runs one layer; `tap(name, acts)` sees, and may change, the activations of each site."""
     x = tap("hook_resid_pre", x)
     z = tap("attn.hook_z", attention(c, w, norm(c, w["ln1"], x), angles))
     attn_out = tap("hook_attn_out", _affine(w, "O", z))
@@ -194,7 +191,7 @@ def block(
 def attention(
     c: LMConfig, w: LMWeights, x: Float[Array, "batch seq d_model"], angles: Array | None
 ) -> Float[Array, "batch seq d_z"]:
-    """Causal attention, before its output matrix: the heads side by side."""
+    """Causal attention before its output matrix: the outputs of the heads side by side."""
 
     def heads(name: str, n: int) -> Array:
         return _affine(w, name, x).reshape(*x.shape[:2], n, c.d_head)
@@ -209,7 +206,7 @@ def attention(
 def rotate(
     rotary: Rotary, heads: Float[Array, "batch seq n d_head"], angles: Float[Array, "seq half"]
 ) -> Float[Array, "batch seq n d_head"]:
-    """The first `dims` of each head turned by its position's angles."""
+    """Turns the first `dims` dimensions of each head by the angles of its position."""
     cos, sin = (f(angles)[:, None].astype(heads.dtype) for f in (jnp.cos, jnp.sin))
     half = rotary.dims // 2
     a, b, rest = jnp.split(heads, (half, 2 * half), -1)
@@ -218,11 +215,11 @@ def rotate(
 
 def norm(c: LMConfig, w: LMWeights, x: Float[Array, "*lead d_model"]) -> Array:
     """LayerNorm or RMSNorm, in float32 whatever the type of x."""
-    own, x = x.dtype, x.astype(jnp.float32)
+    dtype, x = x.dtype, x.astype(jnp.float32)
     if c.norm == "layer":
         x = x - x.mean(-1, keepdims=True)
     x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + c.norm_eps)
-    return (x * w["w"] + w.get("b", 0.0)).astype(own)
+    return (x * w["w"] + w.get("b", 0.0)).astype(dtype)
 
 
 def _hidden(c: LMConfig, w: LMWeights, x: Array) -> Array:

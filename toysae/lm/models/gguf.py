@@ -1,7 +1,7 @@
 """llama.cpp's file format: weights (dequantised), config and tokenizer of Llama-type models.
 
-llama.cpp's converter reorders the rows of queries and keys, pairing neighbours where Hugging Face
-pairs halves; that is undone here.
+llama.cpp's converter reorders the rows of queries and keys: it pairs neighbours where Hugging Face
+pairs halves. That is undone here.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ _TOP = {
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Hugging Face's config and tensors (float32) of a GGUF file.
+    """Reads a GGUF file as Hugging Face's config and tensors, in float32.
 
     Raises:
         ToysaeError: not a GGUF file, a damaged one, or one of another architecture than Llama.
@@ -66,7 +66,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def gguf_tokenizer(path: Path) -> Tokenizer:
-    """The byte-level BPE inside a GGUF file.
+    """Reads the byte-level BPE tokenizer inside a GGUF file.
 
     Raises:
         ToysaeError: another kind of tokenizer.
@@ -132,5 +132,5 @@ def _hf_name(name: str) -> str:
 
 
 def _halves(W: Float[np.ndarray, "out d"], n_heads: int) -> Float[np.ndarray, "out d"]:
-    """Rows in Hugging Face's order: of each head first the even ones, then the odd ones."""
+    """The rows in Hugging Face's order: first the even rows of each head, then the odd ones."""
     return W.reshape(n_heads, -1, 2, W.shape[1]).swapaxes(1, 2).reshape(W.shape)

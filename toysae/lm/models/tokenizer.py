@@ -1,4 +1,4 @@
-"""Text to token ids and back, by the `tokenizers` library."""
+"""Turns text into token ids and back, by the `tokenizers` library."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _BEGINS = ("<|begin_of_text|>", "<bos>", "<s>")
 
 
 def need(package: str) -> Any:
-    """A package of the `lm` extra.
+    """Imports a package of the `lm` extra.
 
     Raises:
         ToysaeError: it is not installed.
@@ -34,9 +34,9 @@ class Tokenizer:
 
     Attributes:
         inner: of the `tokenizers` library.
-        end: id of the token that ends a document, put between documents; None if it has none.
-        begin: id of the token that a text starts with, where the model was trained with one: for
-            Llama's kind one of its own, for GPT-2's and Pythia's the end token.
+        end: id of the token that ends a document, put between documents; None without one.
+        begin: id of the token that a text starts with, if the model was trained with one: a token
+            of its own for Llamas, the end token for GPT-2 and Pythia.
     """
 
     inner: Any
@@ -44,12 +44,12 @@ class Tokenizer:
     begin: int | None = None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
-        found = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [one.ids for one in found]
+        """Returns the token ids of each text, without special tokens."""
+        encodings = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text, special tokens too."""
+        """Returns the text, including special tokens."""
         return self.inner.decode(list(map(int, ids)), skip_special_tokens=False)
 
     @property
@@ -59,7 +59,7 @@ class Tokenizer:
 
     @property
     def sha256(self) -> str:
-        """Of all that decides the ids."""
+        """A checksum of all that decides the ids."""
         return sha256(self.inner.to_str().encode()).hexdigest()
 
     def check(self, n_vocab: int, model: str) -> None:
@@ -76,10 +76,10 @@ class Tokenizer:
 
 
 def tokenizer_from_file(path: Path) -> Tokenizer:
-    """A `tokenizer.json`.
+    """Reads a `tokenizer.json`.
 
     Raises:
-        ToysaeError: damaged.
+        ToysaeError: a damaged file.
     """
     try:
         inner = need("tokenizers").Tokenizer.from_file(str(path))
@@ -91,8 +91,8 @@ def tokenizer_from_file(path: Path) -> Tokenizer:
 
 
 def with_end(inner: Any) -> Tokenizer:
-    """Finds what ends a document among the usual names, and what begins one: what the tokenizer
-    itself puts there, else a usual name, else the end."""
+    """Finds the token that ends a document among the usual names, and the one that begins a text:
+    the one that the tokenizer itself puts there, else a usual name, else the end token."""
     inner.no_padding()
     inner.no_truncation()
 

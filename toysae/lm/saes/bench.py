@@ -1,4 +1,4 @@
-"""SAEs in folders with all that they are evaluated with: their capture, its model and its text."""
+"""Opens SAEs on disk with all that they are evaluated with: their capture, its model and text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from ..capture.shards import Manifest, find_site, read_manifest
 from ..capture.sources import CORPUS, load_captured, open_site
 from ..capture.stream import HELD_OUT, Source, split_off
 from ..capture.text import Corpus, load_corpus
-from ..models import LM
+from ..models.forward import LM
 from .site_sae import SiteSAE, load_site_sae, sae_of_run
 
-_ROWS = 32_768  # activations that the baselines are made of
+_ROWS = 32_768  # activations that baselines are computed from
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Bench:
 
     Attributes:
         model: whose activations they read.
-        corpus: its text.
+        corpus: the text that it reads.
         source: of the activations.
         train: sequences that SAEs were trained on.
-        held_out: sequences that they were not.
+        held_out: sequences that they were not trained on.
         saes: by name.
     """
 
@@ -49,12 +49,12 @@ def open_bench(
     model: str | LM | None = None,
     rows: Sequence[int] = (),
 ) -> Bench:
-    """Opens the run of :func:`toysae.lm.saes.train.train_site`, or the folder of one SAE of ours or
-    SAELens', with the capture it belongs to and its model.
+    """Opens a run of :func:`toysae.lm.saes.train.train_site`, or the folder of one SAE of ours or
+    of SAELens, with the capture it belongs to and its model.
 
     Args:
         path: of the SAEs.
-        capture: directory of the capture; where `path` was trained on, if not given.
+        capture: directory of the capture; the one that `path` was trained on, if not given.
         site: of the capture.
         model: itself or where it is; where it was at the capture, if not given.
         rows: of `table.csv`; all if none are given.
@@ -68,10 +68,10 @@ def open_bench(
         chosen = _chosen(results, rows, site)
         names = names_of(results.table)
         saes = {names[row]: sae_of_run(results, row) for row in chosen}
-        told = results.manifest(chosen[0]).object("data")
-        at_capture = Path(told.text("capture"))
-        folder = find_site(capture, told.text("site")) if capture else at_capture
-        n_held_out = told.integer("n_held_out", low=1)
+        data = results.manifest(chosen[0]).object("data")
+        own_folder = Path(data.text("capture"))
+        folder = find_site(capture, data.text("site")) if capture else own_folder
+        n_held_out = data.integer("n_held_out", low=1)
     else:
         sae = load_site_sae(path, site)
         if capture is None:
@@ -89,9 +89,10 @@ def open_bench(
 def _chosen(results: Results, rows: Sequence[int], site: str | None) -> list[int]:
     """The rows of the SAEs of one site that did not diverge."""
     table, path = results.table, results.path
-    n_asked = sum(len(cell["keys"]) for cell in results.plan)
-    done = len(table) == n_asked
-    require(done, f"{path} is not finished: run the same `toysae lm train` again")
+    n_planned = sum(len(cell["keys"]) for cell in results.plan)
+    require(
+        len(table) == n_planned, f"{path} is not finished: run the same `toysae lm train` again"
+    )
     for row in rows:
         require(0 <= row < len(table), f"row {row} is outside 0..{len(table) - 1} of {path}")
     chosen = table.iloc[list(rows)] if rows else table
@@ -100,17 +101,19 @@ def _chosen(results: Results, rows: Sequence[int], site: str | None) -> list[int
     sites = list(dict.fromkeys(chosen["site"]))
     require(len(sites) <= 1, f"{path} has SAEs of {', '.join(sites)}: name one with --site")
     chosen = chosen[~chosen["diverged"].astype(bool)]
-    asked = f"rows {list(rows)}" if rows else "any row"
-    require(len(chosen) > 0, f"there is no SAE in {asked} of {path} that has not diverged")
+    which = f"rows {list(rows)}" if rows else "any row"
+    require(len(chosen) > 0, f"there is no SAE in {which} of {path} that has not diverged")
     return [int(row) for row in chosen.index]
 
 
 def names_of(table: pd.DataFrame) -> list[str]:
-    """What the SAEs of a run on a site are called: their cell, and the numbers that vary in it."""
+    """Names the SAEs of a run on a site: by their cell, and the numbers that vary in it."""
     varied = [c for c in ("l1_coeff", "k", "l0_target") if c in table]
 
     def name(row: pd.Series) -> str:
-        numbers = [f"{c.split('_')[0]}_{_short(row[c])}" for c in varied if np.isfinite(row[c])]
+        # As the shortest text that reads as this float32.
+        texts = {c: str(np.float32(row[c])).removesuffix(".0") for c in varied}
+        numbers = [f"{c.split('_')[0]}_{texts[c]}" for c in varied if np.isfinite(row[c])]
         numbers.append(f"seed{row['sae_seed']:g}")
         return f"{row['cell']} {'-'.join(numbers)}"
 
@@ -121,7 +124,7 @@ def check_belongs(name: str, sae: SiteSAE, manifest: Manifest) -> None:
     """Refuses an SAE that reads other activations than a capture's.
 
     Raises:
-        ToysaeError: of another site, width, model, or way of centring.
+        ToysaeError: another site, width, model, or way of centring.
     """
     fits = sae.site == manifest.site and sae.sae.spec.d_in == manifest.d
     require(fits, f"SAE {name} is of {sae.site} with d_in {sae.sae.spec.d_in}, the capture of "
@@ -133,11 +136,6 @@ def check_belongs(name: str, sae: SiteSAE, manifest: Manifest) -> None:
 
 
 def sample_rows(b: Bench) -> Float[np.ndarray, "n d"]:
-    """Activations that SAEs were trained on, evenly over the text."""
+    """Reads activations that SAEs were trained on, evenly over the text."""
     some = b.train[np.linspace(0, len(b.train) - 1, min(len(b.train), 256)).astype(int)]
     return np.asarray(b.source.read(np.unique(some))[:_ROWS], np.float32)
-
-
-def _short(value: float) -> str:
-    """The shortest text that is this float32 and no other."""
-    return str(np.float32(value)).removesuffix(".0")

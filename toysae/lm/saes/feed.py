@@ -1,4 +1,4 @@
-"""From a stream of rows to what the training loop reads: windows on the device, one ahead."""
+"""Feeds the training loop from a stream of rows: windows on the device, loaded one ahead."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,16 +17,16 @@ WINDOW_BYTES = 64 * 2**20
 
 @pytree.dataclass
 class Window:
-    """Activations on the device, as the training loop sees a world: the rows of some steps, some
-    of all of them for initialisations and resampling, and others, held out, for scores.
+    """Activations on the device that stand for a world in the training loop: the rows of some
+    steps, a sample of all rows for initialisations and resampling, and held-out rows for scores.
 
     Attributes:
         rows: `[n_rows, d_in]` in the order of training.
-        first: the step that the first rows are of.
-        drawn: `[n_drawn, d_in]` of the rows that are trained on, from anywhere in the stream.
-        pool: `[n_pool, d_in]` held out.
-        mean: `[d_in]` taken off each row.
-        scale: by which it is multiplied then.
+        first: the step of the first rows.
+        drawn: `[n_drawn, d_in]` a sample of the rows that are trained on, from the whole stream.
+        pool: `[n_pool, d_in]` held-out rows.
+        mean: `[d_in]` subtracted from each row.
+        scale: each row is then multiplied by it.
         generating_matrix: `[d_in, d_hidden]` what :class:`toysae.sae.inits.SvdWeights` starts from.
         name: of the site.
     """
@@ -42,13 +42,14 @@ class Window:
 
     @property
     def directions(self) -> Float[Array, "*lead 0 d_in"]:
-        """No true feature is known."""
+        """None: no true feature is known."""
         return jnp.zeros((*self.rows.shape[:-2], 0, self.d_in), jnp.float32)
 
     target = directions
 
     @property
     def n_features(self) -> int:
+        """0: no true feature is known."""
         return 0
 
     @property
@@ -56,16 +57,16 @@ class Window:
         return self.rows.shape[-1]
 
     def batch(self, key: PRNGKeyArray, step: Int[Array, ""], n: int) -> Batch:
-        """The rows of a step."""
+        """The rows of a step, normalised."""
         start = (step - self.first) * n
         return self._batch(jax.lax.dynamic_slice_in_dim(self.rows, start, n))
 
     def sample(self, key: PRNGKeyArray, n: int) -> Batch:
-        """Rows of `drawn`, with replacement."""
+        """Draws rows of `drawn` with replacement, normalised."""
         return self._batch(self.drawn[jax.random.randint(key, (n,), 0, self.drawn.shape[0])])
 
     def normalised(self, rows: Float[Array, "n d_in"]) -> Float[Array, "n d_in"]:
-        """What the SAEs see of rows."""
+        """The rows as the SAEs read them: less the mean, times the scale."""
         return (rows.astype(jnp.float32) - self.mean) * self.scale
 
     def _batch(self, rows: Float[Array, "n d_in"]) -> Batch:
@@ -75,7 +76,7 @@ class Window:
 
 
 Windows = Callable[[Float[Array, "1 n_rows d_in"], Int[Array, "1"]], Window]
-"""Rows and their first step to a stacked window."""
+"""From rows and their first step to a stacked window."""
 
 
 class SiteFeed:
@@ -83,10 +84,10 @@ class SiteFeed:
 
     Args:
         stream: of rows.
-        window: everything but the rows `[1, n_rows, d_in]` and their first step `[1]`; stacked,
-            with a leading axis of 1, so that nothing but the rows is copied for a window.
+        window: makes a window of rows `[1, n_rows, d_in]` and their first step `[1]`. All is
+            stacked, with a leading axis of 1, so that only the rows are copied for a window.
         batch_size: rows a step.
-        n_steps: of the training, beyond which nothing is loaded.
+        n_steps: of the training; nothing is loaded beyond them.
         n_bytes: about the size of a window; two are held.
     """
 
@@ -104,10 +105,10 @@ class SiteFeed:
         self._thread = ThreadPoolExecutor(1)
         self._loading: dict[int, Future] = {}
         self.waited = 0.0
-        """Seconds for which training stood still until a window was there."""
+        """Seconds for which training waited for a window."""
 
     def __call__(self, step: int) -> tuple[Window, int]:
-        """The window of a step, stacked, and the step it lasts to."""
+        """Returns the window of a step, stacked, and the step at which it ends."""
         i = step // self._steps
         for wanted in (i, i + 1):
             if wanted < self._n_windows and wanted not in self._loading:

@@ -1,5 +1,5 @@
-"""How often and how strongly the latents of an SAE fire over a text, at bounded memory: sequences
-go through the SAE some at a time."""
+"""Counts how often and how strongly the latents of an SAE fire over a text, at bounded memory:
+some sequences at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,6 @@ _MOST = 64  # sequences at once
 OnBatch = Callable[[int], object]
 
 
-def silent(tokens: int) -> None:
-    """Tells nobody of progress."""
-
-
 @dataclass(frozen=True)
 class LatentFiring:
     """How often and how strongly the latents of an SAE fire.
@@ -29,7 +25,7 @@ class LatentFiring:
     Attributes:
         counts: `[d_sae]` tokens with z > 0.
         largest: `[d_sae]` the largest z; 0 if it never fires.
-        n_tokens: seen in all.
+        n_tokens: how many tokens were read.
     """
 
     counts: Int[np.ndarray, " d_sae"]
@@ -38,13 +34,13 @@ class LatentFiring:
 
     @property
     def freq(self) -> Float[np.ndarray, " d_sae"]:
-        """Share of the tokens at which each latent fires."""
+        """The share of tokens at which each latent fires."""
         return self.counts / self.n_tokens
 
 
 def latent_firing(
     sae: SiteSAE, source: Source, sequences: Int[np.ndarray, " n"], batch_size: int | None = None,
-    on_batch: OnBatch = silent,
+    on_batch: OnBatch = lambda tokens: None,
 ) -> LatentFiring:  # fmt: skip
     """Counts and largest activations of all latents over some sequences.
 
@@ -56,7 +52,7 @@ def latent_firing(
         on_batch: called with the tokens done so far.
 
     Raises:
-        ToysaeError: no activations, or a batch size that is none.
+        ToysaeError: no activations, or a batch size below 1.
     """
     counts, largest, n = np.zeros(len(sae.W_dec), np.int64), np.zeros(len(sae.W_dec)), 0
     for _, acts, used in activation_batches(sae, source, sequences, batch_size):
@@ -71,8 +67,8 @@ def latent_firing(
 def sample_latents(
     freq: Float[np.ndarray, " d_sae"], n: int, seed: int = 0
 ) -> Int[np.ndarray, " n_chosen"]:
-    """Living latents drawn evenly over log firing frequency, the most frequent first; all of them
-    if there are no more than `n`.
+    """Draws living latents evenly over log firing frequency, the most frequent first; takes all of
+    them if there are no more than `n`.
 
     Raises:
         ToysaeError: n below 1.
@@ -91,10 +87,10 @@ def sample_latents(
 
 
 def checked_latents(latents: Sequence[int] | np.ndarray, d_sae: int) -> np.ndarray:
-    """The same as an array.
+    """The latents as an array.
 
     Raises:
-        ToysaeError: one that the SAE does not have, or none.
+        ToysaeError: a latent that the SAE does not have, or no latent.
     """
     require(len(latents) > 0, "name at least one latent")
     for latent in latents:
@@ -105,8 +101,8 @@ def checked_latents(latents: Sequence[int] | np.ndarray, d_sae: int) -> np.ndarr
 def activation_batches(
     sae: SiteSAE, source: Source, sequences: np.ndarray, batch_size: int | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(sequences `[b]`, activations `[b, longest, d]`, which of them are there `[b, longest]`): all
-    of one shape, so that one program is compiled."""
+    """Yields (sequences `[b]`, activations `[b, longest, d]`, which of those exist `[b, longest]`).
+    All batches have one shape, so that one program is compiled."""
     counts = source.counts[sequences]
     require(counts.sum() > 0, "there are no activations to look into: capture more tokens")
     longest = int(counts.max())
@@ -132,4 +128,5 @@ def _totals(sae: SiteSAE, acts: Float[Array, "b s d"], used: Bool[Array, "b s"])
 def of_latents(
     sae: SiteSAE, acts: Float[Array, "b s d"], latents: Int[Array, " n"]
 ) -> Float[Array, "b s n"]:
+    """The activations of some latents."""
     return sae.latents(acts)[..., latents]

@@ -1,4 +1,4 @@
-"""Inputs of about unit variance a dimension: x -> (x - mean) * scale, and back into the weights."""
+"""Normalises inputs to about unit variance a dimension, and folds that into an SAE's weights."""
 
 from dataclasses import dataclass
 
@@ -27,13 +27,13 @@ class Normalisation:
 def normalisation(
     x: Float[np.ndarray, "n d_in"], centre: bool = True, scale: str = "rms"
 ) -> Normalisation:
-    """Measured on a sample.
+    """Measures a normalisation on a sample of activations.
 
     Args:
-        x: activations as they are.
-        centre: take the mean off.
-        scale: what becomes sqrt(d_in) afterwards: "mean-norm", the mean of ‖x‖ (Anthropic, April
-            2024); "rms", the root of the mean of ‖x‖^2; "none" leaves it.
+        x: activations as the model has them.
+        centre: whether to subtract the mean.
+        scale: what is scaled to sqrt(d_in): "mean-norm", the mean of ‖x‖ (Anthropic, April 2024);
+            "rms", the root of the mean of ‖x‖^2; "none" leaves the scale as it is.
 
     Raises:
         ToysaeError: another scale, or activations that are all alike.
@@ -50,14 +50,14 @@ def normalisation(
 
 
 def folded(tensors: Tensors, n: Normalisation, pre_bias: bool) -> Tensors:
-    """An SAE of x that does what the given one does with (x - mean) * scale: the same latents, and
-    x_hat in the units of x.
+    """Folds a normalisation into the weights of an SAE: for x it has the latents that the given one
+    has for (x - mean) * scale, and its x_hat is in the units of x.
 
     Args:
         tensors: as SAELens names them, see :func:`toysae.interop.saelens.saelens_files`: `W_enc`,
             `W_dec`, `b_dec` and `b_enc`; or, gated, `b_gate` and `b_mag`.
-        n: what its inputs went through.
-        pre_bias: it encodes its input less `b_dec`.
+        n: the normalisation of its inputs.
+        pre_bias: whether it encodes its input less `b_dec`.
 
     Returns:
         Tensors of an SAE that encodes x itself, not x - b_dec.

@@ -1,4 +1,4 @@
-"""What can be measured of SAEs without the truth, on activations held out from training."""
+"""Scores SAEs without the truth, on activations held out from training."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +19,12 @@ from .feed import Window
 
 _BATCH = 1024
 DENSE = 0.1
-"""A latent that fires in more than this share of tokens is called dense."""
+"""A latent that fires at more than this share of tokens is called dense."""
 
 
 def curve_probe(sae: SAE, window: Any, x: Float[Array, "n d_in"]) -> dict[str, Array]:
-    """EV and L0, one point of the learning curves: of rows held out, evenly over the window's pool.
-    `x`, drawn from what is trained on, only says how many."""
+    """EV and L0 for one point of the learning curves, on held-out rows spread evenly over the
+    window's pool, as many as `x` has; `x` itself is drawn from what is trained on."""
     n_pool = window.pool.shape[0]
     x = window.normalised(window.pool[:: max(1, n_pool // len(x))][: len(x)])
     f = sae(x)
@@ -34,7 +34,7 @@ def curve_probe(sae: SAE, window: Any, x: Float[Array, "n d_in"]) -> dict[str, A
 
 @partial(jax.jit, static_argnames="n")
 def _evaluated(saes: SAE, window: Window, n: int) -> dict[str, Array]:
-    """Over the first `n` rows of the pool, in batches; leading axis of the members."""
+    """The scores of all members over the first `n` rows of the pool, in batches."""
     size = min(_BATCH, n)
     d_sae, d_in = saes.W_dec.shape[-2:]
 
@@ -56,7 +56,7 @@ def _evaluated(saes: SAE, window: Window, n: int) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class SiteScores(Measure):
-    """What can be measured of one SAE without the truth.
+    """The scores of single SAEs without the truth.
 
     Attributes:
         curve_points: about how many points the learning curves have.
@@ -77,10 +77,10 @@ class SiteScores(Measure):
         """Scores every SAE of an ensemble.
 
         Returns:
-            A table, one row a member: its numbers and seed; on `n_eval` activations held out, `ev`,
-            `fvu`, `l0`, `mse`, `shrinkage`, `reconstruction_bias`, `dead_latents`, `dead_fraction`
-            (never fired in them) and `dense_latents`; and `floor`, what random directions would
-            score. And arrays by row: `firing_freq` `[rows, d_sae]`; `mean` `[rows, d_in]` and
+            A table, one row a member: its numbers and seed; on `n_eval` held-out activations `ev`,
+            `fvu`, `l0`, `mse`, `shrinkage`, `reconstruction_bias`, `dead_latents` and
+            `dead_fraction` (never fired on them), `dense_latents`; and `floor`, the MMCS of random
+            directions. And arrays by row: `firing_freq` `[rows, d_sae]`; `mean` `[rows, d_in]` and
             `scale` `[rows]`, the normalisation of the inputs; `curve_* [rows, points]`;
             `curve_steps [points]`.
         """

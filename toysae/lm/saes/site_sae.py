@@ -1,4 +1,4 @@
-"""An SAE of a site: it reads activations as they are, and can stand in for them in the model."""
+"""SAEs of a site, which read activations as the model has them and can replace them there."""
 
 import json
 import re
@@ -23,21 +23,21 @@ from ..models.edits import Edit
 from .normalise import Normalisation, folded
 
 ACTIVATIONS = "activations"
-"""The kind of data that SAEs of a site were trained on, as manifests of runs name it."""
+"""The kind of data that SAEs of a site are trained on, in manifests of runs."""
 
 _SAE, _SITE, _ENTRY = "sae.safetensors", "site.safetensors", "toysae_site"
 
 
 @pytree.dataclass
 class SiteSAE:
-    """An SAE with what its inputs go through first.
+    """An SAE with the normalisation of its inputs.
 
     Attributes:
         sae: of (x - mean) * scale.
         mean: `[d_in]`.
         scale: a positive number.
-        about: as JSON: "site", "model", "weights" (its checksum), "first" and whatever else is
-            worth keeping.
+        about: as JSON: "site", "model", "weights" (the model's checksum), "first" and whatever else
+            is worth keeping.
     """
 
     sae: SAE
@@ -47,7 +47,7 @@ class SiteSAE:
 
     @property
     def info(self) -> dict[str, Any]:
-        """`about`, read."""
+        """`about` as a dict."""
         return Fields(parse_json(self.about, "what the SAE says of itself"), "the SAE").value
 
     @property
@@ -55,8 +55,13 @@ class SiteSAE:
         return self.info["site"]
 
     @property
+    def first(self) -> int:
+        """The first position of a sequence that it reads."""
+        return int(self.info.get("first", 0))
+
+    @property
     def centred(self) -> bool:
-        """It reads activations less their own mean over dimensions."""
+        """Whether it reads activations less their own mean over dimensions."""
         return bool(self.info.get("centred"))
 
     @property
@@ -64,35 +69,35 @@ class SiteSAE:
         return self.sae.W_dec
 
     def encode(self, x: Float[Array, "*batch d_in"]) -> Float[Array, "*batch d_sae"]:
-        """Latents, in the units of the normalised input."""
+        """Returns latents, in the units of the normalised input."""
         return self.sae.encode((x.astype(jnp.float32) - self.mean) * self.scale)
 
     def latents(self, acts: Float[Array, "*batch d_in"]) -> Float[Array, "*batch d_sae"]:
-        """:meth:`encode` of activations as the model has them, centred first where need be."""
+        """:meth:`encode` of activations as the model has them, centred first if need be."""
         return self.encode(acts - self.own_mean(acts))
 
     def own_mean(self, acts: Float[Array, "*batch d_in"]) -> Float[Array, "*batch 1"]:
-        """What is taken off each activation before anything else: its mean over dimensions where
-        the SAE reads centred ones, or else 0."""
+        """What is subtracted from each activation first: its mean over dimensions if the SAE reads
+        centred activations, otherwise 0."""
         own = acts.astype(jnp.float32).mean(-1, keepdims=True)
         return own if self.centred else jnp.zeros_like(own)
 
     def decode(self, z: Float[Array, "*batch d_sae"]) -> Float[Array, "*batch d_in"]:
-        """x_hat in the units of x."""
+        """Returns x_hat, in the units of x."""
         return self.sae.decode(z) / self.scale + self.mean
 
 
 @pytree.dataclass
 class Spliced(Edit):
-    """The activations pass through an SAE: x -> decode(z'), z' its latents, perhaps changed.
+    """Passes activations through an SAE: x -> decode(z'), z' its latents, perhaps changed.
 
     Attributes:
         sae: of the edit's site.
-        times: `[d_sae]` by which latents are multiplied: 1 leaves one, 0 ablates it, -4 writes A -
+        times: `[d_sae]` factors of the latents: 1 leaves a latent, 0 ablates it, -4 writes A -
             5 a X; None for all 1.
-        pinned: `[d_sae]` values that latents are set to; NaN leaves one; None for none.
-        error: what the SAE misses, x - decode(z), is added back, so that nothing changes but the
-            latents that are.
+        pinned: `[d_sae]` values that latents are set to; NaN leaves a latent; None for all NaN.
+        error: whether to add back what the SAE misses, x - decode(z), so that only changed latents
+            have an effect.
     """
 
     sae: SiteSAE
@@ -112,12 +117,12 @@ class Spliced(Edit):
 
 
 def spliced(sae: SiteSAE, **how: Any) -> Spliced:
-    """The edit at the SAE's own site and from its first position on."""
-    return Spliced(sae.site, sae, first=int(sae.info.get("first", 0)), **how)
+    """The edit at the SAE's own site, from its first position on."""
+    return Spliced(sae.site, sae, first=sae.first, **how)
 
 
 def save_site_sae(sae: SiteSAE, folder: str | Path) -> Path:
-    """Writes a folder of two files, each whole or not at all."""
+    """Writes a folder of two files, each whole or not at all, and returns its path."""
     folder = Path(folder)
     for name, put in site_sae_writers(sae).items():
         put(folder / name)
@@ -125,7 +130,7 @@ def save_site_sae(sae: SiteSAE, folder: str | Path) -> Path:
 
 
 def site_sae_writers(sae: SiteSAE) -> dict[str, Callable[[Path], Any]]:
-    """By name, what writes each file of such a folder."""
+    """The functions that write the files of such a folder, by name."""
     tensors = {"mean": np.asarray(sae.mean, np.float32), "scale": np.asarray(sae.scale, np.float32)}
     return {
         _SAE: lambda path: save_sae(sae.sae, path),
@@ -134,7 +139,7 @@ def site_sae_writers(sae: SiteSAE) -> dict[str, Callable[[Path], Any]]:
 
 
 def is_of_site(path: Path) -> bool:
-    """Whether a folder is that of an SAE of a site, or of a run on one."""
+    """Whether a folder holds an SAE of a site, or a run on one."""
     if not is_marked(path):
         return (path / _SITE).exists()
     results = Results.load(path)
@@ -147,17 +152,17 @@ def load_site_sae(folder: str | Path, site: str | None = None, row: int = 0) -> 
 
     Args:
         folder: of one SAE, or of a run.
-        site: where it belongs, for a folder that does not say.
+        site: of the SAE, for a folder that does not say it.
         row: of the run's table.
 
     Raises:
-        ToysaeError: none of the three, damaged files, a site that is not known, or no such row.
+        ToysaeError: none of the three, damaged files, an unknown site, or no such row.
     """
     folder = Path(folder)
     if is_marked(folder):
         return sae_of_run(Results.load(folder), row)
     if not (folder / _SITE).exists():
-        return _foreign(folder, site)
+        return _from_saelens(folder, site)
     sae = load_sae(folder / _SAE)
     tensors, about = read_tensors(folder / _SITE, _ENTRY, "SAE")
     fits = {"mean", "scale"} <= set(tensors) and tensors["mean"].shape == (sae.spec.d_in,)
@@ -166,7 +171,7 @@ def load_site_sae(folder: str | Path, site: str | None = None, row: int = 0) -> 
 
 
 def sae_of_run(results: Results, row: int) -> SiteSAE:
-    """The SAE of a row of the table of a run on a site.
+    """Loads the SAE of a row of the table of a run on a site.
 
     Raises:
         ToysaeError: no such row, or a run on worlds.
@@ -175,10 +180,9 @@ def sae_of_run(results: Results, row: int) -> SiteSAE:
     data = manifest.object("data")
     require(
         data.text("kind") == ACTIVATIONS,
-        f"{results.path} was trained on worlds, and no site: take its SAEs with Results.sae(row)",
+        f"{results.path} was trained on worlds, not on a site: take its SAEs with Results.sae(row)",
     )
-    told = ("site", "model", "weights", "first", "centred")
-    about = {name: data.any(name) for name in told} | {
+    about = {name: data.any(name) for name in ("site", "model", "weights", "first", "centred")} | {
         "recipe": columns["recipe"], "init": columns["init"], "seed": int(columns["sae_seed"]),
         "n_tokens": manifest.integer("n_steps") * manifest.integer("batch_size"),
     }  # fmt: skip
@@ -189,7 +193,7 @@ def sae_of_run(results: Results, row: int) -> SiteSAE:
     )  # fmt: skip
 
 
-def _foreign(folder: Path, site: str | None) -> SiteSAE:
+def _from_saelens(folder: Path, site: str | None) -> SiteSAE:
     sae = from_saelens(folder)
     config = folder / "cfg.json"
     metadata = Fields(read_json(config), config).value
@@ -202,11 +206,11 @@ def _foreign(folder: Path, site: str | None) -> SiteSAE:
 
 
 def fold(sae: SiteSAE) -> SAE:
-    """The same SAE with its normalisation in the weights, exactly: same latents, x_hat in the units
-    of x. Tied weights become untied.
+    """Moves the normalisation into the weights, exactly: same latents, x_hat in the units of x.
+    Tied weights become untied.
 
     Raises:
-        ToysaeError: an encoder that is no affine map (MLP, LISTA, FISTA, pursuit).
+        ToysaeError: an encoder that is not an affine map (MLP, LISTA, FISTA, pursuit).
     """
     config, tensors = saelens_files(sae.sae)
     n = Normalisation(np.asarray(sae.mean), float(sae.scale))
@@ -218,8 +222,8 @@ def export_site_sae(sae: SiteSAE, folder: str | Path) -> Path:
     """Writes a folder that SAELens reads, with the normalisation in the weights.
 
     Raises:
-        ToysaeError: see :func:`fold` and :func:`toysae.interop.saelens.to_saelens`; a site of no
-            layer.
+        ToysaeError: see :func:`fold` and :func:`toysae.interop.saelens.to_saelens`; a site whose
+            name has no layer.
     """
     try:
         whole = fold(sae)

@@ -1,8 +1,8 @@
-"""SAEs on the activations of a site: cells of the same engine, recipes and ensembles as on a world.
+"""Trains SAEs on the activations of a site, as cells of the same engine that trains on worlds.
 
 OUT holds what any run writes, see :mod:`toysae.runs.results`, and
 
-OUT/seeds.csv      by row of table.csv, what the dictionaries of several seeds have in common
+OUT/seeds.csv      by row of table.csv, how alike the dictionaries of several seeds are
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ from .seeds import SEEDS, shared_by_seeds
 from .site_sae import ACTIVATIONS
 
 SVD_INITS = {"svd-write": "writes", "svd-read": "reads"}
-"""Left singular vectors of the matrix that writes the site, or of those that read it."""
+"""Inits from left singular vectors of the matrix that writes the site, or of those that read it."""
 
 _N_DRAWN = 16_384  # rows that inits and resampling draw from
 
@@ -45,12 +45,13 @@ _N_DRAWN = 16_384  # rows that inits and resampling draw from
 @accepts_old_names
 @dataclass(frozen=True)
 class Training:
-    """What is trained on a site: every recipe with every init and size, and of each every
-    combination of numbers and seeds as one ensemble.
+    """What is trained on a site: every recipe with every init and size, each with all combinations
+    of numbers and seeds as one ensemble.
 
     Attributes:
         recipes: rows of :data:`toysae.sae.RECIPES`.
-        inits: "recipe" for its own, "svd-write", "svd-read", or rows of :data:`toysae.sae.INITS`.
+        inits: "recipe" for the recipe's own, "svd-write", "svd-read", or rows of
+            :data:`toysae.sae.INITS`.
         sizes: d_sae as multiples of d_in.
         l1_coeff: L1 coefficients, for recipes that read one, on inputs of unit variance a
             dimension.
@@ -59,12 +60,12 @@ class Training:
         seeds: SAEs of each kind.
         n_steps: Adam steps.
         batch_size: activations a step.
-        lr: Adam's.
+        lr: Adam's learning rate.
         lr_warmup, lr_decay: fractions of training over which it rises and falls.
-        centre: the mean of the activations is taken off.
+        centre: whether the mean of the activations is subtracted.
         scale: what is scaled to sqrt(d_in): "rms", "mean-norm", or "none".
         data_seed: of the order of the activations.
-        buffer_rows: activations shuffled, and held in memory, at a time.
+        buffer_rows: activations held in memory and shuffled at a time.
         n_held_out: activations that are never trained on, for scores.
         curve_points: about how many points the learning curves have.
         arithmetic: "float32", or "bfloat16" in the large products.
@@ -100,15 +101,15 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class SiteData:
-    """A site made ready for training.
+    """A site that is ready for training.
 
     Attributes:
         folder: of the site.
-        manifest: what it holds.
+        manifest: of the capture.
         source: of the activations.
         train: sequences to train on.
-        drawn: `[n, d_in]` activations trained on, from all over the text.
-        pool: `[n, d_in]` activations held out.
+        drawn: `[n, d_in]` a sample of the activations to train on, from the whole text.
+        pool: `[n, d_in]` held-out activations.
         normalisation: of the inputs.
     """
 
@@ -122,7 +123,7 @@ class SiteData:
 
     @cached_property
     def on_device(self) -> dict[str, Array]:
-        """What every window of this site holds, besides its rows; once for all cells."""
+        """What every window of this site holds besides its rows, shared by all cells."""
         return {
             "drawn": jnp.asarray(self.drawn)[None],
             "pool": jnp.asarray(self.pool)[None],
@@ -132,7 +133,7 @@ class SiteData:
 
 
 def prepare_site(folder: Path, t: Training, source: Source | None = None) -> SiteData:
-    """Opens a site, splits off what is held out and measures the normalisation on it.
+    """Opens a site, splits off held-out activations and measures the normalisation on them.
 
     Raises:
         ToysaeError: see :func:`toysae.lm.capture.sources.open_site`; too few activations.
@@ -148,12 +149,12 @@ def prepare_site(folder: Path, t: Training, source: Source | None = None) -> Sit
 
 @dataclass(frozen=True, eq=False)
 class CapturedSite(Data):
-    """A captured site, as the data of a cell.
+    """A captured site as the data of a cell.
 
     Attributes:
-        site: made ready.
-        training: says how it is read.
-        which: the matrix that an init starts from, see :data:`SVD_INITS`, if there is one.
+        site: ready for training.
+        training: says how the site is read.
+        which: the matrix that the init starts from, see :data:`SVD_INITS`, if there is one.
     """
 
     site: SiteData
@@ -217,13 +218,13 @@ class CapturedSite(Data):
 
 @dataclass(frozen=True)
 class TrainedSite:
-    """SAEs of a site.
+    """Trained SAEs of a site.
 
     Attributes:
         results: of the run.
         table: the table of the results, one row an SAE, with the columns of
             :func:`toysae.lm.saes.seeds.shared_by_seeds`.
-        mcs_seeds: of each cell by name, the MCS of its latents in the next seed.
+        mcs_seeds: the MCS of latents in the next seed, for each cell by name.
     """
 
     results: Results
@@ -239,14 +240,14 @@ def train_site(
     source: Source | None = None,
     options: Options = PLAIN,
 ) -> TrainedSite:
-    """Trains on one site; what is finished in `out` is read, what is half trained goes on.
+    """Trains on one site. SAEs that are finished in `out` are read, half trained ones go on.
 
     Args:
         folder: of the captured site.
         t: what to train.
         out: made if need be.
-        source: of the activations, where it is at hand.
-        options: how, see :func:`toysae.runs.run.run`.
+        source: of the activations, if it is open already.
+        options: how to run, see :func:`toysae.runs.run.run`.
 
     Raises:
         ToysaeError: bad input, before anything trains.
@@ -258,7 +259,7 @@ def train_site(
 
 
 def asked_of_site(data: SiteData, t: Training) -> Asked:
-    """What a training on a site asks the engine for.
+    """The request of a training on a site to the engine.
 
     Raises:
         ToysaeError: see :func:`site_cells`.
@@ -270,22 +271,22 @@ def asked_of_site(data: SiteData, t: Training) -> Asked:
 
 
 def write_shared(cells: Sequence[Cell], results: Results) -> TrainedSite:
-    """Compares the seeds, and writes `seeds.csv` beside the table."""
+    """Compares the seeds, and writes `seeds.csv` next to the table."""
     shared, mcs_seeds = shared_by_seeds(cells, results)
     results.directory.write({SEEDS: shared.to_csv(index=False).encode()})
     return TrainedSite(results, pd.concat([results.table, shared], axis=1), mcs_seeds)
 
 
 def site_cells(data: SiteData, t: Training, prefix: str = "") -> list[Cell]:
-    """The SAEs to train.
+    """Returns the cells of the SAEs to train.
 
     Args:
         data: of the site.
         t: what to train on it.
-        prefix: of the cells' names, where a run has several sites.
+        prefix: of the cells' names, if a run has several sites.
 
     Raises:
-        ToysaeError: an unknown recipe or init, a size that is none, a recipe without its number.
+        ToysaeError: an unknown recipe or init, less than one latent, a recipe without its number.
     """
     cells = []
     for recipe in dict.fromkeys(t.recipes):
@@ -298,9 +299,10 @@ def site_cells(data: SiteData, t: Training, prefix: str = "") -> list[Cell]:
                 d_sae = round(size * data.manifest.d)
                 require(d_sae >= 1, f"size {size:g} gives {d_sae} latents: give a larger one")
                 spec = _spec(recipe, init, data.manifest.d, d_sae, t.arithmetic)
-                own = {"lr": t.lr, "lr_warmup": t.lr_warmup, "lr_decay": t.lr_decay}
-                numbers = {**fallback(recipe, spec), **own, **{k: v for k, v in given.items() if v}}
-                read = {**spec.hypers(), **own}
+                rates = {"lr": t.lr, "lr_warmup": t.lr_warmup, "lr_decay": t.lr_decay}
+                numbers = {**fallback(recipe, spec), **rates}
+                numbers |= {name: values for name, values in given.items() if values}
+                read = {**spec.hypers(), **rates}
                 cells.append(
                     Cell(
                         name=f"{prefix}{recipe}-{init}-{d_sae}",

@@ -72,7 +72,8 @@ def admitted(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
         if value is not None:
             raise Refused("None")
         return None
-    if origin is tuple or origin is list or (isinstance(origin, type) and _is_listing(origin)):
+    is_listing = isinstance(origin, type) and issubclass(origin, Iterable)
+    if is_listing and not issubclass(origin, Mapping | np.ndarray):
         return _listed(name, value, origin, args)
     if isinstance(origin, type) and issubclass(origin, Mapping) and len(args) == 2:
         if not isinstance(value, Mapping):
@@ -112,10 +113,6 @@ _ARRAY_LIKE = (np.typing.ArrayLike, jax.typing.ArrayLike)
 def _is_array(hint: Any) -> bool:
     plain = np.ndarray in (hint, get_origin(hint)) or hint is jax.Array
     return plain or (isinstance(hint, type) and issubclass(hint, AbstractArray))
-
-
-def _is_listing(kind: type) -> bool:
-    return issubclass(kind, Iterable) and not issubclass(kind, Mapping | np.ndarray)
 
 
 def _one_of(name: str, value: Any, kinds: tuple[Any, ...], sizes: dict[str, int]) -> Any:

@@ -1,25 +1,13 @@
 """Files that are whole or missing: atomic writes, and tensors with one JSON text."""
 
 import dataclasses
+import errno
 import hashlib
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from errno import (
-    EACCES,
-    EDQUOT,
-    EEXIST,
-    EISDIR,
-    ELOOP,
-    ENAMETOOLONG,
-    ENOENT,
-    ENOSPC,
-    ENOTDIR,
-    EPERM,
-    EROFS,
-)
 from pathlib import Path
 from tempfile import mkdtemp
 from types import FunctionType
@@ -93,7 +81,7 @@ def telling_of_a_full_disk(path: Path, need: int | None = None) -> Iterator[None
         # Libraries in C++ raise their own errors with the system's words in them.
         if any(
             getattr(error, "errno", None) == code or os.strerror(code) in str(error)
-            for code in (ENOSPC, EDQUOT)
+            for code in (errno.ENOSPC, errno.EDQUOT)
         ):
             raise disk_is_full(path, need) from error
         raise
@@ -115,7 +103,10 @@ def telling_of_no_access(path: Path) -> Iterator[None]:
         raise ToysaeError(f"cannot write {why}: choose another place") from error
 
 
-_NO_ACCESS = (EACCES, EPERM, EROFS, ENOENT, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, ELOOP)
+_NO_ACCESS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
+    errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
 
 
 def disk_is_full(path: Path, need: int | None = None) -> ToysaeError:

@@ -172,7 +172,8 @@ def read(source: bytes, has_settings: bool = False) -> tuple[str, list[tuple[str
             imports += [(node.module or "", node.level)]
             imports += [(prefix + alias.name, node.level) for alias in node.names]
         elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
-            imports += [(arg.value, 0) for arg in node.args[:1] if _is_text(arg)]  # pyright: ignore
+            texts = (arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant))
+            imports += [(text, 0) for text in texts if isinstance(text, str)]
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             has_docstring = ast.get_docstring(node, clean=False) is not None
             node.body = node.body[has_docstring:]
@@ -217,10 +218,6 @@ def _is_of(function: ast.expr, modules: tuple[str, ...]) -> bool:
         and isinstance(function.value, ast.Name)
         and function.value.id in modules
     )
-
-
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def of_library(file: Path) -> bool:

@@ -78,7 +78,13 @@ def _status(args: list[str]) -> None:
 
 
 def _list(args: list[str]) -> None:
-    from ..sae import RECIPES
+    from ..sae import INITS, RECIPES
+    from ..sweeps.experiment import describe
+    from ..sweeps.loading import experiments_in, file_of
+    from ..worlds import WORLDS
+    from ..worlds.catalogue import FIRINGS
+    from ..worlds.magnitudes import MAGNITUDES
+    from ..worlds.probabilities import TAILS
 
     check_flags(args, "option", [])
     if args and args[0] in ("-h", "--help"):
@@ -92,32 +98,14 @@ def _list(args: list[str]) -> None:
     if args and not directory.is_dir():
         raise unknown("recipe or directory of experiments", args[0], RECIPES)
     if directory.is_dir():
-        _print_experiments(directory)
+        table = Table("experiment", "question", "run time", title=f"experiments in {directory}")
+        for path in experiments_in(directory):
+            about = describe(file_of(path))
+            if about is not None:
+                table.add_row(str(path), *about)
+        OUT.print(table)
     else:
         OUT.print("There is no folder experiments here: give one, or go to a checkout of toysae.")
-    _print_catalogue()
-
-
-def _print_experiments(directory: Path) -> None:
-    from ..sweeps.experiment import describe
-    from ..sweeps.loading import experiments_in, file_of
-
-    table = Table("experiment", "question", "run time", title=f"experiments in {directory}")
-    for path in experiments_in(directory):
-        about = describe(file_of(path))
-        if about is not None:
-            table.add_row(str(path), *about)
-    OUT.print(table)
-
-
-def _print_catalogue() -> None:
-    """Worlds and their laws, recipes and inits."""
-    from ..sae import INITS, RECIPES
-    from ..worlds import WORLDS
-    from ..worlds.catalogue import FIRINGS
-    from ..worlds.magnitudes import MAGNITUDES
-    from ..worlds.probabilities import TAILS
-
     worlds = Table("world", "what it is", title="worlds")
     for name, row in WORLDS.items():
         worlds.add_row(name, row.about)

@@ -15,11 +15,7 @@ T = TypeVar("T")
 
 
 def positional(args: list[str], what: str) -> tuple[str, list[str]]:
-    """The first argument and the others; "" before --help.
-
-    Raises:
-        ToysaeError: there is none; `what` says which is meant.
-    """
+    """The first argument and the others, "" before --help; an error names `what` is missing."""
     if args and args[0] in ("-h", "--help"):
         return "", args  # the options show themselves
     require(bool(args) and args[0] and not args[0].startswith("-"), f"name {what}")
@@ -29,17 +25,8 @@ def positional(args: list[str], what: str) -> tuple[str, list[str]]:
 def world_options(
     names: list[str], own: dict[str, tuple[Any, Any]], args: list[str], prog: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads the options of a command about worlds.
-
-    Args:
-        names: of the worlds.
-        own: the command's own options by name, each with type and default.
-        args: to read.
-        prog: the command, for messages.
-
-    Returns:
-        The given ones of the fields that all these worlds have, and the command's own options.
-    """
+    """Reads the options of a command about worlds: the given ones of the fields that all these
+    worlds have, and the command's own options, whose types and defaults are given by name."""
     from ..worlds.registry import about_field, kinds_of
 
     first, *others = map(kinds_of, names) if names else [{}]
@@ -74,11 +61,7 @@ _OWN = {
 
 
 def check_flags(args: list[str], kind: str, known: list[str]) -> None:
-    """Refuses unknown options, naming the nearest known one, as tyro does not.
-
-    Raises:
-        ToysaeError: an option that is not among `known`.
-    """
+    """Refuses options that are not `known`, naming the nearest one, which tyro does not."""
     for name, arg in flags(args).items():
         if name != "help" and name not in known and name.removeprefix("no_") not in known:
             near = get_close_matches(name, known, n=1)

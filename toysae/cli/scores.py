@@ -3,7 +3,7 @@
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
@@ -63,8 +63,8 @@ def ceilings(args: list[str]) -> None:
     true_l0 = float(frame["true_l0"].mean())
     shown = sorted({i for share in _SHARES for i in at_l0(frame, share * true_l0).index})
     for kind, rows in frame.loc[shown].groupby("kind"):
-        table = _table(f"world {name}, seed {seed}: {kind}s")
-        _columns(table, ("method", "at"), _TITLES)
+        title = f"world {name}, seed {seed}: {kind}s"
+        table = _table(title, ("method", "at"), _TITLES.values())
         for method, points in rows.groupby("method", sort=False):
             for i, (_, row) in enumerate(points.iterrows()):
                 numbers = (_number(row[column]) for column in _TITLES)
@@ -79,17 +79,15 @@ def ceilings(args: list[str]) -> None:
         OUT.print(f"wrote {file}", highlight=False, soft_wrap=True)
 
 
-def _table(title: str) -> Table:
-    """A table that fits into 80 columns."""
+def _table(title: str, words: Iterable[str], numbers: Iterable[str]) -> Table:
+    """A table that fits into 80 columns, with columns of words and of numbers."""
     gap = 1 if OUT.width >= 90 else 0
-    return Table(title=title, box=SIMPLE, pad_edge=False, padding=(0, gap, 0, gap))
-
-
-def _columns(table: Table, words: Iterable[str], numbers: Mapping[str, str]) -> None:
-    for title in words:
-        table.add_column(title, no_wrap=True)
-    for title in numbers.values():
-        table.add_column(title, justify="right", no_wrap=True)
+    table = Table(title=title, box=SIMPLE, pad_edge=False, padding=(0, gap, 0, gap))
+    for column in words:
+        table.add_column(column, no_wrap=True)
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
 
 
 def _at(row: pd.Series) -> str:
@@ -194,8 +192,8 @@ def _in_columns(row: pd.Series) -> Table:
 
 def _print_comparison(row: pd.Series, limits: pd.DataFrame) -> None:
     """Prints the SAE between the ceilings and the floors of its world, each at the nearest L0."""
-    table = _table("compared with, each at the nearest L0")
-    _columns(table, ("", "method", "at"), _COMPARED)
+    title = "compared with, each at the nearest L0"
+    table = _table(title, ("", "method", "at"), _COMPARED.values())
     for kind in ("ceiling", "this SAE", "floor"):
         if kind == "this SAE":
             table.add_row(kind, "", "", *(_number(row[c]) for c in _COMPARED), style="bold")

@@ -166,14 +166,6 @@ def _coded(s: Setting, rows: Array, bias: Array | None, name: str) -> Iterator[P
         yield "l1_coeff", l1, dictionary.sae(l1, _ITERATIONS)
 
 
-def _truth_fista(s: Setting) -> Iterator[Point]:
-    return _coded(s, s.world.target, None, "truth")
-
-
-def _top(s: Setting) -> Iterator[Point]:
-    return _coded(s, s.world.target[s.order[: s.d_sae]], None, "top-M")
-
-
 def _baseline(name: str) -> Callable[[Setting], Iterator[Point]]:
     def points(s: Setting) -> Iterator[Point]:
         baseline = make_baseline(name, s.x, s.d_sae, s.seed)
@@ -249,7 +241,8 @@ _FROZEN = Frozen("pre", "geometric_median")
 
 METHODS: dict[str, Method] = {
     "truth-fista": Method(
-        "ceiling", "non-negative FISTA codes in the true directions", _truth_fista, _all
+        "ceiling", "non-negative FISTA codes in the true directions",
+        lambda s: _coded(s, s.world.target, None, "truth"), _all,
     ),
     "truth-omp": Method(
         "ceiling", "non-negative OMP codes in the true directions", _truth_omp, _all
@@ -267,7 +260,8 @@ METHODS: dict[str, Method] = {
         _trained("truth", None), _own, moves=True, trained=True,
     ),
     "top-M-by-frequency": Method(
-        "ceiling", "the M = d_sae most frequent true directions, FISTA codes", _top, _own, "fewer"
+        "ceiling", "the M = d_sae most frequent true directions, FISTA codes",
+        lambda s: _coded(s, s.world.target[s.order[: s.d_sae]], None, "top-M"), _own, "fewer",
     ),
     "random": Method("floor", "random directions, FISTA codes", _baseline("random"), _own),
     "data-samples": Method(

@@ -137,16 +137,8 @@ def score_sae(
             parameters that are not finite.
     """
     integer("n_samples", n_samples, 1)
-    require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: score one SAE at a "
-            "time, e.g. result.sae(0)")  # fmt: skip
+    _check_sae(sae, world)
     d_in, d_sae = sae.spec.d_in, sae.spec.d_sae
-    require(d_in == world.d_in, f"the SAE's d_in {d_in} is not the d_in {world.d_in} of world "
-            f"{world.name!r}: give a world of d_in={d_in}")  # fmt: skip
-    require(np.isfinite(np.asarray(sae.W_dec)).all(), "W_dec is not finite: the SAE diverged")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(sae.weights):
-        name = jax.tree_util.keystr(path)
-        require(not np.isnan(np.asarray(leaf)).any(), f"{name} has NaN: the SAE diverged")
-
     matched = matched or match_dictionary(sae.W_dec, world.target)
     n_features = len(matched.cos)
     # In a world with a truth of its own, the features that fire are not those that are scored.
@@ -190,6 +182,18 @@ def score_sae(
         index=pd.Index([0]),
     )
     return Scored(table, records, parents)
+
+
+def _check_sae(sae: SAE, world: World) -> None:
+    d_in = sae.spec.d_in
+    require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: score one SAE at a "
+            "time, e.g. result.sae(0)")  # fmt: skip
+    require(d_in == world.d_in, f"the SAE's d_in {d_in} is not the d_in {world.d_in} of world "
+            f"{world.name!r}: give a world of d_in={d_in}")  # fmt: skip
+    require(np.isfinite(np.asarray(sae.W_dec)).all(), "W_dec is not finite: the SAE diverged")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(sae.weights):
+        name = jax.tree_util.keystr(path)
+        require(not np.isnan(np.asarray(leaf)).any(), f"{name} has NaN: the SAE diverged")
 
 
 @partial(jax.jit, static_argnames="batch_size")

@@ -177,27 +177,12 @@ def score_ensemble(
     """
     n_worlds, n_members = trained.diverged.shape
     n_batches = -(-n_eval // ensemble.batch_size)
-    layout, by_world = layout_of(n_worlds, n_members, ensemble.split), P("world")
-    saes, worlds, seeds = trained.saes, ensemble.worlds, ensemble.world_seeds
-    if layout is not None:
-        saes, worlds, seeds = layout.spread((saes, worlds, seeds), (ROWS, by_world, by_world))
-    evaluated = evaluate_all(
-        saes, ensemble.spec.once_started(), worlds, seeds, jnp.int32(n_batches),
-        ensemble.batch_size, layout,
-    )  # fmt: skip
-    if layout is not None:
-        evaluated = layout.gather(evaluated, (ROWS, by_world))
-    scores, magnitude = jax.device_get(hosts.whole(evaluated))
-    spec, (n_features, d_in) = ensemble.spec, ensemble.worlds.target.shape[-2:]
-    cos = np.asarray(_world_cosines(trained.saes, ensemble.worlds)).reshape(
-        n_worlds * n_members, n_features, spec.d_sae
-    )
-    diverged = trained.diverged.reshape(-1)
-    samples = n_steps * ensemble.batch_size
+    scores, magnitude = _evaluated(ensemble, trained.saes, n_batches)
+    cos = _rows(_world_cosines(trained.saes, ensemble.worlds))
     firings = np.repeat(trained.firings, n_members, axis=0)
     arrays = {
         "mcs": cos.max(2),
-        "feature_freq": firings / max(samples, 1),
+        "feature_freq": firings / max(n_steps * ensemble.batch_size, 1),
         "firings_seen": firings,
         "feature_magnitude": np.repeat(magnitude, n_members, axis=0),
         "feature_nn_cos": np.repeat(_nearest(ensemble.worlds), n_members, axis=0),
@@ -210,11 +195,11 @@ def score_ensemble(
             **sizes_of(ensemble, n_steps),
             "n_eval": n_batches * ensemble.batch_size,
             **numbers_of(ensemble),
-            "diverged": diverged,
+            "diverged": trained.diverged.reshape(-1),
             **truth_columns(cos),
             **{name: _rows(value) for name, value in scores.items()},
             "loss": arrays["curve_loss"][:, -1],
-            "floor": random_floor(d_in, spec.d_sae),
+            "floor": random_floor(ensemble.spec.d_in, ensemble.spec.d_sae),
             "mmcs_init": arrays["curve_mmcs"][:, 0],
         }
     )
@@ -225,6 +210,23 @@ def score_ensemble(
         both = places.merge(oracle_columns(ensemble), on=["world_place", "l1_coeff"], how="left")
         table = both.drop(columns="world_place")
     return table, arrays
+
+
+def _evaluated(
+    ensemble: Ensemble, saes: SAE, n_batches: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """:func:`evaluate_all` on the devices of the ensemble, as NumPy arrays."""
+    layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds), ensemble.split)
+    worlds, seeds, by_world = ensemble.worlds, ensemble.world_seeds, P("world")
+    if layout is not None:
+        saes, worlds, seeds = layout.spread((saes, worlds, seeds), (ROWS, by_world, by_world))
+    evaluated = evaluate_all(
+        saes, ensemble.spec.once_started(), worlds, seeds, jnp.int32(n_batches),
+        ensemble.batch_size, layout,
+    )  # fmt: skip
+    if layout is not None:
+        evaluated = layout.gather(evaluated, (ROWS, by_world))
+    return jax.device_get(hosts.whole(evaluated))
 
 
 def sizes_of(ensemble: Ensemble, n_steps: int) -> dict[str, np.ndarray | float]:
@@ -255,7 +257,7 @@ def _nearest(worlds: Drawn) -> np.ndarray:
     return np.stack([nearest_cosines(rows) for rows in np.asarray(worlds.target, np.float32)])
 
 
-def _rows(values: np.ndarray) -> np.ndarray:
+def _rows(values: np.ndarray | Array) -> np.ndarray:
     """[n_worlds, n_members, ...] -> [rows, ...]."""
     values = np.asarray(values)
     return values.reshape(-1, *values.shape[2:])

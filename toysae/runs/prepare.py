@@ -18,7 +18,7 @@ from .provenance import provenance
 from .queue import QUEUE, Queue
 from .results import CONFIG, NAMES, Results
 from .space import check_space
-from .store import files_of, find, finished_keys, set_broken_aside
+from .store import BLOCKS, checked_blocks, files_of, find, finished_keys
 
 
 def prepare(
@@ -63,9 +63,11 @@ def _make_queue(
 ) -> None:
     path, cells = queue.path, queue.cells
     asked = {key for cell in cells for key in cell.keys.reshape(-1).tolist()}
-    undamaged, lines = set_broken_aside(directory)
-    for line in lines:
-        say(line)
+    undamaged, broken = checked_blocks(directory)
+    for block, (problem, names) in broken.items():
+        if directory.set_aside(names):
+            where = path / BROKEN
+            say(f"{path / BLOCKS / block} is broken ({problem}): moved to {where}")
     for name in directory.names():
         if problem := directory.wrong(name):
             for place in directory.set_aside([name]):

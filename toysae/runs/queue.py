@@ -71,22 +71,40 @@ class Queue:
         text = json.dumps({"run": self._run, "blocks": rows}).encode()
         Directory.open(self.path).write({QUEUE: text})
 
-    def read(self) -> tuple[list[Block], dict[str, str]]:
+    def read(self, directory: Directory | None = None) -> tuple[list[Block], dict[str, str]]:
         """Returns the blocks in order, and by name why some could not be trained.
+
+        Args:
+            directory: as it was opened just before, if it was.
 
         Raises:
             ToysaeError: another run has begun there, while this one held no block.
         """
-        return self._read(Directory.open(self.path))
+        text = (directory or Directory.open(self.path)).read(QUEUE)
+        fields = Fields(parse_json(text, QUEUE), QUEUE)
+        require(
+            fields.text("run") == self._run,
+            f"another run, of other SAEs, has begun in {self.path} meanwhile: run again when it "
+            "has ended, or choose another --out",
+        )
+        blocks, failed = [], {}
+        for item in fields.items("blocks"):
+            row = Fields(item, QUEUE)
+            cell = self.cells[row.integer("cell", low=0, high=len(self.cells) - 1)]
+            block = Block(cell, tuple(row.items("worlds")), tuple(row.items("members")), self.split)
+            blocks.append(block)
+            if why := row.text("failed", ""):
+                failed[block.name] = why
+        return blocks, failed
 
     def take(self) -> Block | None:
         """Claims the first block that is neither finished nor claimed; None if there is none at
         this moment."""
         with self.planning():
             directory = Directory.open(self.path)
-            blocks, failed = self._read(directory)
+            blocks, failed = self.read(directory)
             for block in blocks:
-                is_left = block.name not in failed and not self._is_done(directory, block)
+                is_left = block.name not in failed and not self.is_done(block, directory)
                 if is_left and self.claims.take(block.name):
                     return block
         return None
@@ -106,40 +124,25 @@ class Queue:
         """The SAE-samples that each block has been trained on, by name: all of a finished block,
         otherwise those up to the last checkpoint."""
         directory, done = Directory.open(self.path), {}
-        for block in self._read(directory)[0]:
-            if self._is_done(directory, block):
+        for block in self.read(directory)[0]:
+            if self.is_done(block, directory):
                 done[block.name] = block.cost
             else:
                 step = max(Checkpoints(directory, block.name).steps(), default=0)
                 done[block.name] = block.cost * step // max(block.cell.n_steps, 1)
         return done
 
-    def is_done(self, block: Block) -> bool:
+    def is_done(self, block: Block, directory: Directory | None = None) -> bool:
         """Whether a block is finished."""
-        return self._is_done(Directory.open(self.path), block)
+        files = (directory or Directory.open(self.path)).files
+        names = files_of(block.name) if self.keep_weights else [manifest_name(block.name)]
+        return all(files.get(name) is not None for name in names)
 
     def is_empty(self) -> bool:
         """Whether every block is finished, or could not be trained."""
         directory = Directory.open(self.path)
-        blocks, failed = self._read(directory)
-        return all(b.name in failed or self._is_done(directory, b) for b in blocks)
-
-    def _read(self, directory: Directory) -> tuple[list[Block], dict[str, str]]:
-        fields = Fields(parse_json(directory.read(QUEUE), QUEUE), QUEUE)
-        require(
-            fields.text("run") == self._run,
-            f"another run, of other SAEs, has begun in {self.path} meanwhile: run again when it "
-            "has ended, or choose another --out",
-        )
-        blocks, failed = [], {}
-        for item in fields.items("blocks"):
-            row = Fields(item, QUEUE)
-            cell = self.cells[row.integer("cell", low=0, high=len(self.cells) - 1)]
-            block = Block(cell, tuple(row.items("worlds")), tuple(row.items("members")), self.split)
-            blocks.append(block)
-            if why := row.text("failed", ""):
-                failed[block.name] = why
-        return blocks, failed
+        blocks, failed = self.read(directory)
+        return all(b.name in failed or self.is_done(b, directory) for b in blocks)
 
     @cached_property
     def _lock(self) -> SoftFileLease:
@@ -149,7 +152,3 @@ class Queue:
     def _run(self) -> str:
         """A digest of all keys: blocks are given by their places in the cells of one run."""
         return digest(*(cell.name + digest(*cell.keys.reshape(-1).tolist()) for cell in self.cells))
-
-    def _is_done(self, directory: Directory, block: Block) -> bool:
-        names = files_of(block.name) if self.keep_weights else [manifest_name(block.name)]
-        return all(directory.files.get(name) is not None for name in names)

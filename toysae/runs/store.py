@@ -25,7 +25,7 @@ from ..errors import ToysaeError, require
 from ..own_code import codes_of
 from ..sae.files import as_json, classes_of
 from .blocks import Block
-from .directory import BROKEN, Directory
+from .directory import Directory
 
 BLOCKS = "blocks"
 TABLE, ARRAYS, WEIGHTS, MANIFEST = ".csv", ".npz", ".safetensors", ".json"
@@ -205,21 +205,6 @@ def checked_blocks(
         else:
             undamaged.append(block)
     return undamaged, broken
-
-
-def set_broken_aside(directory: Directory) -> tuple[list[Stored], list[str]]:
-    """Moves the files of damaged blocks aside; those not written to their end are removed.
-
-    Returns:
-        The undamaged blocks, and a line for each damaged one that says what was wrong with it.
-    """
-    undamaged, broken = checked_blocks(directory)
-    path, lines = directory.path, []
-    for block, (problem, names) in broken.items():
-        if directory.set_aside(names):
-            where = path / BROKEN
-            lines.append(f"{path / BLOCKS / block} is broken ({problem}): moved to {where}")
-    return undamaged, lines
 
 
 def manifest_name(block: str) -> str:

@@ -139,8 +139,9 @@ def _open_to_neighbours(path: Path, source: bytes) -> None:
     edited = any(_text(module.__file__) != text for module, text in _neighbours.values())
     for name, (module, _) in list(_neighbours.items()):
         # Modules of a package have names of their own: reloading would double their classes.
-        left = _folder != [folder] and _is_within(module.__file__, _folder)
-        left = left and name not in own_code.inside
+        file = Path(str(module.__file__)).resolve()
+        left = _folder != [folder] and name not in own_code.inside
+        left = left and any(file.is_relative_to(last) for last in _folder)
         if (edited or left) and sys.modules.get(name) is module:
             del sys.modules[name]
         if edited or left:
@@ -152,7 +153,8 @@ def _open_to_neighbours(path: Path, source: bytes) -> None:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
         _folder.append(folder)
-    for name in sorted(_imported(source)):
+    imports = own_code.read(source)[1]
+    for name in sorted({name.split(".")[0] for name, level in imports if not level and name}):
         own = next((f for f in (folder / f"{name}.py", folder / name) if f.exists()), None)
         spec = None
         with suppress(ImportError, ValueError):
@@ -171,15 +173,6 @@ def _text(file: str | None) -> str:
     with suppress(OSError, TypeError):
         return sha256(Path(str(file)).read_bytes()).hexdigest()
     return ""
-
-
-def _is_within(file: str | None, folders: list[Path]) -> bool:
-    return any(Path(str(file)).resolve().is_relative_to(folder) for folder in folders)
-
-
-def _imported(source: bytes) -> set[str]:
-    """The packages that a file imports, anywhere in it."""
-    return {name.split(".")[0] for name, level in own_code.read(source)[1] if not level and name}
 
 
 @contextmanager

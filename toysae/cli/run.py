@@ -82,7 +82,10 @@ def run_command(args: list[str]) -> None:
         if study.prepare is not None and not options.dry_run:
             hosts.on_first(check_room, out, figures_dir, [])  # preparing may take hours
         asked = asked_of(study, out, options.dry_run)
-        shown = _of_study(study, asked.prepared)
+        shown = Shown(
+            (), lambda results: study.answer(study.options, results, *asked.prepared).items(), True,
+            lambda results: study.draw(study.options, results, *asked.prepared), study.whole,
+        )  # fmt: skip
         carry_out(asked, shown, name, out, figures_dir, options, command)
 
 
@@ -107,16 +110,6 @@ def _of_experiment(e: Any, name: str) -> Shown:
         return ((figure, *FIGURES[figure](results)) for figure in e.figures)
 
     return Shown(e.figures, tables, False, draw)
-
-
-def _of_study(study: Any, prepared: tuple[Any, ...]) -> Shown:
-    return Shown(
-        (),
-        lambda results: study.answer(study.options, results, *prepared).items(),
-        True,
-        lambda results: study.draw(study.options, results, *prepared),
-        study.whole,
-    )
 
 
 def _sized(found, smoke: bool, full: bool):

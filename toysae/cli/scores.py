@@ -154,11 +154,7 @@ def score(args: list[str]) -> None:
 
 
 def _check_scores(row: pd.Series, names: tuple[str, ...]) -> None:
-    """Refuses scores that a row does not have.
-
-    Raises:
-        ToysaeError: an unknown score, or one that cannot be measured of this SAE.
-    """
+    """Refuses scores that a row does not have, unknown ones or such that cannot be measured."""
     for name in names:
         if name not in row:
             raise unknown("score", name, map(str, row.index))

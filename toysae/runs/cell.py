@@ -133,11 +133,6 @@ class Cell:
         """The numbers of the SAEs on one world by name, and their seeds, each `[n_members]`."""
         return member_grid(self.spec, self.members, self.sae_seeds)
 
-    @property
-    def n_saes(self) -> int:
-        """The number of SAEs on all worlds."""
-        return self.keys.size
-
     def rows(self) -> dict[str, Any]:
         """The rows of the cell in the table, as JSON holds them: its name, the values of its
         `columns` and `labels`, and the `keys`."""

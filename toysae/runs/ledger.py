@@ -1,10 +1,11 @@
 """The files that a run writes about itself: its plan and settings, the table, what failed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import ToysaeError
+from .blocks import Block
 from .directory import Directory
 from .provenance import provenance
 from .results import CONFIG, FAILED, PLAN, RESULTS, Results
@@ -49,6 +50,7 @@ def save_table(results: Results) -> None:
         directory.write({RESULTS: table.to_csv(index=False).encode()})
 
 
-def save_failed(results: Results, failed: dict[str, str]) -> None:
-    """Writes :attr:`toysae.runs.results.Results.failed`."""
+def save_failed(results: Results, blocks: Iterable[Block]) -> None:
+    """Writes which blocks of one SAE did not fit the device, by the key of the SAE."""
+    failed = {block.keys.item(): block.name for block in blocks}
     results.directory.write({FAILED: json.dumps(failed, indent=1).encode()})

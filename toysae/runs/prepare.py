@@ -27,12 +27,6 @@ def prepare(
     """Makes a directory that of a run's cells: sets damaged files aside and queues what is left.
     If other processes train the same SAEs there, this one joins them.
 
-    Args:
-        queue: of the cells.
-        o: how they are run.
-        settings: what the cells were made from, as JSON holds it.
-        about: what else is written down with the settings.
-
     Raises:
         ToysaeError: others train other SAEs there, or with other versions.
     """

@@ -72,10 +72,8 @@ class Queue:
         Directory.open(self.path).write({QUEUE: text})
 
     def read(self, directory: Directory | None = None) -> tuple[list[Block], dict[str, str]]:
-        """Returns the blocks in order, and by name why some could not be trained.
-
-        Args:
-            directory: as it was opened just before, if it was.
+        """Returns the blocks in order, and by name why some could not be trained; from a
+        `directory` that was opened just before, if there is one.
 
         Raises:
             ToysaeError: another run has begun there, while this one held no block.

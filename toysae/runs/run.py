@@ -101,18 +101,14 @@ def run(
             raise Stopped(f"stopped: every SAE that fits is finished in {path}", number)
         failed = hosts.on_first(lambda: queue.read()[1])
         if failed and options.wait:
-            hosts.on_first(save_failed, results, hosts.on_first(_failed_keys, queue))
+            hosts.on_first(
+                lambda: save_failed(results, [b for b in queue.read()[0] if b.name in failed])
+            )
             raise Unfinished(
                 f"{len(failed)} SAEs did not fit the device even alone: "
                 f"{'; '.join(failed)}. The others are in {path}: use a smaller d_sae or batch_size"
             )
     return results
-
-
-def _failed_keys(queue: Queue) -> dict[str, str]:
-    """The names of the blocks that did not fit, by the key of their one SAE."""
-    blocks, failed = queue.read()
-    return {block.keys.item(): block.name for block in blocks if block.name in failed}
 
 
 class _Lost(Exception):

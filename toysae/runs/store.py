@@ -50,8 +50,7 @@ class Stored:
     @property
     def files(self) -> list[str]:
         """The names of its files in the directory."""
-        endings = [TABLE, ARRAYS, *[WEIGHTS] * self.has_weights, MANIFEST]
-        return [_file(self.name, ending) for ending in endings]
+        return files_of(self.name, self.has_weights)
 
     def table(self) -> bytes:
         """The text of its table, CSV with one row for each key."""
@@ -90,11 +89,9 @@ StoredPlaces = Mapping[str, Place]
 
 
 def manifest_of(block: Block) -> dict[str, Any]:
-    """The part of a block's manifest from which each of its SAEs can be made again.
-
-    It holds the spec, with a digest of the user's own code in it; the data; and by row, the
-    numbers, the place of the world in the data and the seed of the SAE.
-    """
+    """The part of a block's manifest from which each of its SAEs can be made again: the spec, with
+    a digest of the user's own code in it; the data; and by row, the numbers, the place of the
+    world in the data and the seed of the SAE."""
     cell, members = block.cell, list(block.members)
     hypers, sae_seeds = cell.hypers
     n_worlds = len(block.worlds)
@@ -149,9 +146,10 @@ def save_block(
         raise
 
 
-def files_of(block: str) -> list[str]:
-    """The names of a block's files, if all are kept."""
-    return [_file(block, ending) for ending in (TABLE, ARRAYS, WEIGHTS, MANIFEST)]
+def files_of(block: str, with_weights: bool = True) -> list[str]:
+    """The names of a block's files."""
+    endings = (TABLE, ARRAYS, *[WEIGHTS] * with_weights, MANIFEST)
+    return [_file(block, ending) for ending in endings]
 
 
 def stored_blocks(directory: Directory) -> list[Stored]:

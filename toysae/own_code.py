@@ -74,7 +74,7 @@ def warn_of_other_code(cls: type, saved: Mapping[str, Any], path: Path) -> None:
         where = ", ".join(sorted(map(str, _files_of(cls)[0]))) or "what was typed in"
         warnings.warn(
             f"{path} was saved with other code of {cls.__name__} than that of {where}, which is "
-            "used now: load it beside the file that it was saved with",
+            "used now: load it with the file that it was saved with",
             stacklevel=2,
         )
 

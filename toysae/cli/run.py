@@ -41,13 +41,13 @@ def run_command(args: list[str]) -> None:
 
     path, rest = positional(args, "an experiment file, e.g. experiments/recovery.py")
     # Without a file --help shows the fields that any experiment has.
-    found = load_experiment(path) if path else Experiment("Any question")
-    settable = found if isinstance(found, Experiment) else found.options
+    experiment = load_experiment(path) if path else Experiment("Any question")
+    settable = experiment if isinstance(experiment, Experiment) else experiment.options
     names = [f.name for f in fields(RunOptions)] + [
         f.name for f in fields(settable) if f.name not in ("smoke", "full", "axes")
     ]
     check_flags(rest, "field", names)
-    start = _sized(found, "--smoke" in rest, "--full" in rest)
+    start = _sized(experiment, "--smoke" in rest, "--full" in rest)
     both = make_dataclass(
         "Run",
         [
@@ -65,14 +65,14 @@ def run_command(args: list[str]) -> None:
     out = options.out or Path("results") / name
     figures_dir = options.figures_dir or out / "figures"
     if hosts.is_first():
-        print_heading(found.question)
+        print_heading(experiment.question)
     command = again(["run", str(file_of(Path(path)).absolute()) if path else "", *rest], out)
-    if isinstance(found, Experiment):
+    if isinstance(experiment, Experiment):
         refuse_what_axes_set(start, flags(rest))
         shown = _of_experiment(read.settings, name)
         carry_out(asked_of(read.settings, out), shown, name, out, figures_dir, options, command)
     else:
-        study = replace(found, options=read.settings)
+        study = replace(experiment, options=read.settings)
         left = study.unprepared(read.settings, out) if options.dry_run else ""
         if left:
             if hosts.is_first():
@@ -112,15 +112,15 @@ def _of_experiment(e: Any, name: str) -> Shown:
     return Shown(e.figures, tables, False, draw)
 
 
-def _sized(found, smoke: bool, full: bool):
+def _sized(experiment, smoke: bool, full: bool):
     """The experiment, or the study's options, at the wanted size: its values are defaults, which
     fields given with --smoke or --full override."""
     from ..sweeps import Experiment
 
     require(not (smoke and full), "--smoke and --full: give one of them")
     if smoke:
-        return found.smoked()
-    if isinstance(found, Experiment):
-        return found.at_full_size() if full else found
+        return experiment.smoked()
+    if isinstance(experiment, Experiment):
+        return experiment.at_full_size() if full else experiment
     require(not full, "this study has no full size: leave --full out, --help lists its options")
-    return found.options
+    return experiment.options

@@ -40,23 +40,25 @@ class Asked:
     prepared: tuple[Any, ...] = ()
 
 
-def asked_of(found: Experiment | Study, out: str | Path, dry: bool = False) -> Asked:
+def asked_of(experiment: Experiment | Study, out: str | Path, dry: bool = False) -> Asked:
     """Makes the cells of an experiment, or of a study with its options.
 
     Args:
-        found: the experiment or study.
+        experiment: the experiment or study.
         out: the results directory, where a study keeps what it prepares.
         dry: write nothing.
 
     Raises:
         ToysaeError: bad input; if `dry`, a study that has not prepared everything.
     """
-    about = {"question": found.question, "expected": found.expected}
-    if isinstance(found, Experiment):
-        return Asked(cells(found), found.settings(), about, found.save_params)
-    prepared = () if found.prepare is None else (_prepared(found, found.prepare, Path(out), dry),)
-    cells_of_study = found.cells(found.options, *prepared)
-    return Asked(cells_of_study, asdict(found.options), about, found.keep_weights, prepared)
+    about = {"question": experiment.question, "expected": experiment.expected}
+    if isinstance(experiment, Experiment):
+        return Asked(cells(experiment), experiment.settings(), about, experiment.save_params)
+    study, prepared = experiment, ()
+    if study.prepare is not None:
+        prepared = (_prepared(study, study.prepare, Path(out), dry),)
+    study_cells = study.cells(study.options, *prepared)
+    return Asked(study_cells, asdict(study.options), about, study.keep_weights, prepared)
 
 
 def _prepared(study: Study, prepare: Callable[[Any, Path], Any], out: Path, dry: bool) -> Any:

@@ -388,7 +388,7 @@ def test_python_m_toysae_and_a_platform_that_is_not_there():
         command, env={**os.environ, "JAX_PLATFORMS": "rocm"}, capture_output=True, text=True
     )
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
-    assert "JAX_PLATFORMS=rocm cannot be had here" in done.stderr
+    assert "JAX_PLATFORMS=rocm is not available here" in done.stderr
 
 
 def test_an_empty_name_is_none(capsys):

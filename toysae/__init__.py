@@ -51,33 +51,10 @@ _PACKAGES = {name: name for name in _MODULES} | {"plot": "plotting", "axes": "ax
 
 __version__ = "0.1.0"
 __all__ = [
-    "SAE",
-    "Experiment",
-    "Results",
-    "SAESpec",
-    "ToysaeError",
-    "World",
-    "evaluation",
-    "interop",
-    "lm",
-    "load_any",
-    "load_sae",
-    "load_world",
-    "make_spec",
-    "make_world",
-    "open_results",
-    "plotting",
-    "points",
-    "recovery",
-    "run",
-    "runs",
-    "sae",
-    "save_sae",
-    "save_world",
-    "sweeps",
-    "train",
-    "use_all_cores",
-    "worlds",
+    "SAE", "Experiment", "Results", "SAESpec", "ToysaeError", "World", "evaluation", "interop",
+    "lm", "load_any", "load_sae", "load_world", "make_spec", "make_world", "open_results",
+    "plotting", "points", "recovery", "run", "runs", "sae", "save_sae", "save_world", "sweeps",
+    "train", "use_all_cores", "worlds",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What an argument's annotation asks for: the value as it is meant, or what it should have been."""
+"""Conversion of an argument to what its annotation asks for, or the words to refuse it with."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
@@ -34,20 +34,21 @@ _REMEDIES = {
 
 
 class Refused(Exception):
-    """What an argument should have been."""
+    """A value is not what its annotation asks for; the message says what it should be."""
 
 
 def admitted(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
-    """A value as its annotation wants it.
+    """Converts a value as its annotation wants it.
 
     Args:
         name: of the argument.
-        value: of it.
+        value: of the argument.
         hint: its annotation.
-        sizes: of the dimensions known so far, by name; it is added to.
+        sizes: of the dimensions known so far, by name; those of `value` are added.
 
     Raises:
-        ToysaeError: a number, text or path that is not what it should be.
+        Refused: another kind of value.
+        ToysaeError: a number, text or path that is out of range.
     """
     if hint == OrNaN and isinstance(value, float | np.floating) and np.isnan(value):
         return float("nan")
@@ -72,7 +73,8 @@ def admitted(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
         if value is not None:
             raise Refused("None")
         return None
-    if origin is tuple or origin is list or (isinstance(origin, type) and _is_listing(origin)):
+    is_listing = isinstance(origin, type) and issubclass(origin, Iterable)
+    if is_listing and not issubclass(origin, Mapping | np.ndarray):
         return _listed(name, value, origin, args)
     if isinstance(origin, type) and issubclass(origin, Mapping) and len(args) == 2:
         if not isinstance(value, Mapping):
@@ -94,9 +96,9 @@ def admitted(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
 
 
 def _integer(name: str, value: Any) -> int:
-    found = checked.integer(name, value)
-    require(abs(found) <= 2**53, f"{name} {checked.shown(value)} is out of range")
-    return found
+    number = checked.integer(name, value)
+    require(abs(number) <= 2**53, f"{name} {checked.shown(value)} is out of range")
+    return number
 
 
 _SCALARS: dict[Any, Callable[[str, Any], Any]] = {
@@ -114,31 +116,27 @@ def _is_array(hint: Any) -> bool:
     return plain or (isinstance(hint, type) and issubclass(hint, AbstractArray))
 
 
-def _is_listing(kind: type) -> bool:
-    return issubclass(kind, Iterable) and not issubclass(kind, Mapping | np.ndarray)
-
-
 def _one_of(name: str, value: Any, kinds: tuple[Any, ...], sizes: dict[str, int]) -> Any:
-    """The first that fits, arrays last: a number is a number before it is an array of one."""
+    """Converts a value to the first kind that fits, arrays last, as a number also fits an array."""
     if value is None and NoneType in kinds:
         return None
     kinds = tuple(kind for kind in kinds if kind is not NoneType)
-    said: list[str] = []
+    wanted: list[str] = []
     for kind in sorted(kinds, key=_is_array):
         try:
             return admitted(name, value, kind, sizes)
         except Refused as refused:
-            said.append(str(refused))
+            wanted.append(str(refused))
         except ToysaeError as error:
             # A number that is out of range is not refused for its kind.
             if len(kinds) == 1 or (kind in (int, float) and isinstance(value, int | float)):
                 raise error from None
-            said.append(_a(_kind_of(kind)))
-    raise Refused(" or ".join(dict.fromkeys(said)))
+            wanted.append(_a(_kind_of(kind)))
+    raise Refused(" or ".join(dict.fromkeys(wanted)))
 
 
 def _listed(name: str, value: Any, origin: Any, args: tuple[Any, ...]) -> Any:
-    """Sequences, sets and iterables; one value stands for a list of one."""
+    """Converts a sequence, set or iterable; one value stands for a list of one."""
     each = args[0] if args else Any
     if origin is tuple and args and args[-1] is not Ellipsis:
         if not isinstance(value, tuple | list) or len(value) != len(args):
@@ -156,18 +154,18 @@ def _listed(name: str, value: Any, origin: Any, args: tuple[Any, ...]) -> Any:
     if isinstance(value, Mapping) and issubclass(origin, Sequence):
         raise Refused(f"a list of {_kind_of(each)}s")
     if isinstance(value, Iterator) and not issubclass(origin, Sequence):
-        return value  # each as it comes
+        return value  # its values are not read ahead
     if isinstance(origin, type) and issubclass(origin, Set) and not isinstance(value, Set):
         raise Refused("a set")
-    found = list(islice(value, _MOST_VALUES + 1))
-    require(len(found) <= _MOST_VALUES, f"{name} has more than {_MOST_VALUES:,} values")
-    if not _are_plain(found, each):
-        found = [admitted(f"{name}[{i}]", one, each, {}) for i, one in enumerate(found)]
-    return tuple(found) if origin is tuple else found
+    values = list(islice(value, _MOST_VALUES + 1))
+    require(len(values) <= _MOST_VALUES, f"{name} has more than {_MOST_VALUES:,} values")
+    if not _are_plain(values, each):
+        values = [admitted(f"{name}[{i}]", one, each, {}) for i, one in enumerate(values)]
+    return tuple(values) if origin is tuple else values
 
 
 def _are_plain(values: list[Any], each: Any) -> bool:
-    """Long lists of what is asked for already, mostly."""
+    """Whether all values are already of the wanted kinds: a quick check for long lists."""
     kinds = set(get_args(each)) or {each}
     if not kinds <= {int, float, str} or not {type(value) for value in values} <= kinds:
         return False
@@ -177,33 +175,32 @@ def _are_plain(values: list[Any], each: Any) -> bool:
 
 
 def _array(name: str, value: Any, hint: Any, sizes: dict[str, int]) -> Any:
-    """An array of the kind and shape that is asked for; whole numbers will do for floats."""
+    """Converts to an array of the wanted kind and shape; whole numbers will do for floats."""
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         if not hasattr(hint, "dim_str") or not isinstance(value, hint):
             raise Refused(_wanted(hint, sizes))
         return value
     on_host = getattr(hint, "array_type", hint) is np.ndarray
-    found = _numbers(name, value)
+    array = _numbers(name, value)
     kinds = [str(kind) for kind in getattr(hint, "dtypes", ())]
     if kinds and all("float" in kind for kind in kinds):
-        if found.dtype.kind in "biuf" and (not on_host or found.dtype.kind != "f"):
-            found = found.astype(np.float64 if on_host else np.float32)
-    elif isinstance(found, np.ndarray) and found.dtype.kind in "iu" and found.size and not on_host:
-        fits = int(found.min()) >= -(2**31) and int(found.max()) < 2**31
+        if array.dtype.kind in "biuf" and (not on_host or array.dtype.kind != "f"):
+            array = array.astype(np.float64 if on_host else np.float32)
+    elif isinstance(array, np.ndarray) and array.dtype.kind in "iu" and array.size and not on_host:
+        fits = int(array.min()) >= -(2**31) and int(array.max()) < 2**31
         require(fits, f"{name} has numbers beyond 32 bits")
-    found = np.asarray(found) if on_host else jnp.asarray(found)
+    array = np.asarray(array) if on_host else jnp.asarray(array)
     if hasattr(hint, "dim_str"):
-        dims = hint.dim_str.split()
-        fits = isinstance(found, hint) and _fits(found.shape, dims, sizes)
+        fits = isinstance(array, hint) and _fits(array.shape, hint.dim_str.split(), sizes)
         if not fits:
             raise Refused(_wanted(hint, sizes))
-    return found
+    return array
 
 
 def _fits(shape: tuple[int, ...], dims: list[str], sizes: dict[str, int]) -> bool:
-    """Whether the named dimensions have the sizes that others of the same name have."""
+    """Whether the named dimensions have the same sizes as others of their name."""
     free = [i for i, dim in enumerate(dims) if dim[0] in "*."]
-    if free:  # as many dimensions there as are left
+    if free:  # stands for any number of dimensions
         dims = [*dims[: free[0]], *dims[free[0] + 1 :]]
         shape = (*shape[: free[0]], *shape[len(shape) - len(dims) + free[0] :])
     named = [(dim, size) for dim, size in zip(dims, shape, strict=True) if dim.isidentifier()]
@@ -212,7 +209,7 @@ def _fits(shape: tuple[int, ...], dims: list[str], sizes: dict[str, int]) -> boo
 
 
 def _numbers(name: str, value: Any) -> Any:
-    """Lists, tables and arrays, if they hold numbers."""
+    """Converts a list, table or array of numbers to an array."""
     if not hasattr(value, "dtype"):
         if isinstance(value, str | bytes | Mapping | Set) or callable(value) or value is None:
             raise Refused("an array of numbers")
@@ -230,14 +227,15 @@ def _numbers(name: str, value: Any) -> Any:
 
 
 def _wanted(hint: Any, sizes: Mapping[str, int]) -> str:
+    """An array annotation in words, with the sizes that are known."""
     if not hasattr(hint, "dim_str"):
         return "an array of numbers"
-    of, dims = hint.__name__.split("[")[0].lower(), hint.dim_str.split()
-    if "key" in of or "prng" in of:
+    kind, dims = hint.__name__.split("[")[0].lower(), hint.dim_str.split()
+    if "key" in kind or "prng" in kind:
         return "a random key such as jax.random.key(0)"
     known = [f"{dim} {sizes[dim]}" for dim in dims if dim in sizes]
-    beside = f" with {', '.join(known)}" if known else ""
-    return f"{_a(of)} array [{', '.join(dims)}]{beside}" if dims else f"{_a(of)}"
+    with_sizes = f" with {', '.join(known)}" if known else ""
+    return f"{_a(kind)} array [{', '.join(dims)}]{with_sizes}" if dims else _a(kind)
 
 
 def _kind_of(kind: Any) -> str:

@@ -1,4 +1,4 @@
-"""All is computed in 32 bits, whatever jax is set to: 64-bit mode belongs to the caller."""
+"""32-bit mode: all is computed in 32 bits, whatever mode the caller has set in jax."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -10,7 +10,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def in_32_bits(function: F) -> F:
-    """The function, run with ``jax_enable_x64`` off."""
+    """Returns the function as it runs with ``jax_enable_x64`` off."""
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:

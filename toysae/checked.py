@@ -1,6 +1,6 @@
-"""One door for every value that comes from outside: arguments, command lines, other people's files.
+"""Checks of values from outside: arguments, command lines, other people's files.
 
-A value passes if it is of the kind and in the range that is asked for. The error names it and says
+A value passes if it is of the wanted kind and in the wanted range. The error names it and says
 what to write. JSON is read strictly: no name twice, no NaN, no infinity, no endless nesting.
 """
 
@@ -19,18 +19,18 @@ from typing import Any, TypeVar
 from .errors import ToysaeError, require, unknown
 
 MOST_JSON = 2**26
-"""Bytes of a JSON file that is read: no configuration is nearly as large."""
+"""The most bytes of a JSON file that is read: no configuration is nearly as large."""
 
 T = TypeVar("T")
 _MISSING = object()
 _MOST_VALUES = 100_000
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
-_LONGEST = 200  # characters: of a table of tables each is short, and all of them are not
+_LONGEST = 200  # characters: nested tables can be long although each is short
 
 
 def shown(value: object) -> str:
-    """A value for a message, in a short line: arrays by kind and shape, other things by kind."""
+    """A value as a short line for a message: arrays by dtype and shape, other objects by kind."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if isinstance(shape, tuple) and dtype is not None:
         return f"{dtype}[{','.join(map(str, shape))}]"
@@ -65,8 +65,8 @@ def number(
     """A finite number as a Python float; integers are taken, bools are not.
 
     Args:
-        name: what it is called where the user wrote it.
-        value: of it.
+        name: of the value, as the user wrote it.
+        value: to check.
         low: the smallest allowed value.
         high: the largest allowed value.
         above: the value must be larger than this.
@@ -79,21 +79,21 @@ def number(
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ToysaeError(f"{name} {shown(value)} is not a number")
     try:
-        found = float(value)
+        converted = float(value)
     except OverflowError:
-        found = math.inf
-    require(math.isfinite(found), f"{name} {shown(value)} is not finite: give a finite number")
-    _within(name, found, low, high)
-    require(above is None or found > above, f"{name} {found:g} must be larger than {above}")
-    require(below is None or found < below, f"{name} {found:g} must be smaller than {below}")
-    return found
+        converted = math.inf
+    require(math.isfinite(converted), f"{name} {shown(value)} is not finite: give a finite number")
+    _within(name, converted, low, high)
+    require(above is None or converted > above, f"{name} {converted:g} must be larger than {above}")
+    require(below is None or converted < below, f"{name} {converted:g} must be below {below}")
+    return converted
 
 
 def text(name: str, value: Any, choices: Iterable[str] | None = None) -> str:
     """A string, one of `choices` if there are any.
 
     Raises:
-        ToysaeError: another kind of value, or none of them.
+        ToysaeError: another kind of value, or not one of the choices.
     """
     require(isinstance(value, str), f"{name} {shown(value)} is not a text")
     require("\0" not in value, f"{name} {shown(value)} holds a character that no text has")
@@ -103,7 +103,7 @@ def text(name: str, value: Any, choices: Iterable[str] | None = None) -> str:
 
 
 def seed(name: str, value: Any) -> int:
-    """A seed: a whole number of 31 bits, so that no two seeds stand for the same key.
+    """A seed: a whole number of 31 bits, so that no two seeds give the same key.
 
     Raises:
         ToysaeError: another kind of value, or out of range.
@@ -112,27 +112,27 @@ def seed(name: str, value: Any) -> int:
 
 
 def several(name: str, values: Any, check: Callable[[str, Any], T]) -> tuple[T, ...]:
-    """One value or several, each of which passes a check. A text is one value, not its letters.
+    """One value or several, each of which passes `check`. A text is one value, not its letters.
 
     Raises:
-        ToysaeError: none, one that does not pass, or one that is there twice.
+        ToysaeError: no value, one that does not pass, or one that is there twice.
     """
     one = isinstance(values, str) or not isinstance(values, Iterable)
     one = one or getattr(values, "ndim", 1) == 0
     listed = [values] if one else list(islice(values, _MOST_VALUES + 1))
     require(len(listed) <= _MOST_VALUES, f"{name} has more than {_MOST_VALUES:,} values")
-    found = tuple(check(name, value) for value in listed)
-    require(found, f"{name} is empty: give at least one value")
-    twice = [value for value, n in Counter(found).items() if n > 1]
+    passed = tuple(check(name, value) for value in listed)
+    require(passed, f"{name} is empty: give at least one value")
+    twice = [value for value, n in Counter(passed).items() if n > 1]
     require(not twice, f"{name} has {shown(twice[:1])} twice: leave one out")
-    return found
+    return passed
 
 
 def path(name: str, value: Any) -> Path:
-    """A path, which a text may be.
+    """A path, from a path or a text.
 
     Raises:
-        ToysaeError: another kind of value, or none.
+        ToysaeError: another kind of value, or an empty path.
     """
     good = isinstance(value, str | os.PathLike) and str(value) not in ("", ".")
     good = good and "\0" not in str(value)
@@ -143,7 +143,7 @@ def path(name: str, value: Any) -> Path:
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False, and nothing that is merely like them.
+    """True or False, but no other value that Python takes for them.
 
     Raises:
         ToysaeError: another value.
@@ -154,11 +154,11 @@ def flag(name: str, value: Any) -> bool:
 
 
 class Fields:
-    """A JSON object, whose fields are asked for by name and kind; each error says in which file.
+    """A JSON object whose fields are read by name and kind; errors say in which file.
 
     Args:
-        value: what should be an object.
-        where: what it is called in messages: a path, with the name of a field behind it.
+        value: that should be an object.
+        where: its name in messages: a path, followed by the name of a field if it is inside one.
 
     Raises:
         ToysaeError: `value` is not an object.
@@ -166,14 +166,14 @@ class Fields:
 
     def __init__(self, value: Any, where: str | Path):
         require(isinstance(value, dict), f"{where} is not a JSON object but {shown(value)}")
-        self.where, self.value, self._asked = str(where), value, set()
+        self.where, self.value, self._read = str(where), value, set()
 
     def __contains__(self, name: str) -> bool:
         return name in self.value
 
     def any(self, name: str, default: Any = _MISSING) -> Any:
-        """The value of a field, of whatever kind."""
-        self._asked.add(name)
+        """The value of a field, of any kind."""
+        self._read.add(name)
         if name in self.value:
             return self.value[name]
         require(default is not _MISSING, f"{self.where} has no field {name!r}")
@@ -184,60 +184,60 @@ class Fields:
     ) -> Any:
         """A whole number, or the default as it is."""
         value = self.any(name, default)
-        return value if name not in self.value else integer(self._said(name), value, low, high)
+        return value if name not in self.value else integer(self._label(name), value, low, high)
 
     def number(self, name: str, default: Any = _MISSING, **within: float | None) -> Any:
         """A finite number, or the default as it is; ranges as in :func:`number`."""
         value = self.any(name, default)
-        return value if name not in self.value else number(self._said(name), value, **within)
+        return value if name not in self.value else number(self._label(name), value, **within)
 
     def text(self, name: str, default: Any = _MISSING, choices: Iterable[str] | None = None) -> Any:
         """A string, or the default as it is."""
         value = self.any(name, default)
-        return value if name not in self.value else text(self._said(name), value, choices)
+        return value if name not in self.value else text(self._label(name), value, choices)
 
     def flag(self, name: str, default: Any = _MISSING) -> Any:
         """True or False, or the default as it is."""
         value = self.any(name, default)
-        return value if name not in self.value else flag(self._said(name), value)
+        return value if name not in self.value else flag(self._label(name), value)
 
     def items(self, name: str, default: Any = _MISSING) -> Any:
         """A list, or the default as it is."""
         value = self.any(name, default)
         if name in self.value:
-            require(isinstance(value, list), f"{self._said(name)} {shown(value)} is not a list")
+            require(isinstance(value, list), f"{self._label(name)} {shown(value)} is not a list")
         return value
 
     def object(self, name: str, default: Any = _MISSING) -> "Fields":
         """An object inside this one."""
-        return Fields(self.any(name, default), self._said(name))
+        return Fields(self.any(name, default), self._label(name))
 
     def unread(self) -> list[str]:
-        """The names of the fields that nobody asked for."""
-        return sorted(set(self.value) - self._asked)
+        """The names of the fields that have not been read."""
+        return sorted(set(self.value) - self._read)
 
-    def _said(self, name: str) -> str:
+    def _label(self, name: str) -> str:
         return f"{self.where}: {name}"
 
 
 def read_regular(path: Path, most: int = MOST_JSON, kind: str = "file") -> bytes:
-    """The bytes of a regular file: a pipe or a device could be without end.
+    """Reads a regular file; a pipe or a device might never end.
 
     Args:
         path: of the file.
         most: bytes that it may have.
-        kind: what it is called in messages.
+        kind: its name in messages.
 
     Raises:
-        ToysaeError: there is none, it is something else, larger than `most`, or cannot be read.
+        ToysaeError: it is missing, not a regular file, larger than `most`, or cannot be read.
     """
     try:
         require(stat.S_ISREG(os.stat(path).st_mode), f"{path} is not a regular file")
-        # Without waiting, should it have become a pipe meanwhile.
+        # Non-blocking, in case it has become a pipe meanwhile.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             require(size <= most, f"{path} has {size:,} bytes, and a {kind} has at most {most:,}")
-            data = file.read(size + 1)  # room is made for as many at once
+            data = file.read(size + 1)  # allocates as many at once
     except FileNotFoundError as error:
         raise ToysaeError(f"there is no {kind} {path}") from error
     except OSError as error:
@@ -247,16 +247,16 @@ def read_regular(path: Path, most: int = MOST_JSON, kind: str = "file") -> bytes
 
 
 def parse_json(data: bytes | str, where: str | Path, finite: bool = True) -> Any:
-    """What a JSON text holds, if there is one way only to read it.
+    """Reads a JSON text that can be read in only one way.
 
     Args:
         data: the text.
-        where: what it is called in messages.
-        finite: without it Python's NaN and Infinity are read too.
+        where: its name in messages.
+        finite: whether Python's NaN and Infinity are refused.
 
     Raises:
-        ToysaeError: not JSON; a name twice in an object; NaN or an infinite number; nested without
-            end.
+        ToysaeError: not JSON; a name twice in an object; NaN or an infinite number; nested too
+            deep.
     """
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
@@ -271,17 +271,17 @@ def parse_json(data: bytes | str, where: str | Path, finite: bool = True) -> Any
 
 
 def read_json(path: Path, kind: str = "file") -> Any:
-    """:func:`parse_json` of :func:`read_regular`."""
+    """Reads a JSON file with :func:`read_regular` and :func:`parse_json`."""
     return parse_json(read_regular(path, MOST_JSON, kind), path)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ToysaeError(f"has {shown(twice)} twice: which one is meant?")
-    return found
+    return fields
 
 
 def _not_a_number(constant: str) -> None:
@@ -296,7 +296,7 @@ def _finite(digits: str) -> float:
 
 
 def as_python(value: Any) -> Any:
-    """NumPy's and jax's scalars, and arrays of no dimension, as Python's."""
+    """Converts scalars and 0-dimensional arrays of NumPy and jax to Python's numbers."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         with suppress(NotImplementedError):  # a random key
             return value.item()

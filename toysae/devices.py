@@ -1,4 +1,4 @@
-"""Which devices a process has, said before jax counts them."""
+"""The devices of a process, chosen before jax counts them."""
 
 import os
 
@@ -8,9 +8,9 @@ from .errors import ToysaeError
 def use_all_cores() -> None:
     """Makes each core of a CPU a device of its own, so that an ensemble's SAEs train side by side.
 
-    XLA runs the small products of small SAEs on one core only. To be called before the first
-    array is made; does nothing where there is a GPU or TPU, after jax has counted its devices, or
-    where the environment has chosen already (``JAX_NUM_CPU_DEVICES``, or XLA's own flag).
+    XLA runs the small products of small SAEs on one core only. Call this before the first array is
+    made. It does nothing with a GPU or TPU, after jax has counted its devices, or if the
+    environment has already chosen (``JAX_NUM_CPU_DEVICES``, or XLA's own flag).
     """
     import jax
 
@@ -24,13 +24,13 @@ def use_all_cores() -> None:
 
 
 def check_platform() -> None:
-    """Refuses what ``JAX_PLATFORMS`` asks for and this machine has not, before it is needed.
+    """Refuses platforms in ``JAX_PLATFORMS`` that this machine does not have.
 
     Raises:
-        ToysaeError: naming it.
+        ToysaeError: naming them.
     """
-    asked = os.environ.get("JAX_PLATFORMS", "")
-    if not asked:
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if not platforms:
         return
     import jax
 
@@ -39,12 +39,13 @@ def check_platform() -> None:
     except Exception as error:  # jax raises several kinds, an AssertionError among them
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ToysaeError(
-            f"JAX_PLATFORMS={asked} cannot be had here ({reason}): unset it, or install jax for it"
+            f"JAX_PLATFORMS={platforms} is not available here ({reason}): unset it, or install jax "
+            "for it"
         ) from error
 
 
 def _cores() -> int:
-    """Those that this process may use, where the system says."""
+    """The number of cores that this process may use; of the machine if the system does not say."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Digests of settings and of arrays, by which what was computed is found again."""
+"""Digests of settings and of arrays, by which results are found again."""
 
 import json
 from collections.abc import Iterable
@@ -8,24 +8,24 @@ from typing import Any
 import numpy as np
 
 FORMAT = 4
-"""Counted up by hand when the same settings come to give other numbers, or other columns."""
+"""The version of all results: counted up when the same settings give other numbers or columns."""
 
 
-def add_arrays(found: Any, arrays: Iterable[np.ndarray]) -> None:
-    """Adds arrays to what a digest is of: shapes, dtypes and bytes."""
+def add_arrays(content: Any, arrays: Iterable[np.ndarray]) -> None:
+    """Adds the shapes, dtypes and bytes of arrays to a hash of hashlib."""
     for array in arrays:
-        found.update(repr((array.shape, array.dtype.str)).encode())
-        found.update(array.tobytes())
+        content.update(repr((array.shape, array.dtype.str)).encode())
+        content.update(array.tobytes())
 
 
 def digest(*texts: str) -> str:
-    """16 hex digits of some texts."""
+    """A digest of some texts: 16 hex digits."""
     return sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def canonical(value: dict[str, Any]) -> str:
-    """The one JSON text of some settings, with 1 and 1.0 the same: grids and the command line give
-    floats."""
+    """The one JSON text of some settings. 1 and 1.0 are the same in it, as grids and the command
+    line give floats."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
 
 

@@ -1,25 +1,13 @@
-"""Files that are whole or not there: atomic writes, and tensors with one JSON text beside them."""
+"""Files that are whole or missing: atomic writes, and tensors with one JSON text."""
 
 import dataclasses
+import errno
 import hashlib
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from errno import (
-    EACCES,
-    EDQUOT,
-    EEXIST,
-    EISDIR,
-    ELOOP,
-    ENAMETOOLONG,
-    ENOENT,
-    ENOSPC,
-    ENOTDIR,
-    EPERM,
-    EROFS,
-)
 from pathlib import Path
 from tempfile import mkdtemp
 from types import FunctionType
@@ -32,23 +20,24 @@ from safetensors.numpy import save_file
 from .errors import ToysaeError, require
 
 TEMPORARY = ".tmp"
-"""How the folders end in which files are written."""
+"""The ending of the folders in which files are written before they get their names."""
 
 
 def cache_dir() -> Path:
-    """Where what can be made again is kept: ``$XDG_CACHE_HOME/toysae``, or ``~/.cache/toysae``."""
+    """The folder of files that can be made again: ``$XDG_CACHE_HOME/toysae`` or
+    ``~/.cache/toysae``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "toysae"
 
 
 def write(path: Path, writer: Callable[[Path], Any], need: int | None = None) -> None:
-    """Writes through a temporary file that is on the disk before it gets its name, so that `path`
-    is never half written, whatever stops the process or the machine. It is in a folder of its own,
-    with whatever temporary files a library makes beside it.
+    """Writes a file through a temporary one that is on the disk before it gets its name, so that
+    `path` is never half written, whatever stops the process or the machine. The temporary file has
+    a folder of its own, also for those that a library makes next to it.
 
     Args:
         path: of the file; its folder exists.
-        writer: writes the file whose path it is given.
-        need: its size in bytes, where known, to be told if the disk is full.
+        writer: writes the file at the path that it is given.
+        need: its size in bytes, where known, for the message about a full disk.
 
     Raises:
         ToysaeError: the disk is full, see :func:`disk_is_full`; nothing can be written there.
@@ -67,7 +56,7 @@ def write(path: Path, writer: Callable[[Path], Any], need: int | None = None) ->
 
 
 def remove_temporaries(folder: Path, ours: Callable[[str], bool]) -> None:
-    """What a killed process left half written of files whose names are `ours`."""
+    """Removes half-written files that a killed process left, if their names are `ours`."""
     for each in folder.glob(f".*{TEMPORARY}"):
         name = each.name.removesuffix(TEMPORARY)[1:].rpartition(".")[0]
         if ours(name) and each.is_dir() and not each.is_symlink():
@@ -75,13 +64,13 @@ def remove_temporaries(folder: Path, ours: Callable[[str], bool]) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """:func:`write` of what is at hand."""
+    """Writes data with :func:`write`."""
     write(path, lambda temporary: temporary.write_bytes(data), len(data))
 
 
 @contextmanager
 def telling_of_a_full_disk(path: Path, need: int | None = None) -> Iterator[None]:
-    """Whoever notices it in the block, and in whatever way.
+    """Turns errors about a full disk in the `with` block, of any library, into our own.
 
     Raises:
         ToysaeError: :func:`disk_is_full`.
@@ -89,10 +78,10 @@ def telling_of_a_full_disk(path: Path, need: int | None = None) -> Iterator[None
     try:
         yield
     except Exception as error:
-        # Libraries in C++ raise errors of their own, with the system's words in them.
+        # Libraries in C++ raise their own errors with the system's words in them.
         if any(
             getattr(error, "errno", None) == code or os.strerror(code) in str(error)
-            for code in (ENOSPC, EDQUOT)
+            for code in (errno.ENOSPC, errno.EDQUOT)
         ):
             raise disk_is_full(path, need) from error
         raise
@@ -100,7 +89,7 @@ def telling_of_a_full_disk(path: Path, need: int | None = None) -> Iterator[None
 
 @contextmanager
 def telling_of_no_access(path: Path) -> Iterator[None]:
-    """Whoever is refused in the block.
+    """Turns errors of the system about a path in the `with` block into our own.
 
     Raises:
         ToysaeError: no folder of that path, a file in its place, or no permission.
@@ -108,24 +97,20 @@ def telling_of_no_access(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (
-            EACCES,
-            EPERM,
-            EROFS,
-            ENOENT,
-            ENOTDIR,
-            EISDIR,
-            EEXIST,
-            ENAMETOOLONG,
-            ELOOP,
-        ):
+        if error.errno not in _NO_ACCESS:
             raise
         why = f"{path} ({error.strerror})"
         raise ToysaeError(f"cannot write {why}: choose another place") from error
 
 
+_NO_ACCESS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
+    errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
+
+
 def disk_is_full(path: Path, need: int | None = None) -> ToysaeError:
-    """The error for a file that finds no room, naming it, its bytes if known and those free."""
+    """The error for a file without room on the disk, with its bytes if known and those free."""
     needs = "" if need is None else f"it needs {size(need)} and "
     return ToysaeError(
         f"cannot write {path}: the disk is full, {needs}{size(free_bytes(path))} are free; what is "
@@ -134,20 +119,20 @@ def disk_is_full(path: Path, need: int | None = None) -> ToysaeError:
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that are free where `path` is, or will be."""
+    """The free bytes on the disk where `path` is, or will be."""
     while not path.exists():
         path = path.absolute().parent
     return shutil.disk_usage(path).free
 
 
 def file_sha256(path: Path) -> str:
-    """Of a file of any size, read piece by piece."""
+    """The SHA-256 of a file of any size, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size(n_bytes: float) -> str:
-    """A number of bytes for people."""
+    """A number of bytes as text, e.g. "1.5 MiB"."""
     for unit in ("B", "KiB", "MiB"):
         if n_bytes < 1024:
             return f"{n_bytes:.3g} {unit}" if n_bytes < 1000 else f"{n_bytes:.0f} {unit}"
@@ -156,8 +141,8 @@ def size(n_bytes: float) -> str:
 
 
 def sync(path: Path) -> None:
-    """Until now it may exist in memory alone."""
-    if os.name != "posix":  # nothing can be opened there in order to be synced
+    """Makes sure that a file or folder is on the disk and not only in memory."""
+    if os.name != "posix":  # elsewhere it cannot be opened for this
         return
     file = os.open(path, os.O_RDONLY)
     try:
@@ -167,8 +152,8 @@ def sync(path: Path) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray], entry: str, text: str) -> None:
-    """One safetensors file with `text` and a checksum as its only metadata, under the name `entry`
-    (of several the order would not be sure); its folder is made if need be."""
+    """Writes a safetensors file with `text` and a checksum as its only metadata, under the name
+    `entry` (the order of several entries is not fixed); its folder is made if need be."""
     with telling_of_no_access(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {entry: f"{text}\n{_sum(tensors, text)}"}
@@ -183,7 +168,7 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray], entry: str, text: 
 
 
 def _sum(tensors: dict[str, np.ndarray], text: str) -> str:
-    """Of the text and of all tensors, whatever their order."""
+    """A checksum of the text and of all tensors, whatever their order."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype.name} {tensor.shape}".encode())
@@ -192,12 +177,12 @@ def _sum(tensors: dict[str, np.ndarray], text: str) -> str:
 
 
 def read_tensors(path: Path, entry: str, kind: str) -> tuple[dict[str, np.ndarray], str]:
-    """The tensors and the text of a file that :func:`write_tensors` wrote.
+    """Reads the tensors and the text of a file that :func:`write_tensors` wrote.
 
     Args:
         path: of the file.
         entry: the name of its metadata.
-        kind: what the file is called in messages, e.g. "world".
+        kind: of the file, for messages, e.g. "world".
 
     Raises:
         ToysaeError: no such file, a truncated or damaged one, or one without that entry.
@@ -213,31 +198,31 @@ def read_tensors(path: Path, entry: str, kind: str) -> tuple[dict[str, np.ndarra
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ToysaeError(f"{path} is truncated or not {article} {kind} file ({error})") from error
-    if found := re.search(r"\n([0-9a-f]{64})\Z", text):  # files of earlier versions have none
-        text = text[: found.start()]
-        good = _sum(tensors, text) == found[1]
+    if checksum := re.search(r"\n([0-9a-f]{64})\Z", text):  # files of earlier versions have none
+        text = text[: checksum.start()]
+        good = _sum(tensors, text) == checksum[1]
         require(good, f"{path} is damaged, its checksum is another: save it again")
     return tensors, text
 
 
 def subclasses(base: type) -> list[type]:
-    """Every loaded class below `base`; of its own children the later ones come later."""
+    """Every loaded subclass of `base`, at any depth; later defined children come later."""
     return list(dict.fromkeys(c for d in base.__subclasses__() for c in (d, *subclasses(d))))
 
 
 def by_name(classes: Iterable[type]) -> dict[str, dict[str, type]]:
-    """The dataclasses among them by name, and then by the place of their definition: of one that
-    was defined again, as where a notebook's cell has run twice, the newest counts."""
-    found: dict[str, dict[str, type]] = {}
+    """The dataclasses among some classes by name, and then by the place of their definition. Of a
+    class that was defined again, as by a notebook's cell that ran twice, only the newest counts."""
+    by_place: dict[str, dict[str, type]] = {}
     for cls in classes:
         if hasattr(cls, "__dataclass_fields__"):
-            found.setdefault(cls.__name__, {})[_place(cls)] = cls
-    return found
+            by_place.setdefault(cls.__name__, {})[_place(cls)] = cls
+    return by_place
 
 
 def _place(cls: type) -> str:
-    """Of its definition. All files that were run are one module: there its functions tell which,
-    and a class without any is in a place of its own."""
+    """Where a class is defined. All files that were run have one module name: the class's functions
+    then tell the file, and a class without any has a place of its own."""
     place = f"{cls.__module__}.{cls.__qualname__}"
     if cls.__module__ != "<run_path>":
         return place

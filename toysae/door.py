@@ -1,9 +1,9 @@
-"""What users call is held against its own annotations, at the face of each package.
+"""Checks of the arguments of public functions against their annotations.
 
-Inside the house functions trust each other; arguments from outside pass here first. An argument
-becomes what its annotation says (NumPy's numbers Python's, lists and float64 the arrays that are
-meant, one text a list of one), or it is refused in a sentence that names it. Shapes that bear the
-same name must agree, as in ``[n_features, d_in]`` beside ``[d_sae, d_in]``.
+Functions of toysae trust each other; arguments from outside are checked here first. An argument is
+converted to what its annotation says (NumPy's numbers to Python's, lists and float64 to the arrays
+that are meant, one text to a list of one), or refused in a sentence that names it. Dimensions of
+the same name must agree, as in ``[n_features, d_in]`` and ``[d_sae, d_in]``.
 """
 
 import inspect
@@ -24,7 +24,7 @@ __all__ = ["OrNaN", "check_fields", "guard", "guarded"]
 
 
 def guard(face: dict[str, Any]) -> None:
-    """Puts a door before every function of a package's `__all__`.
+    """Replaces every function of a package's `__all__` by :func:`guarded`.
 
     Args:
         face: the package's `globals()`.
@@ -34,14 +34,15 @@ def guard(face: dict[str, Any]) -> None:
             face[name] = guarded(face[name])
 
 
-def _is_function(made: Any) -> bool:
-    """Plain, jitted or cached."""
+def _is_function(value: Any) -> bool:
+    """Whether a value is a plain, jitted or cached function."""
     marks = ("__code__", "lower", "cache_info")
-    return not inspect.isclass(made) and any(hasattr(made, mark) for mark in marks)
+    return not inspect.isclass(value) and any(hasattr(value, mark) for mark in marks)
 
 
 def guarded(fn: Callable[P, T]) -> Callable[P, T]:
-    """The function behind a door. It can be jitted, vmapped and differentiated as before."""
+    """Returns the function with checked arguments. It can be jitted, vmapped and differentiated as
+    before."""
     signature = inspect.signature(fn)
     hints = _hints(fn)
 
@@ -53,7 +54,7 @@ def guarded(fn: Callable[P, T]) -> Callable[P, T]:
                 continue
             kind, hint = signature.parameters[name].kind, hints[name]
             if kind is inspect.Parameter.VAR_KEYWORD:
-                continue  # of names and kinds that the function knows itself
+                continue  # the function checks these itself
             if kind is inspect.Parameter.VAR_POSITIONAL:
                 several = enumerate(value)
                 value = tuple(asked(fn.__name__, f"{name}[{i}]", v, hint) for i, v in several)
@@ -69,7 +70,7 @@ def guarded(fn: Callable[P, T]) -> Callable[P, T]:
 
 
 def _is_traced(value: Any) -> bool:
-    """Inside other compiled code: what is known of it is left to that."""
+    """Whether a value is traced by jax, so that only the compiled code can check it."""
     if isinstance(value, Mapping):
         value = tuple(value.values())
     several = value if isinstance(value, tuple | list) else (value,)
@@ -79,41 +80,41 @@ def _is_traced(value: Any) -> bool:
 _OF_JITTED = ("lower", "trace", "eval_shape", "clear_cache")
 
 
-def asked(whose: str, name: str, value: Any, hint: Any, sizes: dict[str, int] | None = None) -> Any:
-    """One value as an annotation wants it, see :func:`toysae.annotations.admitted`.
+def asked(owner: str, name: str, value: Any, hint: Any, sizes: dict[str, int] | None = None) -> Any:
+    """Converts a value as its annotation wants it, see :func:`toysae.annotations.admitted`.
 
     Raises:
-        ToysaeError: it is not; with its name, and whose it is.
+        ToysaeError: it is refused; with its name and its owner.
     """
     try:
         return admitted(name, value, hint, {} if sizes is None else sizes)
     except Refused as refused:
         what = f"{name} {checked.shown(value)} is not {refused}"
-        raise ToysaeError(f"{whose}: {what}") from None
+        raise ToysaeError(f"{owner}: {what}") from None
     except ToysaeError as error:
-        raise ToysaeError(f"{whose}: {error}") from None
+        raise ToysaeError(f"{owner}: {error}") from None
 
 
-def check_fields(made: Any) -> None:
-    """Refuses a dataclass whose fields are not of the kinds that it declares.
+def check_fields(instance: Any) -> None:
+    """Refuses an instance of a dataclass whose fields are not of their declared kinds.
 
     Raises:
-        ToysaeError: naming the first one.
+        ToysaeError: naming the first such field.
     """
-    for name, hint in _hints(type(made)).items():
-        asked(type(made).__name__, name, getattr(made, name), hint)
+    for name, hint in _hints(type(instance)).items():
+        asked(type(instance).__name__, name, getattr(instance, name), hint)
 
 
 def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations that can be evaluated: some name what is imported for type checkers alone."""
-    found, space = {}, getattr(inspect.unwrap(fn), "__globals__", {})
+    """The annotations that can be evaluated: some have names that only type checkers import."""
+    hints, space = {}, getattr(inspect.unwrap(fn), "__globals__", {})
     for name, hint in inspect.get_annotations(inspect.unwrap(fn)).items():
         try:
-            found[name] = eval(hint, space) if isinstance(hint, str) else hint
+            hints[name] = eval(hint, space) if isinstance(hint, str) else hint
         except NameError:
             continue
-    found.pop("return", None)
-    return found
+    hints.pop("return", None)
+    return hints
 
 
 def _bind(

@@ -1,8 +1,8 @@
-"""Random numbers: the very bits of `jax.random`, drawn in one pass.
+"""Random numbers with the same bits as `jax.random`, drawn in one pass.
 
 On CPUs jax rolls the rounds of its generator, Threefry-2x32 (Salmon et al. 2011), into a loop that
-writes every number out five times. Unrolled here, the rounds stay in registers: the same numbers
-three to five times sooner, on other devices no later.
+writes every number five times. Here the rounds are unrolled and stay in registers: the same
+numbers come three to five times faster, and on other devices no slower.
 """
 
 import math
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _SQRT2 = np.float32(math.sqrt(2))
-_ABOVE = float(np.nextafter(np.float32(-1), np.float32(0)))  # where erf_inv is finite still
+_ABOVE = float(np.nextafter(np.float32(-1), np.float32(0)))  # the lowest with a finite erf_inv
 _PARITY = np.uint32(0x1BD11BDA)
 
 
@@ -27,7 +27,7 @@ def bits(key: PRNGKeyArray, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     return _words(jax.random.key_data(key), shape)
 
 
-# Jitted here, and not only at the edge: the rounds are then traced once for each shape.
+# Jitted here and not only at the edge, so that the rounds are traced once for each shape.
 @partial(jax.jit, static_argnums=1)
 def _words(key: Array, shape: tuple[int, ...]) -> Array:
     n = math.prod(shape)
@@ -38,8 +38,8 @@ def _words(key: Array, shape: tuple[int, ...]) -> Array:
         a, b = _threefry(key[0], key[1], jnp.zeros_like(count), count)
         return None, a ^ b
 
-    # A loop, in two halves, that XLA cannot merge into the readers of these numbers: to it each
-    # round is cheap, and it would draw them all again for every reader.
+    # A loop over two halves keeps XLA from merging the rounds into the readers of these numbers:
+    # it takes them for cheap, and would draw all numbers again for every reader.
     starts = jnp.asarray([0, half], jnp.uint32)
     return jax.lax.scan(draw, None, starts)[1].reshape(-1)[:n].reshape(shape)
 

@@ -9,12 +9,12 @@ class ToysaeError(ValueError):
 
 
 def unknown(kind: str, given: object, known: Iterable[str]) -> ToysaeError:
-    """The error for a name that is not in a table, with the nearest one that is."""
+    """The error for a name that is not among the known ones, with the nearest of them."""
     known = sorted(known)
-    lower = {name.lower(): name for name in reversed(known)}
-    wanted = given.lower() if isinstance(given, str) else ""
-    near = get_close_matches(wanted, lower, n=1, cutoff=0.4) if wanted else []
-    hint = f"did you mean {lower[near[0]]!r}? " if near else ""
+    by_lower = {name.lower(): name for name in reversed(known)}
+    lower = given.lower() if isinstance(given, str) else ""
+    near = get_close_matches(lower, by_lower, n=1, cutoff=0.4) if lower else []
+    hint = f"did you mean {by_lower[near[0]]!r}? " if near else ""
     shown = " ".join(repr(given).split())
     shown = shown if len(shown) < 120 else f"{shown[:100]}..."
     return ToysaeError(f"unknown {kind} {shown}: {hint}known: {', '.join(known)}")

@@ -1,7 +1,7 @@
-"""Many processes that train as one, through jax.distributed: one a host, or one a GPU.
+"""Many processes that train as one through jax.distributed: one for each host or GPU.
 
-All run the same program on the same groups, each on its devices. What a disk, a clock or a signal
-decides, the first process decides for all: only it reads and writes results.
+All run the same programs on the same ensembles, each on its own devices. The first process decides
+for all what depends on a disk, a clock or a signal: only it reads and writes results.
 """
 
 import os
@@ -17,7 +17,7 @@ from .errors import ToysaeError, require
 T = TypeVar("T")
 
 _by_itself = False
-"""The first process does something that no other does: there is nobody to talk with."""
+"""Whether the first process runs a function that the others do not, and must not wait for them."""
 
 _BY_HAND = {
     "coordinator_address": "JAX_COORDINATOR_ADDRESS",
@@ -27,25 +27,25 @@ _BY_HAND = {
 
 
 def join() -> None:
-    """Makes this process one of many. To be called before jax counts its devices.
+    """Makes this process one of many. Call it before jax counts its devices.
 
-    Slurm, Open MPI, Kubernetes and TPU pods say themselves how many there are. Elsewhere the
+    Slurm, Open MPI, Kubernetes and TPU pods tell jax how many processes there are. Elsewhere the
     environment must: ``JAX_COORDINATOR_ADDRESS`` (host:port of the first process),
     ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` (from 0).
 
     Raises:
-        ToysaeError: nothing says so, or the others do not come.
+        ToysaeError: the number of processes is not known, or the others do not connect.
     """
-    said = {name: os.environ[key] for name, key in _BY_HAND.items() if key in os.environ}
+    values = {name: os.environ[key] for name, key in _BY_HAND.items() if key in os.environ}
     by_hand: dict[str, Any] = {}
-    if "num_processes" in said or "process_id" in said:
+    if "num_processes" in values or "process_id" in values:
         missing = [key for key in _BY_HAND.values() if key not in os.environ]
         require(not missing, f"many processes: the environment has no {', '.join(missing)}")
         for name in ("num_processes", "process_id"):
-            key, value = _BY_HAND[name], said[name]
+            key, value = _BY_HAND[name], values[name]
             require(value.isdecimal(), f"{key} {value!r} is not a number from 0")
             by_hand[name] = int(value)
-        by_hand["coordinator_address"] = said["coordinator_address"]
+        by_hand["coordinator_address"] = values["coordinator_address"]
     try:
         jax.distributed.initialize(**by_hand)
     except (RuntimeError, ValueError) as error:
@@ -57,13 +57,13 @@ def join() -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that reads, writes and speaks."""
+    """Whether this process is the first, which reads, writes and prints."""
     return jax.process_index() == 0
 
 
 def on_first(function: Callable[..., T], *args: Any) -> T:
-    """`function(*args)` of the first process, on all; what it raises is raised on all. While it
-    runs the first process is as if alone, and may call what else is here.
+    """Calls `function(*args)` in the first process, and returns its result, or raises its error, in
+    all. Meanwhile the first process may call the other functions of this module: it is then alone.
 
     Args:
         function: called in the first process only; its result must pickle.
@@ -81,19 +81,19 @@ def on_first(function: Callable[..., T], *args: Any) -> T:
             error = raised
         finally:
             _by_itself = False
-    result, said = _broadcast((result, _picklable(error)))
-    if said is not None:
-        raise said from error
+    result, shared_error = _broadcast((result, _picklable(error)))
+    if shared_error is not None:
+        raise shared_error from error
     return result
 
 
 def from_first(value: T) -> T:
-    """The first process's value, on all: of a clock, or of anything else that may differ."""
+    """Returns the first process's value in all, for example of a clock."""
     return on_first(lambda: value)
 
 
 def largest_of_all(value: int) -> int:
-    """Of the values of all processes, on all."""
+    """Returns the largest value over all processes, in all."""
     if _is_alone():
         return value
     from jax.experimental import multihost_utils
@@ -102,7 +102,8 @@ def largest_of_all(value: int) -> int:
 
 
 def whole(tree: Any) -> Any:
-    """Arrays that other processes hold a part of, as NumPy arrays on all; others as they are."""
+    """Returns a tree with the arrays that are spread over processes as whole NumPy arrays, in all
+    processes; other leaves are unchanged."""
     if _is_alone():
         return tree
     from jax.experimental import multihost_utils
@@ -116,7 +117,7 @@ def whole(tree: Any) -> Any:
 
 
 def placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-    """An array that all processes hold whole, split among the devices of all."""
+    """Splits an array that all processes hold whole among the devices of all."""
     if jax.process_count() == 1:
         return jax.device_put(leaf, sharding)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
@@ -136,10 +137,10 @@ def _picklable(error: Exception | None) -> Exception | None:
 
 
 def _broadcast(value: Any) -> Any:
-    """The first process's, which need not be an array."""
+    """Returns the first process's value, of any kind that pickles, in all."""
     from jax.experimental import multihost_utils
 
-    held = np.frombuffer(pickle.dumps(value), np.uint8)
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(held))))
-    sent = held if is_first() else np.zeros(length, np.uint8)
+    data = np.frombuffer(pickle.dumps(value), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+    sent = data if is_first() else np.zeros(length, np.uint8)
     return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes())

@@ -1,7 +1,7 @@
-"""Random keys named by purpose, so that no two uses can ever share a stream.
+"""Random keys named by purpose, so that no two uses share a stream.
 
-`split(key, n)[i]` and `fold_in(key, i)` can be the very same key; folding in the hash of a
-label first keeps the world, the inits, the data stream and the evaluation apart.
+`split(key, n)[i]` and `fold_in(key, i)` can be the same key; folding in the hash of a label first
+keeps the world, the inits, the data stream and the evaluation apart.
 """
 
 from zlib import crc32

@@ -1,10 +1,10 @@
-"""Factorisations, none of them LAPACK's inside a compiled program.
+"""Factorisations, none of which calls LAPACK inside a compiled program.
 
 On a CPU with as many devices as cores, jaxlib's batched LAPACK calls (svd, eigh, qr, solve,
-cholesky, ...) can wait for ever on the threads that they need themselves. What programs need is
-therefore made of matrix products alone, which any device is good at: :func:`polar`,
-:func:`top_eigenvalue`, :func:`top_eigenvector`, :func:`solve_positive`. What is needed once,
-outside of any program, is NumPy's in float64: :func:`singular_axes`, :func:`orthonormal_rows`.
+cholesky, ...) can wait for ever on the threads that they need themselves. Functions for programs
+are therefore made of matrix products, which are fast on any device: :func:`polar`,
+:func:`top_eigenvalue`, :func:`top_eigenvector`, :func:`solve_positive`. Functions for use outside
+of programs call NumPy in float64: :func:`singular_axes`, :func:`orthonormal_rows`.
 """
 
 from functools import partial
@@ -42,10 +42,10 @@ def singular_axes(matrix: Float[np.ndarray, "n d"] | Float[Array, "n d"]) -> Axe
     """The right singular vectors of a matrix, by NumPy in float64, as float32.
 
     Args:
-        matrix: values that are there: not for use under a JAX transformation of them.
+        matrix: concrete values, not traced by a JAX transformation.
     """
     matrix = np.asarray(matrix, np.float64)
-    if matrix.shape[0] > matrix.shape[1]:  # float64 resolves squares to 1e-16, so lengths to 1e-8
+    if matrix.shape[0] > matrix.shape[1]:  # float64 resolves squares to 1e-16, lengths to 1e-8
         squares, columns = np.linalg.eigh(matrix.T @ matrix)
         lengths, rows = np.sqrt(np.maximum(squares[::-1], 0)), columns.T[::-1]
     else:
@@ -56,22 +56,22 @@ def singular_axes(matrix: Float[np.ndarray, "n d"] | Float[Array, "n d"]) -> Axe
 
 
 def orthonormal_rows(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """At most d rows made orthonormal one after another (QR), by NumPy in float64, as float32."""
+    """Makes at most d rows orthonormal one after another (QR), by NumPy in float64, as float32."""
     return jnp.asarray(np.linalg.qr(np.asarray(rows, np.float64).T)[0].T, jnp.float32)
 
 
 def polar(W: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """The nearest matrix with all singular values 1, by Newton-Schulz steps W <- 1.5 W - .5 W W'W.
 
-    Orthonormal to about 1e-6 in float32. It is as near as its problem allows: rounding moves it by
-    about 1e-7 times the largest over the smallest singular value. Directions missing from W are
-    filled with arbitrary ones, so that rows or columns are orthonormal whatever the rank.
+    It is orthonormal to about 1e-6 in float32, and as near as its condition allows: rounding moves
+    it by about 1e-7 times the largest over the smallest singular value. Directions missing from W
+    are filled with arbitrary ones, so that rows or columns are orthonormal whatever the rank.
     """
     wide = W.shape[0] <= W.shape[1]
     rows = W if wide else W.T
     size = jnp.abs(rows).max()
     rows = rows / jnp.where(size > 0, size, 1.0)
-    # What a direction starts from that is missing: less than what rounding makes of the others.
+    # Missing directions start from this noise, which is below the rounding of the others.
     noise = jax.random.normal(jax.random.key(0), rows.shape, rows.dtype)
     top = top_eigenvalue(_matmul(rows, rows.T))
     rows = rows / jnp.sqrt(jnp.where(top > 0, top, 1.0))
@@ -87,7 +87,7 @@ def polar(W: Float[Array, "n d"]) -> Float[Array, "n d"]:
         return rows, gap(rows), n + 1
 
     def unfinished(carry):
-        # A step squares the gap: from .03 two more come to rounding, without a look at it.
+        # A step squares the gap: from .03, two more steps come to rounding.
         return (jnp.sum(carry[1] ** 2) > 0.03**2) & (carry[2] < _MOST_STEPS)
 
     carry = jax.lax.while_loop(unfinished, step, (rows, gap(rows), 0))
@@ -96,10 +96,10 @@ def polar(W: Float[Array, "n d"]) -> Float[Array, "n d"]:
 
 
 def top_eigenvalue(gram: Float[Array, "n n"]) -> Float[Array, ""]:
-    """A bound on the largest eigenvalue of a positive semidefinite matrix, never below it.
+    """An upper bound on the largest eigenvalue of a positive semidefinite matrix.
 
     It is ||G^m||_F^(1/m) with m = 2^20, by squaring 20 times, which lies between the eigenvalue and
-    sqrt(n)^(1/m) times it: at most 5e-6 above for n up to 10^4. On top comes 1e-5 for rounding,
+    sqrt(n)^(1/m) times it: at most 5e-6 above for n up to 10^4. Another 1e-5 is added for rounding,
     so that it is at most 2e-5 above, at any scale but denormal numbers. 0 for a matrix of zeros.
     """
     size, log_top, _ = _squared(gram)
@@ -109,8 +109,8 @@ def top_eigenvalue(gram: Float[Array, "n n"]) -> Float[Array, ""]:
 def top_eigenvector(gram: Float[Array, "n n"]) -> Float[Array, " n"]:
     """A unit eigenvector of the largest eigenvalue of a positive semidefinite matrix (not all 0).
 
-    A column of G^m with m = 2^20. Eigenvalues within about 1e-5 of the largest are not told from
-    it: the vector is then one of the space that they span together. Its sign is arbitrary.
+    It is a column of G^m with m = 2^20. If other eigenvalues are within about 1e-5 of the largest,
+    it is a vector of the space that their eigenvectors span. Its sign is arbitrary.
     """
     *_, power = _squared(gram)
     v = power[:, jnp.argmax(jnp.diagonal(power))]
@@ -118,7 +118,7 @@ def top_eigenvector(gram: Float[Array, "n n"]) -> Float[Array, " n"]:
 
 
 def _squared(gram: Array) -> tuple[Array, Array, Array]:
-    """The largest |entry|, log ||G^m||_F / m of the matrix over it, and G^m scaled to norm 1."""
+    """The largest |entry|; of the matrix over it, log ||G^m||_F / m and G^m scaled to norm 1."""
     size = jnp.abs(gram).max()
 
     def scaled(G: Array) -> tuple[Array, Array]:
@@ -137,13 +137,14 @@ def _squared(gram: Array) -> tuple[Array, Array, Array]:
 def solve_positive(A: Float[Array, "n n"], B: Float[Array, "n m"]) -> Float[Array, "n m"]:
     """X of A X = B for a symmetric positive definite A, by block Gauss-Jordan elimination.
 
-    No pivots are exchanged, which such a matrix does not need. The error is like that of a
-    Cholesky solve: about 1e-7 times the condition number of A.
+    It exchanges no pivots, as such a matrix needs none. The error is like that of a Cholesky
+    solve: about 1e-7 times the condition number of A.
     """
     return _eliminated(A, B, _BLOCK if A.shape[0] > _BLOCK else 1)
 
 
 def _eliminated(A: Array, B: Array, block: int) -> Array:
+    """A^-1 B, eliminating `block` columns at a time."""
     n = A.shape[0]
     missing = ceil(n / block) * block - n
     A = jnp.pad(A, ((0, missing), (0, missing))) + jnp.diag(jnp.arange(n + missing) >= n)

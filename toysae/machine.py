@@ -1,4 +1,4 @@
-"""How much memory this process may take, whoever sets the limit."""
+"""The memory that this process may take, whoever sets the limit."""
 
 import ctypes
 import os
@@ -9,33 +9,32 @@ from .disk import size
 from .errors import require
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_COMPILER = 2**28  # bytes: what compiling programs takes, and the allocator keeps
-_JAX = 2**31  # bytes of addresses: its libraries and the stacks of its threads
+_COMPILER = 2**28  # bytes that compiling programs takes and the allocator keeps
+_JAX = 2**31  # bytes of addresses for its libraries and the stacks of its threads
 
 
 def host_bytes() -> int:
-    """What is left to this process of the least of the machine's memory, its container's and its
-    own limits, less what the compiler may take."""
+    """The bytes left to this process under the lowest of the limits of the machine, its container
+    and itself, less what the compiler may take."""
     page = os.sysconf("SC_PAGE_SIZE")
     mapped, resident, of_files = _of_this_process(page)
-    held = [page * os.sysconf("SC_PHYS_PAGES"), *_container_limits()]
-    private = resident - of_files  # what files hold is given up where memory runs short
-    limits = [min(held) - private]
+    private = resident - of_files  # the system takes back pages of files if memory runs short
+    left = [min(page * os.sysconf("SC_PHYS_PAGES"), *_container_limits()) - private]
     with suppress(ImportError):
         import resource
 
         for kind, used in ((resource.RLIMIT_AS, mapped), (resource.RLIMIT_DATA, private)):
             limit = resource.getrlimit(kind)[0]
             if limit != resource.RLIM_INFINITY:
-                limits.append(limit - used)
-    return max(min(limits) - _COMPILER, 0)
+                left.append(limit - used)
+    return max(min(left) - _COMPILER, 0)
 
 
 def check_addresses() -> None:
-    """Refuses a limit of addresses (ulimit -v) under which jax dies without a word.
+    """Refuses a limit of addresses (ulimit -v) under which jax dies without a message.
 
     Raises:
-        ToysaeError: saying how much it takes.
+        ToysaeError: with the bytes that jax takes.
     """
     with suppress(ImportError):
         import resource
@@ -49,8 +48,8 @@ def check_addresses() -> None:
 
 
 def _of_this_process(page: int) -> tuple[int, ...]:
-    """Bytes that it has mapped, that are in memory, and of these the files'; 0 where the system
-    does not say."""
+    """The bytes of this process that are mapped, in memory, and in memory from files; 0 if the
+    system does not say."""
     try:
         return tuple(int(n) * page for n in Path("/proc/self/statm").read_text().split()[:3])
     except OSError:
@@ -58,13 +57,13 @@ def _of_this_process(page: int) -> tuple[int, ...]:
 
 
 def give_back() -> None:
-    """Gives memory that is free inside this process back to the system, where that can be asked."""
+    """Returns free memory of this process to the system, if the C library can."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _container_limits() -> list[int]:
-    """Of the control groups that this process is in, in either version of Linux's."""
+    """The memory limits of this process's control groups, in either version of Linux's."""
     files = [_CGROUPS / "memory" / "memory.limit_in_bytes"]
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -75,23 +74,23 @@ def _container_limits() -> list[int]:
                     files.append(_CGROUPS / group / "memory.max")
                 elif "memory" in kinds.split(","):
                     files.append(_CGROUPS / "memory" / group / "memory.limit_in_bytes")
-    found = []
+    limits = []
     for file in files:
-        with suppress(OSError, ValueError):  # not there, or "max"
-            found.append(int(file.read_text()))
-    return found
+        with suppress(OSError, ValueError):  # missing, or "max"
+            limits.append(int(file.read_text()))
+    return limits
 
 
 def check_bytes(what: str, needed: float, instead: str) -> None:
-    """Refuses what would not fit, before it is allocated.
+    """Refuses an allocation that would not fit.
 
     Args:
-        what: needs the memory, as a message begins.
+        what: needs the memory; the first words of the message.
         needed: bytes.
-        instead: what to do.
+        instead: what to do, the last words of the message.
 
     Raises:
-        ToysaeError: saying how much it needs and how much is left.
+        ToysaeError: with the bytes that are needed and left.
     """
     left = host_bytes()
     if not left:

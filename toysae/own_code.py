@@ -1,8 +1,8 @@
-"""What code of the user's decides an SAE's numbers: recipes, parts and worlds may be their own.
+"""Digests of the user's own code behind an SAE's numbers: recipes, components and worlds.
 
-It counts by whole files, with all of the user's files that they import: an edit that makes no
-difference costs a training, and one that was not seen would give the old numbers for the new code.
-Not seen is what code reads from elsewhere while it runs, and what it imports by a computed name.
+Whole files count, with all of the user's files that they import: an edit without effect only costs
+a training, but an edit that is not seen would give the old numbers for the new code. Not seen are
+data that code reads while it runs, and imports by a computed name.
 """
 
 import ast
@@ -23,12 +23,12 @@ from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 experiments: dict[str, Path] = {}
-"""Files that were loaded as experiments, by the names of their modules, which are gone once they
-have run. Those files alone have settings that are no code."""
+"""Files that were loaded as experiments, by the names of their modules, which are removed after
+they have run. Only these files have settings that are not code."""
 inside: dict[str, Path] = {}
-"""Files of the packages that experiments are, by the names of their modules, which are gone once
-a file is edited and another experiment is loaded."""
-_UNTOLD = {"ctx", "kind", "type_comment"}
+"""Files in the packages of experiments, by the names of their modules, which are removed when a
+file is edited and another experiment is loaded."""
+_IGNORED = {"ctx", "kind", "type_comment"}
 _MAKERS = {"Experiment", "Study", "replace"}
 _PLAIN = {"dict", "tuple", "list", "range"}
 _MODULES = ("points", "axes", "np", "numpy")
@@ -36,55 +36,55 @@ _tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def own_code(*values: Any) -> str:
-    """A digest of all code behind some parts that is neither toysae's nor a library's; "" if there
-    is none. Comments, docstrings, formatting, the place of files, and the `experiment` or `study`
-    of an experiment file, whose settings are told from its code, make no difference.
+    """A digest of all code behind some values that is neither toysae's nor a library's; "" if there
+    is none. It does not depend on comments, docstrings, formatting, the place of files, and the
+    `experiment` or `study` of an experiment file, which is settings and not code.
 
-    A class or function without a file, as of a notebook, has a digest of its own, until it is
+    A class or function without a file, as in a notebook, has a digest of its own until it is
     defined again or the process ends.
     """
-    found: dict[Path, str] = {}
-    without_file = set()
+    digests: dict[Path, str] = {}
+    tokens = set()
     for owner in dict.fromkeys(_owners(values, {})):  # most share their bases
         files, package = _files_of(owner)
         if not files:
-            without_file.add(_tokens.setdefault(owner, uuid4().hex))
+            tokens.add(_tokens.setdefault(owner, uuid4().hex))
         for file in files:
             if not of_library(file):
-                _follow(file, package, found, owner.__module__ in experiments)
-    texts = [*sorted(found.values()), *sorted(without_file)]
+                _follow(file, package, digests, owner.__module__ in experiments)
+    texts = [*sorted(digests.values()), *sorted(tokens)]
     return sha256("\n".join(texts).encode()).hexdigest() if texts else ""
 
 
 def lasting_code(cls: type) -> str:
-    """:func:`own_code` of a class where it is the same in another process; else ""."""
+    """:func:`own_code` of a class if it is the same in another process; else ""."""
     files = [_files_of(base)[0] for base in cls.__mro__]
     return own_code(cls) if all(files) else ""
 
 
 def codes_of(classes: Iterable[type]) -> dict[str, str]:
-    """What files say of the code of the classes that they name, where it is a user's."""
-    found = {cls.__name__: lasting_code(cls) for cls in classes}
-    return {name: code for name, code in found.items() if code}
+    """The digests that files keep of the users' own classes in them, by name."""
+    codes = {cls.__name__: lasting_code(cls) for cls in classes}
+    return {name: code for name, code in codes.items() if code}
 
 
 def warn_of_other_code(cls: type, saved: Mapping[str, Any], path: Path) -> None:
-    """Warns where a file was saved with other code of a class than is loaded."""
+    """Warns if a file was saved with other code of a class than is loaded."""
     code = saved.get(cls.__name__, "")
     if code and code != lasting_code(cls):
         where = ", ".join(sorted(map(str, _files_of(cls)[0]))) or "what was typed in"
         warnings.warn(
             f"{path} was saved with other code of {cls.__name__} than that of {where}, which is "
-            "used now: load it beside the file that it was saved with",
+            "used now: load it with the file that it was saved with",
             stacklevel=2,
         )
 
 
 def _owners(value: Any, seen: dict[int, Any]) -> Iterator[type | FunctionType]:
-    """Classes and functions behind a value and what it holds."""
+    """The classes and functions behind a value and what it holds."""
     if id(value) in seen:
         return
-    seen[id(value)] = value  # held, or another could come to have its id
+    seen[id(value)] = value  # kept alive, so that no other value can get its id
     if isinstance(value, FunctionType):
         yield value
         yield from _owners(getattr(value, "__wrapped__", None), seen)
@@ -106,10 +106,10 @@ def _owners(value: Any, seen: dict[int, Any]) -> Iterator[type | FunctionType]:
 
 
 def _files_of(owner: type | FunctionType) -> tuple[set[Path], str | None]:
-    """Where it is defined, and the package of that file; Python's own place for what is built in.
-    Nowhere where no file holds it, as in a notebook."""
+    """The files that define an owner, and their package; a folder of Python for builtins. None for
+    what no file defines, as in a notebook."""
     name = owner.__module__ or "builtins"
-    # Some of C's classes name a module that is not there.
+    # Some classes written in C name a module that does not exist.
     module = sys.modules.get(name) or sys.modules.get(name.split(".")[0])
     if name in experiments or name in inside:
         places = {str(experiments.get(name) or inside[name])}
@@ -117,7 +117,7 @@ def _files_of(owner: type | FunctionType) -> tuple[set[Path], str | None]:
         places = {owner.__code__.co_filename}
     elif module is not None and (name != "__main__" or hasattr(module, "__file__")):
         places = {getattr(module, "__file__", None) or str(_PLACES[1])}
-    else:  # of a file that was run: a class does not say which, its own functions do
+    else:  # in a file that was run: the class does not tell which, but its functions do
         places = {f.__code__.co_filename for value in vars(owner).values() for f in _inner(value)}
         places = {place for place in places if not of_library(Path(place).resolve())}
     files = {Path(place).resolve() for place in places if place}
@@ -130,7 +130,7 @@ def _is_of_library(owner: type) -> bool:
 
 
 def _inner(value: Any) -> Iterator[FunctionType]:
-    """The functions inside what a class has for a method."""
+    """The functions inside a method, property or other attribute of a class."""
     while value is not None:
         if isinstance(value, FunctionType):
             yield value
@@ -139,62 +139,63 @@ def _inner(value: Any) -> Iterator[FunctionType]:
 
 
 def _follow(
-    file: Path, package: str | None, found: dict[Path, str], is_experiment: bool = False
+    file: Path, package: str | None, digests: dict[Path, str], is_experiment: bool = False
 ) -> None:
-    """Takes a file and all of the user's that it imports, anywhere in it."""
-    if file in found:
+    """Adds the digests of a file and of all the user's files that it imports, anywhere in it."""
+    if file in digests:
         return
-    found[file], imports = read(file.read_bytes(), is_experiment)
+    digests[file], imports = read(file.read_bytes(), is_experiment)
     for name, level in imports:
-        with suppress(ImportError, ValueError, AttributeError):  # nor could the file import it
+        with suppress(ImportError, ValueError, AttributeError):  # the file cannot import it either
             full = importlib.util.resolve_name("." * level + name, package) if level else name
             for end in range(1, full.count(".") + 2):  # packages run before what is in them
                 spec = importlib.util.find_spec(".".join(full.split(".")[:end]))
                 if spec is None or not spec.has_location or spec.origin is None:
                     continue
-                inside = Path(spec.origin).resolve()
-                if inside.is_file() and not of_library(inside):
-                    _follow(inside, spec.parent, found)
+                imported = Path(spec.origin).resolve()
+                if imported.is_file() and not of_library(imported):
+                    _follow(imported, spec.parent, digests)
 
 
 @lru_cache(maxsize=256)
 def read(source: bytes, has_settings: bool = False) -> tuple[str, list[tuple[str, int]]]:
-    """A file less its prose and settings, and the names and levels of what it imports."""
+    """A digest of a file without prose and settings, and the names and levels of its imports."""
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # no Python
+    except (SyntaxError, ValueError):  # not Python
         return sha256(source).hexdigest(), []
     imports = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imports += [(alias.name, 0) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            inside = f"{node.module}." if node.module else ""
+            prefix = f"{node.module}." if node.module else ""
             imports += [(node.module or "", node.level)]
-            imports += [(inside + alias.name, node.level) for alias in node.names]
+            imports += [(prefix + alias.name, node.level) for alias in node.names]
         elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
-            imports += [(arg.value, 0) for arg in node.args[:1] if _is_text(arg)]  # pyright: ignore
+            texts = (arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant))
+            imports += [(text, 0) for text in texts if isinstance(text, str)]
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             has_docstring = ast.get_docstring(node, clean=False) is not None
             node.body = node.body[has_docstring:]
     if has_settings:
         tree.body = [statement for statement in tree.body if not _is_setting(statement)]
-    return sha256(repr(_told(tree)).encode()).hexdigest(), imports
+    return sha256(repr(_as_lists(tree)).encode()).hexdigest(), imports
 
 
-def _told(node: Any) -> Any:
-    """A tree as text that is the same in all versions of Python: ast.dump is not."""
+def _as_lists(node: Any) -> Any:
+    """A tree as nested lists, which are the same in all versions of Python, unlike ast.dump's."""
     if isinstance(node, list):
-        return [_told(item) for item in node]
+        return [_as_lists(item) for item in node]
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = {name: value for name, value in ast.iter_fields(node) if name not in _UNTOLD}
-    told = ((name, _told(v)) for name, v in fields.items() if v is not None and v != [])
-    return [type(node).__name__, *told]
+    fields = {name: value for name, value in ast.iter_fields(node) if name not in _IGNORED}
+    pairs = ((name, _as_lists(v)) for name, v in fields.items() if v is not None and v != [])
+    return [type(node).__name__, *pairs]
 
 
 def _is_setting(statement: ast.stmt) -> bool:
-    """Whether it only makes the experiment of its settings."""
+    """Whether a statement only makes the experiment or study from its settings."""
     return (
         isinstance(statement, ast.Assign)
         and isinstance(statement.value, ast.Call)
@@ -208,7 +209,7 @@ def _is_setting(statement: ast.stmt) -> bool:
 
 
 def _called(call: ast.Call) -> str:
-    """The last name of what is called."""
+    """The last name of the called function."""
     return getattr(call.func, "attr", getattr(call.func, "id", ""))
 
 
@@ -220,13 +221,9 @@ def _is_of(function: ast.expr, modules: tuple[str, ...]) -> bool:
     )
 
 
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
-
-
 def of_library(file: Path) -> bool:
-    """Whether it is toysae's, Python's or an installed package's, by where it lies: a user's may
-    have the name of one of Python's."""
+    """Whether a file is toysae's, Python's or an installed package's. Its folder decides, as a
+    user's file may have the name of one of Python's."""
     return any(file.is_relative_to(place) for place in _PLACES)
 
 

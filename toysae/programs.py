@@ -1,6 +1,6 @@
-"""Where compiled programs are kept between processes: jax's compilation cache, by jax and machine.
+"""Compiled programs that are kept between processes, in jax's compilation cache.
 
-It is a cache: whatever is wrong with it is said in one line, and programs are compiled again.
+Any problem with the cache is printed in one line, and programs are compiled again.
 """
 
 import gc
@@ -29,7 +29,8 @@ _FAILED = re.compile(
 
 
 def folder() -> Path:
-    """For this jax on processors like this one's: others' programs may not run here."""
+    """The folder for this version of jax and processors like this one, as programs of others may
+    not run here."""
     return cache_dir() / "programs" / f"jax-{jax.__version__}-{_machine()}"
 
 
@@ -37,35 +38,36 @@ def keep_programs(path: Path | None = None) -> None:
     """Keeps compiled programs on disk, unless the environment or jax's own settings name a place.
 
     Args:
-        path: where; :func:`folder` if not given. If nothing can be written there, that is said,
-            and programs are kept in memory alone.
+        path: where; :func:`folder` if not given. If nothing can be written there, a line says so,
+            and programs are kept only in memory.
     """
-    given = jax.config.values.get("jax_compilation_cache_dir")
-    if given is not None and "://" not in given and not _is_folder(Path(given)):
-        _say(f"programs are not kept in {given}, which JAX_COMPILATION_CACHE_DIR names: it is not "
-             "a folder, and none can be made there. Each process compiles them anew")  # fmt: skip
+    configured = jax.config.values.get("jax_compilation_cache_dir")
+    if configured is not None and "://" not in configured and not _is_folder(Path(configured)):
+        _say(f"programs are not kept in {configured}, which JAX_COMPILATION_CACHE_DIR names: it is "
+             "not a folder, and none can be made there. Each process compiles them "
+             "again")  # fmt: skip
         jax.config.update("jax_compilation_cache_dir", None)
         return
-    if given is None:
+    if configured is None:
         try:
             path = folder() if path is None else path
             path.mkdir(parents=True, exist_ok=True)
             _try_to_write(path)
         except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
             where, why = path or "~/.cache/toysae", getattr(error, "strerror", None) or error
-            _say(f"programs are not kept in {where} ({why}): they are compiled anew by each "
-                 "process. Set JAX_COMPILATION_CACHE_DIR to another folder")  # fmt: skip
+            _say(f"programs are not kept in {where} ({why}): each process compiles them again. Set "
+                 "JAX_COMPILATION_CACHE_DIR to another folder")  # fmt: skip
             return
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
-    _hear_of_failures()
+    _report_failures()
 
 
 def forget_if_short(needed: int = 0) -> None:
-    """Forgets all compiled programs of this process where it has too little room for more of them.
+    """Forgets all compiled programs of this process if it has too little room for more of them.
 
     Args:
-        needed: bytes that are to stay free beside what compiling takes.
+        needed: bytes that are to stay free in addition to what compiling takes.
     """
     if host_bytes() < needed or many_maps():
         jax.clear_caches()
@@ -74,8 +76,8 @@ def forget_if_short(needed: int = 0) -> None:
 
 
 def many_maps(share: float = 0.8) -> bool:
-    """Whether this process has that share of the memory maps that Linux allows it, of which each
-    program takes about ten: beyond them it dies."""
+    """Whether this process has more than a share of the memory maps that Linux allows it. Each
+    program takes about ten, and with more than are allowed the process dies."""
     try:
         maps = len(Path("/proc/self/maps").read_bytes().splitlines())
         return maps > share * int(Path("/proc/sys/vm/max_map_count").read_text())
@@ -110,23 +112,23 @@ def _machine() -> str:
     return sha256(f"{platform.machine()} {features}".encode()).hexdigest()[:8]
 
 
-def _hear_of_failures() -> None:
-    """jax warns at each entry that it cannot read or write, with the place in its own code."""
-    shown, said = warnings.showwarning, set()
-    if getattr(shown, "hears_of_failures", False):
+def _report_failures() -> None:
+    """Replaces jax's warnings, one at each entry that it cannot read or write, by one line."""
+    show_before, reported = warnings.showwarning, set()
+    if getattr(show_before, "reports_failures", False):
         return
 
     def show(message: Warning | str, *args: Any, **kwargs: Any) -> None:
         failed = _FAILED.match(str(message))
         if failed is None:
-            shown(message, *args, **kwargs)
+            show_before(message, *args, **kwargs)
             return
         what, name, why = failed.groups()
         where = Path(jax.config.values["jax_compilation_cache_dir"])
         if what == "reading":
             _drop(where, name)
-        if what not in said:
-            said.add(what)
+        if what not in reported:
+            reported.add(what)
             why = " ".join(why.split())[:200]
             _say(
                 f"a kept program is damaged ({name}: {why}): dropped from {where} and compiled "
@@ -134,14 +136,14 @@ def _hear_of_failures() -> None:
                 f"a program could not be kept in {where} ({why}): the run goes on without"
             )  # fmt: skip
 
-    show.hears_of_failures = True  # pyright: ignore[reportFunctionMemberAccess]
+    show.reports_failures = True  # pyright: ignore[reportFunctionMemberAccess]
     warnings.showwarning = show
     warnings.filterwarnings("always", message="Error (reading|writing) persistent compilation")
 
 
 def _drop(where: Path, name: str) -> None:
-    """The entries of a program's name: which of them is damaged, jax does not say."""
-    for entry in where.glob(f"{escape(name)}-*-cache"):  # as jax names them; others' files stay
+    """Removes all entries with a program's name, as jax does not say which of them is damaged."""
+    for entry in where.glob(f"{escape(name)}-*-cache"):  # as jax names them; other files stay
         with suppress(OSError):
             entry.unlink()
 

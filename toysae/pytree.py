@@ -1,8 +1,8 @@
-"""Dataclasses of arrays that are told apart by their class.
+"""Dataclasses of arrays that are pytrees, and that jax tells apart by their class.
 
-flax's `struct.dataclass` makes a class a pytree by jax's `register_dataclass`, and to jax two such
-trees of as many fields are equal, whatever their classes are (jax 0.10 to 0.12): where the hashes
-of two laws met, one was drawn by the compiled program of the other.
+flax's `struct.dataclass` uses jax's `register_dataclass`, and to jax (0.10 to 0.12) two such trees
+with as many fields have equal structures whatever their classes are: if their hashes meet, one
+runs in the compiled program of the other.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def dataclass(cls: type[T]) -> type[T]:
-    """A frozen dataclass that is a pytree, as flax's `struct.dataclass` is, of a structure that
-    tells its class and those of what it holds.
+    """Makes a class a frozen dataclass and a pytree, as flax's `struct.dataclass` does, whose
+    structure contains its class and the classes of what it holds.
 
     Fields with `field(pytree_node=False)` are part of the structure.
     """
@@ -31,9 +31,9 @@ def dataclass(cls: type[T]) -> type[T]:
     keys = [GetAttrKey(name) for name in data]
 
     def flatten(tree: T) -> tuple[list, tuple]:
-        held = vars(tree)
-        children = [held[name] for name in data]
-        return children, (tuple(held[name] for name in static), tuple(_others(children)))
+        values = vars(tree)
+        children = [values[name] for name in data]
+        return children, (tuple(values[name] for name in static), tuple(_other_classes(children)))
 
     def flatten_with_keys(tree: T) -> tuple[list, tuple]:
         children, structure = flatten(tree)
@@ -51,14 +51,14 @@ def dataclass(cls: type[T]) -> type[T]:
     return made
 
 
-def _others(values: Any) -> Iterator[type]:
-    """The classes of a user's dataclasses in some values, at any depth: they may be registered in
-    jax's or flax's way. What stands for a leaf may be a dataclass too, and is none."""
+def _other_classes(values: Any) -> Iterator[type]:
+    """The classes of dataclasses in some values, at any depth, that are registered as pytrees by
+    jax or flax. A dataclass that is a leaf is not one of them."""
     for value in values:
         if "_toysae_pytree" in vars(type(value)):
-            continue  # it tells of its own
+            continue  # its own structure contains its class
         inside = default_registry.flatten_one_level(value)
         if inside is not None:
             if dataclasses.is_dataclass(value):
                 yield type(value)
-            yield from _others(inside[0])
+            yield from _other_classes(inside[0])

@@ -1,11 +1,11 @@
-"""Ctrl-C, SIGTERM and silence: a watch beside the main thread, which may be stuck.
+"""A watch over Ctrl-C, SIGTERM and silence, in a thread: the main thread may be stuck.
 
 Python runs a signal's handler between two of its own instructions, which never come while a
-program compiles, or while a call into the device does not return. So another thread hears the
-signals, gives the main thread :data:`GRACE_SECONDS` to stop by itself, and ends the process after
-that. The same thread says so when nothing has ended for far longer than it should take.
+program compiles or a call into the device does not return. So another thread hears the signals,
+gives the main thread :data:`GRACE_SECONDS` to stop by itself, and then ends the process. It also
+tells the user when nothing has ended for far longer than it should take.
 
-Only the standard library is imported here: it works before jax is there.
+Only the standard library is imported here, so that it works before jax is loaded.
 """
 
 import faulthandler
@@ -23,21 +23,21 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 9.0
-"""From a signal to the end of the process, at most, where there is something to save."""
-_SHORT_GRACE_SECONDS = 4.0  # and where there is nothing
+"""The longest time from a signal to the end of the process, if there is something to save."""
+_SHORT_GRACE_SECONDS = 4.0  # if there is nothing to save
 
-_SILENCE_SECONDS = 60.0  # before this nothing is called stuck
-_FAR_LONGER = 20  # times what it should have taken
-_IDLE_SECONDS, _IDLE_SHARE = 20.0, 0.02  # so long at so little of one core is a wait, not work
+_SILENCE_SECONDS = 60.0  # nothing is called stuck before
+_FAR_LONGER = 20  # times the usual duration
+_IDLE_SECONDS, _IDLE_SHARE = 20.0, 0.02  # a process is idle if it uses so little of a core so long
 _TICK = 0.5
 _SHOW_CURSOR = "\x1b[?25h"
 
 
 class Stopped(KeyboardInterrupt):
-    """What was asked to stop, and can go on.
+    """Work was stopped by a signal and can go on later.
 
     Attributes:
-        status: what the process should exit with: 128 and the number of the signal.
+        status: the exit status of the process: 128 plus the number of the signal.
     """
 
     def __init__(self, message: str, number: int):
@@ -57,10 +57,10 @@ _now = _Activity("starting", 10.0)
 
 
 def doing(what: str, usual_seconds: float = 60.0) -> None:
-    """Notes what this process does from now on.
+    """Notes what this process does from now on, for messages.
 
     Args:
-        what: as it follows "while": "compiling", "steps 100 to 200 of 5,000".
+        what: words that follow "while": "compiling", "steps 100 to 200 of 5,000".
         usual_seconds: about how long it should take.
     """
     global _now
@@ -69,7 +69,7 @@ def doing(what: str, usual_seconds: float = 60.0) -> None:
 
 @contextmanager
 def about(subject: str) -> Iterator[None]:
-    """What is noted in the block is said to be of `subject`."""
+    """Puts `subject` before everything that is noted in the `with` block."""
     _about.append(subject)
     try:
         yield
@@ -88,17 +88,17 @@ class Request:
 
 
 class Watch:
-    """Hears both signals while it is open. One process has one, see :func:`watching`.
+    """Hears both signals while it is open. A process has one, see :func:`watching`.
 
     Args:
-        after: what is kept and how to go on, as sentences of their own.
+        after: sentences that say what is kept and how to go on.
         at_once: see the attribute.
 
     Attributes:
-        speaks: whether this process says what happens; of many, one does.
+        speaks: whether this process prints messages; of many, one does.
         number: of the first signal; 0 for none.
-        at_once: a signal ends the process right away: nothing is held that could be lost.
-        request: if not None a signal is noted here; else it is raised in the main thread.
+        at_once: whether a signal ends the process right away, as nothing can be lost.
+        request: where a signal is noted; if None it is raised in the main thread.
     """
 
     def __init__(self, after: str, at_once: bool = False):
@@ -117,12 +117,12 @@ class Watch:
         self._before = self.take()
 
     def take(self) -> dict[signal.Signals, Any]:
-        """Takes the signals, again if a library has taken them meanwhile, as jax.distributed does;
-        who had them."""
+        """Takes the signals, if need be from a library that has taken them since, as
+        jax.distributed does. Returns their former handlers."""
         return {s: signal.signal(s, self._in_main_thread) for s in self._taken}
 
     def close(self, disarm: bool = True) -> None:
-        """Gives the signals back. Without `disarm` a process that was asked to stop still ends."""
+        """Restores the handlers. Without `disarm`, a process that was asked to stop still ends."""
         signal.set_wakeup_fd(self._fd_before)
         sys.unraisablehook = self._hook_before
         for number, handler in self._before.items():
@@ -131,10 +131,10 @@ class Watch:
             self._voice.close()
 
     def say(self, line: str) -> None:
-        """A line on stderr that waits for no lock which the main thread may hold."""
+        """Prints a line on stderr without waiting for a lock that the main thread may hold."""
         if self.speaks:
             cursor = _SHOW_CURSOR if _is_terminal() else ""  # a progress bar may have hidden it
-            with suppress(OSError):  # nobody may read what stderr is connected to
+            with suppress(OSError):  # stderr may have no reader
                 if not select.select([], [2], [], 0.5)[1]:
                     return
                 os.write(2, f"{cursor}toysae: {line}\n".encode())
@@ -144,8 +144,8 @@ class Watch:
             raise Stopped(f"stopped {_while()}. {self.after}", number)
 
     def _unraisable(self, what: Any) -> None:
-        """Python drops what is raised in a finaliser or a callback of its collector: a stop that
-        came there is raised once more, elsewhere."""
+        """Sends a signal again that was raised in a finaliser or a callback of Python's collector,
+        where Python drops it."""
         if not isinstance(what.exc_value, Stopped):
             self._hook_before(what)
             return
@@ -197,7 +197,7 @@ class Watch:
         os._exit(128 + number)
 
     def _notice(self, spoken: float) -> float:
-        """Says that nothing ends, if so; the time from which on it says it again."""
+        """Prints that nothing ends, if so. Returns the silence after which it prints it again."""
         now, cpu = time.monotonic(), time.process_time()
         if now - self._cpu[-1][0] > 10 * _TICK:  # the whole process was stopped, by Ctrl-Z say
             _now.since, self._cpu = now, [(now, cpu)]
@@ -226,12 +226,13 @@ _open: Watch | None = None
 
 @contextmanager
 def watching(after: str, until_exit: bool = False, at_once: bool = False) -> Iterator[Watch | None]:
-    """Hears signals for the block, in the main thread; None in another, which cannot.
+    """Hears signals during the `with` block. Gives None in other threads than the main one, which
+    cannot hear them.
 
     Args:
-        after: what is kept after a stop and how to go on, as sentences of their own.
-        until_exit: the process ends with the block, so that what is stuck then is ended too.
-        at_once: see :class:`Watch`, which says how it is taken back.
+        after: sentences that say what is kept after a stop and how to go on.
+        until_exit: whether the process ends with the block, and is ended if it is stuck then.
+        at_once: see :class:`Watch`, whose attribute can be changed later.
     """
     global _open
     if threading.current_thread() is not threading.main_thread():
@@ -249,17 +250,17 @@ def watching(after: str, until_exit: bool = False, at_once: bool = False) -> Ite
 
 
 def take_again() -> None:
-    """To be called after what may have taken the signals, where this process is watched."""
+    """Takes the signals again after a library may have taken them, if this process is watched."""
     if _open is not None:
         _open.take()
 
 
 @contextmanager
 def stop_requests(speaks: bool = True) -> Iterator[Request]:
-    """For the block a signal is a request, to be looked at where stopping is cheap.
+    """Turns signals in the `with` block into a request, to be looked at where stopping is cheap.
 
     Args:
-        speaks: whether this process says what happens; of many, one does.
+        speaks: whether this process prints messages; of many, one does.
     """
     request = Request()
     with watching("What was saved is kept: the same call goes on") as watch:

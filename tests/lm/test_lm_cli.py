@@ -76,8 +76,7 @@ def test_a_card_refuses_an_sae_of_other_activations(text, tmp_path, capsys, hand
     )
 
 
-def test_two_captures_do_not_write_one_folder(text, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("toysae.runs.lock._TRIES", 1)
+def test_two_captures_do_not_write_one_folder(text, tmp_path, capsys):
     with locked(tmp_path / "out"):
         said = refused(capsys, capture, text, tmp_path / "out")
     assert "is being written by process" in said

@@ -564,5 +564,5 @@ def test_numbers_of_tokens_are_read(text, n):
 
 @pytest.mark.parametrize("text", ["ten", "10MB", "-5", "1e6", "M", "1.2.3", "10 M", "0", "0.1"])
 def test_what_is_no_number_of_tokens_is_refused(text):
-    with pytest.raises(ToysaeError, match=r"is no number such as 500k, 10M|must be at least 1"):
+    with pytest.raises(ToysaeError, match=r"is not a number such as 500k, 10M|must be at least 1"):
         count(text)

@@ -43,7 +43,7 @@ def saved(part, edges, tmp_path):
 
 
 def folder_of(checkpoints):
-    return checkpoints.directory.path / "checkpoints" / checkpoints.part
+    return checkpoints.directory.path / "checkpoints" / checkpoints.block
 
 
 def same(a: Snapshot, b: Snapshot):

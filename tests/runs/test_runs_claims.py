@@ -19,7 +19,7 @@ from toysae.runs.directory import Directory
 from toysae.runs.options import Options
 from toysae.runs.queue import Queue
 from toysae.runs.run import run as run_cells
-from toysae.sweeps import status
+from toysae.sweeps import load_experiment, status
 from toysae.sweeps.run import asked_of
 
 ROOT = Path(__file__).parents[2]
@@ -201,6 +201,45 @@ def test_other_saes_other_versions_and_fresh_are_refused_beside_another(
     monkeypatch.undo()
     assert "not running" in status(out)[1]  # the dead hold nothing
     assert len(run(replace(tiny, l1_coeff=(0.05, 0.1, 0.2)), out, quiet=True).table) == 12
+
+
+def test_fresh_and_other_saes_are_refused_between_two_blocks_of_another(
+    wide, tmp_path, trained_saes
+):
+    """It holds the claim of the last block until it has the next one."""
+    file, alone = wide
+    out = tmp_path / "out"
+    code = (
+        "import sys; from toysae.runs.queue import Queue\n"
+        "take, taken = Queue.take, []\n"
+        "def slow(queue):\n"
+        "    if len(taken) == 1:\n"
+        "        print('between', flush=True); sys.stdin.readline()\n"
+        "    taken.append(take(queue)); return taken[-1]\n"
+        "Queue.take = slow\n"
+        "from toysae.cli import main; main(sys.argv[1:])"
+    )
+    here = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, "run", str(file), "--out", str(out), "--quiet"], env=here,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert "between\n" in other.stdout
+        assert len(Results.load(out).table) == 4 and f"run by process {other.pid}" in status(out)[1]
+        experiment = load_experiment(file)
+        with pytest.raises(ToysaeError, match=f"--fresh would discard what process {other.pid} on"):
+            run(experiment, out, fresh=True, quiet=True)
+        with pytest.raises(ToysaeError, match=f"process {other.pid} on .* trains other SAEs in"):
+            run(replace(experiment, l1=0.1), out, quiet=True)
+        assert len(Results.load(out).table) == 4 and trained_saes == []
+        other.stdin.write("\n")
+        other.stdin.close()
+        assert other.wait(240) == 0, other.stderr.read()
+    finally:
+        other.kill()
+        other.wait()
+    assert_once_and_same(out, alone)
 
 
 def test_a_claim_edited_by_hand_is_held_while_its_process_lives_and_lapses_after(tmp_path):

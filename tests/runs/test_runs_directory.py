@@ -9,7 +9,7 @@ import pytest
 from toysae import Experiment, Results, ToysaeError
 from toysae.cli import main
 from toysae.runs.directory import Directory
-from toysae.runs.mark import COPY, LAYOUT, MARK, _sealed
+from toysae.runs.mark import COPY, LAYOUT, MARK, _digest
 from toysae.sweeps import plan, run, status
 
 
@@ -99,7 +99,7 @@ def test_what_a_user_puts_into_a_run_stays(copy, tiny, reference, assert_same, c
     run(tiny, copy, fresh=True, quiet=True)
     assert all((copy / name).read_text() == name for name in theirs)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "also holds what is none of a run's results, which is left: " in line
+    assert "also holds files that no run wrote, which are left: " in line
     assert_same(copy, reference)
 
 
@@ -270,7 +270,7 @@ def test_without_either_everything_is_refused_in_one_line(copy, tiny, how):
 def test_a_mark_that_names_what_is_outside_is_refused(tmp_path, name):
     body = {"toysae": "the files of a run", "layout": LAYOUT, "files": {name: None}}
     for mark in (MARK, COPY):
-        (tmp_path / mark).write_text(json.dumps({**body, "seal": _sealed(body)}))
+        (tmp_path / mark).write_text(json.dumps({**body, "seal": _digest(body)}))
     with pytest.raises(ToysaeError, match="which is not a name of a file inside"):
         Directory.open(tmp_path)
 
@@ -279,7 +279,7 @@ def test_another_layout_is_refused(tmp_path):
     for layout, which in ((LAYOUT - 1, "an older"), (LAYOUT + 1, "a newer")):
         body = {"layout": layout, "files": {}}
         for mark in (MARK, COPY):
-            (tmp_path / mark).write_text(json.dumps({**body, "seal": _sealed(body)}))
+            (tmp_path / mark).write_text(json.dumps({**body, "seal": _digest(body)}))
         with pytest.raises(ToysaeError, match=f"written by {which} toysae"):
             Directory.open(tmp_path)
 

@@ -1,5 +1,8 @@
 """What can be taken out of a results directory: SAEs, worlds, rows."""
 
+import json
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 
 import toysae
 from toysae import Experiment, Results, ToysaeError, run
+from toysae.runs.directory import Directory
 from toysae.training.state import keys_of
 from toysae.worlds import sample
 
@@ -63,3 +67,37 @@ def test_worlds_are_those_of_training_bit_for_bit(results):
     world = results.world(0)
     again = toysae.make_world("sphere", 0, d_in=6, n_features=6, l0=1.5, noise=0.01)
     assert np.array_equal(world.directions, again.directions)
+
+
+@pytest.mark.parametrize("kind", ["activations", "a twin", "features that are dimensions", None])
+def test_data_that_are_no_named_world_are_not_made_again(results, tmp_path, kind):
+    copy = shutil.copytree(results.path, tmp_path / "out")
+    directory = Directory.open(copy)
+    name = next(name for name in directory.names("blocks") if name.endswith(".json"))
+    manifest = json.loads(directory.read(name))
+    manifest["data"] = {} if kind is None else {"kind": kind}
+    directory.write({name: json.dumps(manifest).encode()})
+    found = Results.load(copy)
+    keys = [key for cell in found.plan for key in cell["keys"]]
+    row = keys.index(manifest["keys"][0])
+    said = kind or "data of a study's own"
+    with pytest.raises(ToysaeError, match=f"row {row} was trained on {said}, not on a world that "):
+        found.world(row)
+    assert found.manifest(row).object("data").value == manifest["data"]
+
+
+def test_the_blocks_are_scanned_once_until_a_file_changes(results, monkeypatch):
+    opened, n_blocks = Results.load(results.path), len(list(results.path.glob("blocks/*.json")))
+    names, read = [], Directory.read
+    monkeypatch.setattr(Directory, "read", lambda d, name: names.append(name) or read(d, name))
+    table = opened.table
+    assert len(names) == len(set(names)) == 2 * n_blocks + 1  # manifests, tables and the plan
+    names.clear()
+    table["mmcs"] = 0.0  # a copy
+    assert opened.cells and (opened.table["mmcs"] > 0).all() and opened.world(3) is not None
+    assert len(names) == 1  # the manifest of the row's block
+    directory = Directory.open(results.path)
+    directory.write({"note.txt": b"new"})
+    names.clear()
+    assert len(opened.table) == len(table) and len(names) == 2 * n_blocks + 1
+    directory.remove(["note.txt"])

@@ -259,7 +259,7 @@ def test_rows_of_tables_say_what_they_are_made_of():
         WorldRow("", 3, {})
     with pytest.raises(ToysaeError, match="fields None of a WorldRow is not a mapping: give"):
         WorldRow("", lambda key: 3, None)
-    with pytest.raises(ToysaeError, match="parts {} of a Recipe is not a function: give one"):
+    with pytest.raises(ToysaeError, match="components {} of a Recipe is not a function: give one"):
         Recipe("", {}, {})
     with pytest.raises(ToysaeError, match="toy 3 of a Recipe is not a mapping: give numbers"):
         Recipe("", lambda d, s: {}, 3)

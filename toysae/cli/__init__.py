@@ -1,4 +1,4 @@
-"""The command line: signals are heard as soon as this file is there, before anything large is."""
+"""The command line. It listens to signals as soon as this file is loaded, before anything large."""
 
 import errno
 import os
@@ -11,14 +11,14 @@ from ..watch import doing, watching
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The console script. Bad input is one line on stderr and exit status 2; a signal is one line,
-    and 128 and its number."""
+    """Runs the console script. Bad input gives one line on stderr and exit status 2, a signal one
+    line and 128 plus its number."""
     args = list(sys.argv[1:] if argv is None else argv)
-    again = shlex.join(["toysae", *(arg for arg in args if arg != "--fresh")])
-    for stream in (sys.stdout, sys.stderr):  # a locale without our letters is no reason to end
+    command = shlex.join(["toysae", *(arg for arg in args if arg != "--fresh")])
+    for stream in (sys.stdout, sys.stderr):  # a locale may lack some of our letters
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
-    after, alone = f"What was saved is kept. Go on with: {again}", argv is None
+    after, alone = f"What was saved is kept. Go on with: {command}", argv is None
     with watching(after, until_exit=alone, at_once=True) as watch:
         from .commands import execute
 
@@ -42,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             what, status = f"stopped. {after}", 128 + watch.number
         else:
             return
-        more = "" if again in what else f". Go on with: {again}"
-        print(f"toysae: {what}{more}", file=sys.stderr)
+        remedy = "" if command in what else f". Go on with: {command}"
+        print(f"toysae: {what}{remedy}", file=sys.stderr)
         if alone:
-            # What was sent to a device is still computed: jax must not be taken down under it.
+            # A device may still compute: jax must not be shut down meanwhile.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)

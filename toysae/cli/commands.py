@@ -24,14 +24,14 @@ _USAGE = """usage: toysae COMMAND
 
   run FILE [--smoke | --full] [--out DIR] [--FIELD VALUE ...]   run it, draw its figures
   work DIR                                             help with a run, from any machine
-  status DIR                                           what of a run is finished
+  status DIR                                           how much of a run is finished
   list [DIR | RECIPE]                                  experiments, worlds, recipes, inits
   world NAME [NAME ...] [--FIELD VALUE ...]            what worlds' generators realise
   ceilings NAME [--FIELD VALUE ...] [--d-sae N]        what perfection and chance would score
   score PATH --world NAME [--ceilings] [--json]        an SAE of ours or of another library
   score DIR --row N                                    an SAE of a run, on its own world
   export DIR OUT --row N                               an SAE of a run in SAELens' format, or ours
-  bench [--preset ...] [--against sae-lens] [--out F]  samples/s beside the device and SAELens
+  bench [--preset ...] [--against sae-lens] [--out F]  samples/s, compared with SAELens
   lm COMMAND                                           SAEs on a language model's activations
 
 toysae COMMAND --help shows the fields; toysae --version."""
@@ -39,7 +39,7 @@ toysae COMMAND --help shows the fields; toysae --version."""
 
 @in_32_bits
 def execute(args: list[str]) -> None:
-    """Does what the arguments ask for. Bad input is one line on stderr and exit status 2."""
+    """Executes a command. Bad input gives one line on stderr and exit status 2."""
     before = aliases.tell.set(lambda text: print(f"toysae: {text}", file=sys.stderr))
     try:
         check_addresses()
@@ -61,7 +61,7 @@ def execute(args: list[str]) -> None:
             check_platform()
         COMMANDS[command](rest)
     except ToysaeError as error:
-        line = str(error).replace("\n", "\\n")  # a path may hold what it likes
+        line = str(error).replace("\n", "\\n")  # a path may hold any character
         print(f"toysae: {line}", file=sys.stderr)
         raise SystemExit(2) from None
     finally:
@@ -123,7 +123,7 @@ def _list(args: list[str]) -> None:
 
 
 def _print_recipe(name: str) -> None:
-    """All that a row of the table says."""
+    """All that the table of recipes says of one."""
     from ..sae import RECIPES
 
     row = RECIPES[name]
@@ -151,9 +151,9 @@ def _world(args: list[str]) -> None:
         names.append(rest.pop(0))
     n_samples = 131_072 if len(names) == 1 else 65_536
     own = {"seed": (int, 0), "n_samples": (int, n_samples), "out": (Path | None, None)}
-    chosen, given = world_options(names, own, rest, f"toysae world {' '.join(names)}")
-    seed, n_samples, out = given["seed"], given["n_samples"], given["out"]
-    worlds = [make_world(name, seed, **chosen) for name in names]
+    world_fields, options = world_options(names, own, rest, f"toysae world {' '.join(names)}")
+    seed, n_samples, out = options["seed"], options["n_samples"], options["out"]
+    worlds = [make_world(name, seed, **world_fields) for name in names]
     if len(worlds) == 1:
         table = Table("what", "realised", title=f"world {first}, seed {seed}")
         for row in world_card(worlds[0], n_samples).rows():
@@ -164,7 +164,7 @@ def _world(args: list[str]) -> None:
 
 
 def _world_help() -> None:
-    """What can be asked of a world, before one is named."""
+    """Prints the usage of `toysae world` and the worlds."""
     from ..worlds import WORLDS
 
     usage = (
@@ -177,7 +177,7 @@ def _world_help() -> None:
 
 
 def _compare(worlds: list, seed: int, n_samples: int, out: Path | None) -> None:
-    """The panels of several worlds side by side, and their figure."""
+    """Prints the panels of several worlds side by side, and draws their figure."""
     from ..plotting.panel import panel_figure
     from ..plotting.style import save
     from ..worlds.panel import compare_panels, world_panel

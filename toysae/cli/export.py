@@ -1,4 +1,4 @@
-"""toysae export: an SAE out of a run, as a file of ours or in SAELens' format."""
+"""toysae export: writes an SAE of a run as a file of ours or in SAELens' format."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ FORMATS = ("saelens", "toysae")
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What `toysae export` can be told.
+    """Options of `toysae export`.
 
     Attributes:
         row: of the table of a run.
@@ -28,6 +28,7 @@ class ExportOptions:
 
 
 def export(args: list[str]) -> None:
+    """Writes an SAE in another format."""
     from ..interop import load_any, to_saelens
     from ..lm.saes.site_sae import export_site_sae as export_site
     from ..lm.saes.site_sae import is_of_site, load_site_sae, save_site_sae
@@ -45,9 +46,9 @@ def export(args: list[str]) -> None:
         raise unknown("format", o.format, FORMATS)
     if is_of_site(Path(path)):
         sae = load_site_sae(path, row=o.row)
-        wrote = export_site(sae, out) if o.format == "saelens" else save_site_sae(sae, out)
+        written = export_site(sae, out) if o.format == "saelens" else save_site_sae(sae, out)
     else:
         run = Results.load(path) if is_marked(Path(path)) else None
         plain = load_any(path) if run is None else run.sae(o.row)
-        wrote = to_saelens(plain, out) if o.format == "saelens" else save_sae(plain, out)
-    OUT.print(f"wrote {wrote}", highlight=False, soft_wrap=True)
+        written = to_saelens(plain, out) if o.format == "saelens" else save_sae(plain, out)
+    OUT.print(f"wrote {written}", highlight=False, soft_wrap=True)

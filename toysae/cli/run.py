@@ -1,4 +1,4 @@
-"""toysae run: an experiment or a study, at the size that is asked for."""
+"""toysae run: runs an experiment or a study at the wanted size."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, make_dataclass, replace
@@ -18,13 +18,13 @@ from .show import OUT, print_heading
 
 @dataclass(frozen=True)
 class RunOptions(EngineOptions):
-    """Where a run goes.
+    """Options of `toysae run`.
 
     Attributes:
         out: results directory; results/NAME if not given.
-        figures_dir: where figures go; OUT/figures if not given.
-        smoke: the experiment's own seconds-long version.
-        full: its own large version, for a GPU.
+        figures_dir: directory of the figures; OUT/figures if not given.
+        smoke: run the experiment's own small version, which takes seconds.
+        full: run its own large version, for a GPU.
     """
 
     figures_dir: Path | None = None
@@ -33,7 +33,7 @@ class RunOptions(EngineOptions):
 
 
 def run_command(args: list[str]) -> None:
-    """`toysae run FILE`: an experiment or a study."""
+    """Runs `toysae run FILE`, with the options and the fields of its experiment or study."""
     from ..sweeps import Experiment, load_experiment
     from ..sweeps.loading import file_of, name_of
     from ..sweeps.override import refuse_what_points_set
@@ -41,26 +41,22 @@ def run_command(args: list[str]) -> None:
 
     path, rest = positional(args, "an experiment file, e.g. experiments/recovery.py")
     # Without a file --help shows the fields that any experiment has.
-    found = load_experiment(path) if path else Experiment("Any question")
-    settable = found if isinstance(found, Experiment) else found.options
+    experiment = load_experiment(path) if path else Experiment("Any question")
+    settable = experiment if isinstance(experiment, Experiment) else experiment.options
     names = [f.name for f in fields(RunOptions)] + [
         f.name for f in fields(settable) if f.name not in ("smoke", "full", "points")
     ]
     rest = check_flags(rest, "field", names)
-    start = _sized(found, "--smoke" in rest, "--full" in rest)
+    start = _sized(experiment, "--smoke" in rest, "--full" in rest)
     both = make_dataclass(
         "Run",
         [
-            (
-                "options",
-                Annotated[RunOptions, tyro.conf.OmitArgPrefixes],
-                field(default=RunOptions()),
-            ),
-            ("asked", Annotated[type(start), tyro.conf.OmitArgPrefixes], field(default=start)),
+            (name, Annotated[type(default), tyro.conf.OmitArgPrefixes], field(default=default))
+            for name, default in (("options", RunOptions()), ("settings", start))
         ],
     )
-    given: Any = parsed(both, rest, f"toysae run {path or 'FILE'}")
-    options: RunOptions = given.options
+    read: Any = parsed(both, rest, f"toysae run {path or 'FILE'}")
+    options: RunOptions = read.options
     number("--checkpoint-seconds", options.checkpoint_seconds, 0)
     for option, folder in (("--out", options.out), ("--figures-dir", options.figures_dir)):
         if folder is not None and str(folder) != ".":
@@ -69,24 +65,27 @@ def run_command(args: list[str]) -> None:
     out = options.out or Path("results") / name
     figures_dir = options.figures_dir or out / "figures"
     if hosts.is_first():
-        print_heading(found.question)
+        print_heading(experiment.question)
     command = again(["run", str(file_of(Path(path)).absolute()) if path else "", *rest], out)
-    if isinstance(found, Experiment):
+    if isinstance(experiment, Experiment):
         refuse_what_points_set(start, flags(rest))
-        shown = _of_experiment(given.asked, name)
-        carry_out(asked_of(given.asked, out), shown, name, out, figures_dir, options, command)
+        shown = _of_experiment(read.settings, name)
+        carry_out(asked_of(read.settings, out), shown, name, out, figures_dir, options, command)
     else:
-        study = replace(found, options=given.asked)
-        left = study.unprepared(given.asked, out) if options.dry_run else ""
+        study = replace(experiment, options=read.settings)
+        left = study.unprepared(read.settings, out) if options.dry_run else ""
         if left:
             if hosts.is_first():
-                line = f"{left}; which SAEs are left to train can be told once that is done"
+                line = f"{left}; only then is it known which SAEs are left to train"
                 OUT.print(line, highlight=False, soft_wrap=True)
             return
         if study.prepare is not None and not options.dry_run:
-            hosts.on_first(check_room, out, figures_dir, [])  # before hours of it
+            hosts.on_first(check_room, out, figures_dir, [])  # preparing may take hours
         asked = asked_of(study, out, options.dry_run)
-        shown = _of_study(study, asked.prepared)
+        shown = Shown(
+            (), lambda results: study.answer(study.options, results, *asked.prepared).items(), True,
+            lambda results: study.draw(study.options, results, *asked.prepared), study.whole,
+        )  # fmt: skip
         carry_out(asked, shown, name, out, figures_dir, options, command)
 
 
@@ -113,25 +112,15 @@ def _of_experiment(e: Any, name: str) -> Shown:
     return Shown(e.figures, tables, False, draw)
 
 
-def _of_study(study: Any, prepared: tuple[Any, ...]) -> Shown:
-    return Shown(
-        (),
-        lambda results: study.answer(study.options, results, *prepared).items(),
-        True,
-        lambda results: study.draw(study.options, results, *prepared),
-        study.whole,
-    )
-
-
-def _sized(found, smoke: bool, full: bool):
-    """What runs before its fields are overridden: the overrides of a size are defaults too, so
-    that fields given beside --smoke or --full win over them."""
+def _sized(experiment, smoke: bool, full: bool):
+    """The experiment, or the study's options, at the wanted size: its values are defaults, which
+    fields given with --smoke or --full override."""
     from ..sweeps import Experiment
 
     require(not (smoke and full), "--smoke and --full: give one of them")
     if smoke:
-        return found.smoked()
-    if isinstance(found, Experiment):
-        return found.at_full_size() if full else found
+        return experiment.smoked()
+    if isinstance(experiment, Experiment):
+        return experiment.at_full_size() if full else experiment
     require(not full, "this study has no full size: leave --full out, --help lists its options")
-    return found.options
+    return experiment.options

@@ -1,4 +1,4 @@
-"""What all commands that train have in common: options, and the way from cells to figures."""
+"""The common part of all commands that train: options, and the way from cells to figures."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from ..sweeps.run import Asked
 
 at_work: ContextVar[bool] = ContextVar("at_work", default=False)
-"""Whether this process is one of several that only train: tables and figures are left to others."""
+"""Whether this process only helps to train and leaves tables and figures to others."""
 
 _DRAWING = 2**27
-"""Bytes that figures take while they are drawn."""
+"""The bytes that figures take while they are drawn."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,19 @@ class EngineOptions:
 
     Attributes:
         out: results directory.
-        fresh: discard what runs have written in OUT and begin again; anything else there is left,
-            and an OUT that is not a run's is refused. Without it, of the SAEs in OUT those that
-            are asked for are used, whatever the settings of the run that made them.
-        checkpoint_seconds: how often what is in training is saved; 0 for every chunk. Ctrl-C saves
-            it too, and stops within about 10 s; the same command goes on, after a kill as well.
+        fresh: discard what runs have written in OUT and begin again; other files there are left,
+            and an OUT that is not a run's is refused. Without it, the SAEs in OUT that are asked
+            for are used, whatever the settings of the run that trained them.
+        checkpoint_seconds: how often training is saved; 0 for every chunk. Ctrl-C saves it too, and
+            stops within about 10 s; the same command then goes on, also after a kill.
         split_batch: devices among which the samples of each SAE are split.
         split_latent: devices among which the latents of each SAE are split.
         many_hosts: this is one of many processes that train as one; see :mod:`toysae.hosts`.
-        launcher: "local:2" starts two processes that do the work,
-            "slurm:partition=gpu,gpus=1,jobs=32,time=4h" as many jobs of Slurm (pip install
+        launcher: "local:2" starts two processes that do the work, and
+            "slurm:partition=gpu,gpus=1,jobs=32,time=4h" 32 jobs of Slurm (pip install
             'toysae[slurm]'). Others may be started by hand at any time: toysae work OUT.
         other_versions: also help processes that have another version of toysae or jax.
-        dry_run: only say what would be trained, and the memory, FLOPs and time it would take.
+        dry_run: only print what would be trained, and the memory, FLOPs and time it would take.
         quiet: no progress bar.
     """
 
@@ -59,13 +59,13 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class Shown:
-    """What is made of results.
+    """What a command shows of results.
 
     Attributes:
-        figures: their names, where they are known before.
-        tables: what is printed: titles and tables.
-        files: whether the tables are written beside the results, named by their titles.
-        draw: the figures: name, figure or HTML page, and table of each.
+        figures: names of the figures, as far as they are known before.
+        tables: gives the printed tables, each with its title.
+        files: whether the tables are also written with the results, named by their titles.
+        draw: gives the figures, each with its name, figure or HTML page, and table.
         whole: all of it needs every SAE that was asked for.
     """
 
@@ -80,15 +80,15 @@ def carry_out(
     asked: "Asked", shown: Shown, name: str, out: Path, figures_dir: Path, o: EngineOptions,
     command: Sequence[str] = (),
 ) -> None:  # fmt: skip
-    """Runs what is asked for, or says what it would take; prints tables and draws figures.
+    """Runs cells, prints tables and draws figures; or, in a dry run, prints what it would take.
 
     Args:
-        asked: cells, and what they were made from.
-        shown: what is made of the results.
+        asked: the cells, and what they were made from.
+        shown: what is shown of the results.
         name: for titles.
         out: results directory.
-        figures_dir: where figures go.
-        o: how.
+        figures_dir: directory of the figures.
+        o: how they are run.
         command: that made the cells, for other processes that make them again.
     """
     from ..runs.launch import launcher
@@ -104,12 +104,12 @@ def carry_out(
     launch = launcher(o.launcher) if o.launcher else None
     require(launch is None or not o.many_hosts, "--launcher and --many-hosts: give one of them")
     if o.dry_run:
-        made = plan(asked.cells, out, how)
+        left = plan(asked.cells, out, how)
         if not hosts.is_first():
             return
-        if len(made.table):
-            print_frame(made.table, f"{name}: what is left to train", constants=False)
-        for line in made.lines:
+        if len(left.table):
+            print_frame(left.table, f"{name}: what is left to train", constants=False)
+        for line in left.lines:
             OUT.print(line, highlight=False, soft_wrap=True)
         return
     names = [f"{figure}{end}" for figure in shown.figures for end in (".png", ".csv")]
@@ -120,14 +120,14 @@ def carry_out(
         results = run(asked.cells, out, how, launch=launch, settings=asked.settings, about=about)
     except Unfinished as error:
         results, unfinished = Results(out), error
-    # The others wait: a process that ends takes those down that go on.
+    # The others wait, as the end of one process would stop those that still run.
     hosts.on_first(_show, results, shown, out, figures_dir, unfinished)
 
 
 def _show(
     results: Any, shown: Shown, out: Path, figures_dir: Path, unfinished: Exception | None
 ) -> None:
-    """Prints tables and draws figures of what is finished."""
+    """Prints tables and draws figures of the finished SAEs."""
     from ..plotting.style import save
     from ..programs import forget_if_short
     from ..runs.directory import Directory
@@ -143,24 +143,23 @@ def _show(
         raise unfinished
     directory = Directory.open(out)
     doing("making tables")
-    for title, found in shown.tables(results):
-        print_frame(found, title)
+    for title, frame in shown.tables(results):
+        print_frame(frame, title)
         if shown.files:
             name = f"{title}.csv"
-            require(
-                name not in NAMES, f"answer {title!r} is called like a run's own file: rename it"
-            )
-            directory.write({name: found.to_csv(index=False).encode()})
+            own = name in NAMES
+            require(not own, f"answer {title!r} has the name of a run's own file: rename it")
+            directory.write({name: frame.to_csv(index=False).encode()})
     doing("drawing figures")
     forget_if_short(_DRAWING)
 
     def put(path: Path, writer: Callable[[Path], Any]) -> None:
-        """Figures inside the run's directory are files of the run."""
-        inside = directory.inside(path)
-        if inside is None:
+        """Writes a figure; inside the run's directory it is a file of the run."""
+        name = directory.inside(path)
+        if name is None:
             write(path, writer)
         else:
-            directory.put({inside: writer})
+            directory.put({name: writer})
 
     for title, figure, behind in shown.draw(results):
         for file in save(figure, behind, figures_dir, title, put):
@@ -172,7 +171,11 @@ def _show(
 
 
 def check_room(out: Path, figures_dir: Path, files: list[Path]) -> None:
-    """Refuses what could not be written in the end, before anything trains."""
+    """Refuses directories and files that could not be written later.
+
+    Raises:
+        ToysaeError: naming the first of them.
+    """
     from ..runs.directory import Directory
     from ..runs.mark import check_ours, is_marked
 
@@ -182,28 +185,28 @@ def check_room(out: Path, figures_dir: Path, files: list[Path]) -> None:
         names = map(directory.inside, files)
         directory.check_free(name for name in names if name is not None)
     for option, folder in (("--out", out), ("--figures-dir", figures_dir)):
-        there = folder.absolute()
-        while not os.path.lexists(there):
-            there = there.parent
-        good = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-        require(good, f"cannot write to {there}: choose another {option}")
+        existing = folder.absolute()
+        while not os.path.lexists(existing):
+            existing = existing.parent
+        good = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+        require(good, f"cannot write to {existing}: choose another {option}")
 
 
 _LEFT_OUT = {
     "--out": 2, "--figures-dir": 2, "--launcher": 2, "--checkpoint-seconds": 2, "--fresh": 1,
     "--dry-run": 1, "--many-hosts": 1, "--quiet": 1, "--other-versions": 1,
 }  # fmt: skip
-"""What is of the process that began, and how many words that is."""
+"""Options that concern only the first process, and how many words each takes."""
 
 
 def again(command: Sequence[str], out: Path) -> list[str]:
-    """The command by which another process makes the same cells in the same directory."""
-    words, kept = list(command), []
-    while words:
-        n = _LEFT_OUT.get(words[0].partition("=")[0], 0)
-        taken, words = words[: max(n, 1)], words[max(n, 1) :]
-        if n == 2 and "=" in taken[0]:
-            words = taken[1:] + words
+    """The command with which another process makes the same cells in the same directory."""
+    kept, words = [], iter(command)
+    for word in words:
+        option, equals, _ = word.partition("=")
+        n = _LEFT_OUT.get(option, 0)
         if not n:
-            kept += taken
+            kept.append(word)
+        elif n == 2 and not equals:
+            next(words, None)  # its value
     return [*kept, "--out", str(out.absolute())]

@@ -1,9 +1,9 @@
-"""toysae score and toysae ceilings: what an SAE scores, and what that should be held against."""
+"""toysae score and toysae ceilings: the scores of an SAE, and those to compare them with."""
 
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
@@ -32,7 +32,7 @@ _TITLES = {
     "d_sae": "d_sae", "mmcs": "mmcs", "mcs_above_0.9": ">.9", "mcc": "mcc", "l0": "l0",
     "ev": "EV", "f1": "F1", "auroc": "AUROC",
 }  # fmt: skip
-_BESIDE = {"l0": "l0", "mmcs": "mmcs", "mcs_above_0.9": "MCS > .9", "ev": "EV", "f1": "F1"}
+_COMPARED = {"l0": "l0", "mmcs": "mmcs", "mcs_above_0.9": "MCS > .9", "ev": "EV", "f1": "F1"}
 _SHARES = (0.5, 1.0, 2.0)  # of the true L0, near which a method's rows are printed
 _CEILINGS_NOTE = (
     ">.9: share of features with MCS > .9. Rows: nearest to 1/2, 1 and 2 times the true L0 (--out "
@@ -43,6 +43,7 @@ _NUMBERS = {"l1_coeff": "L1", "threshold": "t"}
 
 
 def ceilings(args: list[str]) -> None:
+    """Prints the ceilings and floors of a world."""
     from ..evaluation.ceilings import at_l0
     from ..evaluation.ceilings import ceilings as table_of
     from ..recovery import limits
@@ -54,15 +55,16 @@ def ceilings(args: list[str]) -> None:
         return
     own = {"seed": (int, 0), "n_samples": (int, 65_536), "d_sae": (int | None, None),
            "out": (Path | None, None), "cache": (bool, True)}  # fmt: skip
-    chosen, given = world_options([name], own, rest, f"toysae ceilings {name}")
-    world, seed = make_world(name, given["seed"], **chosen), given["seed"]
+    fields, o = world_options([name], own, rest, f"toysae ceilings {name}")
+    seed = o["seed"]
+    world = make_world(name, seed, **fields)
     with _warnings_as_lines():
-        found = table_of(world, given["d_sae"], given["n_samples"], seed, given["cache"])
-    true_l0 = float(found["true_l0"].mean())
-    shown = sorted({i for share in _SHARES for i in at_l0(found, share * true_l0).index})
-    for kind, rows in found.loc[shown].groupby("kind"):
-        table = _table(f"world {name}, seed {seed}: {kind}s")
-        _columns(table, ("method", "at"), _TITLES)
+        frame = table_of(world, o["d_sae"], o["n_samples"], seed, o["cache"])
+    true_l0 = float(frame["true_l0"].mean())
+    shown = sorted({i for share in _SHARES for i in at_l0(frame, share * true_l0).index})
+    for kind, rows in frame.loc[shown].groupby("kind"):
+        title = f"world {name}, seed {seed}: {kind}s"
+        table = _table(title, ("method", "at"), _TITLES.values())
         for method, points in rows.groupby("method", sort=False):
             for i, (_, row) in enumerate(points.iterrows()):
                 numbers = (_number(row[column]) for column in _TITLES)
@@ -70,24 +72,22 @@ def ceilings(args: list[str]) -> None:
         OUT.print(table)
     OUT.print(str(limits(world, seed=seed)), highlight=False)
     OUT.print(_CEILINGS_NOTE, highlight=False)
-    if given["out"] is not None:
-        given["out"].mkdir(parents=True, exist_ok=True)
-        file = given["out"] / "ceilings.csv"
-        write(file, lambda path: found.to_csv(path, index=False))
+    if o["out"] is not None:
+        o["out"].mkdir(parents=True, exist_ok=True)
+        file = o["out"] / "ceilings.csv"
+        write(file, lambda path: frame.to_csv(path, index=False))
         OUT.print(f"wrote {file}", highlight=False, soft_wrap=True)
 
 
-def _table(title: str) -> Table:
-    """A table that fits into 80 columns."""
+def _table(title: str, words: Iterable[str], numbers: Iterable[str]) -> Table:
+    """A table that fits into 80 columns, with columns of words and of numbers."""
     gap = 1 if OUT.width >= 90 else 0
-    return Table(title=title, box=SIMPLE, pad_edge=False, padding=(0, gap, 0, gap))
-
-
-def _columns(table: Table, words: Iterable[str], numbers: Mapping[str, str]) -> None:
-    for title in words:
-        table.add_column(title, no_wrap=True)
-    for title in numbers.values():
-        table.add_column(title, justify="right", no_wrap=True)
+    table = Table(title=title, box=SIMPLE, pad_edge=False, padding=(0, gap, 0, gap))
+    for column in words:
+        table.add_column(column, no_wrap=True)
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
 
 
 def _at(row: pd.Series) -> str:
@@ -104,6 +104,7 @@ def _number(value: float) -> str:
 
 
 def score(args: list[str]) -> None:
+    """Prints the scores of an SAE on a world."""
     from ..evaluation.ceilings import at_l0
     from ..evaluation.ceilings import ceilings as table_of
     from ..interop import score as score_file
@@ -115,7 +116,7 @@ def score(args: list[str]) -> None:
     if not path:
         OUT.print(_SCORE_USAGE, highlight=False)
         return
-    rest = [part for arg in rest for part in (arg.split("=", 1) if "--world=" in arg else [arg])]
+    rest = [word for arg in rest for word in (arg.split("=", 1) if "--world=" in arg else [arg])]
     of_run = is_marked(Path(path))
     own = {"seed": (int, 0), "n_samples": (int, 65_536), "ceilings": (bool, False),
            "json": (bool, False), "scores": (tuple[str, ...], ())}  # fmt: skip
@@ -127,32 +128,33 @@ def score(args: list[str]) -> None:
         rest = rest[:place] + rest[place + 2 :]
     require(name or of_run, "name the world to score on: --world NAME")
     prog = f"toysae score {path}" + (f" --world {name}" if name else "")
-    chosen, given = world_options([name] if name else [], own, rest, prog)
-    seed, n_samples, beside = given["seed"], given["n_samples"], None
+    fields, o = world_options([name] if name else [], own, rest, prog)
+    seed, n_samples, limits = o["seed"], o["n_samples"], None
     results = Results.load(path) if of_run else None
-    sae = path if results is None else results.sae(given["row"])
+    sae = path if results is None else results.sae(o["row"])
     if name or results is None:
-        world = make_world(name, seed, **chosen)
+        world = make_world(name, seed, **fields)
     else:
-        world = results.world(given["row"])
-        name = f"{world.name} of row {given['row']}"
+        world = results.world(o["row"])
+        name = f"{world.name} of row {o['row']}"
     with _warnings_as_lines():
         scored = score_file(sae, world, n_samples, seed)
-        row = _asked(scored.table.iloc[0], given["scores"])
-        if given["ceilings"]:
-            beside = at_l0(table_of(world, int(row["d_sae"]), n_samples, seed), float(row["l0"]))
-    if given["json"]:
-        more = {} if beside is None else {"ceilings": json.loads(beside.to_json(orient="records"))}
+        row = scored.table.iloc[0]
+        _check_scores(row, o["scores"])
+        if o["ceilings"]:
+            limits = at_l0(table_of(world, int(row["d_sae"]), n_samples, seed), float(row["l0"]))
+    if o["json"]:
+        more = {} if limits is None else {"ceilings": json.loads(limits.to_json(orient="records"))}
         print(json.dumps({**json.loads(scored.to_json()), **more}, indent=1))
         return
     print_heading(f"{path} on world {name}, seed {seed}")
-    OUT.print(_in_columns(row[list(given["scores"])] if given["scores"] else row))
-    if beside is not None:
-        _print_beside(row, beside)
+    OUT.print(_in_columns(row[list(o["scores"])] if o["scores"] else row))
+    if limits is not None:
+        _print_comparison(row, limits)
 
 
-def _asked(row: pd.Series, names: tuple[str, ...]) -> pd.Series:
-    """The row, if it has every score that is asked for."""
+def _check_scores(row: pd.Series, names: tuple[str, ...]) -> None:
+    """Refuses scores that a row does not have, unknown ones or such that cannot be measured."""
     for name in names:
         if name not in row:
             raise unknown("score", name, map(str, row.index))
@@ -162,15 +164,14 @@ def _asked(row: pd.Series, names: tuple[str, ...]) -> pd.Series:
             f"score {name!r} cannot be measured of this SAE on this world: leave it out of "
             "--scores (without it, all that cannot be are listed)",
         )
-    return row
 
 
 def _in_columns(row: pd.Series) -> Table:
-    """All scores, as many to a line as the terminal has room for; what could not be measured is
-    named below them."""
-    said = {str(name): value for name, value in row.items()}
-    missing = [name for name, v in said.items() if isinstance(v, float) and isnan(v)]
-    shown = {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in said.items()
+    """A table of all scores, as many to a line as the terminal has room for; those that could not
+    be measured are named below it."""
+    scores = {str(name): value for name, value in row.items()}
+    missing = [name for name, v in scores.items() if isinstance(v, float) and isnan(v)]
+    shown = {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in scores.items()
              if name not in (*missing, "sae", "world")}  # fmt: skip
     width = max(map(len, shown)) + max(map(len, shown.values())) + 4
     across = max(OUT.width // width, 1)
@@ -185,15 +186,15 @@ def _in_columns(row: pd.Series) -> Table:
     return table
 
 
-def _print_beside(row: pd.Series, beside: pd.DataFrame) -> None:
-    """The SAE between the floors and the ceilings of its world, each at the L0 nearest to its."""
-    table = _table("beside it, each at the nearest L0")
-    _columns(table, ("", "method", "at"), _BESIDE)
+def _print_comparison(row: pd.Series, limits: pd.DataFrame) -> None:
+    """Prints the SAE between the ceilings and the floors of its world, each at the nearest L0."""
+    title = "compared with, each at the nearest L0"
+    table = _table(title, ("", "method", "at"), _COMPARED.values())
     for kind in ("ceiling", "this SAE", "floor"):
         if kind == "this SAE":
-            table.add_row(kind, "", "", *(_number(row[c]) for c in _BESIDE), style="bold")
-        for _, other in beside[beside["kind"] == kind].iterrows():
-            scores = (_number(other[column]) for column in _BESIDE)
+            table.add_row(kind, "", "", *(_number(row[c]) for c in _COMPARED), style="bold")
+        for _, other in limits[limits["kind"] == kind].iterrows():
+            scores = (_number(other[column]) for column in _COMPARED)
             table.add_row(kind, other["method"], _at(other), *scores)
         table.add_section()
     OUT.print(table)
@@ -201,7 +202,7 @@ def _print_beside(row: pd.Series, beside: pd.DataFrame) -> None:
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Warnings as one line each on stderr, none twice."""
+    """Prints warnings of the `with` block as one line each on stderr, none twice."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield

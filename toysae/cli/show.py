@@ -1,4 +1,4 @@
-"""Tables on the terminal, or piped from it."""
+"""Tables and progress bars on the terminal, or piped from it."""
 
 import os
 import sys
@@ -15,31 +15,31 @@ from rich.text import Text
 
 class _Out(Console):
     def on_broken_pipe(self) -> None:
-        """Nobody reads on, as after ``| head``: what is left to do is done all the same."""
+        """Goes on without output if nobody reads it, as after ``| head``."""
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 OUT = _Out(markup=False)
-"""Prints what it is given: brackets in a path or a question are no markup."""
+"""Prints texts as they are: brackets in a path or a question are not markup."""
 PIPED = 160  # columns where there is no terminal
 
 
 def print_heading(text: str) -> None:
-    """A line of its own, in bold."""
+    """Prints a line in bold."""
     OUT.print(text, style="bold", highlight=False, soft_wrap=True)
 
 
 def print_names(what: str, names: Iterable[str]) -> None:
-    """What there is of a kind."""
+    """Prints the names of all things of a kind on one line."""
     OUT.print(Text.assemble((what, "bold"), ": ", ", ".join(names)), highlight=False)
 
 
 def print_frame(frame: pd.DataFrame, title: str, constants: bool = True) -> None:
-    """A DataFrame as a table on the terminal; columns that never vary go below it if `constants`.
+    """Prints a DataFrame as a table; columns that never vary go below it if `constants`.
 
-    Where it is too wide, columns move together, then each cell is broken once. Of a frame without
-    columns only the title is left.
+    If it is too wide, columns move together, then each cell is broken once. Of a frame without
+    columns only the title is printed.
     """
     if frame.columns.empty:
         OUT.print(title, highlight=False, soft_wrap=True)
@@ -48,7 +48,7 @@ def print_frame(frame: pd.DataFrame, title: str, constants: bool = True) -> None
     constant = [c for c in frame.columns if below and _is_constant(frame[c])]
     shown = frame.drop(columns=constant)
     values = {c: str(frame[c].iloc[0]) for c in constant}
-    fixed = ", ".join(f"{c} {value}" for c, value in values.items() if value not in ("", "-"))
+    caption = ", ".join(f"{c} {value}" for c, value in values.items() if value not in ("", "-"))
     cells = [
         [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
         for row in shown.itertuples(index=False)
@@ -62,7 +62,7 @@ def print_frame(frame: pd.DataFrame, title: str, constants: bool = True) -> None
         if sum(widths) + gap * (len(columns) + 1) <= console.width:
             break
     rows = ["", "dim"] if widths is broken else []
-    table = Table(title=title, caption=fixed or None, box=SIMPLE_HEAD, row_styles=rows)
+    table = Table(title=title, caption=caption or None, box=SIMPLE_HEAD, row_styles=rows)
     table.padding = (0, gap - 1, 0, 0)
     for column, width in zip(columns, widths, strict=True):
         table.add_column(column[0], max_width=width, overflow="fold")
@@ -72,12 +72,12 @@ def print_frame(frame: pd.DataFrame, title: str, constants: bool = True) -> None
 
 
 def _is_constant(column: pd.Series) -> bool:
-    """Whether all rows have one value; a number beside NaN is not one."""
+    """Whether all rows have the same value; numbers and NaN together do not."""
     return column.nunique() == column.nunique(dropna=False) == 1
 
 
 def _broken(text: str) -> int:
-    """The width of a text that is broken once, at the best space."""
+    """The width of a text that is broken once at the best space."""
     spaces = [i for i, letter in enumerate(text) if letter == " "]
     return min([max(i, len(text) - i - 1) for i in spaces], default=len(text))
 
@@ -102,14 +102,14 @@ class TokenBar:
             self._bar.stop()
 
     def _tell(self, done: int, text: str, total: int | None = None) -> None:
-        self._bar.start()  # what is refused before has no bar
+        self._bar.start()  # only now, so that refused input shows no bar
         speed = self._bar.tasks[0].speed
         rate = f"{speed:,.0f} tokens/s" if speed else ""
         self._bar.update(self._task, completed=done, total=total, description=text, rate=rate)
 
 
 class LookBar:
-    """What a search of unknown length is at, and for how long."""
+    """A spinner that shows what a search of unknown length does, and for how long."""
 
     def __init__(self, quiet: bool):
         self._bar = bars.Progress(

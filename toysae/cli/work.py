@@ -1,4 +1,4 @@
-"""toysae work: helps with a run that another process has begun, from any machine."""
+"""toysae work: helps with a run that another process has begun, on any machine."""
 
 import os
 from contextlib import chdir
@@ -13,10 +13,10 @@ from .show import OUT
 
 @dataclass(frozen=True)
 class WorkOptions:
-    """What `toysae work` can be told.
+    """Options of `toysae work`.
 
     Attributes:
-        checkpoint_seconds: how often what is in training is saved; 0 for every chunk.
+        checkpoint_seconds: how often training is saved; 0 for every chunk.
         other_versions: also help processes that have another version of toysae or jax.
         quiet: no progress bar.
     """
@@ -27,7 +27,7 @@ class WorkOptions:
 
 
 def work(args: list[str]) -> None:
-    """Takes blocks of a run's directory until none is left."""
+    """Trains blocks of a run's directory until none is left."""
     from ..runs.results import Results
     from .lm import lm
     from .run import run_command
@@ -51,7 +51,7 @@ def work(args: list[str]) -> None:
     command = [*command[: command.index("--out")], *own]
     token = at_work.set(True)
     try:
-        with chdir(folder if os.path.isdir(folder) else "."):  # where relative paths are from
+        with chdir(folder if os.path.isdir(folder) else "."):  # relative paths start there
             (lm if command[0] == "lm" else run_command)(command[1:])
     finally:
         at_work.reset(token)

@@ -1,4 +1,4 @@
-"""What is scored of a trained ensemble or of one SAE, streamed over samples of its worlds."""
+"""Scores of a trained ensemble or of one SAE, streamed over samples of its worlds."""
 
 from ..door import guard
 from .ceilings import at_l0, ceilings

@@ -1,4 +1,4 @@
-"""What one SAE does wrong on a world, besides missing features: one more look at each sample."""
+"""Failure modes of one SAE on a world besides missed features, measured sample by sample."""
 
 import warnings
 from functools import partial
@@ -33,16 +33,15 @@ from ..worlds import Batch, World
 from .scoring import over_samples
 
 DENSE = 0.1
-"""Share of the samples from which on a latent counts as dense."""
-
+"""The share of samples above which a latent counts as dense."""
 
 Looks = tuple[Ablations, Pairs | None]
-"""What is gathered sample by sample."""
+"""Sums over the samples: of ablations, and of (parent, child) pairs."""
 
 
 def empty_looks(sae: SAE, world: World, records: Records) -> Looks:
-    """What :func:`look` fills; no pairs where the features that fire are not those scored, or are
-    too many to find parents among."""
+    """The sums before any sample. There are no pairs if the features that fire are not those that
+    are scored, or if they are too many to find parents among them."""
     ablations = empty_ablations(sae.spec.d_sae)
     if world.truth is not None:
         return ablations, None
@@ -55,7 +54,7 @@ def empty_looks(sae: SAE, world: World, records: Records) -> Looks:
 
 
 def look(looks: Looks, sae: SAE, batch: Batch, z: Array, key: PRNGKeyArray) -> Looks:
-    """With one more batch, of this key."""
+    """Adds one more batch to the sums, with the key that it was drawn with."""
     ablations, pairs = looks
     ablations = add_ablations(ablations, sae, named_key(key, "ablation"), batch.x)
     return ablations, None if pairs is None else add_pairs(pairs, batch, z)
@@ -71,31 +70,34 @@ def failure_modes(
     n_batches: Int[Array, ""],
     batch_size: int,
 ) -> tuple[Records, pd.DataFrame, dict[str, float]]:
-    """Records with the columns of failure modes, the (parent, child) pairs, and their summary.
+    """Adds the columns of failure modes to records.
 
     Args:
         sae: one SAE.
-        world: its features.
-        records: with what samples add.
-        seen: detections behind them.
-        looks: over the same samples.
-        key: of the same samples, which are drawn again where an absorbed pair is to be repaired.
-        n_batches: of them.
-        batch_size: of each.
+        world: with the true features.
+        records: with the columns that come from samples.
+        seen: the detections behind those columns.
+        looks: sums over the same samples.
+        key: of the same samples, which are drawn again if an absorbed pair is to be repaired.
+        n_batches: of samples.
+        batch_size: of each batch.
+
+    Returns:
+        The records, the (parent, child) pairs, and a summary by name.
     """
     W_dec, rows = sae.W_dec, encoder_rows(sae)
     best = jnp.asarray(records.latents["best_feature"].to_numpy(), jnp.int32)
     hedge, hedged = np.full((2, sae.spec.d_sae), np.nan)
     if rows is not None:
         hedge, hedged = jax.device_get(hedging(world.target, W_dec, rows, best))
-    taken_out = ablation(looks[0]).add_prefix("ablation_")
+    ablations = ablation(looks[0]).add_prefix("ablation_")
     latents = records.latents.assign(
         gain=gains(sae),
         hedging=np.asarray(hedge, float),
         hedged_feature=hedged,
         features_per_latent=np.asarray(features_per_latent(world.target, W_dec), float),
         basis_alignment=np.asarray(basis_alignment(W_dec), float),
-        **{str(name): taken_out[name] for name in taken_out},
+        **{str(name): ablations[name] for name in ablations},
     )
     lengths = np.linalg.norm(np.asarray(W_dec, np.float64), axis=1)
     cos = records.features["mcs"].to_numpy()
@@ -118,7 +120,7 @@ def _repaired(
     n_batches: Array,
     batch_size: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """The pairs with what their parent's repair gives, and the repairs; None if none is due."""
+    """The pairs with the scores of their repaired parents, and the repairs; None if none is due."""
     start = empty_repairs(pairs)
     if start is None:
         return pairs, None
@@ -138,7 +140,7 @@ def _repair_pass(
 
 
 def _summary(records: Records, W_dec: Array) -> dict[str, float]:
-    """Means over living latents; over features that fired where it says features."""
+    """Means over living latents, or over features that fired."""
     features, latents = records.features, records.latents
     on = features[(features["freq"] > 0) | features["freq"].isna()]
     alive = latents[~latents["dead"]]

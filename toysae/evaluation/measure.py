@@ -1,4 +1,4 @@
-"""What is measured of the SAEs of a cell once they are trained."""
+"""Measures: what is scored of the SAEs of a cell once they are trained."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from ..training import Ensemble, Probe, Trained
 from .scoring import score_ensemble
 
 _ROW = 2_000  # bytes of a row in two tables
-_FEATURE = 24  # of a row's arrays, for each feature
-_POINT = 4 * (len(EDGES) + 12)  # of a row's curves, for each of their points
+_FEATURE = 24  # bytes of a row's arrays for each feature
+_POINT = 4 * (len(EDGES) + 12)  # bytes of a row's curves for each of their points
 
 
 class Measure(ABC):
-    """A measure has a name and a version: :meth:`identity` is a part of the keys of SAEs, so that
-    what was measured in another way is never taken for it."""
+    """What is measured of trained SAEs. Its :meth:`identity` is in the keys of SAEs, so that
+    results of another measure are never taken for its own."""
 
     curve_points: int
-    """Points of the learning curves."""
+    """The number of points of the learning curves."""
 
     @property
     @abstractmethod
     def probe(self) -> Probe:
-        """Gives one point of the learning curves."""
+        """What gives one point of the learning curves."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Everything that decides its numbers, as JSON holds it."""
+        """Everything that decides the numbers of this measure, as JSON holds it."""
 
     @abstractmethod
     def __call__(
@@ -40,8 +40,8 @@ class Measure(ABC):
         """Measures every SAE of a trained ensemble.
 
         Returns:
-            A table, one row an SAE in [world, member] order, and arrays whose leading axis is
-            those rows, all but `curve_steps`.
+            A table with one row for each SAE in [world, member] order, and arrays whose leading
+            axis is those rows, all but `curve_steps`.
         """
 
     def row_bytes(self, ensemble: Ensemble) -> int:

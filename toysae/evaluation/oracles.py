@@ -1,7 +1,7 @@
 """The SAEs behind ceilings and floors: each method gives SAEs of one dictionary, over a grid.
 
-What is known of the truth differs: the features, the features and how to encode them best, or
-nothing. All of them are SAEs, so that one way of scoring serves all (:mod:`.ceilings`).
+Methods differ in what they know of the truth: the features, the features and their best encoder,
+or nothing. All give SAEs, so that all are scored in the same way (:mod:`.ceilings`).
 """
 
 from collections.abc import Callable, Iterator
@@ -32,26 +32,27 @@ from ..worlds import Batch, World, batches
 
 L1_GRID = (0.004, 0.02, 0.06, 0.15, 0.3, 0.6, 1.2)
 """L1 coefficients, in units of the mean length that a feature adds to x when it is on."""
-_K_GRID = (0.5, 1.0, 1.5, 2.0)  # of OMP, in units of the true L0; the most active ever come on top
+_K_GRID = (0.5, 1.0, 1.5, 2.0)  # of OMP, in units of the true L0, besides the most ever active
 _FIT_SAMPLES = 16_384
-_ITERATIONS = 200  # of FISTA: an incoherent dictionary's supports stand still by then
+_ITERATIONS = 200  # of FISTA: by then the supports in an incoherent dictionary no longer change
 _BATCH = 256  # of training
 
 Point = tuple[str, float, SAE | None]
-"""A number's name, the number, and the SAE of it; None for one that diverged."""
+"""A number's name, the number, and its SAE; None if that diverged."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A world and what the methods share. What is fitted is fitted on samples that no score sees.
+    """A world and the settings that the methods share. They are fitted on samples that no score
+    sees.
 
     Attributes:
-        world: whose directions are the truth.
-        d_sae: latents of what does not hold the whole truth.
-        l1_coeff: coefficients in units of squared error per unit of code; None for `L1_GRID`
-            times the world's own scale.
+        world: with the true directions.
+        d_sae: latents of methods that do not hold the whole truth.
+        l1_coeff: coefficients in units of squared error per unit of code; None for `L1_GRID` times
+            the world's own scale.
         n_fit: samples to fit on.
-        n_steps: of what is trained, at 256 samples each.
+        n_steps: training steps of 256 samples each.
         seed: of samples and of random starts.
     """
 
@@ -64,6 +65,7 @@ class Setting:
 
     @property
     def fit_key(self) -> PRNGKeyArray:
+        """The key of the samples to fit on."""
         return keys_of(jnp.array([self.seed], jnp.int32), "ceilings")[0]
 
     def batches(self) -> Iterator[Batch]:
@@ -72,11 +74,12 @@ class Setting:
 
     @property
     def bias(self) -> Float[Array, " d_in"] | None:
-        """What the world adds to every input; under a rectifier that is nothing fixed."""
+        """What the world adds to every input; None if it rectifies, as that is not constant."""
         return None if self.world.rectify else self.world.bias
 
     @property
     def where(self) -> Bias:
+        """Where SAEs of the truth have their bias."""
         return "none" if self.bias is None else "pre"
 
     @cached_property
@@ -87,7 +90,7 @@ class Setting:
 
     @cached_property
     def _seen(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """How often and how strongly each feature fired, and the most active in one sample."""
+        """Firings and summed sizes of each feature, and the most active features of one sample."""
         counts, lengths, most = 0.0, 0.0, 0
         for batch in self.batches():
             acts = jnp.abs(batch.feature_acts)
@@ -98,7 +101,7 @@ class Setting:
 
     @property
     def coefficients(self) -> tuple[float, ...]:
-        """The L1 grid."""
+        """The grid of L1 coefficients."""
         if self.l1_coeff is not None:
             return self.l1_coeff
         counts, lengths, _ = self._seen
@@ -108,16 +111,16 @@ class Setting:
 
     @property
     def ks(self) -> tuple[int, ...]:
-        """The grid of OMP: at most as many as there are dimensions or directions."""
+        """The grid of OMP's k, each at most the number of dimensions and of directions."""
         counts, _, most = self._seen
         l0 = counts.sum() / (-(-self.n_fit // 1024) * 1024)
-        asked = [most, *(int(np.ceil(share * l0)) for share in _K_GRID)]
+        wanted = [most, *(int(np.ceil(share * l0)) for share in _K_GRID)]
         highest = min(self.world.target.shape)
-        return tuple(sorted({min(max(k, 1), highest) for k in asked}))
+        return tuple(sorted({min(max(k, 1), highest) for k in wanted}))
 
     @cached_property
     def order(self) -> np.ndarray:
-        """Features that are scored, most frequent first where that is known."""
+        """The places of the scored features, most frequent first if their firing is known."""
         if self.world.truth is not None:
             return np.arange(len(self.world.target))
         return np.argsort(-self._seen[0], kind="stable")
@@ -125,16 +128,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to a ceiling or a floor.
+    """A way to compute a ceiling or a floor.
 
     Attributes:
-        kind: which.
+        kind: which of the two.
         about: one line.
-        points: the SAEs; all of one call have the same dictionary unless `trained` moves it.
+        points: gives the SAEs; all of one call have the same dictionary unless `moves`.
         rows: (n_features, d_sae) -> rows of the dictionary.
-        needs: features whose "firing" is known; "fewer" latents than those; "" for nothing.
-        moves: the SAEs of a call have dictionaries of their own.
-        trained: by gradient descent, which is what costs most.
+        needs: "firing" if the features' firing must be known, "fewer" for fewer latents than
+            features, "" for nothing.
+        moves: each SAE of a call has a dictionary of its own.
+        trained: by gradient descent, which costs most.
     """
 
     kind: Literal["ceiling", "floor"]
@@ -155,31 +159,23 @@ def _own(n_features: int, d_sae: int) -> int:
 
 
 def _coded(s: Setting, rows: Array, bias: Array | None, name: str) -> Iterator[Point]:
-    """FISTA codes in a dictionary of what is left of x without the world's bias."""
-    both = [b for b in (s.bias, bias) if b is not None]
-    dictionary = Dictionary(rows, sum(both[1:], both[0]) if both else None, name)
+    """FISTA codes in a dictionary of x without the world's bias, over the L1 grid."""
+    biases = [b for b in (s.bias, bias) if b is not None]
+    dictionary = Dictionary(rows, sum(biases[1:], biases[0]) if biases else None, name)
     for l1 in s.coefficients:
         yield "l1_coeff", l1, dictionary.sae(l1, _ITERATIONS)
 
 
-def _truth_fista(s: Setting) -> Iterator[Point]:
-    return _coded(s, s.world.target, None, "truth")
-
-
-def _top(s: Setting) -> Iterator[Point]:
-    return _coded(s, s.world.target[s.order[: s.d_sae]], None, "top-M")
-
-
 def _baseline(name: str) -> Callable[[Setting], Iterator[Point]]:
     def points(s: Setting) -> Iterator[Point]:
-        found = make_baseline(name, s.x, s.d_sae, s.seed)
-        return _coded(s, found.rows, found.bias, name)
+        baseline = make_baseline(name, s.x, s.d_sae, s.seed)
+        return _coded(s, baseline.rows, baseline.bias, name)
 
     return points
 
 
 def _sae(s: Setting, encoder: Encoder, enc: dict[str, Array], hypers: dict[str, Array]) -> SAE:
-    """The truth with a given encoder."""
+    """An SAE with the true directions as its decoder and a given encoder."""
     n, d_in = s.world.target.shape
     spec = SAESpec(
         d_in, n, decoder=Free(s.where), encoder=encoder, activation=ReLU(), penalty=Sum()
@@ -208,7 +204,7 @@ def _overlaps(batch: Batch, F: Array, bias: Array | float, threshold: Array) -> 
 
 
 def _truth_threshold(s: Setting) -> Iterator[Point]:
-    """z = gain (F x - t)_+: t for the best mean F1, then the gain by least squares."""
+    """z = gain (F x - t)_+, with t for the best mean F1 and then the gain by least squares."""
     F, bias = s.world.target, 0.0 if s.bias is None else s.bias
     counts = empty_counts(len(F))
     for batch in s.batches():
@@ -223,16 +219,16 @@ def _truth_threshold(s: Setting) -> Iterator[Point]:
 
 
 def _trained(init: str, decoder: Decoder | None, whole: bool = False):
-    """The recipe "untied" over the L1 grid, one program; with another decoder if given."""
+    """The recipe "untied" over the L1 grid in one program, with another decoder if given."""
 
     def points(s: Setting) -> Iterator[Point]:
         d_sae = len(s.world.target) if whole else s.d_sae
         axes = {} if decoder is None else {"decoder": decoder}
         spec = make_spec("untied", s.world.d_in, d_sae, init, **axes)
-        # An init with fewer latents than features starts at the most frequent.
+        # An init with fewer latents than features starts at the most frequent features.
         world = replace(s.world, truth=s.world.target[s.order]) if init == "truth" else s.world
-        given = {**fallback("untied", spec), "l1_coeff": s.coefficients}
-        ensemble = make_ensemble([world], [s.seed], spec, given, (0,), _BATCH)
+        numbers = {**fallback("untied", spec), "l1_coeff": s.coefficients}
+        ensemble = make_ensemble([world], [s.seed], spec, numbers, (0,), _BATCH)
         trained = train_ensemble(ensemble, s.n_steps, recovery_probe, n_points=1)
         for i, l1 in enumerate(s.coefficients):
             sae = jax.tree.map(lambda leaf, i=i: leaf[0, i], trained.saes)
@@ -245,7 +241,8 @@ _FROZEN = Frozen("pre", "geometric_median")
 
 METHODS: dict[str, Method] = {
     "truth-fista": Method(
-        "ceiling", "non-negative FISTA codes in the true directions", _truth_fista, _all
+        "ceiling", "non-negative FISTA codes in the true directions",
+        lambda s: _coded(s, s.world.target, None, "truth"), _all,
     ),
     "truth-omp": Method(
         "ceiling", "non-negative OMP codes in the true directions", _truth_omp, _all
@@ -263,7 +260,8 @@ METHODS: dict[str, Method] = {
         _trained("truth", None), _own, moves=True, trained=True,
     ),
     "top-M-by-frequency": Method(
-        "ceiling", "the M = d_sae most frequent true directions, FISTA codes", _top, _own, "fewer"
+        "ceiling", "the M = d_sae most frequent true directions, FISTA codes",
+        lambda s: _coded(s, s.world.target[s.order[: s.d_sae]], None, "top-M"), _own, "fewer",
     ),
     "random": Method("floor", "random directions, FISTA codes", _baseline("random"), _own),
     "data-samples": Method(
@@ -279,5 +277,5 @@ METHODS: dict[str, Method] = {
 
 
 def fit_samples(d_sae: int) -> int:
-    """How many samples to fit on: baselines need one for each row."""
+    """The number of samples to fit on: baselines need one for each row."""
     return max(_FIT_SAMPLES, d_sae)

@@ -1,5 +1,5 @@
-"""One SAE, wherever it comes from, against one world: the row that a sweep would give it, what
-detection adds, and the records behind both."""
+"""Scores of one SAE, wherever it comes from, on one world: the row of a sweep's table, detection
+and failure modes, and the records behind them."""
 
 import json
 import warnings
@@ -47,15 +47,15 @@ class Scored:
     """One SAE's scores.
 
     Attributes:
-        table: one row; columns named as in a sweep's table, those of
+        table: one row, with the columns of a sweep's table, those of
             :func:`toysae.recovery.detection_scores`, and SAELens' own definitions as `saelens_*`.
         records: per feature and per latent, see :class:`toysae.recovery.Records`, with the columns
             of failure modes: of features `scale_error`, `n_latents`, `merged`; of latents `gain`,
             `hedging`, `hedged_feature`, `features_per_latent`, `basis_alignment`, `ablation_n`,
             `ablation_residual`, `ablation_interference`.
-        pairs: one row a (parent, child), see :func:`toysae.recovery.absorption.absorption`; where
-            one of a parent's children absorbs it, with its recall and precision before and after
-            repair. Empty where no feature has a parent.
+        pairs: one row for each (parent, child), see
+            :func:`toysae.recovery.absorption.absorption`; if a child absorbs its parent, with the
+            parent's recall and precision before and after repair. Empty if no feature has a parent.
     """
 
     table: pd.DataFrame
@@ -63,8 +63,8 @@ class Scored:
     pairs: pd.DataFrame
 
     def to_json(self) -> str:
-        """One object: the row, and `features`, `latents` and `pairs`, objects of one list a
-        column. NaN and infinities become null."""
+        """The scores as one JSON object: the row, and `features`, `latents` and `pairs` as objects
+        with one list for each column. NaN and infinities become null."""
         frames = {**vars(self.records), "pairs": self.pairs}
         lists = {
             name: {str(column): _plain(frame[column]) for column in frame}
@@ -78,13 +78,13 @@ def _plain(column: pd.Series) -> list:
     values = column.to_numpy()
     if values.dtype.kind != "f":
         return values.tolist()
-    # A float32's shortest form, not all digits of its float64.
+    # The shortest form of a float32, not all digits of its float64.
     return [float(str(v)) if np.isfinite(v) else None for v in values]
 
 
 @dataclass(frozen=True)
 class Matched:
-    """A dictionary against a world's truth: what needs no sample, and the time on large ones.
+    """A dictionary matched with a world's truth: the scores that need no sample.
 
     Attributes:
         cos: signed cosines `[n_features, d_sae]`.
@@ -100,7 +100,7 @@ class Matched:
 def match_dictionary(
     W_dec: Float[Array, "d_sae d_in"], truth: Float[Array, "n_features d_in"]
 ) -> Matched:
-    """Matches a dictionary with the truth, once for SAEs that differ in their codes alone."""
+    """Matches a dictionary with the truth, once for all SAEs that differ only in their codes."""
     cos = np.asarray(cosines(truth, W_dec))
     records = match(cos)
     return Matched(cos, records, truth_scores(records, cos))
@@ -115,41 +115,33 @@ def score_sae(
     matched: Matched | None = None,
     modes: bool = True,
 ) -> Scored:
-    """Recovery, detection, reconstruction, sparsity and failure modes of one SAE on fresh samples
-    of a world.
+    """Scores one SAE on fresh samples of a world: recovery, detection, reconstruction, sparsity
+    and failure modes.
 
-    Warns when there are fewer samples than features: the tail cannot be measured then.
+    Warns if there are fewer samples than features, as rare features cannot be measured then.
 
     Args:
         sae: as it is used outside training.
-        world: whose true features it is scored against.
+        world: with the true features.
         n_samples: evaluation samples, rounded up to whole batches of 1,024.
         seed: of the evaluation sample.
-        matched: of this very dictionary and world, if it is at hand.
-        modes: also look for failure modes, at about twice the time.
+        matched: the match of the same dictionary and world, if it has been computed.
+        modes: also measure failure modes, in about twice the time.
 
     Returns:
-        The scores. `true_l0` is of the evaluation sample, `floor` what independent random
-        directions would score as `mmcs`.
+        The scores. `true_l0` is that of the evaluation sample, `floor` the `mmcs` of independent
+        random directions.
 
     Raises:
-        ToysaeError: an ensemble, an SAE of another d_in than the world's, no samples, or
+        ToysaeError: an ensemble, an SAE with another d_in than the world, no samples, or
             parameters that are not finite.
     """
     integer("n_samples", n_samples, 1)
-    require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: score one SAE at a "
-            "time, e.g. result.sae(0)")  # fmt: skip
+    _check_sae(sae, world)
     d_in, d_sae = sae.spec.d_in, sae.spec.d_sae
-    require(d_in == world.d_in, f"the SAE's d_in {d_in} is not the d_in {world.d_in} of world "
-            f"{world.name!r}: give a world of d_in={d_in}")  # fmt: skip
-    require(np.isfinite(np.asarray(sae.W_dec)).all(), "W_dec is not finite: the SAE diverged")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(sae.weights):
-        name = jax.tree_util.keystr(path)
-        require(not np.isnan(np.asarray(leaf)).any(), f"{name} has NaN: the SAE diverged")
-
     matched = matched or match_dictionary(sae.W_dec, world.target)
     n_features = len(matched.cos)
-    # With a truth of its own, what fires is not what is scored against.
+    # In a world with a truth of its own, the features that fire are not those that are scored.
     pairs = no_detections(matched.records) if world.truth is None else None
     key, n_batches = keys_of(jnp.array([seed], jnp.int32), "evaluation")[0], -(-n_samples // BATCH)
     start = pairs, empty_looks(sae, world, matched.records) if modes else None
@@ -162,9 +154,9 @@ def score_sae(
         encoder = enc_dec_cosines(sae.weights.enc["W_enc"], sae.W_dec)
     lengths = np.linalg.norm(np.asarray(sae.W_dec, np.float64), axis=1)
     records = measure(matched.records, seen, scores.pop("firing_freq"), lengths, encoder)
-    family, wrong = pd.DataFrame(), {}
+    parents, mode_scores = pd.DataFrame(), {}
     if looks is not None:
-        records, family, wrong = failure_modes(
+        records, parents, mode_scores = failure_modes(
             sae, world, records, seen, looks, key, jnp.int32(n_batches), BATCH
         )
     _warn_of_the_tail(records.features["freq"], n_batches * BATCH)
@@ -184,12 +176,24 @@ def score_sae(
             "true_l0": float(true_l0),
             "floor": random_floor(d_in, d_sae),
             **detection_scores(records),
-            **wrong,
+            **mode_scores,
             **saelens_scores(records, totals, ratio),
         },
         index=pd.Index([0]),
     )
-    return Scored(table, records, family)
+    return Scored(table, records, parents)
+
+
+def _check_sae(sae: SAE, world: World) -> None:
+    d_in = sae.spec.d_in
+    require(sae.W_dec.ndim == 2, f"W_dec has shape {list(sae.W_dec.shape)}: score one SAE at a "
+            "time, e.g. result.sae(0)")  # fmt: skip
+    require(d_in == world.d_in, f"the SAE's d_in {d_in} is not the d_in {world.d_in} of world "
+            f"{world.name!r}: give a world of d_in={d_in}")  # fmt: skip
+    require(np.isfinite(np.asarray(sae.W_dec)).all(), "W_dec is not finite: the SAE diverged")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(sae.weights):
+        name = jax.tree_util.keystr(path)
+        require(not np.isnan(np.asarray(leaf)).any(), f"{name} has NaN: the SAE diverged")
 
 
 @partial(jax.jit, static_argnames="batch_size")
@@ -202,6 +206,8 @@ def _evaluate(
     n_batches: Int[Array, ""],
     batch_size: int,
 ):
+    """All sums over fresh samples that the scores need, and `true_l0`."""
+
     def add(carry, batch, key):
         totals, ratio, seen, looks = carry
         f = sae(batch.x)
@@ -221,9 +227,9 @@ def _warn_of_the_tail(freq: pd.Series, n_samples: int) -> None:
         return
     unseen = np.flatnonzero(freq == 0)
     which = ", ".join(map(str, unseen[:10])) + (", ..." if len(unseen) > 10 else "")
-    never = f"; {len(unseen):,} of them never fired: {which}" if len(unseen) else ""
+    silent = f"; {len(unseen):,} of them never fired: {which}" if len(unseen) else ""
     warnings.warn(
         f"{n_samples:,} samples for {len(freq):,} features: the rare ones are not measurable"
-        f"{never}. Give more samples (n_samples)",
+        f"{silent}. Give more samples (n_samples)",
         stacklevel=3,
     )

@@ -1,4 +1,4 @@
-"""From a trained ensemble to one table row for each SAE and the arrays behind it."""
+"""Scores of a trained ensemble: one table row for each SAE, and the arrays behind it."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .. import hosts
+from ..digests import add_arrays
 from ..recovery import (
     THRESHOLDS,
     Records,
@@ -45,9 +46,10 @@ def over_samples(
     n_batches: Int[Array, ""] | int,
     batch_size: int,
 ) -> tuple[Any, Float[Array, ""]]:
-    """Folds fresh samples of a world into `start`; and their mean active features, `true_l0`.
+    """Folds fresh samples of a world into `start`, and returns the result and `true_l0`, the mean
+    active features of the samples.
 
-    `add` takes what there is so far, a batch, and the key that it was drawn with.
+    `add` takes the value so far, a batch, and the key that the batch was drawn with.
     """
 
     def body(step, carry):
@@ -70,13 +72,13 @@ def evaluate_all(
     batch_size: int,
     layout: Layout | None = None,
 ) -> tuple[dict[str, Array], Float[Array, "n_worlds n_features"]]:
-    """Scores over fresh samples at fixed memory, leading axes `[n_worlds, n_members]`.
+    """Scores SAEs over fresh samples at fixed memory.
 
     Returns:
-        What :func:`toysae.recovery.summarise` gives; `eval_loss`, what training by `spec`
-        minimises, at its end and in batches of its size; and `true_l0`, the world's mean active
-        features a sample, over the same samples and so the same for all members of a world.
-        Beside it the mean length that each feature adds to x when it is on; NaN if it never was.
+        Scores with axes `[n_worlds, n_members]`: those of :func:`toysae.recovery.summarise`;
+        `eval_loss`, the loss that training by `spec` minimises at its end, in batches of its size;
+        and `true_l0`, the mean active features of the same samples, equal for all members of a
+        world. And the mean length that each feature adds to x when it is on; NaN if it never was.
     """
     d_sae, d_in = saes.W_dec.shape[-2:]
 
@@ -90,7 +92,7 @@ def evaluate_all(
                 totals, mean_loss = member
                 run, h = sae.run, sae.hypers
                 f = sae(batch.x)
-                # The same pass, where training has no other: XLA then encodes once.
+                # Equal to `f` unless training corrupts x: XLA then encodes once.
                 trains = training_pass(spec, sae.weights, run, h, key, batch.x)
                 loss = training_loss(spec, trains, run, h, key)
                 totals = add_batch(totals, batch.x, f.x_hat, f.z)
@@ -106,8 +108,7 @@ def evaluate_all(
             lambda leaf: jnp.broadcast_to(leaf, (n_members, *leaf.shape)),
             (empty_totals(d_in, d_sae), jnp.float32(0)),
         )
-        never = jnp.zeros(world.n_features, jnp.int32)
-        start = empty, never, jnp.zeros(world.n_features)
+        start = empty, jnp.zeros(world.n_features, jnp.int32), jnp.zeros(world.n_features)
         ((totals, loss), n_on, mean_size), true_l0 = over_samples(
             add, start, world, key, n_batches, batch_size
         )
@@ -134,22 +135,22 @@ def _world_cosines(saes: SAE, worlds: World) -> Array:
 
 
 def truth_scores(records: Records, cos: np.ndarray) -> dict[str, float]:
-    """What a table says of one SAE's dictionary against the truth.
+    """The scores of one SAE's dictionary against the truth.
 
     Args:
         records: of these cosines.
         cos: signed cosines `[n_features, d_sae]`.
 
     Returns:
-        What :func:`toysae.recovery.direction_scores` gives, and for each threshold
-        `distinct_above_`, how many features can have a latent of their own above it.
+        The scores of :func:`toysae.recovery.direction_scores`, and for each threshold
+        `distinct_above_`, the number of features that can have a latent of their own above it.
     """
     distinct = {f"distinct_above_{t:g}": distinct_matches(cos, t) for t in THRESHOLDS}
     return {**direction_scores(records), **distinct}
 
 
 def truth_columns(cos: np.ndarray) -> pd.DataFrame:
-    """:func:`truth_scores` of each of `[rows, n_features, d_sae]`, NaN where a cosine is."""
+    """:func:`truth_scores` of each of `[rows, n_features, d_sae]`; NaN in rows with a NaN."""
     measured = np.array([not np.isnan(c).any() for c in cos])
     known = [c if ok else np.zeros_like(c) for c, ok in zip(cos, measured, strict=True)]
     table = pd.DataFrame([truth_scores(match(c), c) for c in known])
@@ -163,40 +164,25 @@ def score_ensemble(
 
     Args:
         ensemble: as trained.
-        trained: its result.
+        trained: the result of its training.
         n_steps: steps taken.
         n_eval: evaluation samples, rounded up to whole batches.
 
     Returns:
-        A table, one row an SAE in [world, member] order, and arrays whose leading axis is
-        those rows: `mcs`, `feature_freq`, `firings_seen`, `feature_magnitude` (mean length added
+        A table with one row for each SAE in [world, member] order, and arrays whose leading axis
+        is those rows: `mcs`, `feature_freq`, `firings_seen`, `feature_magnitude` (mean length added
         to x when on), `feature_nn_cos` (largest signed cosine to another feature)
         `[rows, n_features]`, `latent_freq` `[rows, d_sae]`, `curve_<name>` `[rows, points]`,
         `curve_mcs_hist` `[rows, bins, points]` (counts of features); and `curve_steps` `[points]`.
     """
     n_worlds, n_members = trained.diverged.shape
     n_batches = -(-n_eval // ensemble.batch_size)
-    layout, by_world = layout_of(n_worlds, n_members, ensemble.split), P("world")
-    saes, worlds, seeds = trained.saes, ensemble.worlds, ensemble.world_seeds
-    if layout is not None:
-        saes, worlds, seeds = layout.spread((saes, worlds, seeds), (ROWS, by_world, by_world))
-    evaluated = evaluate_all(
-        saes, ensemble.spec.once_started(), worlds, seeds, jnp.int32(n_batches),
-        ensemble.batch_size, layout,
-    )  # fmt: skip
-    if layout is not None:
-        evaluated = layout.gather(evaluated, (ROWS, by_world))
-    scores, magnitude = jax.device_get(hosts.whole(evaluated))
-    spec, (n_features, d_in) = ensemble.spec, ensemble.worlds.target.shape[-2:]
-    cos = np.asarray(_world_cosines(trained.saes, ensemble.worlds)).reshape(
-        n_worlds * n_members, n_features, spec.d_sae
-    )
-    diverged = trained.diverged.reshape(-1)
-    samples = n_steps * ensemble.batch_size
+    scores, magnitude = _evaluated(ensemble, trained.saes, n_batches)
+    cos = _rows(_world_cosines(trained.saes, ensemble.worlds))
     firings = np.repeat(trained.firings, n_members, axis=0)
     arrays = {
         "mcs": cos.max(2),
-        "feature_freq": firings / max(samples, 1),
+        "feature_freq": firings / max(n_steps * ensemble.batch_size, 1),
         "firings_seen": firings,
         "feature_magnitude": np.repeat(magnitude, n_members, axis=0),
         "feature_nn_cos": np.repeat(_nearest(ensemble.worlds), n_members, axis=0),
@@ -209,11 +195,11 @@ def score_ensemble(
             **sizes_of(ensemble, n_steps),
             "n_eval": n_batches * ensemble.batch_size,
             **numbers_of(ensemble),
-            "diverged": diverged,
+            "diverged": trained.diverged.reshape(-1),
             **truth_columns(cos),
             **{name: _rows(value) for name, value in scores.items()},
             "loss": arrays["curve_loss"][:, -1],
-            "floor": random_floor(d_in, spec.d_sae),
+            "floor": random_floor(ensemble.spec.d_in, ensemble.spec.d_sae),
             "mmcs_init": arrays["curve_mmcs"][:, 0],
         }
     )
@@ -226,8 +212,25 @@ def score_ensemble(
     return table, arrays
 
 
+def _evaluated(
+    ensemble: Ensemble, saes: SAE, n_batches: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """:func:`evaluate_all` on the devices of the ensemble, as NumPy arrays."""
+    layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds), ensemble.split)
+    worlds, seeds, by_world = ensemble.worlds, ensemble.world_seeds, P("world")
+    if layout is not None:
+        saes, worlds, seeds = layout.spread((saes, worlds, seeds), (ROWS, by_world, by_world))
+    evaluated = evaluate_all(
+        saes, ensemble.spec.once_started(), worlds, seeds, jnp.int32(n_batches),
+        ensemble.batch_size, layout,
+    )  # fmt: skip
+    if layout is not None:
+        evaluated = layout.gather(evaluated, (ROWS, by_world))
+    return jax.device_get(hosts.whole(evaluated))
+
+
 def sizes_of(ensemble: Ensemble, n_steps: int) -> dict[str, np.ndarray | float]:
-    """What a table says first of each SAE of an ensemble: sizes, seeds and steps."""
+    """The first columns of a table of an ensemble's SAEs: sizes, seeds and steps."""
     n_worlds, n_members = len(ensemble.world_seeds), len(ensemble.sae_seeds)
     n_features, d_in = ensemble.worlds.target.shape[-2:]
     return {
@@ -244,7 +247,7 @@ def sizes_of(ensemble: Ensemble, n_steps: int) -> dict[str, np.ndarray | float]:
 
 
 def numbers_of(ensemble: Ensemble) -> dict[str, np.ndarray]:
-    """The numbers of each SAE of an ensemble, by name."""
+    """The columns of the numbers of an ensemble's SAEs."""
     n_worlds = len(ensemble.world_seeds)
     return {name: np.tile(np.asarray(v), n_worlds) for name, v in ensemble.hypers.items()}
 
@@ -264,15 +267,15 @@ def _nearest(worlds: Drawn) -> np.ndarray:
     return np.stack([nearest_cosines(rows) for rows in np.asarray(worlds.target, np.float32)])
 
 
-def _rows(values: np.ndarray) -> np.ndarray:
+def _rows(values: np.ndarray | Array) -> np.ndarray:
     """[n_worlds, n_members, ...] -> [rows, ...]."""
     values = np.asarray(values)
     return values.reshape(-1, *values.shape[2:])
 
 
 def oracle_columns(ensemble: Ensemble) -> pd.DataFrame:
-    """The true dictionary with FISTA codes at each coefficient: what a perfect SAE pays. One row
-    for each world and coefficient."""
+    """Scores of FISTA codes in the true dictionary, as of a perfect SAE: one row for each world
+    and L1 coefficient."""
     coefficients = np.unique(np.asarray(ensemble.hypers["l1_coeff"]))
     keys, frames = keys_of(ensemble.world_seeds, "oracle"), []
     for i in range(len(ensemble.world_seeds)):
@@ -285,17 +288,15 @@ def oracle_columns(ensemble: Ensemble) -> pd.DataFrame:
 
 
 _oracles: dict[bytes, dict[str, np.ndarray]] = {}
-"""By the digest of all that they come from: recipes and inits of a run share their worlds."""
+"""Scores by a digest of all that decides them: recipes and inits of a run share their worlds."""
 
 
-def _oracle(*given: np.ndarray) -> dict[str, np.ndarray]:
-    """Of inputs, a dictionary and coefficients: computed once by a process."""
-    digest = hashlib.sha256(repr([array.shape for array in given]).encode())
-    for array in given:
-        digest.update(array.tobytes())
-    if digest.digest() not in _oracles:
-        scores = fista_oracle(*map(jnp.asarray, given))
-        _oracles[digest.digest()] = {
-            f"truth_fista_{name}": np.asarray(scores[name]) for name in ("ev", "l0")
-        }
-    return _oracles[digest.digest()]
+def _oracle(*inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores for inputs, a dictionary and coefficients; a process computes them once."""
+    content = hashlib.sha256()
+    add_arrays(content, inputs)
+    key = content.digest()
+    if key not in _oracles:
+        scores = fista_oracle(*map(jnp.asarray, inputs))
+        _oracles[key] = {f"truth_fista_{name}": np.asarray(scores[name]) for name in ("ev", "l0")}
+    return _oracles[key]

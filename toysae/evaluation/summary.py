@@ -1,5 +1,5 @@
-"""The tables that a run prints: each arm at its best L1, with interval, floor and ceiling; and
-whether what it missed is the objective's fault or the optimiser's."""
+"""The tables that a run prints: each arm at its best L1 with intervals, floor and ceiling, and
+whether the objective or the optimiser is at fault for the features that it missed."""
 
 import pandas as pd
 
@@ -17,15 +17,15 @@ _SHOWN = {
 }
 """Column -> its title, and the format of its interval."""
 _SHARES = ("mcs_above_0.9",)
-"""Of these, shares of the features."""
+"""Those of :data:`_SHOWN` that are shares of the features."""
 
 
 def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """One line an arm: mean ± half-width (n) over n world seeds at the best L1.
+    """Summarises each arm in one line: mean ± half-width (n) over n world seeds at the best L1.
 
     The L1 of each world seed is chosen on the other seeds, among those whose L0 is within a
     factor of 2 of the truth; an arm without one is marked "no L0 match". `init` "truth" is the
-    ceiling: started at the true features, then trained; with "at-truth" the decoder was held
+    ceiling, started at the true features and then trained; with "at-truth" the decoder was held
     there.
     """
     table = _with_setting(table)
@@ -35,13 +35,13 @@ def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
     best = best_coefficient(table, _BY)
     lines = []
     for _, rows in best.groupby(_BY, sort=True):
-        kept = rows[~rows["diverged"].astype(bool)]
+        converged = rows[~rows["diverged"].astype(bool)]
         line = _head(rows)
         for column, (title, digits) in _SHOWN.items():
-            worlds = kept.groupby("world_seed")[column].mean().to_numpy()
-            share = column in _SHARES
+            worlds = converged.groupby("world_seed")[column].mean().to_numpy()
             n_features = int(rows["n_features"].iloc[0])
-            interval = share_interval(worlds, n_features) if share else student_t(worlds)
+            is_share = column in _SHARES
+            interval = share_interval(worlds, n_features) if is_share else student_t(worlds)
             line[title] = format(interval, digits)
         line["true l0"] = f"{rows['true_l0'].mean():.2f}"
         line["floor"] = f"{rows['floor'].iloc[0]:.3f}"
@@ -51,8 +51,8 @@ def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise_minima(table: pd.DataFrame) -> pd.DataFrame:
-    """One line an arm at its best L1: the share of world seeds with each verdict, see
-    :mod:`toysae.recovery.minima`. No line where no arm has a truth beside it.
+    """Summarises each arm at its best L1 in one line: the share of world seeds with each verdict,
+    see :mod:`toysae.recovery.minima`. Empty if no SAE was started or held at the truth.
     """
     table = _with_setting(table.reset_index(drop=True))
     require_columns(table, [*_BY, "world_seed"])
@@ -77,7 +77,7 @@ def _with_setting(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _head(rows: pd.DataFrame) -> dict[str, object]:
-    """What a line begins with: the world, the sizes, the arm and its L1."""
+    """The first columns of a line: the world, the sizes, the arm and its L1."""
     first = rows.iloc[0]
     init = "held at the truth" if first["init"] == AT_TRUTH else first["init"]
     return {
@@ -93,7 +93,7 @@ def _head(rows: pd.DataFrame) -> dict[str, object]:
 
 def _note(rows: pd.DataFrame, table: pd.DataFrame) -> str:
     notes = [] if rows["l0_matched"].all() else ["no L0 match"]
-    same = table[table["cell"] == rows["cell"].iloc[0]]
-    if same["diverged"].any():
-        notes.append(f"{int(same['diverged'].sum())} of {len(same)} diverged")
+    diverged = table.loc[table["cell"] == rows["cell"].iloc[0], "diverged"]
+    if diverged.any():
+        notes.append(f"{int(diverged.sum())} of {len(diverged)} diverged")
     return ", ".join(notes)

@@ -1,4 +1,4 @@
-"""The engine: cells in, results on disk out; whatever was stopped goes on."""
+"""The engine: runs cells and keeps results on disk; whatever was stopped goes on."""
 
 from ..door import guard
 from .cell import Cell, Data

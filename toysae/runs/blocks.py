@@ -1,7 +1,8 @@
-"""What a run trains: of each cell the SAEs that are missing, in blocks that fit the device."""
+"""Blocks: the SAEs of a cell that are still missing, in pieces that fit the device."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import jax
 import numpy as np
@@ -15,14 +16,13 @@ from .cell import Cell
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some worlds of a cell, and of each the same members. They train as one ensemble, and are
-    finished, or not, as one.
+    """Some members of a cell on some of its worlds, which train and are finished as one ensemble.
 
     Attributes:
-        cell: the cell.
+        cell: whose SAEs they are.
         worlds: places on the world axis of the cell.
-        members: places on its member axis.
-        split: of each SAE among several devices.
+        members: places on the member axis of the cell.
+        split: how each SAE is split among several devices.
     """
 
     cell: Cell
@@ -30,23 +30,23 @@ class Block:
     members: tuple[int, ...]
     split: Split = UNSPLIT
 
-    @property
+    @cached_property
     def keys(self) -> np.ndarray:
-        """`[n_worlds, n_members]` of this block."""
+        """The keys of its SAEs, `[n_worlds, n_members]`."""
         return self.cell.keys[np.ix_(self.worlds, self.members)]
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """Of its files: says the cell, and which SAEs."""
+        """The stem of its files' names: the cell's name and a digest of the keys."""
         return f"{self.cell.name}-{digest(*self.keys.reshape(-1).tolist())[:8]}"
 
     @property
     def cost(self) -> int:
-        """SAE-samples from the start to the end."""
+        """The number of SAE-samples of its whole training."""
         return len(self.worlds) * len(self.members) * self.cell.n_steps * self.cell.batch_size
 
     def ensemble(self) -> Ensemble:
-        """What trains."""
+        """The ensemble that trains."""
         whole = replace(self.cell.ensemble, split=self.split)
         if self.keys.size == self.cell.keys.size:
             return whole
@@ -60,24 +60,23 @@ class Block:
         )
 
     def halves(self) -> "tuple[Block, Block] | None":
-        """Half of the members each, or of the worlds where there is one member; None of one SAE."""
+        """Two blocks with half of the members each, or half of the worlds if there is one member;
+        None for a single SAE."""
         if len(self.members) > 1:
-            at = len(self.members) // 2
-            cut = [(self.worlds, self.members[:at]), (self.worlds, self.members[at:])]
+            axis, places = "members", self.members
         elif len(self.worlds) > 1:
-            at = len(self.worlds) // 2
-            cut = [(self.worlds[:at], self.members), (self.worlds[at:], self.members)]
+            axis, places = "worlds", self.worlds
         else:
             return None
-        first, second = (Block(self.cell, *places, self.split) for places in cut)
-        return first, second
+        half = len(places) // 2
+        return replace(self, **{axis: places[:half]}), replace(self, **{axis: places[half:]})
 
 
 def check_cells(cells: Sequence[Cell], split: Split = UNSPLIT) -> None:
     """Refuses cells that cannot be trained.
 
     Raises:
-        ToysaeError: bad input; too few devices; an SAE that does not fit the device even alone.
+        ToysaeError: bad input; too few devices; an SAE that does not fit the device by itself.
     """
     for cell in cells:
         ensemble = replace(cell.ensemble, split=split)
@@ -92,61 +91,57 @@ def blocks_of(
     begun: Collection[np.ndarray] = (),
     split: Split = UNSPLIT,
 ) -> list[Block]:
-    """Blocks that hold each missing SAE once.
+    """Blocks that together hold each missing SAE once.
 
     Args:
         cells: all of them; an SAE that two ask for is trained for the first.
-        done: keys that are finished.
-        begun: keys `[n_worlds, n_members]` of blocks that are half trained, and go on as they are.
-        split: of each SAE among several devices.
+        done: keys of finished SAEs.
+        begun: keys `[n_worlds, n_members]` of half-trained blocks, which go on as they are.
+        split: how each SAE is split among several devices.
     """
-    taken, found = set(done), []
+    assigned, blocks = set(done), []
     for cell in cells:
         missing = np.zeros(cell.keys.shape, bool)
         for place, key in np.ndenumerate(cell.keys):
-            missing[place] = key not in taken
-            taken.add(key)
+            missing[place] = key not in assigned
+            assigned.add(key)
         for keys in begun:
-            block = _placed(cell, keys, split)
+            block = _block_with_keys(cell, keys, split)
             if block is not None and missing[np.ix_(block.worlds, block.members)].all():
                 missing[np.ix_(block.worlds, block.members)] = False
-                found.append(block)
-        for block in _together(cell, missing, split):
-            found += halved(block, lambda block: fits(block.ensemble()))
-    return found
+                blocks.append(block)
+        for block in _blocks_of_missing(cell, missing, split):
+            blocks += halved(block, lambda block: fits(block.ensemble()))
+    return blocks
 
 
 def halved(block: Block, fits: Callable[[Block], bool]) -> list[Block]:
-    """The block, halved until each piece fits or is one SAE."""
+    """The block, halved until each piece fits or is a single SAE."""
     halves = block.halves()
     if halves is None or fits(block):
         return [block]
     return [piece for half in halves for piece in halved(half, fits)]
 
 
-def _together(cell: Cell, missing: np.ndarray, split: Split) -> list[Block]:
-    """Worlds that miss the same members stand together."""
-    alike: dict[bytes, list[int]] = {}
+def _blocks_of_missing(cell: Cell, missing: np.ndarray, split: Split) -> list[Block]:
+    """A block for all worlds on which the same members are missing."""
+    worlds_by_members: dict[bytes, list[int]] = {}
     for world, row in enumerate(missing):
         if row.any():
-            alike.setdefault(row.tobytes(), []).append(world)
+            worlds_by_members.setdefault(row.tobytes(), []).append(world)
     return [
         Block(cell, tuple(worlds), tuple(np.flatnonzero(missing[worlds[0]]).tolist()), split)
-        for worlds in alike.values()
+        for worlds in worlds_by_members.values()
     ]
 
 
-def _placed(cell: Cell, keys: np.ndarray, split: Split) -> Block | None:
-    """The block of a cell that has these keys."""
-    at: dict[str, tuple[int, ...]] = {}
+def _block_with_keys(cell: Cell, keys: np.ndarray, split: Split) -> Block | None:
+    """The block of a cell that has the keys `[n_worlds, n_members]`, if there is one."""
+    places: dict[str, tuple[int, ...]] = {}
     for place, key in np.ndenumerate(cell.keys):
-        at.setdefault(key, place)
-    if not all(key in at for key in keys.reshape(-1).tolist()):
+        places.setdefault(key, place)
+    if not all(key in places for key in keys.reshape(-1).tolist()):
         return None
-    block = Block(
-        cell,
-        tuple(at[key][0] for key in keys[:, 0].tolist()),
-        tuple(at[key][1] for key in keys[0].tolist()),
-        split,
-    )
+    worlds = tuple(places[key][0] for key in keys[:, 0].tolist())
+    block = Block(cell, worlds, tuple(places[key][1] for key in keys[0].tolist()), split)
     return block if np.array_equal(block.keys, keys) else None

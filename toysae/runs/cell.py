@@ -1,4 +1,4 @@
-"""Cells: the SAEs that share one compiled program, what they train on and what is measured."""
+"""Cells: SAEs that share one compiled program, with their data and their measure."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,30 +20,30 @@ from ..training.members import ensemble_of, member_grid
 from ..worlds import Drawn
 
 Column = str | float | Sequence[str | float]
-"""One value for all rows of a cell, or one for each of its members before seeds."""
+"""One value for all rows of a cell, or one for each of its members before SAE seeds."""
 
 
 class Data(ABC):
     """What the SAEs of a cell train on: worlds, or what stands in for them."""
 
     seeds: tuple[int, ...]
-    """Of the data streams, one for each world."""
+    """Seeds of the data streams, one for each world."""
 
     @property
     @abstractmethod
     def worlds(self) -> Drawn:
-        """Stacked, leading axis `[len(seeds)]`; made once."""
+        """The stacked worlds, leading axis `[len(seeds)]`; made once."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the data but the world's own, as JSON holds it."""
+        """Everything that decides the data of all worlds alike, as JSON holds it."""
 
     def identity_of(self, i: int) -> dict[str, Any]:
         """Everything else that decides the data of the i-th world."""
         return {"world_seed": self.seeds[i]}
 
     def columns(self) -> Mapping[str, Sequence[str | float]]:
-        """What is said of each world in the table, besides what the measure says."""
+        """Columns of the table with one value for each world, besides those of the measure."""
         return {}
 
     def own_components(self) -> tuple[object, ...]:
@@ -52,30 +52,30 @@ class Data(ABC):
 
     @abstractmethod
     def manifest(self) -> dict[str, Any]:
-        """What is written down of the data beside the SAEs, as JSON holds it."""
+        """What is stored about the data with the SAEs, as JSON holds it; `kind` names the data."""
 
     @contextmanager
     def feeding(self, n_steps: int, batch_size: int) -> Iterator[Feed | None]:
-        """Gives each step its data while a block trains, where :attr:`worlds` do not draw them."""
+        """Gives each step its data while a block trains, if :attr:`worlds` do not draw them."""
         yield None
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """The SAEs that share one compiled program: every member, on every world of the data.
+    """SAEs that share one compiled program: every member on every world of the data.
 
     Attributes:
-        name: of the cell, and the first words of its files' names.
-        data: what they train on.
+        name: of the cell, with which the names of its files begin.
+        data: what the SAEs train on.
         spec: of every member.
         members: the numbers of each, before seeds.
-        sae_seeds: one SAE for each, of every member.
+        sae_seeds: each member is trained once with each.
         n_steps: of training.
         batch_size: samples a step.
-        measure: what is measured of them.
-        columns: what their rows are called, before the scores.
-        labels: what else is said of them, after the scores. One that a score is called like gets
-            "_asked" after its name.
+        measure: what is measured of the trained SAEs.
+        columns: columns that identify their rows, before the scores in the table.
+        labels: further columns, after the scores. A label with the name of a score gets "_asked"
+            after its name.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Cell:
 
     @cached_property
     def ensemble(self) -> Ensemble:
-        """All its SAEs, whether or not they fit the device together.
+        """All SAEs of the cell, whether or not they fit the device together.
 
         Raises:
             ToysaeError: a number that is unknown, missing or out of bounds.
@@ -103,11 +103,11 @@ class Cell:
 
     @cached_property
     def keys(self) -> np.ndarray:
-        """`[n_worlds, n_members]` strings of 16 hex digits: of each SAE a hash of everything that
+        """`[n_worlds, n_members]` strings of 16 hex digits: for each SAE a hash of everything that
         decides its numbers, and of nothing else.
 
-        Results are found by it, whatever they were made for. Versions, the device, names and
-        labels are no part of it, nor is which other SAEs trained beside it.
+        Results are found by their key, whatever they were made for. It does not depend on versions,
+        the device, names, labels, or the other SAEs that train in the same block.
         """
         shared = {
             "format": FORMAT,
@@ -130,25 +130,19 @@ class Cell:
 
     @cached_property
     def hypers(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """The numbers of each SAE of a world, and their seeds, each `[n_members]`."""
+        """The numbers of the SAEs on one world by name, and their seeds, each `[n_members]`."""
         return member_grid(self.spec, self.members, self.sae_seeds)
 
-    @property
-    def n_saes(self) -> int:
-        """On all worlds."""
-        return self.keys.size
-
     def rows(self) -> dict[str, Any]:
-        """The cell as the table shows it, JSON: what its rows are called, and their keys."""
-        named = {"columns": self.columns, "labels": self.labels}
-        told = {
-            place: {name: self._by_row(value) for name, value in held.items()}
-            for place, held in named.items()
-        }
+        """The rows of the cell in the table, as JSON holds them: its name, the values of its
+        `columns` and `labels`, and the `keys`."""
+        columns = {name: self._by_row(value) for name, value in self.columns.items()}
+        labels = {name: self._by_row(value) for name, value in self.labels.items()}
         n_members = len(self.hypers[1])
         for name, values in self.data.columns().items():
-            told["columns"][name] = np.repeat(np.asarray(values), n_members).tolist()
-        return {"cell": self.name, **told, "keys": self.keys.reshape(-1).tolist()}
+            columns[name] = np.repeat(np.asarray(values), n_members).tolist()
+        keys = self.keys.reshape(-1).tolist()
+        return {"cell": self.name, "columns": columns, "labels": labels, "keys": keys}
 
     def _by_row(self, value: Column) -> Any:
         if isinstance(value, str) or not isinstance(value, Sequence):

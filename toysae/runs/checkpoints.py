@@ -1,7 +1,7 @@
-"""Half-trained parts on disk: the last two snapshots of each, to go on from after any stop.
+"""Half-trained blocks on disk: the last two snapshots of each, to go on from after any stop.
 
-checkpoints/<part>/part.json     which SAEs it trains, and for how many steps
-checkpoints/<part>/<step>.npz    the state and the curves so far
+checkpoints/<block>/part.json     which SAEs it trains, and for how many steps
+checkpoints/<block>/<step>.npz    the state and the curves so far
 """
 
 import json
@@ -28,36 +28,36 @@ _POINTS = "points/"  # before the name of a curve; the state's names begin with 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The snapshots of one part.
+    """The snapshots of one block.
 
     Attributes:
         directory: of the run.
-        part: its name.
+        block: the block's name.
     """
 
     directory: Directory
-    part: str
+    block: str
 
     def begin(self, keys: np.ndarray, n_steps: int) -> None:
-        """Says what is trained here: keys `[n_worlds, n_members]` for `n_steps`."""
+        """Writes which SAEs are trained here: keys `[n_worlds, n_members]`, for `n_steps`."""
         about = {"keys": keys.tolist(), "n_steps": n_steps}
         self.directory.write({self._name(_ABOUT): json.dumps(about).encode()})
 
     def about(self) -> dict[str, Any] | None:
-        """What :meth:`begin` wrote, if it is there and whole."""
+        """The `keys` and `n_steps` that :meth:`begin` wrote; None if damaged or missing."""
         name = self._name(_ABOUT)
         try:
-            found = Fields(parse_json(self.directory.read(name), name), name)
-            keys = np.array(found.items("keys"), str)
+            about = Fields(parse_json(self.directory.read(name), name), name)
+            keys = np.array(about.items("keys"), str)
             require(keys.ndim == 2, f"{name} has no table of keys")
-            return {"keys": keys, "n_steps": found.integer("n_steps", low=1)}
+            return {"keys": keys, "n_steps": about.integer("n_steps", low=1)}
         except (ToysaeError, ValueError):
             return None
 
     def steps(self) -> list[int]:
-        """Of the snapshots that were written to their end, the last first."""
-        found = (PurePosixPath(name).stem for name in self.directory.names(self._folder))
-        return sorted((int(stem) for stem in found if stem.isdecimal()), reverse=True)
+        """The steps of the completely written snapshots, the last first."""
+        stems = (PurePosixPath(name).stem for name in self.directory.names(self._folder))
+        return sorted((int(stem) for stem in stems if stem.isdecimal()), reverse=True)
 
     def save(self, snapshot: Snapshot) -> None:
         """Writes a snapshot, and removes all but the last two.
@@ -68,7 +68,8 @@ class Checkpoints:
         if snapshot.step in self.steps():
             return
         points = {f"{_POINTS}{name}": values for name, values in snapshot.points.items()}
-        arrays = {n: np.asarray(leaf) for n, leaf in {**_named(snapshot.state), **points}.items()}
+        leaves = {**_leaves_by_path(snapshot.state), **points}
+        arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
 
         def write(path: Path) -> None:
             with path.open("wb") as file:
@@ -79,7 +80,7 @@ class Checkpoints:
         self._remove(self.steps()[KEPT:])
 
     def latest(self, ensemble: Ensemble) -> Snapshot | None:
-        """The last snapshot of an ensemble that is whole; broken ones are named and left behind."""
+        """The last undamaged snapshot of an ensemble; damaged ones are reported and removed."""
         for step in self.steps():
             try:
                 return self._read(step, ensemble)
@@ -89,11 +90,9 @@ class Checkpoints:
         return None
 
     def remove(self) -> None:
-        """All of it."""
-        folder = PurePosixPath(self._folder)
-        self.directory.remove(
-            [name for name in self.directory.files if PurePosixPath(name).parent == folder]
-        )
+        """Removes all files of the block's training."""
+        folder = f"{self._folder}/"
+        self.directory.remove([n for n in self.directory.files if n.startswith(folder)])
 
     def _remove(self, steps: list[int]) -> None:
         if steps:
@@ -103,24 +102,25 @@ class Checkpoints:
         data = self.directory.read(self._snapshot(step))
         try:
             with np.load(BytesIO(data), allow_pickle=False) as file:
-                held = dict(file)
+                arrays = dict(file)
         except (ValueError, OSError, BadZipFile) as error:
             raise ToysaeError(f"it cannot be read: {error}") from error
-        # The init changes no shape, and some compute outside of programs, where nothing may be
-        # traced.
+        # Without the init: it changes no shape, and some compute outside of programs, where nothing
+        # may be traced.
         shapes = jax.eval_shape(start, ensemble.once_started())
-        points = {n.removeprefix(_POINTS): held.pop(n) for n in [*held] if n.startswith(_POINTS)}
-        wanted = _named(shapes)
-        require(held.keys() == wanted.keys(), "it holds other arrays than this part has")
+        names = [name for name in arrays if name.startswith(_POINTS)]
+        points = {name.removeprefix(_POINTS): arrays.pop(name) for name in names}
+        wanted = _leaves_by_path(shapes)
+        require(arrays.keys() == wanted.keys(), "it holds other arrays than this block has")
         for name, leaf in wanted.items():
-            kind = (held[name].shape, held[name].dtype)
-            require(kind == (leaf.shape, leaf.dtype), f"its {name} is of another shape or kind")
-        state = jax.tree.unflatten(jax.tree.structure(shapes), [held[name] for name in wanted])
+            kind = (arrays[name].shape, arrays[name].dtype)
+            require(kind == (leaf.shape, leaf.dtype), f"its {name} has another shape or dtype")
+        state = jax.tree.unflatten(jax.tree.structure(shapes), [arrays[name] for name in wanted])
         return Snapshot(state, points, step)
 
     @property
     def _folder(self) -> str:
-        return f"{CHECKPOINTS}/{self.part}"
+        return f"{CHECKPOINTS}/{self.block}"
 
     def _name(self, file: str) -> str:
         return f"{self._folder}/{file}"
@@ -130,14 +130,13 @@ class Checkpoints:
 
 
 def all_checkpoints(directory: Directory) -> list[Checkpoints]:
-    """Those of every half-trained part."""
-    paths = [PurePosixPath(name) for name in directory.files]
-    parts = {path.parent.name for path in paths if str(path.parent.parent) == CHECKPOINTS}
-    return [Checkpoints(directory, part) for part in sorted(parts)]
+    """The checkpoints of every half-trained block, by name."""
+    paths = (name.split("/") for name in directory.files if name.startswith(f"{CHECKPOINTS}/"))
+    return [Checkpoints(directory, block) for block in sorted({path[1] for path in paths})]
 
 
 def clear_away(directory: Directory, done: set[str]) -> list[np.ndarray]:
-    """Removes what no run can go on from: finished blocks, and those without a snapshot.
+    """Removes the checkpoints that no run goes on from: of finished blocks, and without a snapshot.
 
     Returns:
         The keys `[n_worlds, n_members]` of each block that is left.
@@ -152,7 +151,7 @@ def clear_away(directory: Directory, done: set[str]) -> list[np.ndarray]:
     return begun
 
 
-def _named(state: Any) -> dict[str, Any]:
-    """The leaves by their place in the state."""
+def _leaves_by_path(state: Any) -> dict[str, Any]:
+    """The leaves of a state by their place in it."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}

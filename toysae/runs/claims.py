@@ -1,9 +1,9 @@
-"""Which process trains which block, where several share a directory.
+"""Claims: which process trains which block, where several share a directory.
 
-A claim is a file that one process makes and keeps fresh while it works (filelock's SoftFileLease:
-exclusive creation, so that it holds on NFS too, and a heartbeat of a thread). A claim that was not
-refreshed for :data:`LEASE_SECONDS`, by the clock of who looks, has lapsed, and so has that of a
-process that is dead on the same machine. Clocks of two machines are never compared.
+A claim is a file that a process creates and refreshes while it works (filelock's SoftFileLease:
+created exclusively, which holds on NFS too, and refreshed by a thread). A claim has lapsed if a
+process that watches it sees no refresh for :data:`LEASE_SECONDS` by its own clock, or if its owner
+is dead on the same machine. Clocks of two machines are never compared.
 
 claims/<block>.claim
 """
@@ -22,8 +22,8 @@ from ..errors import ToysaeError
 
 CLAIMS = "claims"
 LEASE_SECONDS = 120.0
-"""All processes of a directory must have the same. Long: what one machine writes another may see
-late on a network file system."""
+"""The same in all processes of a directory. It is long because on a network file system a machine
+may see late what another has written."""
 
 _ENDING, _CLAIM_BYTES = ".claim", 4096
 
@@ -33,7 +33,7 @@ class Claims:
 
     Args:
         path: of the directory.
-        seconds: after which a claim lapses that is not refreshed.
+        seconds: after which a claim that is not refreshed lapses.
     """
 
     def __init__(self, path: Path, seconds: float = LEASE_SECONDS):
@@ -41,8 +41,8 @@ class Claims:
         self._leases: dict[str, SoftFileLease] = {}
 
     def take(self, name: str) -> bool:
-        """Claims a block, unless another process has it. Asked again and again it takes over what
-        has lapsed."""
+        """Claims a block unless another process has it, and returns whether it did. Repeated calls
+        take over a claim once it has lapsed."""
         file = self._folder / f"{name}{_ENDING}"
         if name not in self._leases:
             self._leases[name] = SoftFileLease(file, lease_duration=self._seconds)
@@ -61,20 +61,20 @@ class Claims:
         return True
 
     def is_lost(self, name: str) -> bool:
-        """Whether another process has taken over what this one had claimed, as after a standstill
-        of the whole process."""
+        """Whether this process no longer has the claim, for example because another took it over
+        while the whole process stood still."""
         lease = self._leases.get(name)
         return lease is None or lease.compromise is not None or not lease.is_locked
 
     def release(self, name: str) -> None:
-        """Gives a block back."""
+        """Gives up the claim of a block."""
         lease = self._leases.pop(name, None)
         if lease is not None and lease.is_locked:
             with suppress(OSError):
                 lease.release(force=True)
 
     def release_all(self) -> None:
-        """Gives all blocks back."""
+        """Gives up all claims."""
         for name in list(self._leases):
             self.release(name)
         with suppress(OSError):
@@ -83,10 +83,10 @@ class Claims:
 
 @contextmanager
 def held(lease: SoftFileLease, most_seconds: float) -> Iterator[None]:
-    """Holds a lock that others hold for moments only.
+    """Holds a lock that others hold for moments only, during the `with` block.
 
     Raises:
-        ToysaeError: nothing can be written there, or it is not given back.
+        ToysaeError: nothing can be written there, or others hold it for `most_seconds`.
     """
     file = Path(lease.lock_file)
     try:
@@ -105,36 +105,35 @@ def held(lease: SoftFileLease, most_seconds: float) -> Iterator[None]:
 
 
 def claimed(path: Path) -> dict[str, str]:
-    """Of each block that is claimed, by whom, e.g. "process 123 on host".
+    """Returns who has claimed each claimed block, e.g. "process 123 on host".
 
-    Claims of processes that are known to be dead are left out; one of another machine counts until
-    it is taken over.
+    Claims of processes known to be dead are left out; those of another machine count until they
+    are taken over.
     """
-    found = {}
+    owners = {}
     with suppress(OSError):
         for file in sorted((path / CLAIMS).glob(f"*{_ENDING}")):
             pid, host = _owner(file)
             if not (host == socket.gethostname() and _is_dead(pid)):
-                found[file.name.removesuffix(_ENDING)] = f"process {pid} on {host}"
-    return found
+                owners[file.name.removesuffix(_ENDING)] = f"process {pid} on {host}"
+    return owners
 
 
 def _owner(file: Path) -> tuple[str, str]:
-    """Of a claim, as filelock writes it; unknown if it is not as written."""
-    told = {}
+    """The process and host in a claim of filelock; "unknown" where the file does not say."""
+    record = {}
     with suppress(OSError, UnicodeDecodeError):
-        lines = file.read_text()[:4096].splitlines()
-        told = dict(line.split("=", 1) for line in lines if "=" in line)
-    return told.get("pid", "unknown")[:40], told.get("host", "unknown")[:200]
+        lines = file.read_text()[:_CLAIM_BYTES].splitlines()
+        record = dict(line.split("=", 1) for line in lines if "=" in line)
+    return record.get("pid", "unknown")[:40], record.get("host", "unknown")[:200]
 
 
 def _is_dead(pid: str) -> bool:
-    if not pid.isdecimal():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
+    if pid.isdecimal():
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            pass
     return False

@@ -1,12 +1,12 @@
-"""A directory that knows what was written into it: a mark lists every file by name and seal.
+"""A run's directory: a mark lists every file that runs wrote there, by name and seal.
 
-toysae-run.json           the mark, there before anything else
-.toysae-run.json.copy     the same again, for when one of the two is damaged
+toysae-run.json           the mark, written before anything else
+.toysae-run.json.copy     the same again, in case one of the two is damaged
 
 Only what the mark lists is read, replaced, moved or removed: by exact name, inside the directory,
 and never through a link. Whatever else lies there is left as it is.
 
-Several processes may write at once: each changes the mark alone, for the moment that it takes.
+Several processes may write at once: a lock is held for the moment in which one changes the mark.
 """
 
 import os
@@ -41,7 +41,8 @@ from .mark import (
 BROKEN = "broken"
 """The folder inside that damaged files are moved to, for good."""
 
-_ALONE_SECONDS, _MOST_WAIT = 20.0, 60.0  # after which who stands still has lost it; to wait for it
+_LEASE_SECONDS = 20.0  # after which a process that stands still loses the lock of the mark
+_MOST_WAIT = 60.0  # seconds to wait for that lock
 _TRIES, _PAUSE = 10, 0.05  # a file may be replaced while it is read
 
 
@@ -51,48 +52,48 @@ class Directory:
 
     Attributes:
         path: of the directory.
-        files: by name, a POSIX path from `path`, the seal of every file; None from before a file
-            is written until it is there.
+        files: the seal of every file by name, a POSIX path relative to `path`; None while the file
+            is being written.
     """
 
     def __init__(self, path: Path, files: Mapping[str, Seal | None]):
         self.path, self.files = path, dict(files)
-        self._lock = SoftFileLease(path / LOCK, lease_duration=_ALONE_SECONDS)
+        self._lock = SoftFileLease(path / LOCK, lease_duration=_LEASE_SECONDS)
 
     @classmethod
     def open(cls, path: str | Path) -> "Directory":
-        """The directory as its mark has it at this moment.
+        """Opens the directory as its mark describes it at this moment.
 
         Raises:
             ToysaeError: no run has written there; both copies of the mark are damaged; it is of
                 another version.
         """
         path = Path(path)
-        refused = why_not_ours(path)
-        require(not refused, f"{path} {refused}: give the directory of a run")
+        problem = why_not_ours(path)
+        require(not problem, f"{path} {problem}: give the directory of a run")
         require(is_marked(path), f"{path} holds no results: give the directory of a run")
         return cls(path, read_mark(path))
 
     @classmethod
     def claim(cls, path: str | Path) -> "Directory":
-        """The directory, made and marked if it is not there or is empty.
+        """Opens the directory, which is made and marked if it is missing or empty.
 
         Raises:
-            ToysaeError: it holds anything that is not a run's.
+            ToysaeError: it holds files that are not a run's.
         """
         path = Path(path)
         check_ours(path)
         with telling_of_no_access(path):
             path.mkdir(parents=True, exist_ok=True)
-        found = cls(path, {})
-        with found.alone():
-            found.files = read_mark(path) if is_marked(path) else {}
-            found._write_mark()
-        return found
+        directory = cls(path, {})
+        with directory.alone():
+            directory._write_mark()
+        return directory
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """No other process changes the mark in the block, which must be short; it is read anew.
+        """Reads the mark again and keeps other processes from changing it in the `with` block,
+        which must be short.
 
         Raises:
             ToysaeError: nothing can be written there; others hold it for a minute.
@@ -107,15 +108,15 @@ class Directory:
         self.files = read_mark(self.path)
 
     def names(self, folder: str = "") -> list[str]:
-        """The files directly in a folder, `folder/name`, sorted; written ones alone."""
+        """The names of the completely written files directly in a folder, sorted."""
         return sorted(
             name
             for name, seal in self.files.items()
-            if seal is not None and str(PurePosixPath(name).parent) == (folder or ".")
+            if seal is not None and name.rpartition("/")[0] == folder
         )
 
     def write(self, files: Mapping[str, bytes]) -> None:
-        """Writes files, each whole or not at all; all are listed before, and sealed after.
+        """Writes files, each whole or not at all: all are listed before, and sealed afterwards.
 
         Raises:
             ToysaeError: the disk is full; something that is not ours has one of these names.
@@ -128,11 +129,11 @@ class Directory:
     def put(
         self, writers: Mapping[str, Callable[[Path], Any]], sizes: Mapping[str, int] | None = None
     ) -> None:
-        """:meth:`write` of files that are too large to be held, or that a library writes.
+        """Writes files as :meth:`write` does, for files that a library writes or that are large.
 
         Args:
-            writers: by name, what writes the file whose path it is given.
-            sizes: in bytes, where known, to be told if the disk is full.
+            writers: by name of the file, a function that writes it to the path that it is given.
+            sizes: in bytes, where known, for the message about a full disk.
         """
         with self.alone():
             self.tidy(writers)
@@ -158,7 +159,7 @@ class Directory:
                 for name in writers:
                     self._temporary(name).unlink(missing_ok=True)
                 with self.alone():
-                    for name in writers.keys() - seals.keys():  # what was there is there still
+                    for name in writers.keys() - seals.keys():  # the earlier file is still there
                         self.files.pop(name, None)
                         self.files |= {name: before[name]} if name in before else {}
                     self.files |= seals
@@ -169,18 +170,18 @@ class Directory:
             self._write_mark()
 
     def inside(self, path: Path) -> str | None:
-        """The name that a path has in this directory; None if it is not in it."""
+        """Returns the name of a path in this directory, or None if it lies elsewhere."""
         try:
             return str(PurePosixPath(path.absolute().relative_to(self.path.absolute())))
         except ValueError:
             return None
 
     def check_reachable(self, names: Iterable[str] | None = None) -> None:
-        """Refuses to go on where somebody put a link, a folder or a pipe in the place of a listed
-        file, or of a folder of such: nothing is changed, so that it can be put back.
+        """Refuses to go on if a link, a folder or a pipe has taken the place of a listed file or
+        of its folder. Nothing is changed, so that the file can be put back.
 
         Raises:
-            ToysaeError: naming the first.
+            ToysaeError: naming the first such place.
         """
         for name in self.files if names is None else names:
             through, path = self._through_a_link(name), self.path / name
@@ -189,26 +190,25 @@ class Directory:
             require(good, f"{path} is a link or not a file: put the run's own back, or remove it")
 
     def check_free(self, names: Iterable[str]) -> None:
-        """Refuses to write where something is that no run wrote.
+        """Refuses to replace files that no run wrote.
 
         Raises:
-            ToysaeError: naming the first.
+            ToysaeError: naming the first such file.
         """
         for name in names:
             path, temporary, listed = self.path / name, self._temporary(name), name in self.files
             through = self._through_a_link(name)
             require(not through, f"{through} is a link or not a folder: move it away")
             for each in (path, temporary):
-                # What is written anew has no seal; only then is its temporary file ours.
+                # A file that is being written has no seal; only then is its temporary file ours.
                 ours = listed and is_regular(each) and (each == path or self.files[name] is None)
                 require(
                     ours or not os.path.lexists(each),
-                    f"{each} was not written by toysae, and a file of that name is to be: move it "
-                    "away",
+                    f"{each} was not written by toysae, which needs that name: move it away",
                 )
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file, as they were written.
+        """Returns the bytes of a file, checked against its seal.
 
         Raises:
             ToysaeError: the file is not listed, or is not as it was written.
@@ -227,11 +227,11 @@ class Directory:
             time.sleep(_PAUSE)
         raise ToysaeError(
             f"{path} {self.wrong(name) or 'has changed'}: run the experiment again, which makes "
-            "it anew"
+            "it again"
         )
 
     def wrong(self, name: str) -> str:
-        """What is wrong with a file, to be said after its name; "" if it is as it was written."""
+        """What is wrong with a file, as the end of a sentence; "" if it is as it was written."""
         seal, path = self.files.get(name), self.path / name
         if seal is None:
             return "was being written when the run ended" if name in self.files else "is missing"
@@ -248,11 +248,11 @@ class Directory:
         return "" if file_sha256(path) == seal.sha256 else "has other bytes than were written"
 
     def remove(self, names: Iterable[str]) -> list[Path]:
-        """Removes listed files, and the folders that are empty then. One that is not as it was
+        """Removes listed files, and the folders that are then empty. A file that is not as it was
         written is set aside instead.
 
         Returns:
-            Where those were moved to.
+            The new paths of the files that were set aside.
         """
         with self.alone():
             names = [name for name in names if name in self.files]
@@ -267,11 +267,11 @@ class Directory:
         return moved
 
     def set_aside(self, names: Iterable[str]) -> list[Path]:
-        """Moves listed files into `broken`, where nothing is ever removed; what was cut off while
-        it was written is removed.
+        """Moves listed files into `broken`, from which nothing is ever removed. A file that was
+        not written to its end is removed.
 
         Returns:
-            Where they were moved to; not those that are missing, or reached through a link.
+            The new paths; none for files that are missing.
         """
         names, moved = list(names), []
         with self.alone():
@@ -290,10 +290,10 @@ class Directory:
         return moved
 
     def tidy(self, names: Iterable[str] | None = None) -> None:
-        """Removes what a killed process left half written, of these names or of all."""
+        """Removes files that a killed process left half written, with these names or with any."""
         with self.alone():
             cut_off = [n for n, seal in self.files.items() if seal is None]
-            cut_off = cut_off if names is None else [n for n in cut_off if n in set(names)]
+            cut_off = cut_off if names is None else [n for n in names if n in cut_off]
             self.check_reachable(cut_off)
             for name in cut_off:
                 if is_regular(self._temporary(name)):
@@ -302,23 +302,23 @@ class Directory:
                 self.remove(cut_off)
 
     def strangers(self) -> list[str]:
-        """What lies in the directory and is not listed; a folder of such things is one."""
+        """Names of what lies in the directory without being listed; of a whole folder its own."""
         own = {MARK, COPY, CLAIMS, BROKEN, *LOCKS, *self.files}
         folders = {str(up) for name in self.files for up in PurePosixPath(name).parents}
-        found = []
+        strangers = []
         for folder in sorted({".", *folders}):
             with suppress(OSError):
                 for each in sorted((self.path / folder).iterdir()):
                     name = str(PurePosixPath(folder) / each.name)
                     if name not in own and name not in folders:
-                        found.append(name)
-        return found
+                        strangers.append(name)
+        return strangers
 
     def _write_mark(self) -> None:
         write_mark(self.path, self.files)
 
     def _through_a_link(self, name: str) -> str:
-        """The first of a file's folders inside the directory that is a link or no folder, or ""."""
+        """The first of a file's folders in here that is a link or not a folder; "" if none is."""
         for up in list(PurePosixPath(name).parents)[-2::-1]:
             folder = self.path / up
             if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -342,7 +342,7 @@ class Directory:
 
     def _remove_empty(self, name: str) -> None:
         for up in list(PurePosixPath(name).parents)[:-1]:
-            if any(PurePosixPath(other).is_relative_to(up) for other in self.files):
+            if any(other.startswith(f"{up}/") for other in self.files):
                 return
             try:
                 (self.path / up).rmdir()

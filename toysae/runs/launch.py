@@ -1,9 +1,9 @@
-"""Starts other processes that work in a run's directory, through submitit, and follows them.
+"""Launchers: start other processes that work in a run's directory, through submitit.
 
 >>> launcher("local:2"), launcher("slurm:partition=gpu,gpus=1,jobs=32,time=4h")
 
-A launched process is `toysae work DIR`. Where submitit is not wanted, the same command does as
-well, started by hand, over ssh or as the jobs of Kubernetes.
+A launched process runs `toysae work DIR`. The same command can be started without submitit: by
+hand, over ssh or as the jobs of Kubernetes.
 """
 
 import os
@@ -26,26 +26,26 @@ from .progress import Progress, say
 from .queue import Queue
 
 WORKERS = "workers"
-"""Where submitit keeps what it submits and what the workers print."""
+"""The folder of submitit's files and of what the workers print."""
 
 _LOOK_SECONDS = 1.0
-_END_SECONDS, _STOP_SECONDS = 12.0, 6.0  # for a worker to save what it trains, and to wait for it
+_END_SECONDS, _STOP_SECONDS = 12.0, 6.0  # for a worker to save its block, and to wait for that
 _YEAR = 365 * 24 * 60  # minutes
 _KINDS = ("local", "slurm")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a job does: the command, in the environment that it is given.
+    """The work of a job: a command that runs until it ends or is stopped.
 
-    Slurm tells a job that its time is over; submitit then queues it again, and it goes on from the
+    When Slurm tells a job that its time is over, submitit queues it again, and it goes on from the
     last checkpoint.
 
     Attributes:
         command: of the process.
-        stop: a file that says, once it is there, that the process is to end.
-        environment: set in it besides what there is.
-        cores: that it may use; all if empty.
+        stop: a file whose existence tells the process to end.
+        environment: variables that are set in addition to those there are.
+        cores: that the process may use; all if empty.
     """
 
     command: tuple[str, ...]
@@ -65,7 +65,7 @@ class Work:
         return child.returncode
 
     def checkpoint(self) -> Any:
-        """What submitit queues when the time is over."""
+        """Ends the process and returns what submitit queues when the time is over."""
         from submitit.helpers import DelayedSubmission
 
         for child in _children:
@@ -77,7 +77,7 @@ _children: list[subprocess.Popen] = []
 
 
 def _end(child: subprocess.Popen) -> None:
-    """Lets a worker save what it trains."""
+    """Stops a worker, with time to save what it trains."""
     child.terminate()
     try:
         child.wait(_END_SECONDS)
@@ -86,24 +86,24 @@ def _end(child: subprocess.Popen) -> None:
 
 
 class Launcher(ABC):
-    """Starts workers."""
+    """A way to start workers."""
 
     @property
     @abstractmethod
     def n_jobs(self) -> int:
-        """How many."""
+        """The number of workers."""
 
     @abstractmethod
     def executor(self, folder: Path) -> Any:
-        """Submitit's executor.
+        """Submitit's executor, which keeps its files in `folder`.
 
         Raises:
-            ToysaeError: submitit, or what it submits to, is not installed.
+            ToysaeError: submitit, or the system that it submits to, is not installed.
         """
 
     @abstractmethod
     def work(self, command: Sequence[str], stop: str, i: int) -> Work:
-        """The i-th of the jobs."""
+        """The work of the i-th worker."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Local(Launcher):
     """Processes on this machine, each with its share of the cores, or a GPU of its own.
 
     Attributes:
-        n: how many.
+        n: how many processes.
     """
 
     n: int
@@ -141,10 +141,10 @@ class Slurm(Launcher):
 
     Attributes:
         jobs: how many.
-        time: of each, in minutes; it is queued again when that is over.
-        gpus: of each.
-        cpus: of each.
-        memory: of each, as Slurm writes it, e.g. "32G".
+        time: of each job in minutes, after which it is queued again.
+        gpus: of each job.
+        cpus: of each job.
+        memory: of each job, as Slurm writes it, e.g. "32G".
         partition: of the cluster.
         more: further options of sbatch, by name.
     """
@@ -167,12 +167,11 @@ class Slurm(Launcher):
             executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=1000)
         except RuntimeError as error:
             raise ToysaeError(f"launcher slurm: {' '.join(str(error).split())}") from error
-        given = {"gpus_per_node": self.gpus or None, "mem": self.memory or None,
-                 "partition": self.partition or None}  # fmt: skip
+        optional = {"gpus_per_node": self.gpus, "mem": self.memory, "partition": self.partition}
         executor.update_parameters(
             time=self.time, cpus_per_task=self.cpus, array_parallelism=self.jobs,
             job_name="toysae", additional_parameters=dict(self.more),
-            **{name: value for name, value in given.items() if value is not None},
+            **{name: value for name, value in optional.items() if value},
         )  # fmt: skip
         return executor
 
@@ -181,49 +180,49 @@ class Slurm(Launcher):
 
 
 def launcher(text: str) -> Launcher:
-    """The launcher that a text names: "local:N", or "slurm:" and options as in
+    """The launcher that a text names: "local:N", or "slurm:" with options as in
     `partition=gpu,gpus=1,jobs=32,time=4h`.
 
     Raises:
-        ToysaeError: another kind, or an option that it does not have.
+        ToysaeError: another launcher, or an option that it does not have.
     """
     kind, _, rest = text.partition(":")
     if kind not in _KINDS:
         raise unknown("launcher", kind, _KINDS)
     if kind == "local":
         return Local(integer("--launcher local:", _whole(rest, "local:2"), 1, 1024))
-    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     more: list[tuple[str, str]] = []
     for item in filter(None, rest.split(",")):
-        name, is_there, value = item.partition("=")
-        require(is_there and value, f"--launcher slurm: {item!r} is not NAME=VALUE")
+        name, equals, value = item.partition("=")
+        require(equals and value, f"--launcher slurm: {item!r} is not NAME=VALUE")
         if name in ("jobs", "gpus", "cpus"):
-            given[name] = integer(f"--launcher slurm:{name}", _whole(value, "8"), 0, 100_000)
+            options[name] = integer(f"--launcher slurm:{name}", _whole(value, "8"), 0, 100_000)
         elif name == "time":
-            given[name] = _minutes(value)
+            options[name] = _minutes(value)
         elif name in ("memory", "partition"):
-            given[name] = value
+            options[name] = value
         else:  # of sbatch
             require(re.fullmatch(r"[a-z][a-z0-9_-]*", name), f"--launcher slurm: {name!r} is not "
                     "the name of an option of sbatch")  # fmt: skip
             more.append((name.replace("-", "_"), value))
-    found = Slurm(**given, more=tuple(more))
-    require(found.jobs >= 1, "--launcher slurm:jobs=0: give at least 1")
-    return found
+    slurm = Slurm(**options, more=tuple(more))
+    require(slurm.jobs >= 1, "--launcher slurm:jobs=0: give at least 1")
+    return slurm
 
 
 def follow(queue: Queue, how: Launcher, command: Sequence[str], quiet: bool) -> None:
-    """Starts workers and waits until nothing is left.
+    """Starts workers and waits until no block is left.
 
     Args:
         queue: prepared.
-        how: to start them.
-        command: of one of them.
+        how: starts the workers.
+        command: of each worker.
         quiet: no progress bar.
 
     Raises:
-        ToysaeError: all of them ended and SAEs are left, with the last lines of one.
-        Stopped: by Ctrl-C or SIGTERM; they are stopped too.
+        ToysaeError: all workers ended and SAEs are left; with the last line of one.
+        Stopped: by Ctrl-C or SIGTERM; the workers are stopped too.
     """
     if queue.is_empty():
         return
@@ -232,8 +231,8 @@ def follow(queue: Queue, how: Launcher, command: Sequence[str], quiet: bool) -> 
     stop.unlink(missing_ok=True)
     with executor.batch():
         jobs = [executor.submit(how.work(command, str(stop), i)) for i in range(how.n_jobs)]
-    say(f"{len(jobs)} workers started, of which {folder} tells: "
-        f"{', '.join(str(job.job_id) for job in jobs[:4])}{', ...' * (len(jobs) > 4)}")  # fmt: skip
+    ids = ", ".join(str(job.job_id) for job in jobs[:4]) + ", ..." * (len(jobs) > 4)
+    say(f"{len(jobs)} workers started ({ids}); their output is in {folder}")
     cost = {block.name: block.cost for block in queue.read()[0]}
     try:
         with stop_requests() as request, Progress(cost, quiet) as progress:
@@ -250,7 +249,7 @@ def follow(queue: Queue, how: Launcher, command: Sequence[str], quiet: bool) -> 
                 time.sleep(_LOOK_SECONDS)
     except BaseException:
         stop.touch()
-        _wait(jobs, _STOP_SECONDS)  # they end by themselves, also after this process
+        _wait(jobs, _STOP_SECONDS)  # they end by themselves, even after this process
         raise
     _wait(jobs, _END_SECONDS)
     for job in jobs:
@@ -260,18 +259,19 @@ def follow(queue: Queue, how: Launcher, command: Sequence[str], quiet: bool) -> 
 
 
 def _wait(jobs: Sequence[Any], most_seconds: float) -> None:
-    """Until all have ended."""
+    """Waits until all jobs have ended, or for `most_seconds`."""
     until = time.monotonic() + most_seconds
     while time.monotonic() < until and not all(job.done() for job in jobs):
         time.sleep(_LOOK_SECONDS / 4)
 
 
 def work_command(out: Path) -> list[str]:
-    """The command of a worker."""
+    """The command of a worker in a directory."""
     return [sys.executable, "-m", "toysae", "work", str(out.absolute()), "--quiet"]
 
 
 def _last_words(jobs: Sequence[Any]) -> str:
+    """The last line of toysae that a worker printed, or the file with what it printed."""
     for job in jobs:
         lines = [line for line in (job.stderr() or "").splitlines() if line.startswith("toysae: ")]
         if lines:
@@ -296,7 +296,7 @@ def _whole(text: str, example: str) -> int:
 
 
 def _minutes(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(m|min|h|d|)", text)
-    if found is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(m|min|h|d|)", text)
+    if match is None:
         raise ToysaeError(f"--launcher slurm:time={text}: give minutes, or e.g. 4h")
-    return max(round(float(found[1]) * {"h": 60, "d": 1440}.get(found[2], 1)), 1)
+    return max(round(float(match[1]) * {"h": 60, "d": 1440}.get(match[2], 1)), 1)

@@ -1,4 +1,4 @@
-"""The mark of a run's directory: which files runs wrote there, with a seal of each, kept twice."""
+"""The mark of a run's directory: the files that runs wrote there and their seals, kept twice."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,17 +17,17 @@ from ..errors import ToysaeError, require
 
 MARK, COPY = "toysae-run.json", ".toysae-run.json.copy"
 LAYOUT = 5
-"""Of the directory; counted up when an older toysae could not read it, or this one an older."""
+"""The layout of the directory; counted up when it changes so that older versions cannot read it."""
 
 LOCK, PLANNING = ".toysae-run.lock", ".toysae-plan.lock"
-"""Held while the mark is changed, and while blocks are queued or taken."""
+"""Locks that are held while the mark is changed, and while blocks are queued or taken."""
 LOCKS = (LOCK, PLANNING, ".lock")
 _MOST_BYTES = 2**30  # of a mark: some million files
 
 
 @dataclass(frozen=True)
 class Seal:
-    """What a file held when it was written: its size in bytes, and its SHA-256 in hex."""
+    """The size in bytes and the SHA-256 in hex of a file when it was written."""
 
     size: int
     sha256: str
@@ -37,8 +38,8 @@ class Seal:
 
 
 def why_not_ours(path: Path) -> str:
-    """Why a directory cannot be used as that of a run, to be said after its name; "" if it can:
-    it is not there, is empty, or has a mark."""
+    """Why a path cannot be the directory of a run, as the end of a sentence; "" if it can: it does
+    not exist, is empty, or has a mark."""
     if not os.path.lexists(path):
         return ""
     if not path.is_dir():
@@ -58,101 +59,104 @@ def why_not_ours(path: Path) -> str:
 
 
 def check_ours(path: Path) -> None:
-    """Refuses a directory that a run must not write into; nothing is touched.
+    """Refuses a directory that a run must not write into, and leaves it untouched.
 
     Raises:
         ToysaeError: saying what to do.
     """
-    refused = why_not_ours(path)
-    require(not refused, f"{path} {refused}: choose another --out; nothing in it was touched")
+    problem = why_not_ours(path)
+    require(not problem, f"{path} {problem}: choose another --out; nothing in it was touched")
     if is_marked(path):
         read_mark(path)
 
 
 def is_marked(path: Path) -> bool:
-    """Whether a run has written in a directory, as far as names tell."""
+    """Whether a run has written in a directory, as far as file names tell."""
     return any(is_regular(path / name) for name in (MARK, COPY))
 
 
 def read_mark(path: Path) -> dict[str, Seal | None]:
-    """By name, the seal of every file; None from before a file is written until it is there.
+    """Reads the seal of every file by name; None for a file that is being written.
 
     Raises:
-        ToysaeError: both copies are damaged; it is of another layout.
+        ToysaeError: both copies are damaged, or have another layout.
     """
     problems = []
     for name in (MARK, COPY):
         try:
-            held = Fields(parse_json(read_regular(path / name, _MOST_BYTES), name), name)
-            layout = held.integer("layout")
-            body = {key: value for key, value in held.value.items() if key != "seal"}
-            require(held.text("seal") == _sealed(body), f"{name} is not as it was written")
-            if layout != LAYOUT:
-                which = "an older" if layout < LAYOUT else "a newer"
-                raise _OtherLayout(
-                    f"{path} was written by {which} toysae (layout {layout}, this one has "
-                    f"{LAYOUT}): choose another --out"
-                )
-            files = held.object("files")
-            return {file: _seal(file, files.any(file)) for file in files.value}
-        except _OtherLayout:
-            raise
+            layout, files = _parsed(read_regular(path / name, _MOST_BYTES), name)
         except ToysaeError as error:
             problems.append(str(error))
+            continue
+        which = "an older" if layout < LAYOUT else "a newer"
+        require(layout == LAYOUT, f"{path} was written by {which} toysae (layout {layout}, this "
+                f"one has {LAYOUT}): choose another --out")  # fmt: skip
+        return dict(files)
     raise ToysaeError(
         f"{path} cannot be read: {'; '.join(problems)}. Restore one of the two, or choose another "
         "--out"
     )
 
 
+@lru_cache(maxsize=4)  # a mark is read far more often than it changes
+def _parsed(data: bytes, name: str) -> tuple[int, Mapping[str, Seal | None]]:
+    """The layout and the seals in the bytes of a mark; no seals in those of another layout.
+
+    Raises:
+        ToysaeError: it is not as it was written.
+    """
+    fields = Fields(parse_json(data, name), name)
+    layout = fields.integer("layout")
+    body = {key: value for key, value in fields.value.items() if key != "seal"}
+    require(fields.text("seal") == _digest(body), f"{name} is not as it was written")
+    files = fields.object("files").value if layout == LAYOUT else {}
+    return layout, {file: _seal(file, value) for file, value in files.items()}
+
+
 def write_mark(path: Path, files: Mapping[str, Seal | None]) -> None:
-    """Both copies.
+    """Writes both copies of the mark.
 
     Raises:
         ToysaeError: the disk is full.
     """
-    held = {
+    seals = {
         name: None if seal is None else [seal.size, seal.sha256]
         for name, seal in sorted(files.items())
     }
-    body = {"toysae": "the files of a run", "layout": LAYOUT, "files": held}
-    data = json.dumps({**body, "seal": _sealed(body)}, indent=1).encode()
+    body = {"toysae": "the files of a run", "layout": LAYOUT, "files": seals}
+    data = json.dumps({**body, "seal": _digest(body)}, indent=1).encode()
     for name in (MARK, COPY):
-        _put(path / name, data)
+        _write(path / name, data)
 
 
-class _OtherLayout(ToysaeError):
-    pass
-
-
-def _seal(name: str, held: Any) -> Seal | None:
+def _seal(name: str, value: Any) -> Seal | None:
     parts = PurePosixPath(name).parts
-    good = parts and ".." not in parts and not name.startswith("/")
-    require(good, f"it lists {shown(name)}, which is not a name of a file inside")
-    if held is None:
+    if not parts or ".." in parts or name.startswith("/"):
+        raise ToysaeError(f"it lists {shown(name)}, which is not a name of a file inside")
+    if value is None:
         return None
-    n_bytes, sha256 = held if isinstance(held, list) and len(held) == 2 else (None, None)
-    good = isinstance(n_bytes, int) and isinstance(sha256, str)
-    require(good, f"it has no seal of {name}")
-    return Seal(n_bytes, sha256)  # pyright: ignore[reportArgumentType]
+    n_bytes, sha256 = value if isinstance(value, list) and len(value) == 2 else (None, None)
+    if not isinstance(n_bytes, int) or not isinstance(sha256, str):
+        raise ToysaeError(f"it has no seal of {name}")
+    return Seal(n_bytes, sha256)
 
 
-def _sealed(body: Mapping[str, Any]) -> str:
+def _digest(body: Mapping[str, Any]) -> str:
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _put(path: Path, data: bytes) -> None:
-    """Writes a copy of the mark, whose two names are ours in any directory that has one."""
+def _write(path: Path, data: bytes) -> None:
+    """Writes one copy of the mark; its name is ours in any directory that has a mark."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with telling_of_a_full_disk(path, len(data)), telling_of_no_access(path):
             temporary.unlink(missing_ok=True)
             file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            with os.fdopen(file, "wb") as held:
-                held.write(data)
-                held.flush()
-                os.fsync(held.fileno())
+            with os.fdopen(file, "wb") as opened:
+                opened.write(data)
+                opened.flush()
+                os.fsync(opened.fileno())
             os.replace(temporary, path)
             sync(path.parent)
     finally:
@@ -161,7 +165,7 @@ def _put(path: Path, data: bytes) -> None:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether it is a file, and not a link to one, a pipe or a device."""
+    """Whether a path is a file, not a link to one, a pipe or a device."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:

@@ -1,4 +1,4 @@
-"""How a run is done."""
+"""Options of a run, none of which changes its numbers."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ from .claims import LEASE_SECONDS
 
 @dataclass(frozen=True)
 class Options:
-    """How a run is done, which changes no number but by the order of sums.
+    """How a run is done. No option changes a number, but for the order of sums.
 
     Attributes:
-        fresh: discard what runs have written there and begin again; anything else is left.
+        fresh: discard what runs have written there and begin again; other files are left.
         quiet: no progress bar, and only lines about what went wrong.
-        checkpoint_seconds: how often a block's training is saved while it lasts; 0 for every chunk.
-        split: of each SAE among several devices.
+        checkpoint_seconds: how often a block's training is saved; 0 for every chunk.
+        split: how each SAE is split among several devices.
         keep_weights: keep the SAEs' weights.
-        wait: for blocks that other processes train; or else return when none is left to take.
+        wait: for blocks that other processes train; otherwise return when none is left to take.
         other_versions: also help processes that have another version of toysae or jax.
         lease_seconds: after which others take over from a process that stands still; the same in
             all processes of a directory.
@@ -38,4 +38,4 @@ class Options:
 
 
 PLAIN = Options()
-"""Nothing special."""
+"""The defaults."""

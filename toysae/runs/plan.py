@@ -23,7 +23,7 @@ from .directory import Directory
 from .mark import check_ours
 from .options import PLAIN, Options
 from .space import disk_bytes
-from .store import broken_blocks, find, finished_keys, stored_blocks
+from .store import checked_blocks, find, finished_keys
 
 _TRIAL_S = 1.0
 
@@ -33,9 +33,10 @@ class Plan:
     """What is left of a run.
 
     Attributes:
-        table: one row a block, in the order they run: `ensemble`, `SAEs`, `d_sae`, `n_steps`,
-            `memory` that it takes, `TFLOP` of its matrix products and about how many `seconds`.
-        lines: on the whole.
+        table: one row for each block, in the order they run: `cell`, `SAEs`, `d_sae`, `n_steps`,
+            the `memory` that it takes, the `TFLOP` of its matrix products and about how many
+            `seconds`.
+        lines: two sentences on the whole run.
     """
 
     table: pd.DataFrame
@@ -44,13 +45,13 @@ class Plan:
 
 @in_32_bits
 def plan(cells: Sequence[Cell], out: str | Path, options: Options = PLAIN) -> Plan:
-    """Counts what a run would train, and times about a second of its dearest block.
+    """Counts what a run would train, and times about a second of its most expensive block.
 
-    Nothing is written. Seconds are those of training, at the FLOP rate of the trial: sampling,
-    compiling and scoring come on top, and small SAEs run at lower rates than large ones.
+    Nothing is written. The seconds are those of training at the FLOP rate of the trial: compiling
+    and scoring come on top, and small SAEs run at lower rates than large ones.
 
     Raises:
-        ToysaeError: what a run refuses before training, but for a full disk.
+        ToysaeError: whatever a run refuses before training, except a full disk.
     """
     check_cells(cells, options.split)
     path = Path(out)
@@ -58,34 +59,36 @@ def plan(cells: Sequence[Cell], out: str | Path, options: Options = PLAIN) -> Pl
     done = hosts.on_first(lambda: _finished(path, options.keep_weights))
     blocks = blocks_of(cells, done, split=options.split)
     ensembles = [block.ensemble() for block in blocks]
-    flops = [step_flops(g) * b.cell.n_steps for g, b in zip(ensembles, blocks, strict=True)]
-    rate = _rate(ensembles[flops.index(max(flops))]) if blocks else float("nan")
+    flops = [
+        step_flops(ensemble) * block.cell.n_steps
+        for ensemble, block in zip(ensembles, blocks, strict=True)
+    ]
+    rate = _flop_rate(ensembles[flops.index(max(flops))]) if blocks else float("nan")
     rows = [_row(*each, rate) for each in zip(blocks, ensembles, flops, strict=True)]
     disk = size(disk_bytes(blocks, options.keep_weights))
     devices = jax.devices()
-    whole = f"all {len(asked)} SAEs are finished in {path}" if asked else "no SAEs to train"
     if blocks:
-        whole = (
+        work = (
             f"{len(asked & done)} of {len(asked)} SAEs are finished in {path}; {len(blocks)} "
-            f"ensembles are left: {sum(flops) / 1e12:,.1f} TFLOP, about "
-            f"{_duration(sum(flops) / rate)}"
+            f"{'block is' if len(blocks) == 1 else 'blocks are'} left: "
+            f"{sum(flops) / 1e12:,.1f} TFLOP, about {_duration(sum(flops) / rate)}"
         )
-    lines = [
-        whole,
+    else:
+        work = f"all {len(asked)} SAEs are finished in {path}" if asked else "no SAEs to train"
+    machine = (
         f"{len(devices)} x {devices[0].device_kind}, {size(device_bytes())} of memory; "
-        f"{disk} on disk, {size(free_bytes(path))} free",
-    ]
-    return Plan(pd.DataFrame(rows), lines)
+        f"{disk} on disk, {size(free_bytes(path))} free"
+    )
+    return Plan(pd.DataFrame(rows), [work, machine])
 
 
 def _finished(path: Path, with_weights: bool) -> set[str]:
-    """The keys of what a run would not train again."""
+    """The keys of the SAEs that a run would not train again."""
     check_ours(path)
     if not path.exists() or not any(path.iterdir()):
         return set()
-    directory = Directory.open(path)
-    broken = broken_blocks(directory)
-    return finished_keys(find(stored_blocks(directory, broken)), with_weights)
+    undamaged, _ = checked_blocks(Directory.open(path))
+    return finished_keys(find(undamaged), with_weights)
 
 
 def _row(block: Block, ensemble: Ensemble, flops: int, rate: float) -> dict[str, object]:
@@ -100,8 +103,8 @@ def _row(block: Block, ensemble: Ensemble, flops: int, rate: float) -> dict[str,
     }
 
 
-def _rate(ensemble: Ensemble) -> float:
-    """FLOP/s of an ensemble's steps, sampling included, in about a second."""
+def _flop_rate(ensemble: Ensemble) -> float:
+    """FLOP/s of an ensemble's steps with their sampling, timed for about a second."""
     per_step, total = step_flops(ensemble), jnp.float32(1e6)
     layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds), ensemble.split)
     ensemble = spread_ensemble(ensemble, layout)
@@ -121,7 +124,6 @@ def _rate(ensemble: Ensemble) -> float:
 
 
 def _duration(seconds: float) -> str:
-    """For people."""
     if seconds < 120:
         return f"{seconds:,.0f} s"
     return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -1,4 +1,4 @@
-"""Before anything trains: the directory of a run is made ready, or one in use is joined."""
+"""Prepares the directory of a run before anything trains, or joins one that is in use."""
 
 import json
 from collections.abc import Mapping
@@ -16,19 +16,19 @@ from .options import Options
 from .progress import say
 from .provenance import provenance
 from .queue import QUEUE, Queue
-from .results import NAMES, Results
+from .results import CONFIG, NAMES, Results
 from .space import check_space
-from .store import files_of, find, finished_keys, set_broken_aside, stored_blocks
+from .store import BLOCKS, checked_blocks, files_of, find, finished_keys
 
 
 def prepare(
     queue: Queue, o: Options, settings: Mapping[str, Any], about: Mapping[str, Any]
 ) -> None:
-    """Makes a directory that of these cells: what is damaged is set aside, what is left is queued.
-    Where other processes train the same SAEs this one joins them.
+    """Makes a directory that of a run's cells: sets damaged files aside and queues what is left.
+    If other processes train the same SAEs there, this one joins them.
 
     Raises:
-        ToysaeError: others train something else there, or with other versions.
+        ToysaeError: others train other SAEs there, or with other versions.
     """
     path = queue.path
     directory = Directory.claim(path)
@@ -36,10 +36,10 @@ def prepare(
         directory.check_reachable()
         plan = [cell.rows() for cell in queue.cells]
         if others := claimed(path):
-            check_joins(path, plan, others, o)
+            owners = ", ".join(sorted(set(others.values())))
+            _check_joins(path, plan, owners, o)
             if not o.quiet:
-                who = ", ".join(sorted(set(others.values())))
-                say(f"{who} at work in {path}: this process helps")
+                say(f"{owners} at work in {path}: this process helps")
             return
         directory.tidy()
         if o.fresh:
@@ -57,13 +57,16 @@ def _make_queue(
 ) -> None:
     path, cells = queue.path, queue.cells
     asked = {key for cell in cells for key in cell.keys.reshape(-1).tolist()}
-    for line in set_broken_aside(directory):
-        say(line)
+    undamaged, broken = checked_blocks(directory)
+    for block, (problem, names) in broken.items():
+        if directory.set_aside(names):
+            where = path / BROKEN
+            say(f"{path / BLOCKS / block} is broken ({problem}): moved to {where}")
     for name in directory.names():
-        if wrong := directory.wrong(name):
+        if problem := directory.wrong(name):
             for place in directory.set_aside([name]):
-                say(f"{path / name} {wrong}: moved to {place}")
-    places = find(stored_blocks(directory))
+                say(f"{path / name} {problem}: moved to {place}")
+    places = find(undamaged)
     done = finished_keys(places, o.keep_weights)
     begun = clear_away(directory, done)
     blocks = blocks_of(cells, done, begun, o.split)
@@ -77,47 +80,44 @@ def _make_queue(
     if others:
         why = "; ".join(changed) or "of earlier settings"
         say(f"{len(others)} SAEs in {path} are not asked for ({why}): kept, left out of the table")
-    bare = (set(places) & asked) - done
-    if bare:
-        say(f"{len(bare)} SAEs in {path} are there without their weights: trained again for them")
+    without_weights = (set(places) & asked) - done
+    if without_weights:
+        say(f"{len(without_weights)} SAEs in {path} have no weights there: trained again for them")
     if not o.quiet and (asked & done or begun):
         say(f"{len(asked & done)} of {len(asked)} SAEs are finished in {path}")
     save_table(Results(path))
 
 
-def check_joins(
-    path: Path, plan: list[dict[str, Any]], others: Mapping[str, str], o: Options
-) -> None:
-    """Refuses to work in a directory beside processes that this one cannot help.
+def _check_joins(path: Path, plan: list[dict[str, Any]], owners: str, o: Options) -> None:
+    """Refuses to work in a directory with processes that this one cannot help.
 
     Raises:
         ToysaeError: saying why, and what to do.
     """
-    results, who = Results(path), ", ".join(sorted(set(others.values())))
-    go = "let it finish, stop it, or choose another --out"
-    require(not o.fresh, f"--fresh would discard what {who} works on in {path}: {go}")
+    results, remedy = Results(path), "let it finish, stop it, or choose another --out"
+    require(not o.fresh, f"--fresh would discard what {owners} works on in {path}: {remedy}")
     same = json.loads(json.dumps(plan)) == results.plan
-    require(same, f"{who} trains other SAEs in {path} than are asked for here: {go}")
-    theirs = Fields(results.config, path / "config.json").object("versions").value
+    require(same, f"{owners} trains other SAEs in {path} than are asked for here: {remedy}")
+    theirs = Fields(results.config, path / CONFIG).object("versions").value
     mine = provenance()["versions"]
-    unlike = [
+    differences = [
         f"{name} {theirs.get(name)} there, {mine[name]} here"
         for name in ("toysae", "jax", "jaxlib")
         if theirs.get(name) != mine[name]
     ]
     require(
-        not unlike or o.other_versions,
-        f"{who} at work in {path} has other versions ({'; '.join(unlike)}), which may give other "
-        "bits: use the same, or allow it with --other-versions",
+        not differences or o.other_versions,
+        f"{owners} at work in {path} has other versions ({'; '.join(differences)}), which may give "
+        "other bits: use the same, or allow it with --other-versions",
     )
 
 
 def _discard(directory: Directory) -> None:
-    """Removes all that runs have written, and names the rest."""
+    """Removes all files that runs have written, and names what is left."""
     moved = directory.remove(list(directory.files))
     if moved:
         say(f"{len(moved)} files had other bytes than were written: moved to {moved[0].parent}")
     left = [name for name in directory.strangers() if name != BROKEN]
     if left:
         few = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-        say(f"{directory.path} also holds what is none of a run's results, which is left: {few}")
+        say(f"{directory.path} also holds files that no run wrote, which are left: {few}")

@@ -1,4 +1,4 @@
-"""What stands beside numbers: versions, commit, device and time."""
+"""Provenance of results: versions, commit, device and time."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import jax
 
 
 def provenance() -> dict[str, Any]:
-    """All of it, as JSON holds it."""
+    """Returns versions, commit, device and time, as JSON holds them."""
     names = ("toysae", "jax", "jaxlib", "flax", "optax", "numpy")
     device = jax.devices()[0]
     return {
@@ -27,13 +27,13 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this code runs from, if it does run from one."""
+    """The commit of the checkout that this code runs from; None if it runs from elsewhere."""
     root = Path(__file__).parents[2]
     if not (root / "pyproject.toml").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        git = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return git.stdout.strip() or None if git.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Runs cells block by block, keeping every finished block on disk."""
+"""Runs cells block by block and keeps every finished block on disk."""
 
 import gc
 import time
@@ -34,7 +34,7 @@ from .queue import Queue
 from .results import Results
 from .store import manifest_of, save_block
 
-_WAIT_SECONDS = 1.0  # between looks at what others train
+_WAIT_SECONDS = 1.0  # between looks at the blocks that others train
 
 
 class Unfinished(ToysaeError):
@@ -51,30 +51,29 @@ def run(
     settings: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Results:
-    """Trains and measures what is not yet in `out`.
+    """Trains and measures the SAEs of cells that are not yet in `out`.
 
     Several processes may do so at once, on one machine or on many that share the directory: each
     takes blocks of SAEs until none is left. Of many processes that train as one, see
-    :mod:`toysae.hosts`, the first reads and writes there, so that the others need not see that
-    disk.
+    :mod:`toysae.hosts`, only the first reads and writes there, so that the others need not see
+    that disk.
 
     Args:
         cells: what to train.
-        out: the results directory; of the SAEs in it those that the cells ask for are used, the
-            others are kept.
-        options: how.
-        launch: starts other processes that do the work, see :mod:`toysae.runs.launch`, in place of
-            this one. `about["command"]` must tell them how to make the same cells.
-        settings: what the cells were made from, to say what has changed since the run before.
-        about: what else is written down beside the settings, such as the question.
+        out: the results directory. Its SAEs that the cells ask for are used, others are kept.
+        options: how to run them.
+        launch: starts other processes that do the work in place of this one, see
+            :mod:`toysae.runs.launch`. `about["command"]` must tell them how to make the same cells.
+        settings: what the cells were made from, to report what has changed since the last run.
+        about: what else is written down with the settings, such as the question.
 
     Returns:
         The results, complete unless `options.wait` is False.
 
     Raises:
-        ToysaeError: bad input, other processes that train other SAEs in the directory, or too
-            little disk space, before anything trains; a full disk.
-        Unfinished: SAEs that did not fit the device even alone; all others are finished.
+        ToysaeError: before anything trains, bad input, other processes that train other SAEs in the
+            directory, or too little disk space; later, a full disk.
+        Unfinished: some SAEs did not fit the device by themselves; all others are finished.
         Stopped: by Ctrl-C or SIGTERM, at the end of a chunk; the same call goes on.
     """
     check_cells(cells, options.split)
@@ -92,7 +91,7 @@ def run(
                 follow(queue, launch, work_command(path), options.quiet)
         except BaseException:
             if hosts.is_first():
-                with suppress(ToysaeError):  # what went wrong is said, not what followed
+                with suppress(ToysaeError):  # only the first error is reported
                     save_table(results)
             raise
         finally:
@@ -102,19 +101,14 @@ def run(
             raise Stopped(f"stopped: every SAE that fits is finished in {path}", number)
         failed = hosts.on_first(lambda: queue.read()[1])
         if failed and options.wait:
-            hosts.on_first(save_failed, results, hosts.on_first(_failed_keys, queue))
+            hosts.on_first(
+                lambda: save_failed(results, [b for b in queue.read()[0] if b.name in failed])
+            )
             raise Unfinished(
                 f"{len(failed)} SAEs did not fit the device even alone: "
                 f"{'; '.join(failed)}. The others are in {path}: use a smaller d_sae or batch_size"
             )
     return results
-
-
-def _failed_keys(queue: Queue) -> dict[str, str]:
-    """By key, which block did not fit."""
-    blocks, failed = queue.read()
-    names = {block.name: block.keys.item() for block in blocks if block.name in failed}
-    return {key: name for name, key in names.items()}
 
 
 class _Lost(Exception):
@@ -123,7 +117,7 @@ class _Lost(Exception):
 
 @dataclass(frozen=True)
 class _Run:
-    """What all blocks of a run share in one process."""
+    """The blocks that one process of a run trains."""
 
     path: Path
     queue: Queue
@@ -131,12 +125,20 @@ class _Run:
     request: Request
 
     def train(self) -> None:
-        """Trains blocks until none is left; one that does not fit the device in halves."""
+        """Trains blocks until none is left; one that does not fit the device in halves.
+
+        The claim of a finished block is given up only after the next one is claimed, so that others
+        see at any moment between two blocks that this process is at work.
+        """
         cost = hosts.on_first(lambda: {block.name: block.cost for block in self.queue.read()[0]})
+        last: Block | None = None
         with Progress(cost, self.options.quiet) as progress:
             while True:
                 self._stop(None, 0, hosts.largest_of_all(self.request.number))
                 block = self._next()
+                if last is not None and (block is None or block.name != last.name):
+                    hosts.on_first(self.queue.claims.release, last.name)
+                last = block
                 if block is None:
                     if not self.options.wait or hosts.on_first(self.queue.is_empty):
                         return
@@ -144,27 +146,26 @@ class _Run:
                     progress.follow(hosts.on_first(self.queue.done))
                     time.sleep(_WAIT_SECONDS)
                     continue
-                fits = self._fits(block, progress)
-                if not fits:
-                    gc.collect()  # arrays of what did not fit
+                if not self._fits(block, progress):
+                    gc.collect()  # arrays of the block that did not fit
                     self._halve(block, progress)
-                hosts.on_first(self.queue.claims.release, block.name)
 
     def _next(self) -> Block | None:
-        """A block that is claimed now, the same in all processes that train as one."""
+        """Claims a block, the same in all processes that train as one."""
         cells = self.queue.cells
 
-        def taken() -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
+        def take() -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
             block = self.queue.take()
             return None if block is None else (cells.index(block.cell), block.worlds, block.members)
 
-        found = hosts.on_first(taken)
-        if found is None:
+        taken = hosts.on_first(take)
+        if taken is None:
             return None
-        i, worlds, members = found
-        return Block(cells[i], worlds, members, self.options.split)
+        cell, worlds, members = taken
+        return Block(cells[cell], worlds, members, self.options.split)
 
     def _halve(self, block: Block, progress: Progress) -> None:
+        """Queues the halves of a block that does not fit the device, or leaves out its one SAE."""
         halves = block.halves() or ()
         progress.replace(block.name, {half.name: half.cost for half in halves})
         hosts.on_first(self._forget, block)
@@ -175,18 +176,19 @@ class _Run:
         hosts.on_first(self.queue.replace, block, halves, "does not fit the device")
 
     def _fits(self, block: Block, progress: Progress) -> bool:
-        """Trains a block; whether the device had the memory for it."""
+        """Trains a block, and returns whether the device had the memory for it."""
         try:
             with about(block.name):
                 self._train(block, progress)
         except _Lost:
             say(f"{block.name} was taken over by another process while this one stood still")
-            if hosts.on_first(self.queue.is_done, block):  # its half-written checkpoint is nobody's
+            hosts.on_first(self.queue.claims.release, block.name)
+            if hosts.on_first(self.queue.is_done, block):  # nobody needs this checkpoint
                 hosts.on_first(self._forget, block)
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            if jax.process_count() > 1:  # the others wait for what will not come
+            if jax.process_count() > 1:  # the others wait for this one
                 raise ToysaeError(
                     f"{block.name} does not fit the devices of process {jax.process_index()}: "
                     "use --split-latent, a smaller batch_size, or fewer SAEs in one experiment"
@@ -195,6 +197,7 @@ class _Run:
         return True
 
     def _train(self, block: Block, progress: Progress) -> None:
+        """Trains, measures and stores a block, from its last checkpoint on."""
         cell, ensemble = block.cell, block.ensemble()
         forget_if_short(bytes_needed(ensemble) if jax.default_backend() == "cpu" else 0)
         hosts.on_first(lambda: self._checkpoints(block).begin(block.keys, cell.n_steps))
@@ -226,18 +229,18 @@ class _Run:
         weights = saved_weights(trained.saes) if self.options.keep_weights else None
         keys = block.keys.reshape(-1).tolist()
         doing("writing its results")
-
         self._check_held(block)
 
         def save() -> None:
-            told = {**manifest_of(block), **provenance()}
-            save_block(Directory.open(self.path), block.name, keys, scores, arrays, weights, told)
+            manifest = {**manifest_of(block), **provenance()}
+            directory = Directory.open(self.path)
+            save_block(directory, block.name, keys, scores, arrays, weights, manifest)
+            self._forget(block)
 
         hosts.on_first(save)
-        hosts.on_first(self._forget, block)
 
     def _check_held(self, block: Block) -> None:
-        """Goes no further with a block that is no longer this process's."""
+        """Ends the training of a block whose claim this process has lost."""
         if hosts.on_first(self.queue.claims.is_lost, block.name):
             raise _Lost
 
@@ -245,15 +248,16 @@ class _Run:
         self._checkpoints(block).remove()
 
     def _checkpoints(self, block: Block) -> Checkpoints:
-        """The block's, in the process that writes."""
+        """The checkpoints of a block, in the process that writes."""
         return Checkpoints(Directory.open(self.path), block.name)
 
     def _stop(self, block: Block | None, step: int, number: int) -> None:
-        """Does, if a signal of that number has asked for it."""
+        """Raises :class:`Stopped` if a signal, of that number, has asked for it."""
         if number:
             raise Stopped(hosts.on_first(self._stopped_at, block, step), number)
 
     def _stopped_at(self, block: Block | None, step: int) -> str:
+        """A line that says how far the run is."""
         results = Results(self.path)
         n_asked = sum(len(cell["keys"]) for cell in results.plan)
         at = "" if block is None else (
@@ -266,11 +270,11 @@ class _Run:
 
 
 def saved_weights(saes: SAE) -> dict[str, np.ndarray]:
-    """An ensemble's weights by name with one leading row axis."""
-    parts = asdict(saes.weights)
-    del parts["arithmetic"]
-    weights = {**parts.pop("enc"), **parts.pop("act")}
-    weights.update({name: value for name, value in parts.items() if value is not None})
+    """An ensemble's weights by name, with one leading row axis."""
+    fields = asdict(saes.weights)
+    del fields["arithmetic"]
+    weights = {**fields.pop("enc"), **fields.pop("act")}
+    weights.update({name: value for name, value in fields.items() if value is not None})
     weights.update({name: value for name, value in saes.run.items() if name != "progress"})
     flat = jax.device_get(weights)
     return {k: np.ascontiguousarray(v.reshape(-1, *v.shape[2:])) for k, v in flat.items()}

@@ -1,4 +1,4 @@
-"""The disk space that a run will take, counted from shapes before anything trains."""
+"""The disk space that a run will take, estimated from shapes before anything trains."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -9,20 +9,20 @@ from ..training.memory import bytes_of, state_shapes
 from .blocks import Block
 from .checkpoints import KEPT
 
-_FILES = 2**14  # what a file system adds to the few files of a block
+_FILES = 2**14  # bytes that a file system adds to the few files of a block
 _CHECKPOINT = 2**14  # and to a checkpoint
 
 
 def check_space(path: Path, blocks: Collection[Block], keep_weights: bool) -> None:
-    """Refuses a run whose files will not fit where they go.
+    """Refuses a run whose files will not fit on the disk.
 
     Args:
         path: the results directory.
-        blocks: what will be trained.
+        blocks: that will be trained.
         keep_weights: whether weights are kept.
 
     Raises:
-        ToysaeError: with the estimate, what is free, and what to write instead.
+        ToysaeError: with the estimate, the free space, and what to write instead.
     """
     weights, arrays, checkpoints = _bytes(blocks, keep_weights)
     need, free = weights + arrays + checkpoints, free_bytes(path)
@@ -36,12 +36,12 @@ def check_space(path: Path, blocks: Collection[Block], keep_weights: bool) -> No
 
 
 def disk_bytes(blocks: Collection[Block], keep_weights: bool) -> int:
-    """About what the files of blocks take at most at once."""
+    """About the most bytes that the files of blocks take at once."""
     return sum(_bytes(blocks, keep_weights))
 
 
 def _bytes(blocks: Collection[Block], keep_weights: bool) -> tuple[int, int, int]:
-    """Of weights, of scores and curves, and of checkpoints."""
+    """The bytes of weights, of scores and curves, and of checkpoints."""
     weights = arrays = checkpoint = 0
     for block in blocks:
         ensemble, measure = block.ensemble(), block.cell.measure

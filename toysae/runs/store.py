@@ -1,14 +1,14 @@
-"""Finished blocks on disk: each is whole, and says which SAEs it holds, or does not count.
+"""Finished blocks on disk: each is complete and names the SAEs it holds, or it does not count.
 
 blocks/<block>.csv            one row for each SAE: its scores
 blocks/<block>.npz            arrays by row: MCS of every feature, curves, firings
 blocks/<block>.safetensors    weights by row, if kept
 blocks/<block>.json           keys of the rows, spec, numbers and data of their SAEs, provenance
-broken/                       what was damaged, moved aside
+broken/                       damaged files, moved aside
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
@@ -25,7 +25,7 @@ from ..errors import ToysaeError, require
 from ..own_code import codes_of
 from ..sae.files import as_json, classes_of
 from .blocks import Block
-from .directory import BROKEN, Directory
+from .directory import Directory
 
 BLOCKS = "blocks"
 TABLE, ARRAYS, WEIGHTS, MANIFEST = ".csv", ".npz", ".safetensors", ".json"
@@ -39,7 +39,7 @@ class Stored:
         directory: of the run.
         name: of the block.
         keys: of its rows.
-        has_weights: whether they were kept.
+        has_weights: whether the weights were kept.
     """
 
     directory: Directory
@@ -49,45 +49,49 @@ class Stored:
 
     @property
     def files(self) -> list[str]:
-        """Their names in the directory."""
-        endings = [TABLE, ARRAYS, *[WEIGHTS] * self.has_weights, MANIFEST]
-        return [_file(self.name, ending) for ending in endings]
+        """The names of its files in the directory."""
+        return files_of(self.name, self.has_weights)
 
-    def table(self) -> pd.DataFrame:
-        """One row for each key."""
-        return pd.read_csv(BytesIO(self._read(TABLE)))
+    def table(self) -> bytes:
+        """The text of its table, CSV with one row for each key."""
+        return self._read(TABLE)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """By row, all but `curve_steps`."""
+        """Its arrays, all but `curve_steps` with a leading row axis."""
         with np.load(BytesIO(self._read(ARRAYS))) as file:
             return dict(file)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """By row."""
+        """Its weights, with a leading row axis."""
         return load_tensors(self._read(WEIGHTS))
 
     def manifest(self) -> Fields:
-        """What is said of the SAEs, see :func:`manifest_of`."""
+        """Its manifest, see :func:`manifest_of`."""
         name = _file(self.name, MANIFEST)
         return Fields(parse_json(self.directory.read(name), name), self.directory.path / name)
 
     def damage(self) -> str:
-        """What is wrong with its files; "" if they are as written."""
-        wrong = ((name, self.directory.wrong(name)) for name in self.files)
-        return next((f"{PurePosixPath(name).name} {what}" for name, what in wrong if what), "")
+        """What is wrong with its files; "" if they are as they were written."""
+        for name in self.files:
+            if problem := self.directory.wrong(name):
+                return f"{PurePosixPath(name).name} {problem}"
+        return ""
 
     def _read(self, ending: str) -> bytes:
         return self.directory.read(_file(self.name, ending))
 
 
-StoredPlaces = Mapping[str, tuple[Stored, int]]
-"""Of each SAE by its key: the block that holds it, and its row there."""
+Place = tuple[Stored, int]
+"""The block that holds an SAE, and its row there."""
+
+StoredPlaces = Mapping[str, Place]
+"""The place of each SAE by its key."""
 
 
 def manifest_of(block: Block) -> dict[str, Any]:
-    """What a block's manifest says of its SAEs, so that each can be made again: their spec, and
-    where the user wrote code of it, a digest of that; their data; and by row, the numbers, the
-    place of the world in the data and the seed of the SAE."""
+    """The part of a block's manifest from which each of its SAEs can be made again: the spec, with
+    a digest of the user's own code in it; the data; and by row, the numbers, the place of the
+    world in the data and the seed of the SAE."""
     cell, members = block.cell, list(block.members)
     hypers, sae_seeds = cell.hypers
     n_worlds = len(block.worlds)
@@ -114,23 +118,23 @@ def save_block(
     weights: dict[str, np.ndarray] | None,
     about: Mapping[str, Any],
 ) -> None:
-    """Writes a finished block, the whole of it or nothing.
+    """Writes a finished block, all of it or nothing.
 
     Args:
         directory: of the run.
         name: of the block.
         keys: of the rows.
-        table: one row for each.
+        table: one row for each key.
         arrays: by row, all but `curve_steps`.
         weights: by row, or None if they are not kept.
-        about: what else its manifest says, as JSON holds it.
+        about: the rest of its manifest, as JSON holds it.
 
     Raises:
         ToysaeError: the disk is full.
     """
-    held = BytesIO()
-    np.savez(held, allow_pickle=False, **arrays)
-    files = {ARRAYS: held.getvalue(), TABLE: table.to_csv(index=False).encode()}
+    buffer = BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    files = {ARRAYS: buffer.getvalue(), TABLE: table.to_csv(index=False).encode()}
     if weights is not None:
         files[WEIGHTS] = save_tensors(weights)
     manifest = {"format": FORMAT, "keys": list(keys), **about}
@@ -142,74 +146,67 @@ def save_block(
         raise
 
 
-def files_of(block: str) -> list[str]:
-    """The names that a block's files have, if all are kept."""
-    return [_file(block, ending) for ending in (TABLE, ARRAYS, WEIGHTS, MANIFEST)]
+def files_of(block: str, with_weights: bool = True) -> list[str]:
+    """The names of a block's files."""
+    endings = (TABLE, ARRAYS, *[WEIGHTS] * with_weights, MANIFEST)
+    return [_file(block, ending) for ending in endings]
 
 
-def stored_blocks(directory: Directory, broken: Collection[str] = ()) -> list[Stored]:
+def stored_blocks(directory: Directory) -> list[Stored]:
     """Every finished block, by name.
-
-    Args:
-        directory: of the run.
-        broken: names of blocks that are left out, see :func:`broken_blocks`.
 
     Raises:
         ToysaeError: a manifest is not as it was written.
     """
     names = directory.names(BLOCKS)
-    found = []
-    for file in names:
-        if file.endswith(MANIFEST) and PurePosixPath(file).stem not in broken:
-            block = _stored(directory, file)
-            if set(block.files) <= set(names):
-                found.append(block)
-    return found
+    present = set(names)
+    blocks = [_stored(directory, name) for name in names if name.endswith(MANIFEST)]
+    return [block for block in blocks if present.issuperset(block.files)]
 
 
 def find(blocks: Iterable[Stored]) -> StoredPlaces:
-    """Where each SAE is: its block and row. Of two, the one with weights."""
-    places: dict[str, tuple[Stored, int]] = {}
+    """The place of each SAE; of one that two blocks hold, that with weights."""
+    places: dict[str, Place] = {}
     for block in sorted(blocks, key=lambda block: block.has_weights):
         places.update({key: (block, row) for row, key in enumerate(block.keys)})
     return places
 
 
 def finished_keys(places: StoredPlaces, with_weights: bool) -> set[str]:
-    """The keys of what is there, and has its weights if it must."""
+    """The keys of the SAEs that are stored, `with_weights` only those that have their weights."""
     return {key for key, (block, _) in places.items() if block.has_weights or not with_weights}
 
 
-def broken_blocks(directory: Directory) -> dict[str, tuple[str, list[str]]]:
-    """By name, what is no whole block: what is wrong with it, and its files."""
-    together: dict[str, list[str]] = {}
+def checked_blocks(
+    directory: Directory,
+) -> tuple[list[Stored], dict[str, tuple[str, list[str]]]]:
+    """Reads all files of all blocks.
+
+    Returns:
+        The undamaged blocks, and for each other one by name, what is wrong and its files.
+    """
+    names_by_block: dict[str, list[str]] = {}
     for name in directory.files:
         if str(PurePosixPath(name).parent) == BLOCKS:
-            together.setdefault(PurePosixPath(name).stem, []).append(name)
-    found = {}
-    for block, names in together.items():
+            names_by_block.setdefault(PurePosixPath(name).stem, []).append(name)
+    undamaged, broken = [], {}
+    for manifest in sorted(_file(name, MANIFEST) for name in names_by_block):
+        name = PurePosixPath(manifest).stem
         try:
-            wrong = _stored(directory, _file(block, MANIFEST)).damage()
+            block = _stored(directory, manifest)
+            problem = block.damage()
         except ToysaeError:
-            manifest = _file(block, MANIFEST)
-            wrong = f"{block}{MANIFEST} {directory.wrong(manifest) or 'is not a manifest'}"
-        if wrong:
-            found[block] = (wrong, names)
-    return found
-
-
-def set_broken_aside(directory: Directory) -> Iterator[str]:
-    """Moves what is no whole block aside, and says of each what was wrong with it. What a run did
-    not come to write to its end is removed."""
-    for block, (wrong, names) in broken_blocks(directory).items():
-        moved = directory.set_aside(names)
-        if moved:
-            path = directory.path
-            yield f"{path / BLOCKS / block} is broken ({wrong}): moved to {path / BROKEN}"
+            block = None
+            problem = f"{name}{MANIFEST} {directory.wrong(manifest) or 'is not a manifest'}"
+        if block is None or problem:
+            broken[name] = (problem, names_by_block[name])
+        else:
+            undamaged.append(block)
+    return undamaged, broken
 
 
 def manifest_name(block: str) -> str:
-    """The name of a block's manifest, the last of its files to be there."""
+    """The name of a block's manifest, which is written last of its files."""
     return _file(block, MANIFEST)
 
 
@@ -218,8 +215,8 @@ def _file(block: str, ending: str) -> str:
 
 
 def _stored(directory: Directory, manifest: str) -> Stored:
-    held = Fields(parse_json(directory.read(manifest), manifest), manifest)
+    fields = Fields(parse_json(directory.read(manifest), manifest), manifest)
     block = PurePosixPath(manifest).stem
-    keys = held.items("keys")
+    keys = fields.items("keys")
     require(all(isinstance(key, str) for key in keys), f"{manifest} has no list of keys")
     return Stored(directory, block, tuple(keys), _file(block, WEIGHTS) in directory.files)

@@ -32,9 +32,9 @@ class Worlds(Data):
 
     Attributes:
         name: a row of :data:`toysae.worlds.WORLDS`, or the path of a saved world.
-        fields: what is not at its default in any of them, by name.
+        fields: those that are not at their default, the same in all worlds.
         seeds: of the worlds and of their data streams.
-        of_each: further fields of each world. They must leave the shapes of all alike.
+        of_each: further fields of each world, which must leave the shapes of all worlds alike.
     """
 
     name: str
@@ -45,16 +45,16 @@ class Worlds(Data):
     @classmethod
     def each(cls, name: str, seeds: Sequence[int], points: Points, **fields: Any) -> "Worlds":
         """A world for every point of its fields and every seed; seeds vary fastest."""
-        places = [row for row in points.rows for _ in seeds]
-        return cls(name, tuple(fields.items()), tuple(seeds) * len(points), tuple(places))
+        of_each = tuple(row for row in points.rows for _ in seeds)
+        return cls(name, tuple(fields.items()), tuple(seeds) * len(points), of_each)
 
     @cached_property
     def worlds(self) -> World:
-        each = self.of_each or ((),) * len(self.seeds)
+        of_each = self.of_each or ((),) * len(self.seeds)
         return stack(
             [
                 make_world(self.name, seed, **dict(self.fields), **dict(own))
-                for seed, own in zip(self.seeds, each, strict=True)
+                for seed, own in zip(self.seeds, of_each, strict=True)
             ]
         )
 
@@ -67,7 +67,7 @@ class Worlds(Data):
         return {"world": name, "world_fields": self._all_fields}
 
     def identity_of(self, i: int) -> dict[str, Any]:
-        # What decides a world of one's own may stand where no code is followed, as in a closure.
+        # A user's own world may depend on what no code shows, as the values in a closure.
         contents = {"world": _contents(self.worlds, i)} if self._is_own else {}
         own = {"world_fields_of_its_own": dict(self.of_each[i])} if self.of_each else {}
         return {"world_seed": self.seeds[i], **own, **contents}
@@ -98,10 +98,10 @@ class Worlds(Data):
 
 
 def world_of(manifest: Fields, place: int) -> World:
-    """The world of a place that a manifest of :meth:`Worlds.manifest` tells of.
+    """Makes the world at a place in the data that :meth:`Worlds.manifest` describes.
 
     Raises:
-        ToysaeError: no world of that name, or it has other fields now.
+        ToysaeError: there is no world of that name now, or it has other fields.
     """
     of_each = manifest.items("of_each")
     fields = manifest.object("fields").value | (of_each[place] if of_each else {})
@@ -109,10 +109,10 @@ def world_of(manifest: Fields, place: int) -> World:
 
 
 def _contents(worlds: Any, i: int) -> str:
-    """A digest of all that a world of a stack holds, but not of where it lies in memory."""
+    """A digest of all that one world of a stack holds, without its address in memory."""
     leaves, tree = jax.tree.flatten(worlds)
-    found = sha256(re.sub(r" at 0x[0-9a-f]+", "", str(tree)).encode())
+    content = sha256(re.sub(r" at 0x[0-9a-f]+", "", str(tree)).encode())
     keys = [jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
     plain = (jax.random.key_data(x) if key else x for x, key in zip(leaves, keys, strict=True))
-    add_arrays(found, (np.asarray(leaf)[i] for leaf in plain))
-    return found.hexdigest()
+    add_arrays(content, (np.asarray(leaf)[i] for leaf in plain))
+    return content.hexdigest()

@@ -1,4 +1,4 @@
-"""Grids of worlds and SAEs, compiled group by cell, resumable, on disk."""
+"""Experiments, studies and `train`: they make cells for the engine and read its results."""
 
 from ..door import guard
 from ..runs.plan import Plan

@@ -1,4 +1,4 @@
-"""From an experiment to its cells; all checks."""
+"""Makes the cells of an experiment, after all checks."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,14 +49,14 @@ def cells(e: Experiment) -> list[Cell]:
     for name in e.points.names:
         if name not in read:
             raise unknown("dimension", name, read)
-    found = [_joined(each) for each in alike.values()]
-    held = any(cell.columns["init"] == AT_TRUTH for cell in found)
+    merged = [_merged(each) for each in alike.values()]
+    held = any(cell.columns["init"] == AT_TRUTH for cell in merged)
     require(held or not e.at_truth, "at_truth: no decoder can be held at the truth: give size 1 "
             "and a recipe that does not hold its own")  # fmt: skip
-    named = _named(found)
-    for cell in named:
+    numbered = _numbered(merged)
+    for cell in numbered:
         _ = cell.hypers  # checks the numbers of every member
-    return named
+    return numbered
 
 
 def _check(e: Experiment) -> None:
@@ -110,6 +110,7 @@ def _cells_at(
 
 
 def _can_be_held(cell: Cell) -> bool:
+    """Whether the decoder of a cell's SAEs can be held at the truth."""
     own = make_spec(str(cell.columns["recipe"]), cell.spec.d_in, cell.spec.d_sae).decoder
     n_features = cell.data.worlds.n_features
     return cell.spec.d_sae == n_features and "free_rows" in own.provides
@@ -188,13 +189,13 @@ def _cell(
 
 
 def _knob(recipe: str, spec: SAESpec, dimensions: tuple[str, ...]) -> str:
-    """The number that sparsity hangs on: a usual one, else one that points set, else the first
+    """The number that sparsity depends on: a usual one, else one that points set, else the first
     that has no default."""
     usual = (name for name in KNOBS if name in spec.hypers())
     of_points = (name for name in dimensions if name in spec.hypers())
     needed = (name for name, hyper in spec.hypers().items() if hyper.default is None)
     knob = next(iter([*usual, *of_points, *needed]), None)
-    require(knob, f"recipe {recipe!r} reads no number that its sparsity could hang on: train it "
+    require(knob, f"recipe {recipe!r} reads no number that its sparsity depends on: train it "
             "with toysae.train")  # fmt: skip
     return str(knob)
 
@@ -211,7 +212,7 @@ def _spec(e: Experiment, recipe: str, init: str, d_in: int, d_sae: int) -> SAESp
 
 
 def _called(world: str) -> str:
-    """A saved world's file without its folder, which would be a path in the name."""
+    """The name of a world in a cell's name: of a saved world the file without its folder."""
     return Path(world).stem if is_saved(world) else world
 
 
@@ -225,8 +226,8 @@ def _shape(cell: Cell) -> tuple:
             cell.columns["init"], cell.members.names)  # fmt: skip
 
 
-def _joined(alike: list[Cell]) -> Cell:
-    """One cell with the members of all, each once."""
+def _merged(alike: list[Cell]) -> Cell:
+    """One cell with the members of several, each once."""
     found: dict[tuple, tuple[Any, Any]] = {}
     for cell in alike:
         told: Any = cell.columns["sparsity"], cell.labels["setting"]
@@ -242,11 +243,11 @@ def _joined(alike: list[Cell]) -> Cell:
     )
 
 
-def _named(found: list[Cell]) -> list[Cell]:
-    """With names of their own: cells that differ in no label are numbered."""
-    seen: dict[str, int] = {}
-    named = []
-    for cell in found:
-        seen[cell.name] = again = seen.get(cell.name, 0) + 1
-        named.append(cell if again == 1 else replace(cell, name=f"{cell.name}-{again}"))
-    return named
+def _numbered(cells: list[Cell]) -> list[Cell]:
+    """The cells with different names: those with an earlier cell's name are numbered."""
+    counts: dict[str, int] = {}
+    numbered = []
+    for cell in cells:
+        counts[cell.name] = n = counts.get(cell.name, 0) + 1
+        numbered.append(cell if n == 1 else replace(cell, name=f"{cell.name}-{n}"))
+    return numbered

@@ -1,4 +1,4 @@
-"""An experiment is data: one question, one object, every field open to the command line."""
+"""Experiments as data: one question, one object, every field open to the command line."""
 
 import ast
 from collections.abc import Iterable, Mapping
@@ -26,11 +26,11 @@ _NAMED = ("probs", "firing", "magnitude")
 class Experiment:
     """A sweep over worlds x ratios x recipes x inits x sizes, each with a grid and seeds.
 
-    Where a tuple is asked for, one value will do.
+    One value will do in place of a tuple.
 
     Attributes:
         question: what it asks, in a sentence.
-        expected: what is known or expected, to hold the figures against.
+        expected: what is known or expected, to compare the figures with.
         run_time: how long it takes, and on what.
         worlds: names from the catalogue.
         d_in: input dimension.
@@ -137,7 +137,7 @@ class Experiment:
                 raise ToysaeError(f"Experiment: dials[{name!r}] {shown(value)} is not a number")
 
     def smoked(self) -> "Experiment":
-        """The same experiment in seconds.
+        """The same experiment at a size that takes seconds.
 
         Raises:
             ToysaeError: `smoke` names no field of an experiment.
@@ -154,31 +154,31 @@ class Experiment:
         return replace(self, **check_overrides(self, "full", self.full))
 
     def settings(self) -> dict[str, Any]:
-        """What determines the numbers, as JSON would hold it."""
+        """The fields that determine the numbers, as JSON holds them."""
         settings = {k: v for k, v in asdict(self).items() if k not in _PROSE}
         return settings | {"points": list(self.points)}
 
 
 def describe(path: Path) -> tuple[str, str] | None:
     """The question and the run time that a file's experiment or study states, read without running
-    it; None where it defines neither. What is not written out is "(see the file)"."""
+    the file; None if it defines neither. A question that is not a literal is "(see the file)"."""
     try:
         tree = ast.parse(read_regular(path, kind="experiment file"))
     except (SyntaxError, ValueError, RecursionError):
         return None
     for node in tree.body:
-        targets = [t.id for t in node.targets if isinstance(t, ast.Name)] if isinstance(
-            node, ast.Assign
-        ) else []  # fmt: skip
-        if {"experiment", "study"} & set(targets) and isinstance(node.value, ast.Call):  # pyright: ignore
-            call: ast.Call = node.value  # pyright: ignore
-            said: dict[str, Any] = {k.arg: k.value for k in call.keywords if k.arg}
-            said |= {"question": call.args[0]} if call.args else {}
-            question = _constant(said.get("question"), "(see the file)")
-            return question, _constant(said.get("run_time"), "")
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
+            continue
+        if {"experiment", "study"} & {t.id for t in node.targets if isinstance(t, ast.Name)}:
+            call = node.value
+            arguments: dict[str, Any] = {k.arg: k.value for k in call.keywords if k.arg}
+            arguments |= {"question": call.args[0]} if call.args else {}
+            question = _constant(arguments.get("question"), "(see the file)")
+            return question, _constant(arguments.get("run_time"), "")
     return None
 
 
 def _constant(node: Any, otherwise: str) -> str:
-    found = node.value if isinstance(node, ast.Constant) else None
-    return found if isinstance(found, str) else otherwise
+    """The text that a node is, or `otherwise` if it is not a literal text."""
+    value = node.value if isinstance(node, ast.Constant) else None
+    return value if isinstance(value, str) else otherwise

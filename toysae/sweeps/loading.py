@@ -1,4 +1,4 @@
-"""Runs a file that defines an experiment or a study, as a module of its own."""
+"""Loads files that define an experiment or a study, each as a module of its own."""
 
 import importlib
 import importlib.util
@@ -26,49 +26,50 @@ OF_FOLDER = "experiment.py"
 """The file of an experiment that has a folder of its own."""
 
 _folder: list[Path] = []
-"""Of the latest experiment, where that put it at the end of the path."""
+"""The folder of the last experiment, if loading it has added that to `sys.path`."""
 _neighbours: dict[str, tuple[ModuleType, str]] = {}
-"""What experiments imported that is no library's, with a digest of its text then."""
+"""Modules of no library that experiments have imported, with a digest of their text then."""
 _entries: dict[tuple[int, str], tuple[Path, Callable[[], Any]]] = {}
-"""Which file put what, which is not held, under a name of one of toysae's tables."""
+"""The file that made an entry of one of toysae's tables, and a weak reference to the entry."""
 
 
 def load_experiment(path: str | Path) -> Experiment | Study:
-    """The object named `experiment` (or `study`) in a Python file, which may import its neighbours.
+    """Loads the object named `experiment` (or `study`) in a Python file, which may import files
+    next to it.
 
-    The file is run anew each time, and so are neighbours that were edited, so that an edit counts
-    in one process too.
+    The file is run at each call, and so are edited neighbours, so that edits take effect without a
+    new process.
 
     Raises:
-        ToysaeError: no such file (with the nearest one), no experiment in it, a neighbour that is
-            not found because something else has its name, or a name of a recipe, an init or a part
-            of a world that another experiment of this process has given another meaning.
+        ToysaeError: no such file (with the nearest one); no experiment in it; a neighbour that is
+            not found because something else has its name; or the name of a recipe, an init or a
+            law of worlds to which another experiment of this process has given another meaning.
     """
     path = file_of(checked_path("path", path))
     if not path.is_file():
         folders = dict.fromkeys((path.parent, Path("experiments")))
-        beside = [str(p) for folder in folders for p in experiments_in(folder)]
-        if not beside:
+        known = [str(p) for folder in folders for p in experiments_in(folder)]
+        if not known:
             raise ToysaeError(
                 f"there is no experiment file {path}: give the path of one, e.g. "
                 "experiments/recovery.py in a checkout of toysae"
             )
-        raise unknown("experiment file", str(path), beside)
-    module = _ran(path)
-    found = vars(module).get("experiment", vars(module).get("study"))
-    if not isinstance(found, Experiment | Study):
+        raise unknown("experiment file", str(path), known)
+    names = vars(_run(path))
+    experiment = names.get("experiment", names.get("study"))
+    if not isinstance(experiment, Experiment | Study):
         raise ToysaeError(
             f"{path} is not an experiment: define `experiment = Experiment(...)` or "
             "`study = Study(...)` in it"
         )
-    settable = found if isinstance(found, Experiment) else found.options
-    check_overrides(settable, "smoke", found.smoke)
-    check_overrides(settable, "full", getattr(found, "full", {}))
-    return found
+    settable = experiment if isinstance(experiment, Experiment) else experiment.options
+    check_overrides(settable, "smoke", experiment.smoke)
+    check_overrides(settable, "full", getattr(experiment, "full", {}))
+    return experiment
 
 
 def file_of(path: Path) -> Path:
-    """The file of an experiment: of a folder the `experiment.py` in it; ".py" may be left out."""
+    """The file of an experiment: the `experiment.py` of a folder; ".py" may be left out."""
     if path.is_dir():
         return path / OF_FOLDER
     with_ending = path.with_name(f"{path.name}.py") if path.name else path
@@ -76,40 +77,40 @@ def file_of(path: Path) -> Path:
 
 
 def name_of(path: Path) -> str:
-    """What an experiment is called: after its file, or after the folder that it is of."""
+    """The name of an experiment: that of its file, or of its own folder."""
     file = file_of(path)
     return file.resolve().parent.name if file.name == OF_FOLDER else file.stem
 
 
 def experiments_in(folder: Path) -> list[Path]:
-    """The files, and the folders with an experiment of their own, by name."""
-    found = [p for p in folder.glob("*.py") if p.is_file() and p.name != OF_FOLDER]
-    return sorted([*found, *(p.parent for p in folder.glob(f"*/{OF_FOLDER}"))])
+    """The Python files of a folder, and its folders with an experiment of their own, by name."""
+    files = [p for p in folder.glob("*.py") if p.is_file() and p.name != OF_FOLDER]
+    return sorted([*files, *(p.parent for p in folder.glob(f"*/{OF_FOLDER}"))])
 
 
-def _ran(path: Path) -> ModuleType:
-    """The module that a file is. Its classes say by their module which file they are of.
+def _run(path: Path) -> ModuleType:
+    """Runs a file as a module, whose name tells which file its classes come from.
 
-    An experiment with a folder of its own is a package there, and imports what is its own as
+    An experiment with a folder of its own is a package, and imports other files of the folder as
     `from .figures import ...`.
     """
-    whole = path.resolve()
-    name = f"{name_of(path)}_{sha256(str(whole).encode()).hexdigest()[:8]}"
+    resolved = path.resolve()
+    name = f"{name_of(path)}_{sha256(str(resolved).encode()).hexdigest()[:8]}"
     if path.name == OF_FOLDER:
         package = sys.modules.setdefault(name, ModuleType(name))
-        package.__path__, package.__package__ = [str(whole.parent)], name
+        package.__path__, package.__package__ = [str(resolved.parent)], name
         package.__spec__ = ModuleSpec(name, None, is_package=True)
         name = f"{name}.experiment"
     module = ModuleType(name)
-    module.__file__, module.__package__ = str(whole), name.rpartition(".")[0]
+    module.__file__, module.__package__ = str(resolved), name.rpartition(".")[0]
     source = read_regular(path, kind="experiment file")
-    _open_to_neighbours(whole, source)
-    own_code.experiments[name] = whole
+    _open_to_neighbours(resolved, source)
+    own_code.experiments[name] = resolved
     known = set(sys.modules)
-    sys.modules[name] = module  # where dataclasses look names up
+    sys.modules[name] = module  # where dataclasses look up names
     try:
-        with _no_entry_replaced(whole):
-            exec(compile(source, str(whole), "exec"), vars(module))
+        with _no_entry_replaced(resolved):
+            exec(compile(source, str(resolved), "exec"), vars(module))
     except ToysaeError:
         raise
     except Exception as error:
@@ -128,30 +129,32 @@ def _ran(path: Path) -> ModuleType:
 
 
 def _open_to_neighbours(path: Path, source: bytes) -> None:
-    """Lets a file import those beside it; they take the place of no library.
+    """Lets a file import its neighbours, the files next to it, which never replace a library.
 
     Raises:
-        ToysaeError: something else that is no library has the name of a neighbour.
+        ToysaeError: something that is neither a neighbour nor a library has a neighbour's name.
     """
     folder = path.parent
-    # One that was edited is part of those that import it.
+    # All are loaded again if one was edited, as others may import it.
     edited = any(_text(module.__file__) != text for module, text in _neighbours.values())
     for name, (module, _) in list(_neighbours.items()):
-        # What is in a package has a name of its own: it stays, or its parts would have two classes.
-        left = _folder != [folder] and _is_within(module.__file__, _folder)
-        left = left and name not in own_code.inside
+        # Modules of a package have names of their own: reloading would double their classes.
+        file = Path(str(module.__file__)).resolve()
+        left = _folder != [folder] and name not in own_code.inside
+        left = left and any(file.is_relative_to(last) for last in _folder)
         if (edited or left) and sys.modules.get(name) is module:
             del sys.modules[name]
         if edited or left:
             del _neighbours[name]
-    importlib.invalidate_caches()  # a neighbour may be younger than the last look at its folder
+    importlib.invalidate_caches()  # a neighbour may be newer than the last look at its folder
     while _folder:
         with suppress(ValueError):
             sys.path.remove(str(_folder.pop()))
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
         _folder.append(folder)
-    for name in sorted(_imported(source)):
+    imports = own_code.read(source)[1]
+    for name in sorted({name.split(".")[0] for name, level in imports if not level and name}):
         own = next((f for f in (folder / f"{name}.py", folder / name) if f.exists()), None)
         spec = None
         with suppress(ImportError, ValueError):
@@ -166,24 +169,20 @@ def _open_to_neighbours(path: Path, source: bytes) -> None:
 
 
 def _text(file: str | None) -> str:
+    """A digest of a file's text; "" if it cannot be read."""
     with suppress(OSError, TypeError):
         return sha256(Path(str(file)).read_bytes()).hexdigest()
     return ""
 
 
-def _is_within(file: str | None, folders: list[Path]) -> bool:
-    return any(Path(str(file)).resolve().is_relative_to(folder) for folder in folders)
-
-
-def _imported(source: bytes) -> set[str]:
-    """The packages that a file imports, anywhere in it."""
-    return {name.split(".")[0] for name, level in own_code.read(source)[1] if not level and name}
-
-
 @contextmanager
 def _no_entry_replaced(path: Path) -> Iterator[None]:
-    """Refuses a file that gives a name of toysae's tables another meaning than an earlier file
-    gave it, and gives it back: an experiment asks for what it means by name, when it runs."""
+    """Refuses a file that gives a name of toysae's tables another meaning than an earlier file, and
+    restores the tables: an experiment looks up names when it runs.
+
+    Raises:
+        ToysaeError: naming both files.
+    """
     own: Any = (RECIPES, INITS)
     tables: tuple[dict[str, Any], ...] = (*own, *TABLES)
     before = [dict(table) for table in tables]

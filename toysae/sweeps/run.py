@@ -1,4 +1,4 @@
-"""An experiment or a study through the engine: its cells are made, run, and their results read."""
+"""Runs experiments and studies: makes their cells, and has the engine train them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,6 @@ from .. import hosts
 from ..errors import require
 from ..runs.cell import Cell
 from ..runs.directory import Directory
-from ..runs.mark import check_ours
 from ..runs.options import Options
 from ..runs.plan import Plan
 from ..runs.plan import plan as plan_cells
@@ -24,14 +23,14 @@ from .study import Study
 
 @dataclass(frozen=True)
 class Asked:
-    """What the engine is asked for.
+    """What an experiment or a study asks the engine for.
 
     Attributes:
         cells: to train.
         settings: what they were made from, as JSON holds it.
         about: the question, and what is expected.
-        keep_weights: of the SAEs.
-        prepared: what a study's `prepare` gave, if it has one.
+        keep_weights: whether the SAEs' weights are kept.
+        prepared: the result of a study's `prepare`, if it has one.
     """
 
     cells: Sequence[Cell]
@@ -41,41 +40,42 @@ class Asked:
     prepared: tuple[Any, ...] = ()
 
 
-def asked_of(found: Experiment | Study, out: str | Path, dry: bool = False) -> Asked:
-    """What an experiment, or a study with its options, asks for.
+def asked_of(experiment: Experiment | Study, out: str | Path, dry: bool = False) -> Asked:
+    """Makes the cells of an experiment, or of a study with its options.
 
     Args:
-        found: either.
+        experiment: the experiment or study.
         out: the results directory, where a study keeps what it prepares.
-        dry: nothing is written.
+        dry: write nothing.
 
     Raises:
-        ToysaeError: bad input; if `dry`, a study that has not prepared all.
+        ToysaeError: bad input; if `dry`, a study that has not prepared everything.
     """
-    about = {"question": found.question, "expected": found.expected}
-    if isinstance(found, Experiment):
-        return Asked(cells(found), found.settings(), about, found.save_params)
-    prepared = () if found.prepare is None else (_prepared(found, found.prepare, Path(out), dry),)
-    made = found.cells(found.options, *prepared)
-    return Asked(made, asdict(found.options), about, found.keep_weights, prepared)
+    about = {"question": experiment.question, "expected": experiment.expected}
+    if isinstance(experiment, Experiment):
+        return Asked(cells(experiment), experiment.settings(), about, experiment.save_params)
+    study, prepared = experiment, ()
+    if study.prepare is not None:
+        prepared = (_prepared(study, study.prepare, Path(out), dry),)
+    study_cells = study.cells(study.options, *prepared)
+    return Asked(study_cells, asdict(study.options), about, study.keep_weights, prepared)
 
 
 def _prepared(study: Study, prepare: Callable[[Any, Path], Any], out: Path, dry: bool) -> Any:
-    """What a study prepares in the results directory, which becomes a run's before: only an empty
-    one can. Of many processes the first writes, and all read."""
+    """Has a study prepare in the results directory, which is first made that of a run. Of many
+    processes the first writes, and all read."""
     left = study.unprepared(study.options, out) if dry else ""
     require(not left, f"{left}: run the study to do so; only then can it be planned")
-    made = []
+    results = []
 
-    def make() -> None:
-        check_ours(out)
+    def prepare_first() -> None:
         Directory.claim(out)
-        with Queue(out, ()).planning():  # another process waits, and finds it made
-            made.append(prepare(study.options, out))
+        with Queue(out, ()).planning():  # another process waits, and then finds it prepared
+            results.append(prepare(study.options, out))
 
     if not dry:
-        hosts.on_first(make)
-    return made[0] if made else prepare(study.options, out)
+        hosts.on_first(prepare_first)
+    return results[0] if results else prepare(study.options, out)
 
 
 def run(
@@ -89,21 +89,20 @@ def run(
     """Trains and scores what is not yet in `out`, see :func:`toysae.runs.run.run`.
 
     Args:
-        experiment: what to run; of a study with other options, ``replace(study, options=...)``.
-        out: the results directory; of the SAEs in it those that it asks for are used, the
-            others are kept.
-        fresh: discard what runs have written there and begin again; anything else is left.
+        experiment: to run; a study with other options is ``replace(study, options=...)``.
+        out: the results directory. Its SAEs that are asked for are used, others are kept.
+        fresh: discard what runs have written there and begin again; other files are left.
         quiet: no progress bar, and only lines about what went wrong.
-        checkpoint_seconds: how often a block's training is saved while it lasts; 0 for every chunk.
-        split: of each SAE among several devices; changes no result but by the order of sums.
+        checkpoint_seconds: how often a block's training is saved; 0 for every chunk.
+        split: how each SAE is split among several devices; only changes the order of sums.
 
     Returns:
         The complete results.
 
     Raises:
-        ToysaeError: bad input, another process at the same directory, or too little disk space,
-            before anything trains; a full disk.
-        Unfinished: SAEs that did not fit the device even alone; all others are finished.
+        ToysaeError: before anything trains, bad input, a process that trains other SAEs in the
+            directory, or too little disk space; later, a full disk.
+        Unfinished: some SAEs did not fit the device by themselves; all others are finished.
         Stopped: by Ctrl-C or SIGTERM, at the end of a chunk; the same call goes on.
     """
     asked = asked_of(experiment, out)
@@ -115,7 +114,7 @@ def plan(e: Experiment | Study, out: str | Path, split: Split = UNSPLIT) -> Plan
     """Counts what a run would train, see :func:`toysae.runs.plan.plan`.
 
     Raises:
-        ToysaeError: what a run refuses before training, but for a full disk.
+        ToysaeError: whatever a run refuses before training, except a full disk.
     """
     asked = asked_of(e, out, dry=True)
     return plan_cells(asked.cells, out, Options(split=split, keep_weights=asked.keep_weights))

@@ -1,4 +1,4 @@
-"""An experiment that is not one sweep: its own cells of SAEs, measure, answer and figures."""
+"""Studies: experiments that are not one sweep, with their own cells, answer and figures."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Tables = Mapping[str, pd.DataFrame]
-"""By name, which is that of a file, what an answer consists of."""
+"""The tables of an answer, by the name of their file."""
 
 Drawing = tuple[str, "Figure | str", pd.DataFrame]
 """A figure's name, the figure or the text of an HTML page, and the table behind it."""
@@ -23,7 +23,7 @@ Drawing = tuple[str, "Figure | str", pd.DataFrame]
 
 @dataclass(frozen=True)
 class Study:
-    """A file in `experiments/` defines `study = Study(...)`; `toysae run` finds it.
+    """An experiment of several functions; `toysae run FILE` runs the `study` of a file.
 
     Attributes:
         question: what it asks, in a sentence.
@@ -33,16 +33,16 @@ class Study:
         answer: `answer(options, results)` gives the tables that are printed and kept.
         draw: `draw(options, results)` gives the figures, one by one.
         prepare: `prepare(options, out_dir)` makes what the others need, such as the activations of
-            a language model, and keeps what it makes in `out_dir`. What it gives is then the last
-            argument of the three.
-        unprepared: `unprepared(options, out_dir)` says in words what `prepare` has still to make
-            there, "" if nothing; it writes nothing.
-        expected: what is known or expected, to hold the figures against.
+            a language model, and keeps it in `out_dir`. Its result is passed to the three as their
+            last argument.
+        unprepared: `unprepared(options, out_dir)` says what `prepare` has still to make there, ""
+            if nothing; it writes nothing.
+        expected: what is known or expected, to compare the figures with.
         run_time: how long it takes, and on what.
         smoke: overrides of the options that make it finish in seconds.
         keep_weights: keep the SAEs' weights.
-        whole: `answer` and `draw` need every SAE; else they are also called where some did not fit
-            the device.
+        whole: `answer` and `draw` need every SAE; otherwise they are also called if some did not
+            fit the device.
     """
 
     question: str
@@ -68,10 +68,10 @@ class Study:
 
 
 def check_overrides(options: Any, size: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What another size of an experiment sets, by today's names.
+    """What another size of an experiment sets, by today's names; unknown fields are refused.
 
     Raises:
-        ToysaeError: a name that is no field of the options, with the nearest.
+        ToysaeError: a name that is not a field of the options, with the nearest field.
     """
     known = [f.name for f in fields(options)]
     overrides = renamed(overrides, SETTINGS, known)

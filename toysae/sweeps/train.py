@@ -1,4 +1,4 @@
-"""The notebook's entry: one world, one recipe, any grid of numbers and seeds."""
+"""`train`, for notebooks: one world, one recipe, any grid of numbers and seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _MEANT = {
     "learning_rate": "lr", "n_latents": "d_sae", "seed": "sae_seeds or data_seed",
     "seeds": "sae_seeds", "sparsity": "l1_coeff or k", "steps": "n_steps",
 }  # fmt: skip
-"""What other libraries call an argument -> what it is called here."""
+"""Names of arguments in other libraries -> their names here."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ def train(
     """Trains every combination of the given numbers and seeds in one compiled program.
 
     Args:
-        world: where the data come from.
+        world: that the data come from.
         recipe: a recipe's name, or a whole spec.
         d_sae: number of latents; as many as features if not given. Not with a spec.
-        init: an init's name instead of the recipe's own. Not with a spec.
+        init: the name of an init other than the recipe's own. Not with a spec.
         n_steps: Adam steps.
         batch_size: samples a step, shared by all SAEs.
         sae_seeds: of the initialisation.
@@ -92,19 +92,19 @@ def train(
         n_eval: samples that the scores are measured on.
         curve_points: about how many points the learning curves have.
         quiet: no progress bar.
-        settings: where numbers that are not given come from: "toy", the row of
-            :data:`toysae.sae.RECIPES`, all but the one that sparsity hangs on; or "paper", the
-            recipe's source. With a spec: from its parts' own defaults.
+        settings: the source of numbers that are not given: "toy", the row of
+            :data:`toysae.sae.RECIPES`, all but the one that sparsity depends on; or "paper", the
+            recipe's source. With a spec, the defaults of its components.
         arithmetic: of the large products of a training step: "bfloat16" is up to twice as fast
-            where the device has it. Not with a spec, which says it itself.
-        split: of each SAE among several devices: its samples, its latents or both.
-        points: of numbers that the recipe reads, where not every combination is wanted, see
+            where the device has it. Not with a spec, which has its own.
+        split: how each SAE is split among several devices: by samples, latents or both.
+        points: of numbers that the recipe reads, if not every combination is wanted, see
             :mod:`toysae.points`; each is trained with every combination of `hypers`.
-        **hypers: what the recipe reads, one number or a list: ``l1_coeff=[0.03, 0.1]``,
+        **hypers: numbers that the recipe reads, one or a list: ``l1_coeff=[0.03, 0.1]``,
             ``lr=1e-3``, ``lr_decay=0.2``, ``k=8``.
 
     Returns:
-        Table, arrays and the SAEs.
+        The table, the arrays and the SAEs.
 
     Raises:
         ToysaeError: bad input, before anything trains.

@@ -16,17 +16,6 @@ from .loop import (
 from .state import Member, TrainState
 
 __all__ = [
-    "Ensemble",
-    "Feed",
-    "Member",
-    "Probe",
-    "Snapshot",
-    "TrainState",
-    "Trained",
-    "advance",
-    "curve_points",
-    "probe_all",
-    "start",
-    "train_ensemble",
-    "trained",
+    "Ensemble", "Feed", "Member", "Probe", "Snapshot", "TrainState", "Trained", "advance",
+    "curve_points", "probe_all", "start", "train_ensemble", "trained",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where training may stop and go on: snapshots at the edges of chunks, and how long a chunk is."""
+"""Chunks of training: how long they are, and the snapshots at their ends."""
 
 from time import monotonic
 
@@ -10,18 +10,18 @@ from .. import pytree
 from .state import TrainState
 
 CHUNK_SECONDS = 5.0
-"""About the longest that a caller waits for the next edge of a chunk: well within
-:data:`toysae.watch.GRACE_SECONDS`, so that there is time to save what was trained."""
+"""About the longest duration of a chunk: well within :data:`toysae.watch.GRACE_SECONDS`, so that
+there is time to save what was trained."""
 _FIRST, _GROWTH = 1, 8
 
 
 @pytree.dataclass
 class Snapshot:
-    """Training at the edge of a chunk: all that is needed to go on from there, bit by bit.
+    """Training at the end of a chunk: all that is needed to go on from there with the same bits.
 
     Attributes:
-        state: leaves on the device, which the next chunk overwrites; or of NumPy.
-        points: each `[points so far, n_worlds, n_members, ...]`, the learning curves.
+        state: with leaves on the device, which the next chunk overwrites, or of NumPy.
+        points: the learning curves by name, each `[points so far, n_worlds, n_members, ...]`.
         step: steps taken.
     """
 
@@ -31,8 +31,8 @@ class Snapshot:
 
 
 def placed_like(state: TrainState, like: TrainState) -> TrainState:
-    """`state` on the devices of `like`, as if it had been computed there, so that no program is
-    compiled again for it."""
+    """Returns `state` on the devices of `like`, as if it had been computed there, so that no
+    program is compiled again for it."""
 
     def place(value, model: jax.Array) -> jax.Array:
         array = jnp.asarray(value, model.dtype)
@@ -42,7 +42,7 @@ def placed_like(state: TrainState, like: TrainState) -> TrainState:
 
 
 class Pace:
-    """How many steps to take at once: few at first, then as many as `seconds` have room for."""
+    """How many steps a chunk has: few at first, then as many as `seconds` have room for."""
 
     def __init__(self, seconds: float = CHUNK_SECONDS):
         self._seconds = seconds
@@ -50,12 +50,12 @@ class Pace:
         self._since = monotonic()
 
     def next_stop(self, step: int, target: int) -> int:
-        """Where the chunk ends that begins now at `step` on the way to `target`."""
+        """The step at which the chunk ends that begins now at `step` on the way to `target`."""
         self._since = monotonic()
         return min(target, step + self._length)
 
     def took(self, steps: int) -> None:
-        """Notes that the chunk took `steps` steps until now; one of none only compiled."""
+        """Notes that the chunk has taken `steps` steps until now; with 0 it has only compiled."""
         if steps == 0:
             return
         elapsed = max(monotonic() - self._since, 1e-9)

@@ -1,10 +1,10 @@
-"""Many devices: worlds and members are split among them, each trains its own without a word.
+"""Many devices: the worlds and members of an ensemble are split among them.
 
 The mesh has four axes. "world" and "member" split an ensemble: every device runs the same program
 on its share of the rows, draws the samples it needs itself, and nothing is sent while it trains.
-"batch" and "latent" split the samples and the latents of each SAE, for one too large or too slow
-for a device; there XLA adds up what the devices hold. The same data come out of either, and the
-same scores up to the order of sums.
+"batch" and "latent" split the samples and the latents of each SAE that is too large or too slow
+for one device; there XLA adds up what the devices hold. Either way the data are the same, and the
+scores too, up to the order of sums.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ ROWS = P("world", "member")
 
 @dataclass(frozen=True)
 class Split:
-    """Among how many devices the samples of a step and the latents of each SAE are split."""
+    """The numbers of devices among which a step's samples and the latents of each SAE are split."""
 
     batch: int = 1
     latent: int = 1
@@ -46,12 +46,12 @@ UNSPLIT = Split()
 class Layout:
     """How the rows of an ensemble are split among devices.
 
-    Where the worlds or members are no multiple of their share of the mesh, the last one is
-    trained as often as it takes and left out again.
+    If the worlds or members are not a multiple of their mesh axis, the last one is repeated to fill
+    it up, and the repeated rows are left out of the results.
 
     Attributes:
         n_worlds: worlds of the ensemble.
-        n_members: SAEs on each.
+        n_members: SAEs on each world.
         mesh: with the axes :data:`AXES`.
     """
 
@@ -61,12 +61,12 @@ class Layout:
 
     @property
     def rows_of_busiest(self) -> int:
-        """SAEs on the device that has the most."""
+        """The number of SAEs on the device that has the most."""
         worlds, members = self.mesh.shape["world"], self.mesh.shape["member"]
         return -(-self.n_worlds // worlds) * -(-self.n_members // members)
 
     def spread(self, tree: Any, specs: Any) -> Any:
-        """A pytree on the devices, split as the specs of its branches say and filled up."""
+        """Puts a pytree on the devices, split as the specs of its branches say and filled up."""
 
         def place(spec: P, leaf: Any) -> jax.Array:
             for axis, (name, n) in enumerate(self._lengths(spec)):
@@ -79,7 +79,7 @@ class Layout:
         return _by_branch(place, specs, tree)
 
     def gather(self, tree: Any, specs: Any) -> Any:
-        """What :meth:`spread` filled up left out again."""
+        """Leaves out the rows with which :meth:`spread` filled up."""
         rows = {"world": self.n_worlds, "member": self.n_members}
         filled = any(n % self.mesh.shape[name] for name, n in rows.items())
         return _cut(tree, self, specs) if filled else tree
@@ -104,7 +104,7 @@ class Layout:
 
 @partial(jax.jit, static_argnums=(1, 2))
 def _cut(tree: Any, layout: Layout, specs: Any) -> Any:
-    """One program for all leaves: each slice on its own would be compiled on its own."""
+    """Cuts all leaves in one program: slices outside of it would each be compiled by themselves."""
 
     def cut(spec: P, leaf: jax.Array) -> jax.Array:
         return leaf[tuple(slice(n) for _, n in layout._lengths(spec))]
@@ -113,7 +113,7 @@ def _cut(tree: Any, layout: Layout, specs: Any) -> Any:
 
 
 def _by_branch(function: Callable[[P, Any], Any], specs: Any, tree: Any) -> Any:
-    """`function(spec, leaf)` of every leaf of a tree, `specs` holding one for each branch."""
+    """Applies `function(spec, leaf)` to every leaf of a tree; `specs` has one for each branch."""
     return jax.tree.map(
         lambda spec, branch: jax.tree.map(lambda leaf: function(spec, leaf), branch),
         specs, tree, is_leaf=lambda node: isinstance(node, P),
@@ -123,7 +123,8 @@ def _by_branch(function: Callable[[P, Any], Any], specs: Any, tree: Any) -> Any:
 def over_rows(
     function: Callable[..., Any], layout: Layout | None, in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
-    """`function` on each device's share of the rows, or as it is without a layout."""
+    """Returns `function` as it runs on each device's share of the rows; unchanged without a
+    layout."""
     if layout is None:
         return function
     manual = {"world", "member"}
@@ -134,7 +135,7 @@ def over_rows(
 
 
 def by_batch(x: Float[Array, "batch d_in"]) -> Float[Array, "batch d_in"]:
-    """Samples split along the mesh's batch axis, inside :func:`over_rows`."""
+    """Splits samples along the batch axis of the mesh, inside :func:`over_rows`."""
     if jax.sharding.get_abstract_mesh().shape.get("batch", 1) == 1:
         return x
     return jax.lax.with_sharding_constraint(x, P("batch", None))
@@ -146,19 +147,18 @@ def layout_of(
     split: Split = UNSPLIT,
     devices: Sequence[Any] | None = None,
 ) -> Layout | None:
-    """The layout in which the busiest device has the fewest rows; None where one device is all
-    there is use for.
+    """The layout in which the busiest device has the fewest rows; None if one device is enough.
 
-    Worlds are split first: then no two devices draw the same samples.
+    Worlds are split first, so that no two devices draw the same samples.
 
     Args:
         n_worlds: worlds of the ensemble.
-        n_members: SAEs on each.
+        n_members: SAEs on each world.
         split: among how many devices the samples and latents of each SAE are split.
         devices: all that jax sees, if not given.
 
     Raises:
-        ToysaeError: fewer devices than one SAE is to be split among.
+        ToysaeError: there are fewer devices than one SAE is split among.
     """
     devices = jax.devices() if devices is None else devices
     each = split.batch * split.latent
@@ -167,7 +167,7 @@ def layout_of(
         f"batch {split.batch} x latent {split.latent} needs {each} devices and jax sees "
         f"{len(devices)}: lower one",
     )
-    all_of_them = jax.process_count() > 1  # each process must hold a part
+    all_of_them = jax.process_count() > 1  # each process must hold some rows
     require(
         not all_of_them or len(devices) % each == 0,
         f"batch {split.batch} x latent {split.latent} = {each} does not divide the {len(devices)} "
@@ -184,9 +184,9 @@ def layout_of(
 def shares(
     n_worlds: int, n_members: int, n_devices: int, all_of_them: bool = False
 ) -> tuple[int, int]:
-    """Into how many parts worlds and members are cut, so that the busiest device has the fewest
-    rows, no more devices are taken than that needs unless `all_of_them` must be, and worlds are
-    cut first."""
+    """Returns into how many shares worlds and members are cut: so that the busiest device has the
+    fewest rows, with as few devices as that needs unless `all_of_them` must be used, and cutting
+    worlds first."""
 
     def cost(cut: tuple[int, int]) -> tuple[int, int, int]:
         worlds, members = cut

@@ -1,4 +1,4 @@
-"""What one compiled program trains: worlds x members of one shape, and how devices split them."""
+"""Ensembles: worlds x members that one compiled program trains, and how devices split them."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from .state import TrainState
 
 @pytree.dataclass
 class Ensemble:
-    """What one compiled program trains: worlds x members of one shape.
+    """Worlds x members of one shape, which one compiled program trains.
 
     Attributes:
         worlds: stacked worlds, or what stands in for them, leading axis `[n_worlds]`.
@@ -25,7 +25,7 @@ class Ensemble:
         sae_seeds: `[n_members]`.
         spec: of every member.
         batch_size: samples a step, the same for all.
-        split: of each SAE among several devices.
+        split: how each SAE is split among several devices.
     """
 
     worlds: Drawn
@@ -38,11 +38,11 @@ class Ensemble:
 
     @property
     def n_rows(self) -> int:
-        """SAEs in the ensemble: worlds x members."""
+        """The number of SAEs in the ensemble: worlds x members."""
         return self.world_seeds.shape[0] * self.sae_seeds.shape[0]
 
     def once_started(self) -> "Ensemble":
-        """The ensemble as its steps see it: without what only the init reads."""
+        """The ensemble without what only the init reads, as the steps see it."""
         spec = self.spec.once_started()
         read = declared(spec, self.hypers)
         hypers = {name: value for name, value in self.hypers.items() if name in read}
@@ -50,15 +50,15 @@ class Ensemble:
 
 
 def specs_of(ensemble: Ensemble) -> Ensemble:
-    """How an ensemble is split: an ensemble of the specs."""
+    """How each array of an ensemble is split, as an ensemble of specs."""
     worlds, members = P("world"), P("member")
     return replace(ensemble, worlds=worlds, world_seeds=worlds, hypers=members, sae_seeds=members)  # pyright: ignore[reportArgumentType]
 
 
 STATE: Any = TrainState(ROWS, P(), P("world"), ROWS)  # pyright: ignore[reportArgumentType]
-"""How the state is split: a state of the specs."""
+"""How each array of the state is split, as a state of specs."""
 
 
 def spread_ensemble(ensemble: Ensemble, layout: Layout | None) -> Ensemble:
-    """An ensemble on the devices of a layout."""
+    """Puts an ensemble on the devices of a layout, if there is one."""
     return ensemble if layout is None else layout.spread(ensemble, specs_of(ensemble))

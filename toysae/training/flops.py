@@ -1,4 +1,4 @@
-"""The FLOPs of a training step, counted in its traced program before anything is compiled."""
+"""FLOPs of a training step, counted in its traced program before anything is compiled."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -14,8 +14,8 @@ from .state import member_step
 
 
 def step_flops(ensemble: Ensemble) -> int:
-    """FLOPs of the matrix products of one step of all SAEs of an ensemble, without sampling the
-    world and all that is not a product. A loop of unknown length counts once."""
+    """FLOPs of the matrix products in one step of all SAEs of an ensemble. Sampling the world and
+    everything else is left out, and a loop of unknown length counts once."""
     ensemble = ensemble.once_started()
     one = partial(jax.tree.map, lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype))
     member = one(state_shapes(ensemble).members)
@@ -27,7 +27,7 @@ def step_flops(ensemble: Ensemble) -> int:
 
 
 def _inside(values: Iterable[Any]) -> Iterator[Any]:
-    """The programs among an equation's parameters, alone or in tuples."""
+    """The programs among an equation's parameters, also inside tuples and lists."""
     for value in values:
         if hasattr(value, "eqns"):
             yield value
@@ -38,6 +38,7 @@ def _inside(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _products(jaxpr: Any) -> int:
+    """FLOPs of the matrix products in a program and the programs inside it."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":

@@ -41,15 +41,16 @@ from .state import (
 PROBE_SAMPLES = 1024
 
 Probe = Callable[[SAE, World, Float[Array, "n d_in"]], dict[str, Array]]
-"""Scores one SAE on one evaluation batch: scalars or vectors by name, one point of the curves."""
+"""Scores one SAE on one evaluation batch: scalars or vectors by name, a point of the curves."""
 
 Feed = Callable[[int], tuple[Any, int]]
-"""Of a step: worlds, stacked, that hold its data and those of the steps after it, and the step from
-which on they do not. Always of the same shapes, so that nothing is compiled again."""
+"""Takes a step, and returns stacked worlds that hold its data and those of the steps after it, and
+the first step whose data they do not hold. All have the same shapes, so that nothing is compiled
+again."""
 
 
 def start(ensemble: Ensemble, layout: Layout | None = None) -> TrainState:
-    """The state before any step. With a layout the ensemble must have been spread in it."""
+    """The state before any step. With a layout the ensemble must already be spread in it."""
     axes = axes_of_worlds(ensemble)
     if layout is not None and axes is not None:
         axes = layout.spread(axes, P("world"))
@@ -57,7 +58,8 @@ def start(ensemble: Ensemble, layout: Layout | None = None) -> TrainState:
 
 
 def axes_of_worlds(ensemble: Ensemble) -> Axes | None:
-    """What the init reads of each world's data, stacked; computed outside of any program."""
+    """The singular axes of each world's data that the init reads, stacked; None if it reads none.
+    They are computed outside of any program."""
     init = ensemble.spec.init
     if not init.axes_from:
         return None
@@ -79,7 +81,7 @@ _init_data = jax.jit(init_data)
 
 @partial(jax.jit, static_argnames="layout")
 def start_from(ensemble: Ensemble, axes: Axes | None, layout: Layout | None = None) -> TrainState:
-    """:func:`start`, with what :func:`axes_of_worlds` gives."""
+    """The state before any step, with the axes of :func:`axes_of_worlds`."""
     specs = (specs_of(ensemble), P("world"))
     state = over_rows(_start, layout, specs, STATE)(ensemble, axes)
     return _pinned(state, ensemble, layout)
@@ -107,8 +109,8 @@ def advance(
     n_steps: Array,
     layout: Layout | None = None,
 ) -> TrainState:
-    """Trains until step `until` of `n_steps`; both are traced, so any number of steps is one
-    program. `state` is donated."""
+    """Trains until step `until` of `n_steps`. Both are traced, so that one program serves any
+    number of steps. `state` is donated."""
     specs = (STATE, specs_of(ensemble), P(), P())
     state = over_rows(_advance, layout, specs, STATE)(state, ensemble, until, n_steps)
     return _pinned(state, ensemble, layout)
@@ -126,7 +128,6 @@ def _advance(state: TrainState, ensemble: Ensemble, until: Array, n_steps: Array
 
     def in_world(world, key, step, members: Member, firings, progress):
         batch = world.batch(key, step, ensemble.batch_size)
-
         x = by_batch(batch.x)
 
         def one(member, h):
@@ -152,7 +153,7 @@ def _advance(state: TrainState, ensemble: Ensemble, until: Array, n_steps: Array
     due = due_steps(rule, n_steps)
 
     def stretch(state: TrainState) -> TrainState:
-        """To the next resampling or to the end. Only there is a cond, not at each step."""
+        """Trains to the next resampling or to the end: the cond is not evaluated at each step."""
         ahead = jnp.where(due > state.step, due, until).min()
         state = steps_to(state, jnp.minimum(ahead, until))
         return jax.lax.cond(
@@ -163,8 +164,8 @@ def _advance(state: TrainState, ensemble: Ensemble, until: Array, n_steps: Array
 
 
 def _resample(state: TrainState, ensemble: Ensemble, n_steps: Array) -> TrainState:
-    """Starts latents afresh by the spec's rule. One member at a time, or the inputs that it
-    draws from would need `n_inputs * d_sae` numbers of each at once."""
+    """Restarts latents by the spec's rule, one member at a time: all at once would need
+    `n_inputs * d_sae` numbers for each member."""
     rule = ensemble.spec.resample
     assert isinstance(rule, AtTimes)
     keys = keys_of(ensemble.world_seeds, "resampling")
@@ -187,7 +188,7 @@ def _resample(state: TrainState, ensemble: Ensemble, n_steps: Array) -> TrainSta
 
 @partial(jax.jit, static_argnames="layout")
 def trained(state: TrainState, ensemble: Ensemble, layout: Layout | None = None) -> SAE:
-    """The SAEs, leading axes `[n_worlds, n_members]`."""
+    """The SAEs of a state, leading axes `[n_worlds, n_members]`."""
     return over_rows(_trained, layout, (STATE, specs_of(ensemble)), ROWS)(state, ensemble)
 
 
@@ -202,7 +203,7 @@ def _trained(state: TrainState, ensemble: Ensemble) -> SAE:
 def probe_all(
     state: TrainState, ensemble: Ensemble, probe: Probe, n_eval: int, layout: Layout | None = None
 ) -> dict[str, Array]:
-    """`probe` on every member, on the same evaluation batch at every call."""
+    """Applies `probe` to every member, on the same evaluation batch at every call."""
 
     def in_world(world, key, saes):
         x = world.sample(key, n_eval).x
@@ -216,8 +217,8 @@ def probe_all(
 
 
 def curve_points(n_steps: int, n_points: int) -> np.ndarray:
-    """Steps at which curves are measured: 0, then half evenly and half geometrically spaced,
-    so that both the first hundred steps and the plateau are seen."""
+    """Steps at which curves are measured: 0, then half of them evenly and half geometrically
+    spaced, so that both the first hundred steps and the plateau are seen."""
     even = np.linspace(0, n_steps, max(n_points // 2, 1) + 1)
     early = np.geomspace(min(100, n_steps), n_steps, max(n_points - n_points // 2, 1))
     return np.unique(np.concatenate([even, early]).round().astype(int))
@@ -229,10 +230,10 @@ class Trained:
 
     Attributes:
         saes: leading axes `[n_worlds, n_members]`.
-        diverged: `[n_worlds, n_members]`; such a member stood still from there on.
+        diverged: `[n_worlds, n_members]`; a diverged member has stood still since.
         firings: `[n_worlds, n_features]` how often each feature fired in training.
         curve_steps: `[points]`, the first is 0.
-        curves: each `[n_worlds, n_members, points]`; of a vector, `[..., length, points]`.
+        curves: each `[n_worlds, n_members, points]`, those of vectors `[..., length, points]`.
     """
 
     saes: SAE
@@ -259,12 +260,12 @@ def train_ensemble(
         n_steps: Adam steps of every member.
         probe: what the learning curves hold.
         n_points: about how many points they have, besides step 0.
-        n_eval: samples each point is measured on.
+        n_eval: samples that each point is measured on.
         on_chunk: called with a snapshot after each chunk of at most about
-            :data:`~toysae.training.chunks.CHUNK_SECONDS`; training stops there if it raises. What
-            it wants to keep of the state it must copy before it returns.
-        resume: a snapshot of the same training, to go on from; the result has the same bits.
-        feed: where the data of each step come from, if the ensemble's worlds do not draw them.
+            :data:`~toysae.training.chunks.CHUNK_SECONDS`; training stops there if it raises. It
+            must copy what it keeps of the state before it returns.
+        resume: a snapshot of the same training to go on from; the result has the same bits.
+        feed: the data of each step, if the ensemble's worlds do not draw them.
     """
     layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds), ensemble.split)
     ensemble = spread_ensemble(ensemble, layout)
@@ -282,6 +283,9 @@ def train_ensemble(
         stacked = {name: np.stack([p[name] for p in points]) for name in points[0]}
         whole = state if layout is None else layout.gather(state, STATE)
         on_chunk(Snapshot(whole, stacked, step))
+
+    def gathered(tree: Any, specs: Any) -> Any:
+        return hosts.whole(tree if layout is None else layout.gather(tree, specs))
 
     for target in steps[len(points) :].tolist():
         while True:
@@ -303,21 +307,14 @@ def train_ensemble(
             report()
         doing("measuring a point of its curves")
         point = {**probe_all(state, ensemble, probe, n_eval, layout), "loss": state.loss}
-        point = hosts.whole(point if layout is None else layout.gather(point, ROWS))
-        point = jax.device_get(point)
+        point = jax.device_get(gathered(point, ROWS))
         if step == 0:  # no step taken, no loss yet
             point["loss"] = np.full_like(point["loss"], np.nan)
         points.append(point)
         report()
     doing("taking the trained SAEs")
     curves = {name: np.stack([p[name] for p in points], -1) for name in points[0]}
-    saes, diverged, firings = (
-        trained(state, ensemble, layout),
-        state.members.diverged,
-        state.firings,
-    )
-    if layout is not None:
-        saes, diverged = layout.gather((saes, diverged), ROWS)
-        firings = layout.gather(firings, P("world"))
-    saes, diverged, firings = hosts.whole((saes, diverged, firings))
-    return Trained(saes, np.asarray(diverged), np.asarray(firings), steps, curves)
+    saes = gathered(trained(state, ensemble, layout), ROWS)
+    diverged = np.asarray(gathered(state.members.diverged, ROWS))
+    firings = np.asarray(gathered(state.firings, P("world")))
+    return Trained(saes, diverged, firings, steps, curves)

@@ -1,4 +1,4 @@
-"""From what a user asks for to the members of a compiled ensemble."""
+"""Ensembles from the grids and seeds that a user gives."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,12 +23,12 @@ Grid = Mapping[str, float | Sequence[float]]
 def member_grid(
     spec: SAESpec, given: Grid | Points, sae_seeds: Sequence[int]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """All given points with all seeds, seeds varying fastest.
+    """Combines all given points with all seeds, seeds varying fastest.
 
     Args:
         spec: says which numbers are read, besides the optimiser's.
-        given: points; or a number, or several to try, by name, for every combination.
-        sae_seeds: one member for each seed and point of the grid.
+        given: points; or by name one number or several, of which every combination is a point.
+        sae_seeds: each point is trained once with each.
 
     Returns:
         The hypers, each `[n_members]` float32, and the SAE seeds `[n_members]`.
@@ -53,7 +53,7 @@ def member_grid(
 
 
 def fallback(recipe: str, spec: SAESpec, settings: str = "toy") -> dict[str, float]:
-    """A recipe's own numbers among those that its spec reads.
+    """The numbers of a recipe that its spec reads.
 
     Raises:
         ToysaeError: see :meth:`toysae.sae.Recipe.numbers`.
@@ -72,7 +72,7 @@ def make_ensemble(
     batch_size: int,
     split: Split = UNSPLIT,
 ) -> Ensemble:
-    """An ensemble ready to train, after every check.
+    """Makes an ensemble that is ready to train, after every check.
 
     Args:
         worlds: stacked, or a list of them.
@@ -81,7 +81,7 @@ def make_ensemble(
         given: see :func:`member_grid`.
         sae_seeds: see :func:`member_grid`.
         batch_size: samples a step.
-        split: of each SAE among several devices.
+        split: how each SAE is split among several devices.
 
     Raises:
         ToysaeError: see :func:`member_grid`; sizes that do not match; too few devices; too little
@@ -102,8 +102,8 @@ def ensemble_of(
     batch_size: int,
     split: Split = UNSPLIT,
 ) -> Ensemble:
-    """:func:`make_ensemble` of what may be too large for the device, to be trained in blocks.
-    Worlds that differ otherwise may share a seed."""
+    """Makes an ensemble like :func:`make_ensemble`, but one that may be too large for the device,
+    to be trained in blocks. Worlds that differ otherwise may share a seed."""
     batch_size = checked.integer("batch_size", batch_size, 1)
     world_seeds = [checked.seed("data seeds", seed) for seed in world_seeds]
     worlds = worlds if isinstance(worlds, Drawn) else stack(list(worlds))

@@ -1,7 +1,7 @@
 """The memory that an ensemble takes, counted before any of its SAEs exists.
 
-What is held, worlds and state, is counted exactly, from shapes. On top comes the largest working
-set of the phases that follow one another: start, steps and resampling, scores.
+Its worlds and state are counted exactly, from shapes. The largest working set of the phases that
+follow one another is added: start, steps and resampling, scores.
 """
 
 import math
@@ -28,7 +28,7 @@ def check_memory(ensemble: Ensemble) -> None:
     """Refuses an ensemble that cannot fit on the device.
 
     Raises:
-        ToysaeError: saying how much is needed and how much there is.
+        ToysaeError: with the bytes that are needed and those that there are.
     """
     available, needed = device_bytes(), bytes_needed(ensemble)
     require(
@@ -44,8 +44,8 @@ def fits(ensemble: Ensemble) -> bool:
 
 
 def bytes_needed(ensemble: Ensemble) -> int:
-    """About the most memory in bytes that an ensemble takes at once, from its start to its scores,
-    on the device that has the most of it; on a CPU all devices share one memory."""
+    """About the most bytes that an ensemble takes at once, from its start to its scores, on the
+    device that has the most of it; the devices of a CPU share one memory."""
     layout = None
     if jax.default_backend() != "cpu":
         layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds), ensemble.split)
@@ -66,10 +66,10 @@ def _bytes_needed(ensemble: Ensemble) -> int:
 
 
 def training_bytes(ensemble: Ensemble) -> int:
-    """About what the program of the steps takes, its arguments included, in bytes.
+    """About the bytes that the program of the steps takes, with its arguments.
 
-    Within a quarter of what XLA allots on a CPU. It may allot less where it fuses a product into
-    what reads it, as it does for many inputs at once.
+    This is within a quarter of what XLA allots on a CPU. It may allot less if it fuses a product
+    into what reads it, as it does for many inputs at once.
     """
     spec, batch, state = ensemble.spec, ensemble.batch_size, state_shapes(ensemble)
     drawn = len(ensemble.world_seeds) * batch * (spec.d_in + ensemble.worlds.n_features)
@@ -80,8 +80,8 @@ def training_bytes(ensemble: Ensemble) -> int:
 
 
 def state_shapes(ensemble: Ensemble) -> TrainState:
-    """The shapes of the ensemble's state: one member is traced, and no data are drawn. They do not
-    depend on the init."""
+    """The shapes of the ensemble's state, found by tracing one member; no data are drawn. They do
+    not depend on the init."""
     ensemble = ensemble.once_started()
 
     def member(world: Drawn, world_seed: Array, sae_seed: Array, h: Hypers) -> Member:
@@ -103,12 +103,12 @@ def _without_lead(leaf: Array) -> jax.ShapeDtypeStruct:
 
 
 def bytes_of(tree: object) -> int:
-    """Of all arrays of a pytree, or of their shapes."""
+    """The bytes of all arrays of a pytree, or of arrays with the shapes in it."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def device_bytes() -> int:
-    """What a device has, as jax may use it; of a CPU, what is left to this process, see
+    """The bytes of a device that jax may use; on a CPU those left to this process, see
     :func:`toysae.machine.host_bytes`."""
     stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     if stats and "bytes_limit" in stats:

@@ -19,18 +19,18 @@ HYPERS = (
 start and falls to 0 at the end."""
 
 OPTIONAL = (Hyper("grad_clip", low=1e-12),)
-"""Read only where given, because clipping is one more pass over all gradients: the largest
-length of a member's whole gradient, in units of our loss."""
+"""The largest length of a member's whole gradient, in units of our loss; read only if given,
+because clipping is one more pass over all gradients."""
 
 
 def declared(spec: SAESpec, given: Iterable[str] = ()) -> dict[str, Hyper]:
-    """Every number that training a spec reads, by name; optional ones if among the `given`."""
+    """Every number that training a spec reads, by name; optional ones only if `given`."""
     optional = [hyper for hyper in OPTIONAL if hyper.name in given]
     return {**spec.hypers(), **{hyper.name: hyper for hyper in (*HYPERS, *optional)}}
 
 
 def clipped(grad: Params, h: Hypers) -> Params:
-    """The gradient, no longer than `grad_clip`, if the member has one."""
+    """The gradient, scaled to a length of at most `grad_clip` if the member has that number."""
     if "grad_clip" not in h:
         return grad
     clip = optax.clip_by_global_norm(h["grad_clip"])

@@ -1,4 +1,4 @@
-"""Starting latents afresh within a running ensemble; who and when is the spec's `resample`."""
+"""Resampling: restarts latents of a running ensemble, by the rule in the spec's `resample`."""
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,11 @@ from ..worlds.dictionaries import unit_rows
 from .optimiser import adam
 from .state import Member, latent_axes
 
-_APART = 1e-3  # of their length: how far rows that start at equal inputs are moved
+_APART = 1e-3  # how far rows that start at equal inputs are moved, over their length
 
 
 def due_steps(rule: AtTimes, n_steps: Float[Array, ""]) -> Int[Array, " times"]:
-    """After how many steps a run of `n_steps` resamples; a step 0 never comes."""
+    """The steps after which a run of `n_steps` resamples; it never does at step 0."""
     return jnp.round(jnp.array(rule.at) * n_steps).astype(jnp.int32)
 
 
@@ -43,8 +43,8 @@ def sample_losses(
 def draw_indices(
     key: PRNGKeyArray, weights: Float[Array, " n"], count: int
 ) -> Int[Array, " count"]:
-    """`count` indices with probability proportional to `weights`, none twice while others of
-    positive weight are left (Gumbel's trick); then from the first again."""
+    """Draws `count` indices with probability proportional to `weights`, none twice while others of
+    positive weight are left (Gumbel's trick); then again from the first."""
     noise = jax.random.gumbel(key, weights.shape)
     order = jnp.argsort(-jnp.where(weights > 0, jnp.log(weights) + noise, -jnp.inf))
     possible = jnp.maximum((weights > 0).sum(), 1)
@@ -60,17 +60,16 @@ def resample_member(
     progress: Float[Array, ""],
     n_steps: Float[Array, ""],
 ) -> Member:
-    """The member with the rule's latents started afresh, see :class:`AtTimes`.
+    """Restarts the latents of a member that the rule chooses, see :class:`AtTimes`.
 
-    Everything of the other latents, their Adam moments too, keeps its bits. A diverged member
-    keeps all of them.
+    The other latents keep their bits, also in Adam's moments. A diverged member keeps all latents.
 
     Args:
         spec: with a rule in `resample`.
         member: one SAE in training.
         h: its numbers.
         key: of the draws.
-        x: inputs to draw from; zero rows are never drawn, having no direction.
+        x: inputs to draw from; zero rows are never drawn, because they have no direction.
         progress: the fraction of training done.
         n_steps: steps of the whole training.
     """
@@ -83,7 +82,7 @@ def resample_member(
     latents &= ~member.diverged & (weights.sum() > 0)
     drawn = draw_indices(named_key(key, "draw"), weights, spec.d_sae)
     drawn = unit_rows(x[drawn[jnp.cumsum(latents) - 1]])  # the first of them for the first latent
-    # Two latents at one input would have one gradient for ever.
+    # Two latents at one input would always have the same gradient.
     apart = jax.random.normal(named_key(key, "apart"), drawn.shape) / drawn.shape[1] ** 0.5
     rows = unit_rows(drawn + _APART * apart)
     axes = latent_axes(spec, params)
@@ -110,7 +109,7 @@ def _along(latents: Bool[Array, " d_sae"], axis: int) -> Bool[Array, "*shape"]:
 def _mean_length(
     enc: dict[str, Array], axes: dict[str, int], living: Bool[Array, " d_sae"]
 ) -> Float[Array, ""]:
-    """The mean length of the living latents' encoder columns; 1 if none lives, or without any."""
+    """The mean length of the living latents' encoder columns; 1 if none lives or has a column."""
     if "W_enc" not in enc:
         return jnp.float32(1)
     W_enc, axis = enc["W_enc"], axes["W_enc"]

@@ -1,4 +1,4 @@
-"""What training carries: members with a leading [world, member] axis, and one step counter."""
+"""The state of training: members with leading axes [world, member], and one step counter."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,7 +28,7 @@ from ..worlds import Drawn
 from .optimiser import adam, clipped, learning_rate
 
 INIT_SAMPLES = 4096
-_DIVERGED = 1e6  # times the largest mean ||x||^2 of a batch: a loss from which it has diverged
+_DIVERGED = 1e6  # diverged from this loss on, over the largest mean ||x||^2 of a batch
 
 
 @pytree.dataclass
@@ -36,11 +36,11 @@ class Member:
     """One SAE in training.
 
     Attributes:
-        params: what is trained.
+        params: trained parameters.
         opt: Adam's moments.
-        run: running statistics that its parts read.
-        diverged: whether it stands still from now on.
-        scale: the largest mean ||x||^2 of a batch so far, by which its loss is judged.
+        run: running statistics that its components read.
+        diverged: whether it has diverged and stands still.
+        scale: the largest mean ||x||^2 of a batch so far, with which its loss is compared.
     """
 
     params: Params
@@ -55,10 +55,10 @@ class TrainState:
     """An ensemble in training.
 
     Attributes:
-        members: leaves have leading axes `[n_worlds, n_members]`.
-        step: steps taken; outside the member axis, or every cond on it becomes a select.
+        members: leaves with leading axes `[n_worlds, n_members]`.
+        step: steps taken; without a member axis, or every cond on it would become a select.
         firings: `[n_worlds, n_features]` how often each feature has fired in training.
-        loss: `[n_worlds, n_members]` the last step's.
+        loss: `[n_worlds, n_members]` of the last step.
     """
 
     members: Member
@@ -68,7 +68,7 @@ class TrainState:
 
 
 def init_data(world: Drawn, world_seed: Int[Array, ""]) -> InitData:
-    """What inits may look at, from the world's own stream for it."""
+    """The data that inits may read, from the world's stream for that purpose."""
     x = world.sample(seed_key(world_seed, "init data"), INIT_SAMPLES).x
     return InitData(x, world.generating_matrix, world.target)
 
@@ -111,8 +111,8 @@ def member_key(world_seed: Int[Array, ""], sae_seed: Int[Array, ""]) -> PRNGKeyA
 def training_pass(
     spec: SAESpec, weights: Weights, run: Stats, h: Hypers, key: PRNGKeyArray, x: Array
 ) -> Forward:
-    """The pass that training looks at: of x as the objective corrupts it, with the clean x as
-    target, for penalties that reconstruct too."""
+    """The forward pass of training: of x as the objective corrupts it, with the clean x as target,
+    for penalties that reconstruct too."""
     seen = spec.objective.corrupt(key, x, h)
     return replace(forward(spec, weights, run, h, seen), x=x)
 
@@ -120,7 +120,7 @@ def training_pass(
 def training_loss(
     spec: SAESpec, f: Forward, run: Stats, h: Hypers, key: PRNGKeyArray
 ) -> Float[Array, ""]:
-    """What training minimises on one batch, penalties included."""
+    """The loss that training minimises on one batch, with penalties."""
     return spec.objective.loss(key, f.x, f, h) + spec.penalty.cost(f, run, h)
 
 
@@ -140,7 +140,7 @@ def member_step(
     x: Float[Array, "batch d_in"],
     progress: Float[Array, ""],
 ) -> tuple[Member, Array]:
-    """One Adam step of one member. A diverged member stands still: zero gradient, zero lr."""
+    """Takes one Adam step of one member. A diverged one stands still: zero gradient, zero lr."""
     run = {**member.run, "progress": progress}
     (loss, stats), grad = jax.value_and_grad(member_loss, argnums=1, has_aux=True)(
         spec, member.params, run, h, key, x
@@ -154,9 +154,9 @@ def member_step(
     direction, opt = adam(h).update(grad, member.opt)
     lr = jnp.where(diverged, 0.0, learning_rate(h, progress))
     params = jax.tree.map(lambda p, u: p - lr * u, member.params, direction)
-    held = spec.decoder.retract(params.W_dec)
-    # To retract what is retracted moves it by its last bit.
-    params = params.replace(W_dec=jnp.where(diverged, member.params.W_dec, held))
+    W_dec = spec.decoder.retract(params.W_dec)
+    # Retracting a retracted decoder again would change its last bits.
+    params = params.replace(W_dec=jnp.where(diverged, member.params.W_dec, W_dec))
     return Member(params, opt, stats, diverged, scale), loss
 
 

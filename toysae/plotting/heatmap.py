@@ -16,6 +16,7 @@ _PANELS = {
     "dead_fraction": "dead latents, share",
     "mse": "mse",
 }
+_UP = "d_sae / n_features"
 
 
 def l1_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
@@ -42,8 +43,10 @@ def l1_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
         rows = list(frame.groupby(["case", *ARM, "ratio"]))
         cells = (max(1, frame["sparsity"].nunique()), max(1, frame["size"].nunique()))
         panel = (max(2.3, 0.36 * cells[0] + 0.9), max(1.25, 0.26 * cells[1] + 0.7))
-        labels = {i: st.row_label(str(key[0]), key[1:3], f"ratio {key[3]:g}\nd_sae / n_features")
-                  for i, (key, _) in enumerate(rows)}  # fmt: skip
+        labels = {
+            i: st.row_label(str(case), (str(recipe), str(init)), f"ratio {ratio:g}\n{_UP}")
+            for i, ((case, recipe, init, ratio), _) in enumerate(rows)
+        }
         columns = {value: _PANELS[value] for value in values}
         fig, panels = st.grid(labels, columns, panel, "L1 coefficient")
         for ax, i, value in panels:

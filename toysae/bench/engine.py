@@ -148,7 +148,8 @@ class Opening:
         steps, weights = {"curve_steps": arrays.pop("curve_steps")}, saved_weights(trained.saes)
         made_by = provenance()
         for cell in cells:
-            block, rows = Block(cell, (0,), tuple(range(cell.n_saes))), np.zeros(cell.n_saes, int)
+            n_saes = cell.keys.size
+            block, rows = Block(cell, (0,), tuple(range(n_saes))), np.zeros(n_saes, int)
             own, kept = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (arrays, weights))
             keys, about = block.keys.reshape(-1).tolist(), {**manifest_of(block), **made_by}
             save_block(

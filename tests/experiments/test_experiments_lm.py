@@ -128,7 +128,7 @@ def smollm(tmp_path_factory):
     text = folder / "text.txt"
     text.write_text((ROOT / "toysae" / "lm" / "saes" / "train.py").read_text(encoding="utf-8") * 3)
     found = {"is_there": True, "model_path": GOLDEN / "gpt-neox", "text_path": text,
-             "about": "this package (MIT)"}  # fmt: skip
+             "about_text": "this package (MIT)"}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         for name, value in found.items():
             patch.setattr(sample, name, lambda value=value: value)

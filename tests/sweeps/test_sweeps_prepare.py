@@ -69,7 +69,10 @@ def test_what_is_prepared_lies_in_the_run_and_stays_there(study, tmp_path, capsy
     command = ["run", str(study), "--out", str(out), "--quiet"]
     main([*command, "--dry-run"])
     (_, line) = capsys.readouterr().out.splitlines()
-    assert line.startswith("a number is made first; which SAEs") and not out.exists()
+    assert (
+        line.startswith("a number is made first; only then is it known which SAEs")
+        and not out.exists()
+    )
     with pytest.raises(ToysaeError, match="a number is made first: run the study"):
         plan(load_experiment(study), out)
     main(command)
@@ -84,7 +87,7 @@ def test_what_is_prepared_lies_in_the_run_and_stays_there(study, tmp_path, capsy
     assert plan(load_experiment(study), out).table.empty and files(out) == before
     main([*command, "--fresh"])
     said = capsys.readouterr().err
-    assert "which is left: made" in said and (out / "made" / "number").exists()
+    assert "which are left: made" in said and (out / "made" / "number").exists()
     assert len(run(load_experiment(study), out, quiet=True).table) == 2
 
 

@@ -34,9 +34,9 @@ study = Study("Q?", Options(), lambda o: [], smoke={"l1": 0.25},
 
 @pytest.fixture(autouse=True)
 def nothing_noted_yet():
-    aliases.note.cache_clear()
+    aliases.tell_once.cache_clear()
     yield
-    aliases.note.cache_clear()
+    aliases.tell_once.cache_clear()
 
 
 def noted(old, new):
@@ -108,7 +108,7 @@ def test_coefficients_are_found_by_their_old_column():
         old = best_coefficient(made, [], coefficient="l1")
     pd.testing.assert_frame_equal(old, best_coefficient(made, []))
     assert len(best_coefficient(table(l1=0.1), [], coefficient="l1")) == 2  # a table of old
-    aliases.note.cache_clear()
+    aliases.tell_once.cache_clear()
     cell = {"world": "w", "d_in": 4, "n_features": 4, "ratio": 1.0, "d_sae": 4, "recipe": "r"}
     judged = made.assign(**cell, init=["truth", "random"], eval_loss=1.0, score=1.0, world_seed=0)
     with noted("l1", "sparsity"):
@@ -158,7 +158,7 @@ def test_a_study_and_the_command_line_take_the_old_name(tmp_path, capsys, recwar
     file.write_text(STUDY)
 
     def asked(*args):
-        aliases.note.cache_clear()
+        aliases.tell_once.cache_clear()
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         main(["run", str(file), "--quiet", "--out", str(out), *args])
         return pd.read_csv(out / "asked.csv")["l1_coeff"].item(), capsys.readouterr().err

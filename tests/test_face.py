@@ -40,7 +40,7 @@ def test_the_package_shows_its_faces():
     result = train(world, "topk", k=1, n_steps=2, batch_size=4, n_eval=64, quiet=True)
     assert len(repr(result)) < 100 and repr(result.sae(0)).startswith("SAE(d_in 4, d_sae 6, ")
     with pytest.raises(
-        ToysaeError, match=r"\(a TrainResult\) is not a SweepResults: make it with an Experiment"
+        ToysaeError, match=r"\(a TrainResult\) is not a Results: make it with an Experiment"
     ):
         toysae.plot.draw(result, "mcs_histograms", "figures")
     for wrong, hint in (("steps", "n_steps"), ("learning_rate", "lr"), ("seeds", "sae_seeds")):

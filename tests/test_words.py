@@ -14,6 +14,7 @@ MODULES = sorted((ROOT / "toysae").rglob("*.py"))
 SAME = {
     "forward": "what a model or an SAE gives for an input",
     "plan": "of an experiment, by that of its cells",
+    "Results": "a finished run: its directory, and anything else with a table and arrays",
     "run": "of an experiment, by that of its cells",
     "save": "the face of the plots' own",
     "uniform": "values between two bounds: those of a sweep, and random ones",

@@ -13,9 +13,9 @@ from .errors import require
 V = TypeVar("V")
 C = TypeVar("C", bound=type)
 
-SETTINGS = {"l1": "l1_coeff", "axes": "points"}
+OLD_SETTINGS = {"l1": "l1_coeff", "axes": "points"}
 """Of experiments, studies, functions and commands: the old name, and today's."""
-COLUMNS = {"l1": "sparsity", "group": "cell"}
+OLD_COLUMNS = {"l1": "sparsity", "group": "cell"}
 """Of the tables of runs."""
 
 _BETWEEN = ("toysae", "importlib", "contextlib", "jaxtyping")
@@ -50,7 +50,7 @@ def today(
         return name
     both = f"{spelled(name)} and {spelled(new)} are one"
     require(new not in beside, f"{both}: give {spelled(new)} alone")
-    note(spelled(name), spelled(new))
+    tell_once(spelled(name), spelled(new))
     return new
 
 
@@ -61,14 +61,14 @@ def accepts_old_names(kind: C) -> C:
 
     @wraps(init)
     def from_any_names(self: Any, *args: Any, **given: Any) -> None:
-        init(self, *args, **renamed(given, SETTINGS, known))
+        init(self, *args, **renamed(given, OLD_SETTINGS, known))
 
     kind.__init__ = from_any_names
     return kind
 
 
 @cache
-def note(old: str, new: str) -> None:
+def tell_once(old: str, new: str) -> None:
     """Says once in a process that something has another name now."""
     tell.get()(f"{old} is called {new} now: write {new}")
 

@@ -26,7 +26,6 @@ _REMEDIES = {
     "World": ": give make_world('sphere'), say",
     "SAE": ": give the sae(row) of a train result, or load_sae(path)",
     "Results": ": make it with an Experiment and run",
-    "SweepResults": ": make it with an Experiment and run",
     "DataFrame": ": give a table such as that of a run or of train",
     "Points": ": give points.grid(...), say",
     "SAESpec": ": give make_spec('untied', d_in, d_sae), say",

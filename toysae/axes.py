@@ -1,6 +1,6 @@
 """The old name of :mod:`toysae.points`."""
 
-from .aliases import note
+from .aliases import tell_once
 from .points import *  # noqa: F403
 
-note("toysae.axes", "toysae.points")
+tell_once("toysae.axes", "toysae.points")

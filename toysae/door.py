@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from jax.core import Tracer
 
 from . import checked
-from .aliases import SETTINGS, renamed
+from .aliases import OLD_SETTINGS, renamed
 from .annotations import OrNaN, Refused, admitted
 from .errors import ToysaeError, unknown
 
@@ -121,7 +121,7 @@ def _bind(
     name: str, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> inspect.BoundArguments:
     known = signature.parameters
-    kwargs = renamed(kwargs, SETTINGS, known)
+    kwargs = renamed(kwargs, OLD_SETTINGS, known)
     for given in kwargs:
         if given not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
             raise unknown(f"argument of {name}", given, known)

@@ -17,7 +17,7 @@ from toysae.bench.against import (
     thread_counts,
     time_against,
 )
-from toysae.bench.presets import PRESETS, Preset, preset_world
+from toysae.bench.presets import BENCH_PRESETS, Preset, preset_world
 from toysae.bench.protocol import Child
 from toysae.bench.time_to_mcc import Race, race, train_to_mcc
 from toysae.worlds.world import sample
@@ -110,7 +110,7 @@ def test_saelens_trains_on_the_same_world(tmp_path):
 def test_saelens_itself_in_a_child(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("sae_lens")
-    p, path = PRESETS["small"], tmp_path / "world.npz"
+    p, path = BENCH_PRESETS["small"], tmp_path / "world.npz"
     world = preset_world(p)
     np.savez(path, directions=world.rows, bias=np.zeros(p.d_in, np.float32))
     told = their_world(p, path, 0.3, 0.01)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from toysae.bench.counts import preset_step_flops, step_bytes
-from toysae.bench.presets import GPU_PRESETS, GRID_PRESETS, PRESETS, Preset, preset_ensemble
+from toysae.bench.presets import GPU_PRESETS, GRID_PRESETS, BENCH_PRESETS, Preset, preset_ensemble
 from toysae.training import start
 
 
@@ -44,9 +44,9 @@ def test_flops_are_those_that_xla_counts():
 
 
 def test_the_presets_are_what_they_are_called():
-    assert PRESETS["large"].shape == "d 768 / 1536 features / 4096 latents"
-    assert PRESETS["medium-1024"].batch_size == GPU_PRESETS["synth-16k"].batch_size == 1024
+    assert BENCH_PRESETS["large"].shape == "d 768 / 1536 features / 4096 latents"
+    assert BENCH_PRESETS["medium-1024"].batch_size == GPU_PRESETS["synth-16k"].batch_size == 1024
     assert GPU_PRESETS["small-512"].n_members == 512
     assert sum(p.n_members for p in GRID_PRESETS.values()) == 153
     assert [p.d_sae for p in GRID_PRESETS.values()] == [512 * 2**i // 8 for i in range(9)]
-    assert preset_step_flops(PRESETS["large"]) == 10 * 1024 * 768 * 4096
+    assert preset_step_flops(BENCH_PRESETS["large"]) == 10 * 1024 * 768 * 4096

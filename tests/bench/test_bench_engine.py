@@ -15,7 +15,7 @@ from toysae.bench.engine import Opening, Overhead
 from toysae.bench.presets import Preset
 from toysae.bench.run import BenchOptions, bench
 from toysae.bench.scaling import Blocks, Scaling, on_cores, run_seconds, workers_figure
-from toysae.bench.timers import ENGINE_PRESETS, KINDS, TIMERS, WORKERS
+from toysae.bench.timers import ENGINE_PRESETS, TIMERS, TIMERS, WORKERS_PRESET
 from toysae.runs.results import Results
 
 TINY = Preset("untied", 8, 12, 16, 2, 32)
@@ -23,7 +23,7 @@ TINY_BLOCKS = Blocks(d_in=8, n_features=12, d_sae=16, n_members=2)
 
 
 def test_the_presets_are_those_of_the_command_line():
-    assert list(KINDS["engine"][0]) == list(ENGINE_PRESETS)
+    assert list(TIMERS["engine"][0]) == list(ENGINE_PRESETS)
     assert all(TIMERS[name] is timers.time_engine for name in ENGINE_PRESETS)
     opened = [p for p in ENGINE_PRESETS.values() if isinstance(p, Opening)]
     assert [(p.n_saes, p.n_blocks) for p in opened] == [(5000, 5), (5000, 250)]
@@ -101,8 +101,8 @@ def test_speed_ups_are_of_rounds_and_every_worker_has_as_many_blocks(monkeypatch
 @pytest.mark.slow
 def test_workers_train_a_whole_experiment(monkeypatch):
     pytest.importorskip("submitit")
-    monkeypatch.setitem(ENGINE_PRESETS, WORKERS, Scaling(TINY_BLOCKS, least_seconds=0.0))
-    row = timers.time_engine(WORKERS, 0.01, 1)
+    monkeypatch.setitem(ENGINE_PRESETS, WORKERS_PRESET, Scaling(TINY_BLOCKS, least_seconds=0.0))
+    row = timers.time_engine(WORKERS_PRESET, 0.01, 1)
     numbers = thread_counts("cpu")
     assert list(row["rounds"]) == [str(n) for n in numbers] and row["blocks"] % numbers[-1] == 0
     assert all(seconds > 0 for (seconds,) in row["rounds"].values()) and row["speed-up 1"] == 1
@@ -119,7 +119,7 @@ def test_the_figure_is_written_where_it_is_wanted(tmp_path, monkeypatch):
 
     monkeypatch.setattr(bench_run, "_rows", rows)
     monkeypatch.setattr(bench_run, "import_seconds", lambda code: 0.0)
-    bench(BenchOptions((WORKERS,), figures=tmp_path / "engine"))
+    bench(BenchOptions((WORKERS_PRESET,), figures=tmp_path / "engine"))
     assert {p.name for p in (tmp_path / "engine").iterdir()} == {"workers.png", "workers.csv"}
     with pytest.raises(ToysaeError, match="give --preset engine-workers"):
         bench(BenchOptions(("small",), figures=tmp_path))

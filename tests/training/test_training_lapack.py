@@ -18,7 +18,7 @@ from toysae.evaluation.scoring import evaluate_all
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import INITS, RECIPES, make_spec
 from toysae.training import advance, probe_all
-from toysae.training.devices import AXES, Layout, over_rows
+from toysae.training.devices import MESH_AXES, Layout, over_rows
 from toysae.training.ensemble import spread_ensemble
 from toysae.training.loop import axes_of_worlds, start_from
 from toysae.training.members import fallback, make_ensemble
@@ -40,7 +40,7 @@ def clean(lowered):
 
 def layout(n_members=2):
     """As on a machine of two cores."""
-    return Layout(1, n_members, Mesh(np.array(jax.devices()[:2]).reshape(1, 2, 1, 1), AXES))
+    return Layout(1, n_members, Mesh(np.array(jax.devices()[:2]).reshape(1, 2, 1, 1), MESH_AXES))
 
 
 @cache
@@ -113,7 +113,7 @@ SAMPLERS = [name for name in WORLDS if name not in SAME]
 def test_samplers(name):
     """Of a world on each of two devices, drawn as a training step draws."""
     one = small(name)
-    both = Layout(2, 1, Mesh(np.array(jax.devices()[:2]).reshape(2, 1, 1, 1), AXES))
+    both = Layout(2, 1, Mesh(np.array(jax.devices()[:2]).reshape(2, 1, 1, 1), MESH_AXES))
     worlds = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), one)
 
     def draw(worlds, seeds):

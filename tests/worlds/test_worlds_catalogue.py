@@ -7,7 +7,7 @@ import pytest
 
 from toysae.errors import ToysaeError
 from toysae.worlds import WORLDS, make_world, sample, stack, world_card, world_fields
-from toysae.worlds.catalogue import FIRINGS, PLAIN
+from toysae.worlds.catalogue import FIRINGS, PLAIN_WORLDS
 from toysae.worlds.dictionaries import welch_bound
 from toysae.worlds.fields import FIELDS
 from toysae.worlds.plant import regular_forest
@@ -65,7 +65,7 @@ def test_directions_are_unit_rows_and_l0_is_as_asked(drawn, name):
     world, batch = drawn[name]
     np.testing.assert_allclose(np.linalg.norm(world.directions, axis=1), 1, atol=1e-5)
     l0 = (batch.values != 0).sum(1)
-    if name in PLAIN and name != "circles":
+    if name in PLAIN_WORLDS and name != "circles":
         assert abs(l0.mean() - 3.0) < 5 * np.sqrt(3 / 2000)
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from toysae.errors import ToysaeError
-from toysae.worlds.tms import KINDS, TMSSpec, tms_hypers
+from toysae.worlds.tms import FEATURE_KINDS, TMSSpec, tms_hypers
 from toysae.worlds.tms.model import draw_uniforms, features_at, hidden, init_tms_params, loss
 
 N, M = 6, 3
@@ -30,7 +30,7 @@ def reference(kind, W, W_out, b, x, importance):
     return total / len(x)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FEATURE_KINDS)
 def test_loss_and_gradient(kind):
     spec = TMSSpec(N, M, kind)
     params = init_tms_params(spec, jax.random.key(1))

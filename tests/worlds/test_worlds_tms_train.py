@@ -8,7 +8,7 @@ import pytest
 from toysae.errors import ToysaeError
 from toysae.keys import seed_key
 from toysae.worlds.tms import (
-    PRESETS,
+    TMS_PRESETS,
     TMSSpec,
     expected_loss,
     importance_decay,
@@ -176,7 +176,7 @@ def test_five_features_in_two_dimensions_make_a_pentagon():
     np.testing.assert_allclose(np.diff(angles), 2 * np.pi / 5, atol=0.1)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", TMS_PRESETS)
 def test_every_preset_gives_a_world_matrix(name):
     model = tms_preset(name, seed=3, n_steps=3, density=0.25, n_snapshots=3)
     n, m = model.spec.n_features, model.spec.d_hidden
@@ -187,7 +187,7 @@ def test_every_preset_gives_a_world_matrix(name):
     np.testing.assert_array_equal(found.rows, model.W.T[found.kept])
     np.testing.assert_allclose(np.linalg.norm(found.directions, axis=1), 1, rtol=1e-5)
     assert model.trained.steps.tolist() == [0, 1, 2, 3]
-    assert PRESETS[name].source
+    assert TMS_PRESETS[name].source
 
 
 def test_presets_refuse_what_they_do_not_know():

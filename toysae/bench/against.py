@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import require
 from ..sae import RECIPES
-from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, Preset
+from .presets import BENCH_PRESETS, GPU_PRESETS, GRID_PRESETS, Preset
 from .protocol import Child
 from .timing import median, range_text
 
@@ -23,7 +23,9 @@ UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 """Makes a child compile anew, so that compiling is timed and not reading from a cache."""
 
 COMPARED = {
-    name: p for name, p in (PRESETS | GPU_PRESETS | GRID_PRESETS).items() if p.recipe == "untied"
+    name: p
+    for name, p in (BENCH_PRESETS | GPU_PRESETS | GRID_PRESETS).items()
+    if p.recipe == "untied"
 }
 """The presets whose SAE is SAELens' standard one: an encoder of its own, ReLU, L1."""
 

@@ -34,7 +34,7 @@ class Preset:
         return f"d {self.d_in} / {self.n_features} features / {self.d_sae} latents"
 
 
-PRESETS = {
+BENCH_PRESETS = {
     # One SAE of a notebook: overheads and sampling weigh as much as its products.
     "small": Preset("untied", 64, 128, 256, 1),
     "small-tied": Preset("tied", 64, 128, 256, 1),

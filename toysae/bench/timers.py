@@ -5,7 +5,7 @@ from typing import Any
 
 from .capturing import CAPTURE_PRESETS, time_capture
 from .engine import Opening, Overhead
-from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, RECIPE_PRESETS, Preset
+from .presets import BENCH_PRESETS, GPU_PRESETS, GRID_PRESETS, RECIPE_PRESETS, Preset
 from .sampling import WORLD_PRESETS, time_world
 from .scaling import Scaling
 from .scoring import SCORING_PRESETS, time_scoring
@@ -14,14 +14,14 @@ from .training import time_preset, time_recipe
 Timer = Callable[..., dict[str, Any]]
 """(name, seconds a round, rounds) -> a row, whose `rounds` holds the raw numbers."""
 
-WORKERS = "engine-workers"
+WORKERS_PRESET = "engine-workers"
 _ONE = Preset("untied", 16, 32, 32, 1)
 
 ENGINE_PRESETS: dict[str, Overhead | Opening | Scaling] = {
     "engine-overhead": Overhead(Preset("untied", 64, 128, 256, 16)),
     "engine-open-5": Opening(_ONE, n_saes=5000, n_blocks=5),
     "engine-open-250": Opening(_ONE, n_saes=5000, n_blocks=250),
-    WORKERS: Scaling(),
+    WORKERS_PRESET: Scaling(),
 }
 
 
@@ -30,8 +30,8 @@ def time_engine(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     return {"preset": name, **ENGINE_PRESETS[name].time(seconds, rounds)}
 
 
-KINDS: dict[str, tuple[Mapping[str, Any], Timer]] = {
-    "training": (PRESETS, time_preset),
+TIMERS: dict[str, tuple[Mapping[str, Any], Timer]] = {
+    "training": (BENCH_PRESETS, time_preset),
     "gpu": (GPU_PRESETS, time_preset),
     "interim-grid": (GRID_PRESETS, time_preset),
     "worlds": (WORLD_PRESETS, time_world),
@@ -42,4 +42,4 @@ KINDS: dict[str, tuple[Mapping[str, Any], Timer]] = {
 }
 """Names that stand for several presets."""
 
-TIMERS: dict[str, Timer] = {name: timer for presets, timer in KINDS.values() for name in presets}
+TIMERS: dict[str, Timer] = {name: timer for presets, timer in TIMERS.values() for name in presets}

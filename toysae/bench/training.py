@@ -13,7 +13,14 @@ from ..training.ensemble import spread_ensemble
 from ..training.memory import training_bytes
 from .counts import preset_step_flops, step_bytes
 from .device import copy_rate, matmul_rate, peak_bytes
-from .presets import GPU_PRESETS, GRID_PRESETS, PRESETS, RECIPE_PRESETS, Preset, preset_ensemble
+from .presets import (
+    BENCH_PRESETS,
+    GPU_PRESETS,
+    GRID_PRESETS,
+    RECIPE_PRESETS,
+    Preset,
+    preset_ensemble,
+)
 from .timing import median, seconds_of
 
 BASELINE = "untied"
@@ -78,7 +85,7 @@ def time_preset(
     divided by the device's rate in that round. Small SAEs stay in a CPU's caches, so that their
     share of the copy rate, which is that of memory, can be above 1.
     """
-    p = replace((PRESETS | GPU_PRESETS | GRID_PRESETS)[name], arithmetic=arithmetic)
+    p = replace((BENCH_PRESETS | GPU_PRESETS | GRID_PRESETS)[name], arithmetic=arithmetic)
     trainer = Trainer(p, seconds)
     peak = peak_bytes()  # before the arrays that the device's rates are measured on
     timed = [

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from ..aliases import SETTINGS, renamed
+from ..aliases import OLD_SETTINGS, renamed
 from ..errors import ToysaeError, require
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ def check_flags(args: list[str], kind: str, known: list[str]) -> list[str]:
     """Returns the arguments by today's names, and refuses options that are not `known`, naming the
     nearest one, which tyro does not."""
     given = flags(args)
-    names = renamed(given, SETTINGS, known, _as_flag)
+    names = renamed(given, OLD_SETTINGS, known, _as_flag)
     for name, arg in names.items():
         if name != "help" and name not in known and name.removeprefix("no_") not in known:
             near = get_close_matches(name, known, n=1)

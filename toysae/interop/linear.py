@@ -82,7 +82,7 @@ def check_tensors(tensors: Tensors, known: Collection[str], kind: str) -> None:
             "nothing in the SAE")  # fmt: skip
 
 
-def check_fields(config: Fields, harmless: Collection[str]) -> None:
+def check_read(config: Fields, harmless: Collection[str]) -> None:
     """Raises:
     ToysaeError: a field was not read and is not known to be harmless.
     """

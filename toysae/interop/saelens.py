@@ -25,7 +25,7 @@ from .linear import (
     Tensors,
     build_jump_relu,
     build_sae,
-    check_fields,
+    check_read,
     check_tensors,
     constant_threshold,
 )
@@ -214,7 +214,7 @@ def decoded(config: dict[str, Any], tensors: Tensors, scale: float = 1.0) -> SAE
     for name, size in (("d_in", sae.spec.d_in), ("d_sae", sae.spec.d_sae)):
         stated = c.integer(name)
         require(stated == size, f"{CONFIG} says {name} {stated}, W_dec has {size}")
-    check_fields(c, _HARMLESS)
+    check_read(c, _HARMLESS)
     return sae
 
 

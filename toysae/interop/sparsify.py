@@ -6,7 +6,7 @@ from .. import checked
 from ..checked import Fields
 from ..errors import ToysaeError, require
 from ..sae import SAE
-from .linear import check_fields, check_tensors, topk
+from .linear import check_read, check_tensors, topk
 from .saelens import read_config, read_safetensors
 
 WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
@@ -41,7 +41,7 @@ def from_sparsify(folder: str | Path) -> SAE:
         for name, size in (("d_in", sae.spec.d_in), ("num_latents", sae.spec.d_sae)):
             stated = c.integer(name, 0)  # 0: what the expansion factor gives
             require(stated in (0, size), f"{CONFIG} says {name} {stated}, W_dec has {size}")
-        check_fields(c, _HARMLESS)
+        check_read(c, _HARMLESS)
         return sae
     except ToysaeError as error:
         raise ToysaeError(f"{folder}: {error}") from error

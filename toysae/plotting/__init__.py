@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from toysae.checked import shown
 from toysae.door import guard
 from toysae.errors import require, unknown
-from toysae.plotting.rows import SweepResults
+from toysae.plotting.rows import Results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from toysae.plotting.style import Put
 
 
-class _Figures(Mapping[str, "Callable[[SweepResults], tuple[Figure, pd.DataFrame]]"]):
+class _Figures(Mapping[str, "Callable[[Results], tuple[Figure, pd.DataFrame]]"]):
     """Functions by their names, imported when they are first needed: importing matplotlib takes
     .4 s, and a figure's name is checked before there is anything to draw."""
 
     def __init__(self, modules: dict[str, str]):
         self._modules = modules
 
-    def __getitem__(self, name: str) -> "Callable[[SweepResults], tuple[Figure, pd.DataFrame]]":
+    def __getitem__(self, name: str) -> "Callable[[Results], tuple[Figure, pd.DataFrame]]":
         return getattr(import_module(f"{__name__}.{self._modules[name]}"), name)
 
     def __iter__(self) -> Iterator[str]:
@@ -60,7 +60,7 @@ FIGURES = _Figures(
 
 
 def draw(
-    results: SweepResults, names: str | Iterable[str], out_dir: str | Path, put: "Put | None" = None
+    results: Results, names: str | Iterable[str], out_dir: str | Path, put: "Put | None" = None
 ) -> list[Path]:
     """Draws the named figures into `out_dir`, each as PNG and CSV.
 
@@ -81,7 +81,7 @@ def draw(
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)
     require(
-        isinstance(results, SweepResults),
+        isinstance(results, Results),
         f"draw takes the results of a run, and this is a {type(results).__name__}: make it with an "
         "Experiment and run",
     )
@@ -115,6 +115,6 @@ def save(fig: "Figure", frame: "pd.DataFrame", out_dir: str | Path, name: str) -
     return save(fig, frame, out_dir, name)
 
 
-__all__ = ["FIGURES", "SweepResults", "draw", "save"]
+__all__ = ["FIGURES", "Results", "draw", "save"]
 
 guard(globals())

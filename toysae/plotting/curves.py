@@ -12,7 +12,7 @@ _PANELS = {"mmcs": "mmcs", "l0_ratio": "L0 / true L0", "ev": "EV"}
 N_POINTS = 40  # steps drawn per curve, spread evenly over its logarithm
 
 
-def learning_curves(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def learning_curves(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """mmcs, L0 / true L0 and EV against the step, at the best L1, one panel per ratio and case.
 
     Returns:
@@ -30,7 +30,7 @@ def learning_curves(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     rows = {row: "\n".join(name).replace(", ", "\n") for row, name in names.items()}
     with st.style():
         columns = sw.column_titles(table, column)
-        fig, panels = st.grid(rows, columns, (2.3, 1.5), "step (0, then log)", fontsize=8)
+        fig, panels = st.panel_grid(rows, columns, (2.3, 1.5), "step (0, then log)", fontsize=8)
         for ax, (case, value), at in panels:
             part = frame[(frame["case"] == case) & (frame[column] == at)]
             _panel(ax, part, value, frame)
@@ -38,7 +38,7 @@ def learning_curves(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, sw.remarks(table, chosen)), frame
 
 
-def points(results: sw.SweepResults, chosen: pd.DataFrame, keep: list[str]) -> pd.DataFrame:
+def points(results: sw.Results, chosen: pd.DataFrame, keep: list[str]) -> pd.DataFrame:
     """One row per member and drawn step: the columns to `keep`, and each score."""
     out = []
     for rows, arrays in sw.with_arrays(results, chosen):

@@ -15,7 +15,7 @@ N_RANKS = 24  # rank bins, at most
 MCS_EDGES = np.linspace(0.0, 1.0, 21)
 
 
-def mcs_by_frequency(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def mcs_by_frequency(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """For each arm and ratio, the spread of MCS at each frequency rank (1 fires most often).
 
     Returns:
@@ -29,7 +29,7 @@ def mcs_by_frequency(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     frame = _binned(_points(results, chosen, by), by)
     rows, columns = st.arm_rows(table, "MCS"), sw.column_titles(table, column)
     with st.style():
-        fig, panels = st.grid(rows, columns, (2.1, 1.4), "frequency rank (1 = most often)", pad=12)
+        fig, panels = st.panel_grid(rows, columns, (2.1, 1.4), "frequency rank (1 = most often)", pad=12)
         for ax, (case, arm), at in panels:
             here = frame[(frame["case"] == case) & (frame[column] == at)]
             _panel(ax, sw.of_arm(here, arm), arm)
@@ -37,7 +37,7 @@ def mcs_by_frequency(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, sw.choice_remark(chosen)), frame
 
 
-def _points(results: sw.SweepResults, chosen: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+def _points(results: sw.Results, chosen: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """One row per member and feature."""
     out = []
     for rows, arrays in sw.with_arrays(results, chosen):

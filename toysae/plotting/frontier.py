@@ -14,7 +14,7 @@ from toysae.plotting.rows import ARM, oracle_rows
 
 _SCORES = {"ev": "EV", "mmcs": "mmcs", "mcs_above_0.9": "share MCS > .9", "f1": "F1"}
 _DICTIONARY = ("mmcs", "mcs_above_0.9")  # 1 for every oracle: they hold the truth
-ORACLES: dict[str, Mapping[str, Any]] = {
+_ORACLE_LOOKS: dict[str, Mapping[str, Any]] = {
     "truth-fista": {"linestyle": "-", "label": "truth, FISTA codes"},
     "truth-omp": {"linestyle": (0, (4, 1.5)), "label": "truth, OMP codes"},
     "truth-encoder": {"linestyle": (0, (1, 1)), "label": "truth, linear-ReLU encoder trained"},
@@ -22,7 +22,7 @@ ORACLES: dict[str, Mapping[str, Any]] = {
 _ORACLE = {"color": "0.45", "linewidth": 1.1, "zorder": 1}
 
 
-def frontier(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def frontier(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """EV and recovery against L0 over each arm's whole grid, a row of panels for each world and
     size.
 
@@ -46,7 +46,7 @@ def frontier(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     cases = {case: case.replace(", ", "\n") for case in sorted(table["case"].unique())}
     titles = {score: _SCORES[score] for score in scores}
     with st.style():
-        fig, panels = st.grid(cases, titles, (2.4, 1.9), "L0", extra=1.3)
+        fig, panels = st.panel_grid(cases, titles, (2.4, 1.9), "L0", extra=1.3)
         for ax, case, score in panels:
             rows, here = (part[part["case"] == case] for part in (table, frame))
             for arm in sw.arms(rows):
@@ -88,7 +88,7 @@ def _limits(frame: pd.DataFrame, score: str) -> tuple[float, float]:
     return (low - room, 1 + room) if score == "ev" else (min(low, 0.0) - 0.03, 1.05)
 
 
-def _oracles(results: sw.SweepResults, table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
+def _oracles(results: sw.Results, table: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     """The oracles' rows of each case; none where the results have no worlds to rebuild."""
     columns = ["case", *ARM, "sparsity", "l0", *scores]
     found = oracle_rows(results)
@@ -105,7 +105,7 @@ def _references(ax: Axes, score: str, rows: pd.DataFrame, oracles: pd.DataFrame)
         ax.axhline(rows["floor"].mean(), **st.FLOOR_LINE, label="random floor")
     if score in _DICTIONARY:
         return
-    for name, look in ORACLES.items():
+    for name, look in _ORACLE_LOOKS.items():
         part = oracles[(oracles["recipe"] == name) & (oracles["l0"] > 0)].sort_values("l0")
         if len(part):
             ax.plot(part["l0"], part[score], **{**_ORACLE, **look})

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from toysae.plotting import style as st
-from toysae.plotting.rows import ARM, SweepResults, members, with_case
+from toysae.plotting.rows import ARM, Results, members, with_case
 
 _PANELS = {
     "mmcs": "mmcs",
@@ -19,7 +19,7 @@ _PANELS = {
 _UP = "d_sae / n_features"
 
 
-def l1_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
+def l1_by_size(results: Results) -> tuple[Figure, pd.DataFrame]:
     """Mean over seeds of mmcs, dead latents and mse, L1 across and d_sae / n_features up.
 
     Returns:
@@ -48,7 +48,7 @@ def l1_by_size(results: SweepResults) -> tuple[Figure, pd.DataFrame]:
             for i, ((case, recipe, init, ratio), _) in enumerate(rows)
         }
         columns = {value: _PANELS[value] for value in values}
-        fig, panels = st.grid(labels, columns, panel, "L1 coefficient")
+        fig, panels = st.panel_grid(labels, columns, panel, "L1 coefficient")
         for ax, i, value in panels:
             _map(fig, ax, rows[i][1], frame, value)
         return st.finish(fig, results, "L1 by dictionary size (hatched: diverged)"), frame

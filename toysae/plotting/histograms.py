@@ -19,7 +19,7 @@ from toysae.recovery.mcs import EDGES
 _KEY = ["case", *sw.ARM]
 
 
-def mcs_histograms(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def mcs_histograms(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """One panel per arm and ratio: MCS of every feature at the best L1, and at the others.
 
     Returns:
@@ -32,7 +32,7 @@ def mcs_histograms(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
         chosen = sw.best(table)
         frame, notes = _counts(results, table, chosen, column)
         rows, columns = st.arm_rows(table, "share"), sw.column_titles(table, column)
-        fig, panels = st.grid(
+        fig, panels = st.panel_grid(
             rows, columns, (1.95, 1.35), "MCS of a feature", pad=12, shared_ticks=True
         )
         for ax, (case, arm), value in panels:
@@ -43,7 +43,7 @@ def mcs_histograms(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
 
 
 def _counts(
-    results: sw.SweepResults, table: pd.DataFrame, chosen: pd.DataFrame, column: str
+    results: sw.Results, table: pd.DataFrame, chosen: pd.DataFrame, column: str
 ) -> tuple[pd.DataFrame, dict[tuple, str]]:
     """The frame of all lines, and each panel's annotation by its key."""
     mcs: dict[int, np.ndarray] = {}

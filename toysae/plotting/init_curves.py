@@ -11,7 +11,7 @@ from toysae.plotting import style as st
 from toysae.plotting.curves import points, step_axis
 
 
-def curves_by_init(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def curves_by_init(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """mmcs against steps at the best L1: rows of panels by case and recipe, a line an init.
 
     Returns:
@@ -27,7 +27,7 @@ def curves_by_init(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     rows = {pair: "\n".join([*pair, "mmcs"]).replace(", ", "\n") for pair in pairs}
     columns, inits = sw.column_titles(table, column), sorted(table["init"].unique())
     with st.style():
-        fig, panels = st.grid(rows, columns, (2.9, 1.8), "step (0, then log)", fontsize=8)
+        fig, panels = st.panel_grid(rows, columns, (2.9, 1.8), "step (0, then log)", fontsize=8)
         for ax, (case, recipe), at in panels:
             here = (frame["case"] == case) & (frame["recipe"] == recipe)
             _panel(ax, frame[here & (frame[column] == at)], frame, inits)

@@ -38,7 +38,7 @@ _LINES: dict[str, dict[str, Any]] = {
 _SHADOW = [patheffects.Stroke(linewidth=3.2, foreground="black"), patheffects.Normal()]
 
 
-def phase_diagram(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def phase_diagram(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """Share of features with MCS > .9 at the best L1 (chosen on the other world seeds) over the
     ratio and the true L0; hatched where the L0 of some chosen SAE is not within 2x of the truth.
 
@@ -93,7 +93,7 @@ def _true_l0(table: pd.DataFrame) -> pd.Series:
     return pd.Series(round(float(table["true_l0"].mean()), 2), index=table.index)
 
 
-def _oracles(results: sw.SweepResults, table: pd.DataFrame) -> pd.DataFrame:
+def _oracles(results: sw.Results, table: pd.DataFrame) -> pd.DataFrame:
     """Each oracle's best F1 by case, ratio and L0; no rows if the results have no worlds."""
     columns = ["case", *sw.ARM, "ratio", "l0", "f1"]
     oracles = sw.oracle_rows(results, tuple(ORACLE_LINES))

@@ -15,7 +15,7 @@ _PANELS = {
 }
 
 
-def mmcs_by_ratio(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def mmcs_by_ratio(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """Three panels against the ratio, at the best L1: mmcs, features found, L0 / true L0.
 
     Returns:

@@ -28,7 +28,7 @@ _CASE = ["ratio", "size", "d_in", "n_steps", "batch_size"]
 
 
 @runtime_checkable
-class SweepResults(Protocol):
+class Results(Protocol):
     """A finished sweep: one row per trained SAE (member), arrays by cell."""
 
     @property
@@ -40,13 +40,13 @@ class SweepResults(Protocol):
     def arrays(self, cell: str, /) -> dict[str, np.ndarray]: ...
 
 
-def oracle_rows(results: SweepResults, methods: Sequence[str] = ORACLES) -> pd.DataFrame | None:
+def oracle_rows(results: Results, methods: Sequence[str] = ORACLES) -> pd.DataFrame | None:
     """The oracle curves of the worlds, see :mod:`toysae.sweeps.curves`; None of results that are
     not on disk, whose worlds cannot be made again."""
     return oracle_curves(results, methods) if isinstance(results, Stored) else None
 
 
-def members(results: SweepResults) -> tuple[pd.DataFrame, str]:
+def members(results: Results) -> tuple[pd.DataFrame, str]:
     """The table with `size`, `case` and `l0_ratio` added, and the name of the column axis."""
     table = results.table.copy()
     table["size"] = (table["d_sae"] / table["n_features"]).round(4)
@@ -195,7 +195,7 @@ def remarks(table: pd.DataFrame, chosen: pd.DataFrame) -> str:
 
 
 def with_arrays(
-    results: SweepResults, table: pd.DataFrame
+    results: Results, table: pd.DataFrame
 ) -> Iterator[tuple[pd.DataFrame, dict[str, np.ndarray]]]:
     """(rows of one cell, that cell's arrays), each cell read once."""
     for cell, rows in table.groupby("cell", sort=True):

@@ -11,7 +11,7 @@ from toysae.plotting import style as st
 STEPS, CENSORED = "steps_to_0.9", "censored_0.9"
 
 
-def steps_to_threshold(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def steps_to_threshold(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """One dot per run at the best L1; an open triangle at its last step if it never got there.
 
     Returns:

@@ -20,14 +20,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from toysae.disk import telling_of_no_access, write
-from toysae.plotting.rows import CEILINGS, SweepResults, arms
+from toysae.plotting.rows import CEILINGS, Results, arms
 from toysae.recovery.minima import TRUTH
 
 Put = Callable[[Path, Callable[[Path], Any]], Any]
 """Writes a file: called with its path, and with a function that writes to the path it gets."""
 
 Row = TypeVar("Row")
-Column = TypeVar("Column")
+T = TypeVar("Column")
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "v", "s", "X", "^", "D", "P", "*", "<", "p")
@@ -36,8 +36,8 @@ FLOOR_LINE = {"color": "0.3", "linestyle": ":", "linewidth": 1.2}
 THRESHOLD = {"color": "0.75", "linestyle": "-", "linewidth": 0.7}
 
 # Only the order of the colours; any other name takes a place by its checksum.
-RECIPES = ("tied", "untied", "anthropic-2023", "topk", "batchtopk", "jumprelu", "gated")
-INITS = ("random", "orthogonal", "svd", "transpose", "pca")
+_RECIPE_ORDER = ("tied", "untied", "anthropic-2023", "topk", "batchtopk", "jumprelu", "gated")
+_INIT_ORDER = ("random", "orthogonal", "svd", "transpose", "pca")
 
 _RC: Any = {
     "font.size": 8,
@@ -65,11 +65,11 @@ def style() -> AbstractContextManager[None]:
 
 def arm_style(recipe: str, init: str) -> dict[str, Any]:
     """The line arguments (colour, marker, line style) of the arm `recipe` with `init`."""
-    r = _place(recipe, RECIPES)
+    r = _place(recipe, _RECIPE_ORDER)
     if init in CEILINGS:
         color, marker = OKABE_ITO[r % len(OKABE_ITO)], "d" if init == TRUTH else "o"
         return {"color": color, "linestyle": "--", "marker": marker, "markerfacecolor": "white"}
-    i = _place(init, INITS)
+    i = _place(init, _INIT_ORDER)
     return {
         "color": OKABE_ITO[(r + 2 * i) % len(OKABE_ITO)],
         "marker": MARKERS[(3 * r + 2 * i) % len(MARKERS)],
@@ -121,9 +121,9 @@ def wrapped(n: int, width: int, panel: tuple[float, float], extra: float = 0.9) 
     return fig, list(axes.flat[:n])
 
 
-def grid(
+def panel_grid(
     rows: Mapping[Row, str],
-    columns: Mapping[Column, str],
+    columns: Mapping[T, str],
     panel: tuple[float, float],
     xlabel: str,
     *,
@@ -131,7 +131,7 @@ def grid(
     pad: float | None = None,
     fontsize: float = 7,
     shared_ticks: bool = False,
-) -> tuple[Figure, Iterator[tuple[Axes, Row, Column]]]:
+) -> tuple[Figure, Iterator[tuple[Axes, Row, T]]]:
     """A figure, and an iterator over its panels, each with its row and column, to be drawn in a
     loop that labels the outer ones.
 
@@ -147,7 +147,7 @@ def grid(
     """
     fig, axes = canvas(len(rows), len(columns), panel, extra)
 
-    def panels() -> Iterator[tuple[Axes, Row, Column]]:
+    def panels() -> Iterator[tuple[Axes, Row, T]]:
         for i, (row, label) in enumerate(rows.items()):
             for j, (column, title) in enumerate(columns.items()):
                 ax = axes[i, j]
@@ -183,7 +183,7 @@ def l0_ratio_axis(ax: Axes) -> None:
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
 
 
-def finish(fig: Figure, results: SweepResults, title: str, remarks: str = "") -> Figure:
+def finish(fig: Figure, results: Results, title: str, remarks: str = "") -> Figure:
     """Adds the title, one legend for all panels, and the footnote with any `remarks`."""
     inches = fig.get_size_inches()[0]
     title = _wrap(title[:1].upper() + title[1:], inches * 14)
@@ -214,7 +214,7 @@ def legend(fig: Figure, title: str) -> Figure:
     return fig
 
 
-def caption(results: SweepResults) -> str:
+def caption(results: Results) -> str:
     """The footnote: the runs, seeds, steps and samples that a figure rests on."""
     table = results.table
     if table.empty:

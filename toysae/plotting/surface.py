@@ -47,7 +47,7 @@ class Surface:
         return self.fit.probability((points[self.terms].to_numpy(float) - self.mean) / self.sd)
 
 
-def recovery_surface(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def recovery_surface(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """Each feature's MCS over its frequency and its nearest neighbour's cosine at the best L1: a
     row of panels for each world, ratio and arm, in thirds of magnitude where that varies.
 
@@ -95,7 +95,7 @@ def recovery_surface(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, sw.choice_remark(chosen)), pd.concat(frames)
 
 
-def _points(results: sw.SweepResults, chosen: pd.DataFrame) -> pd.DataFrame:
+def _points(results: sw.Results, chosen: pd.DataFrame) -> pd.DataFrame:
     """One row per member and feature: MCS, the terms, and the world."""
     out = [pd.DataFrame(columns=["case", *sw.ARM, "world_seed", *_ARRAYS])]
     for rows, arrays in sw.with_arrays(results, chosen):

@@ -18,7 +18,7 @@ _KEY = ["case", *sw.ARM, "ratio"]
 _SHADES = 0.15, 0.85  # of the colour map, whose ends are hard to see on white
 
 
-def survival_by_size(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def survival_by_size(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """The share of features that no step so far had recovered (MCS >= .9) at the best L1: a line
     for each dictionary size, a panel for each arm, case and ratio with several sizes (for all of
     them if none has several).
@@ -61,7 +61,7 @@ def survival_by_size(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, remark), frame
 
 
-def _curves(results: sw.SweepResults, chosen: pd.DataFrame, head: dict) -> Iterator[pd.DataFrame]:
+def _curves(results: sw.Results, chosen: pd.DataFrame, head: dict) -> Iterator[pd.DataFrame]:
     """The mean survival curve over the worlds of a cell, one frame a cell."""
     high = np.searchsorted(EDGES, RECOVERED - 1e-9)
     for rows, arrays in sw.with_arrays(results, chosen):

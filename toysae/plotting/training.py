@@ -19,7 +19,7 @@ _KEY = ["case", *sw.ARM]
 _HIGH = 0.9  # of a row's height: a histogram with every feature in one bin
 
 
-def mcs_over_training(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def mcs_over_training(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """One panel per arm and ratio at the best L1: a histogram of MCS a step, first step below.
 
     Returns:
@@ -37,7 +37,7 @@ def mcs_over_training(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
     frame = pd.concat(parts, ignore_index=True) if parts else empty
     rows, columns = st.arm_rows(table, "step"), sw.column_titles(table, column)
     with st.style():
-        fig, panels = st.grid(rows, columns, (2.2, 1.9), "MCS of a feature", shared_ticks=True)
+        fig, panels = st.panel_grid(rows, columns, (2.2, 1.9), "MCS of a feature", shared_ticks=True)
         for ax, (case, arm), value in panels:
             here = frame[(frame["case"] == case) & (frame[column] == value)]
             _panel(ax, sw.of_arm(here, arm), arm)
@@ -48,7 +48,7 @@ def mcs_over_training(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, sw.choice_remark(chosen)), frame
 
 
-def _shares(results: sw.SweepResults, chosen: pd.DataFrame, head: dict) -> pd.DataFrame:
+def _shares(results: sw.Results, chosen: pd.DataFrame, head: dict) -> pd.DataFrame:
     """The frame of one panel, from the counts of all its members."""
     head, counts, steps = head | {"floor": chosen["floor"].mean()}, 0.0, np.zeros(0)
     for rows, arrays in sw.with_arrays(results, chosen):

@@ -26,7 +26,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def undertraining(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def undertraining(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """Share of features with MCS > .9 over firings per feature at the best L1, a row of panels for
     each case and recipe, a column for each ratio; below each, the share of SAEs by fault.
 

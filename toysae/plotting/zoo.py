@@ -35,7 +35,7 @@ def at_true_l0(table: pd.DataFrame) -> pd.DataFrame:
     return chosen[~chosen["diverged"] & chosen["mmcs"].notna()]
 
 
-def scores_by_recipe(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def scores_by_recipe(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """Scores at the true L0: a line for each recipe, five panels for each world.
 
     Returns:
@@ -68,7 +68,7 @@ def scores_by_recipe(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, title, sw.interval_remark(table)), frame
 
 
-def _scored(results: sw.SweepResults) -> tuple[pd.DataFrame, pd.DataFrame, list[str], list[str]]:
+def _scored(results: sw.Results) -> tuple[pd.DataFrame, pd.DataFrame, list[str], list[str]]:
     """(members, scores by case and arm, arms with the best first, cases). A case is a world, ratio,
     size and setting; an arm is called by its recipe where that has no other init."""
     table, _ = sw.members(results)
@@ -99,7 +99,7 @@ def _lines(ax, score: str, table: pd.DataFrame) -> None:
         ax.set_xticks([0.5, 1, 2], ["1/2", "1", "2"])
 
 
-def recovery_by_l0(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def recovery_by_l0(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """mcc against L0 over the whole grid: a small panel for each recipe, a line for each world.
 
     Returns:
@@ -126,7 +126,7 @@ def recovery_by_l0(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
         return st.finish(fig, results, "recovery against L0", sw.interval_remark(table)), frame
 
 
-def mcs_by_recipe(results: sw.SweepResults) -> tuple[Figure, pd.DataFrame]:
+def mcs_by_recipe(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     """MCS histograms at the true L0 as rows of shades, a row for each recipe, a panel a world.
 
     Returns:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toysae.aliases import COLUMNS, today
+from toysae.aliases import OLD_COLUMNS, today
 from toysae.errors import require
 from toysae.recovery.intervals import (
     alive_values,
@@ -61,7 +61,7 @@ def verdicts(
     Raises:
         ToysaeError: a column is missing, there is no truth arm at all, or `margin` is negative.
     """
-    coefficient = today(coefficient, COLUMNS, table.columns)
+    coefficient = today(coefficient, OLD_COLUMNS, table.columns)
     cell = [*_CELL, *([_SETTING] if _SETTING in table else []), coefficient]
     require_columns(table, [*cell, "init", "eval_loss", score])
     require(margin >= 0, f"margin = {margin!r}: write 0 or more, e.g. 0.01")

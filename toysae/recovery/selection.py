@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from toysae.aliases import COLUMNS, today
+from toysae.aliases import OLD_COLUMNS, today
 from toysae.errors import require
 from toysae.recovery.intervals import alive_values, diverged, grouped, require_columns
 
@@ -51,7 +51,7 @@ def best_coefficient(
         ToysaeError: a column is missing, a row has no coefficient or seed, `by` names the
             coefficient, a score or the seed, or `l0_factor` is below 1.
     """
-    by, coefficient = list(by), today(coefficient, COLUMNS, table.columns)
+    by, coefficient = list(by), today(coefficient, OLD_COLUMNS, table.columns)
     require_columns(table, [*by, "world_seed", coefficient, score, "l0", "true_l0"])
     require(l0_factor >= 1, f"l0_factor = {l0_factor!r}: write 1 or more, e.g. 2.0")
     reserved = {"world_seed", coefficient, score, "l0"} & set(by)

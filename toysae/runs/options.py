@@ -37,5 +37,5 @@ class Options:
         checked.number("lease_seconds", self.lease_seconds, above=0)
 
 
-PLAIN = Options()
+DEFAULTS = Options()
 """The defaults."""

@@ -21,7 +21,7 @@ from .blocks import Block, blocks_of, check_cells
 from .cell import Cell
 from .directory import Directory
 from .mark import check_ours
-from .options import PLAIN, Options
+from .options import DEFAULTS, Options
 from .space import disk_bytes
 from .store import checked_blocks, find, finished_keys
 
@@ -44,7 +44,7 @@ class Plan:
 
 
 @in_32_bits
-def plan(cells: Sequence[Cell], out: str | Path, options: Options = PLAIN) -> Plan:
+def plan(cells: Sequence[Cell], out: str | Path, options: Options = DEFAULTS) -> Plan:
     """Counts what a run would train, and times about a second of its most expensive block.
 
     Nothing is written. The seconds are those of training at the FLOP rate of the trial: compiling

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .. import checked
-from ..aliases import COLUMNS, renamed
+from ..aliases import OLD_COLUMNS, renamed
 from ..checked import Fields, integer, parse_json, shown
 from ..errors import require, unknown
 from ..own_code import warn_of_other_code
@@ -30,7 +30,7 @@ from ..sae.forward import of_arrays
 from ..worlds import World
 from .directory import Directory
 from .mark import Seal
-from .snapshot import Snapshot, joined
+from .snapshot import Scan, joined
 from .store import Place, find, stored_blocks
 from .worlds import KIND, world_of
 
@@ -50,7 +50,7 @@ class Results:
         self.path = Path(path)
         self.name = self.path.name
         self._files: dict[str, Seal | None] = {}
-        self._snapshot = Snapshot((), {})
+        self._snapshot = Scan((), {})
 
     @classmethod
     def load(cls, path: str | Path) -> "Results":
@@ -128,7 +128,7 @@ class Results:
             ToysaeError: no such column, or no row has these values.
         """
         table = self.table
-        for column, value in renamed(values, COLUMNS, table.columns).items():
+        for column, value in renamed(values, OLD_COLUMNS, table.columns).items():
             if column not in table:
                 raise unknown("column", column, table.columns)
             wanted = [value] if isinstance(value, str) or not np.iterable(value) else list(value)
@@ -194,12 +194,12 @@ class Results:
         """
         return self._place(row)[0].manifest()
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Scan:
         """The finished SAEs at this moment; the blocks are scanned only if files have changed."""
         directory = self.directory
         if directory.files != self._files:
             files = dict(directory.files)  # reading may refresh those of the directory
-            self._snapshot = Snapshot(self._plan(directory), find(stored_blocks(directory)))
+            self._snapshot = Scan(self._plan(directory), find(stored_blocks(directory)))
             self._files = files
         return self._snapshot
 

@@ -26,7 +26,7 @@ from .directory import Directory
 from .launch import Launcher, follow, work_command
 from .ledger import save_failed, save_table
 from .mark import check_ours
-from .options import PLAIN, Options
+from .options import DEFAULTS, Options
 from .prepare import prepare
 from .progress import Progress, say
 from .provenance import provenance
@@ -45,7 +45,7 @@ class Unfinished(ToysaeError):
 def run(
     cells: Sequence[Cell],
     out: str | Path,
-    options: Options = PLAIN,
+    options: Options = DEFAULTS,
     *,
     launch: Launcher | None = None,
     settings: Mapping[str, Any] | None = None,

@@ -37,7 +37,7 @@ class CellRows:
 
 
 @dataclass(frozen=True, eq=False)
-class Snapshot:
+class Scan:
     """The finished SAEs of a run's cells.
 
     Attributes:

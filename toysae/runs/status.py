@@ -9,7 +9,7 @@ from .checkpoints import all_checkpoints
 from .claims import claimed
 from .directory import Directory
 from .results import Results
-from .snapshot import Snapshot
+from .snapshot import Scan
 from .store import checked_blocks, find
 
 
@@ -31,7 +31,7 @@ def status(path: str | Path) -> tuple[pd.DataFrame, str]:
     results = Results.load(path)
     directory, failed = results.directory, results.failed
     undamaged, broken = checked_blocks(directory)
-    finished = Snapshot(results.plan, find(undamaged))
+    finished = Scan(results.plan, find(undamaged))
     n_done = {cell.plan["cell"]: len(cell.rows) for cell in finished.cells}
     table, steps = finished.table, _last_steps(directory)
     diverged = table.groupby("cell")["diverged"].sum() if len(table) else {}

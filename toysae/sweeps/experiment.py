@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ..aliases import SETTINGS, accepts_old_names, renamed
+from ..aliases import OLD_SETTINGS, accepts_old_names, renamed
 from ..checked import read_regular, shown
 from ..door import check_fields
 from ..errors import ToysaeError, require
@@ -128,9 +128,9 @@ class Experiment:
                 one = isinstance(value, str) or not isinstance(value, Iterable)
                 object.__setattr__(self, field_.name, (value,) if one else tuple(value))
         check_fields(self)
-        if not SETTINGS.keys().isdisjoint(self.points.names):
+        if not OLD_SETTINGS.keys().isdisjoint(self.points.names):
             known = [field_.name for field_ in fields(self)]
-            points = Points.of(renamed(point, SETTINGS, known) for point in self.points)
+            points = Points.of(renamed(point, OLD_SETTINGS, known) for point in self.points)
             object.__setattr__(self, "points", points)
         for name, value in self.dials.items():
             if isinstance(value, str) and name not in _NAMED:

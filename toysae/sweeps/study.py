@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..aliases import SETTINGS, renamed
+from ..aliases import OLD_SETTINGS, renamed
 from ..errors import require, unknown
 from ..runs.cell import Cell
 
@@ -74,7 +74,7 @@ def check_overrides(options: Any, size: str, overrides: Mapping[str, Any]) -> di
         ToysaeError: a name that is not a field of the options, with the nearest field.
     """
     known = [f.name for f in fields(options)]
-    overrides = renamed(overrides, SETTINGS, known)
+    overrides = renamed(overrides, OLD_SETTINGS, known)
     for name in overrides:
         if name not in known:
             raise unknown(f"field in {size}", name, known)

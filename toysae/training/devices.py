@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from .. import hosts
 from ..errors import require
 
-AXES = ("world", "member", "batch", "latent")
+MESH_AXES = ("world", "member", "batch", "latent")
 ROWS = P("world", "member")
 """How an array `[n_worlds, n_members, ...]` is split."""
 
@@ -178,7 +178,7 @@ def layout_of(
         return None
     shape = (worlds, members, split.batch, split.latent)
     chosen = np.array(devices[: worlds * members * each]).reshape(shape)
-    return Layout(n_worlds, n_members, Mesh(chosen, AXES))
+    return Layout(n_worlds, n_members, Mesh(chosen, MESH_AXES))
 
 
 def shares(

@@ -242,7 +242,7 @@ def _hidden_layer(key, d_in, n_features, spectrum, **fields) -> World:
     return _fill(key, d_in, n_features, dictionary=dictionary, **fields)
 
 
-PLAIN: dict[str, WorldRow] = {name: plain(name) for name in DICTIONARIES} | {
+PLAIN_WORLDS: dict[str, WorldRow] = {name: plain(name) for name in DICTIONARIES} | {
     "hidden-layer": WorldRow(
         "x = ReLU(W h), W anisotropic: where an SVD init can mean anything",
         _hidden_layer,

@@ -13,7 +13,7 @@ from ..bits import in_32_bits
 from ..errors import ToysaeError, require, unknown
 from ..keys import seed_key
 from ..machine import check_bytes
-from .catalogue import DICTIONARIES, FIRINGS, PLAIN, WorldRow, dials
+from .catalogue import DICTIONARIES, FIRINGS, PLAIN_WORLDS, WorldRow, dials
 from .fields import FIELDS
 from .files import load_world
 from .magnitudes import MAGNITUDES
@@ -21,7 +21,7 @@ from .presets import PRESETS
 from .tms.worlds import TMS_WORLDS
 from .world import World
 
-WORLDS: dict[str, WorldRow] = PLAIN | PRESETS | TMS_WORLDS
+WORLDS: dict[str, WorldRow] = PLAIN_WORLDS | PRESETS | TMS_WORLDS
 
 TABLES: tuple[dict[str, Any], ...] = (WORLDS, DICTIONARIES, FIRINGS, MAGNITUDES)
 """Tables in which names of worlds and of their components are looked up; users can add rows."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float
 
+from ...evaluation.failure_modes import DENSE
 from ...evaluation.measure import Measure
 from ...evaluation.scoring import numbers_of
 from ...recovery import add_batch, empty_totals, random_floor, summarise
@@ -18,10 +19,6 @@ from ...training import Ensemble, Probe, Trained
 from .feed import Window
 
 _BATCH = 1024
-DENSE = 0.1
-"""A latent that fires at more than this share of tokens is called dense."""
-
-
 def curve_probe(sae: SAE, window: Any, x: Float[Array, "n d_in"]) -> dict[str, Array]:
     """EV and L0 for one point of the learning curves, on held-out rows spread evenly over the
     window's pool, as many as `x` has; `x` itself is drawn from what is trained on."""

@@ -21,7 +21,7 @@ from ...aliases import accepts_old_names
 from ...errors import require, unknown
 from ...points import grid
 from ...runs.cell import Cell, Data
-from ...runs.options import PLAIN, Options
+from ...runs.options import DEFAULTS, Options
 from ...runs.results import Results
 from ...runs.run import run
 from ...sae import INITS, SAESpec, make_spec, recipe_row
@@ -238,7 +238,7 @@ def train_site(
     out: Path,
     *,
     source: Source | None = None,
-    options: Options = PLAIN,
+    options: Options = DEFAULTS,
 ) -> TrainedSite:
     """Trains on one site. SAEs that are finished in `out` are read, half trained ones go on.
 

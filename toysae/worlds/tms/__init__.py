@@ -13,13 +13,13 @@ from .geometry import (
     overlap,
     tms_directions,
 )
-from .model import KINDS, PAIRS, TMSHypers, TMSParams, TMSSpec
+from .model import FEATURE_KINDS, PAIRS, TMSHypers, TMSParams, TMSSpec
 from .phases import PhaseChange, phase_change
-from .presets import PRESETS, TMSMatrix, TMSPreset, importance_decay, tms_preset
+from .presets import TMS_PRESETS, TMSMatrix, TMSPreset, importance_decay, tms_preset
 from .train import TrainedTMS, models_of_point, tms_hypers, train_tms
 
 __all__ = [
-    "KINDS", "PAIRS", "POLYTOPES", "PRESETS", "Directions", "PhaseChange", "TMSHypers", "TMSMatrix",
+    "FEATURE_KINDS", "PAIRS", "POLYTOPES", "TMS_PRESETS", "Directions", "PhaseChange", "TMSHypers", "TMSMatrix",
     "TMSParams", "TMSPreset", "TMSSpec", "TrainedTMS", "dimensions_per_feature", "expected_loss",
     "feature_dimensionality", "importance_decay", "models_of_point", "optimum", "overlap",
     "phase_change", "three_in_two", "tms_directions", "tms_hypers", "tms_preset", "train_tms",

@@ -15,7 +15,7 @@ from ... import draws, pytree
 from ...errors import require, unknown
 from ...keys import named_key
 
-KINDS = {
+FEATURE_KINDS = {
     "linear": "x' = W^T W x + b",
     "relu-output": "x' = ReLU(W^T W x + b)",
     "relu-hidden": "x' = ReLU(W^T ReLU(W x) + b)",
@@ -48,8 +48,8 @@ class TMSSpec:
     pairs: str = "none"
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise unknown("toy model", self.kind, KINDS)
+        if self.kind not in FEATURE_KINDS:
+            raise unknown("toy model", self.kind, FEATURE_KINDS)
         if self.pairs not in PAIRS:
             raise unknown("pairing of features", self.pairs, PAIRS)
         for name in ("n_features", "d_hidden"):

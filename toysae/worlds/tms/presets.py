@@ -42,7 +42,7 @@ class TMSPreset:
     batch_size: int = 1024
 
 
-PRESETS: dict[str, TMSPreset] = {
+TMS_PRESETS: dict[str, TMSPreset] = {
     "tms-5-2": TMSPreset(TMSSpec(5, 2), 0.9, 0.1, f"{_ELHAGE}, introduction: S = .9"),
     "tms-20-5": TMSPreset(TMSSpec(20, 5), 0.7, 0.03, f"{_ELHAGE}, Demonstrating Superposition"),
     "tms-80-20": TMSPreset(TMSSpec(80, 20), 0.9, 0.03, f"{_ELHAGE}, Demonstrating Superposition"),
@@ -112,9 +112,9 @@ def tms_preset(
     Raises:
         ToysaeError: an unknown name, a value out of range, or a model that diverged.
     """
-    if name not in PRESETS:
-        raise unknown("toy model preset", name, PRESETS)
-    preset = PRESETS[name]
+    if name not in TMS_PRESETS:
+        raise unknown("toy model preset", name, TMS_PRESETS)
+    preset = TMS_PRESETS[name]
     density = preset.density if density is None else density
     n = preset.spec.n_features
     importance = importance_decay(n, preset.decay)

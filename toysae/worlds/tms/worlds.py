@@ -20,9 +20,9 @@ from ..independent import independent
 from ..world import World
 from .geometry import tms_directions
 from .phases import phase_change
-from .presets import PRESETS, TMSMatrix, tms_preset
+from .presets import TMS_PRESETS, TMSMatrix, tms_preset
 
-CHECKPOINTS = ("final", "before", "in", "after")
+MOMENTS = ("final", "before", "in", "after")
 """Which embedding: the last, or one around the largest change of geometry in training."""
 
 
@@ -32,7 +32,7 @@ def tms_world(
     """Builds a world over the embedding of a trained toy model (Elhage et al. 2022).
 
     Args:
-        preset: a row of :data:`toysae.worlds.tms.PRESETS`.
+        preset: a row of :data:`toysae.worlds.tms.TMS_PRESETS`.
         key: of the toy model's initialisation and data.
         n_steps: the toy model's training steps.
         density: probability that a feature is on; 0 for the preset's own.
@@ -41,15 +41,15 @@ def tms_world(
     Raises:
         ToysaeError: an unknown checkpoint, or a number out of range.
     """
-    if checkpoint not in CHECKPOINTS:
-        raise unknown("checkpoint", checkpoint, CHECKPOINTS)
+    if checkpoint not in MOMENTS:
+        raise unknown("checkpoint", checkpoint, MOMENTS)
     require(n_steps >= 1, f"n_steps {n_steps} must be at least 1")
     seed = int(jax.random.bits(key, dtype=jnp.uint32) >> 1)
     model = tms_preset(preset, seed, n_steps, density or None)
     W = model.W
     if checkpoint != "final":
         change = phase_change(model.trained.steps, model.trained.W[:, 0, 0])
-        W = change.W[CHECKPOINTS.index(checkpoint) - 1]
+        W = change.W[MOMENTS.index(checkpoint) - 1]
     embedded = tms_directions(W)
     firing = _firing(model, np.asarray(embedded.kept))
     return assemble(embedded.rows, firing, "uniform", generating_matrix=W)
@@ -72,8 +72,8 @@ def _firing(model: TMSMatrix, kept: np.ndarray) -> Firing:
 
 
 def _row(preset: str) -> WorldRow:
-    fields = dials(tms_world, 2) | {"n_steps": (int, PRESETS[preset].n_steps)}
-    return WorldRow(f"toy model: {PRESETS[preset].source}", partial(tms_world, preset), fields)
+    fields = dials(tms_world, 2) | {"n_steps": (int, TMS_PRESETS[preset].n_steps)}
+    return WorldRow(f"toy model: {TMS_PRESETS[preset].source}", partial(tms_world, preset), fields)
 
 
-TMS_WORLDS: dict[str, WorldRow] = {preset: _row(preset) for preset in PRESETS}
+TMS_WORLDS: dict[str, WorldRow] = {preset: _row(preset) for preset in TMS_PRESETS}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 4
+FORMAT = 5
 """The version of all results: counted up when the same settings give other numbers or columns."""
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from toysae.bench.counts import preset_step_flops, step_bytes
-from toysae.bench.presets import GPU_PRESETS, GRID_PRESETS, BENCH_PRESETS, Preset, preset_ensemble
+from toysae.bench.presets import BENCH_PRESETS, GPU_PRESETS, GRID_PRESETS, Preset, preset_ensemble
 from toysae.training import start
 
 

@@ -29,7 +29,9 @@ def mcs_by_frequency(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     frame = _binned(_points(results, chosen, by), by)
     rows, columns = st.arm_rows(table, "MCS"), sw.column_titles(table, column)
     with st.style():
-        fig, panels = st.panel_grid(rows, columns, (2.1, 1.4), "frequency rank (1 = most often)", pad=12)
+        fig, panels = st.panel_grid(
+            rows, columns, (2.1, 1.4), "frequency rank (1 = most often)", pad=12
+        )
         for ax, (case, arm), at in panels:
             here = frame[(frame["case"] == case) & (frame[column] == at)]
             _panel(ax, sw.of_arm(here, arm), arm)

@@ -27,7 +27,7 @@ Put = Callable[[Path, Callable[[Path], Any]], Any]
 """Writes a file: called with its path, and with a function that writes to the path it gets."""
 
 Row = TypeVar("Row")
-T = TypeVar("Column")
+T = TypeVar("T")
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "v", "s", "X", "^", "D", "P", "*", "<", "p")

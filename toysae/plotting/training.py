@@ -37,7 +37,9 @@ def mcs_over_training(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
     frame = pd.concat(parts, ignore_index=True) if parts else empty
     rows, columns = st.arm_rows(table, "step"), sw.column_titles(table, column)
     with st.style():
-        fig, panels = st.panel_grid(rows, columns, (2.2, 1.9), "MCS of a feature", shared_ticks=True)
+        fig, panels = st.panel_grid(
+            rows, columns, (2.2, 1.9), "MCS of a feature", shared_ticks=True
+        )
         for ax, (case, arm), value in panels:
             here = frame[(frame["case"] == case) & (frame[column] == value)]
             _panel(ax, sw.of_arm(here, arm), arm)

@@ -19,6 +19,8 @@ from ...training import Ensemble, Probe, Trained
 from .feed import Window
 
 _BATCH = 1024
+
+
 def curve_probe(sae: SAE, window: Any, x: Float[Array, "n d_in"]) -> dict[str, Array]:
     """EV and L0 for one point of the learning curves, on held-out rows spread evenly over the
     window's pool, as many as `x` has; `x` itself is drawn from what is trained on."""

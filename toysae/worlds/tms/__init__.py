@@ -19,9 +19,9 @@ from .presets import TMS_PRESETS, TMSMatrix, TMSPreset, importance_decay, tms_pr
 from .train import TrainedTMS, models_of_point, tms_hypers, train_tms
 
 __all__ = [
-    "FEATURE_KINDS", "PAIRS", "POLYTOPES", "TMS_PRESETS", "Directions", "PhaseChange", "TMSHypers", "TMSMatrix",
-    "TMSParams", "TMSPreset", "TMSSpec", "TrainedTMS", "dimensions_per_feature", "expected_loss",
-    "feature_dimensionality", "importance_decay", "models_of_point", "optimum", "overlap",
-    "phase_change", "three_in_two", "tms_directions", "tms_hypers", "tms_preset", "train_tms",
+    "FEATURE_KINDS", "PAIRS", "POLYTOPES", "TMS_PRESETS", "Directions", "PhaseChange", "TMSHypers",
+    "TMSMatrix", "TMSParams", "TMSPreset", "TMSSpec", "TrainedTMS", "dimensions_per_feature",
+    "expected_loss", "feature_dimensionality", "importance_decay", "models_of_point", "optimum",
+    "overlap", "phase_change", "three_in_two", "tms_directions", "tms_hypers", "tms_preset", "train_tms",
     "two_in_one",
 ]  # fmt: skip

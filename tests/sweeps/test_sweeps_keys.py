@@ -23,33 +23,33 @@ from toysae.sweeps.study import Study
 FOLDER = Path(__file__).parents[2] / "experiments"
 
 SAES = {
-    "arithmetic": ("4 5aa7865cb6928d76", "150 7a582fd5b53832d0"),
-    "failure_modes": ("4 dd6ca2afea3a643d", "125 0d8c41e0c2ca9b29"),
-    "fista_vs_sae": ("8 2816da979ccd726a", "216 e802122782620ddd"),
-    "init_schemes": ("4 95669a620361cd6a", "960 ebcd4b9ae8d8ba80"),
-    "interim_report": ("4 0b95b69acee06327", "459 0e5874da281526cf"),
-    "label_free_signals": ("24 5eb256b1217973e2", "1280 cf0f4aaf487b2174"),
-    "middling_mcs": ("28 be3874eebbed14c4", "320 b99f61c05d305d78"),
-    "recovery": ("48 6f89ff00d61d5c2d", "360 4dd1acf70cc8e065"),
-    "recovery_phase_diagram": ("4 686c7cc409109a53", "1386 62e263d32363e6df"),
-    "sae_zoo": ("4 8366cb1251130410", "450 ab8b52c0094323d2"),
-    "superposition_phases": ("70 e7c3e02e5da9a5ab", "5157 806d39c50490abfa"),
-    "tied_vs_untied": ("24 72b547719f209000", "4000 8647cfb9edf9207f"),
-    "undertraining": ("10 ffc1327616cc3fec", "1260 198924bc4e47e6bf"),
-    "what_is_found": ("6 e5dcfd6dd75348cf", "240 d3882a89074117cd"),
+    "arithmetic": ("4 b6d8ed110e65c58c", "150 2612d8a4a63a30a0"),
+    "failure_modes": ("4 424cfe9933d7da51", "125 a71f35d7f81f3720"),
+    "fista_vs_sae": ("8 86e8f5ba52ed41a7", "216 1414e3ada35f24a4"),
+    "init_schemes": ("4 553ac41e140ea93d", "960 52b501c326db1c77"),
+    "interim_report": ("4 cc3c674cf7eced0d", "459 bbebe14f92785bd6"),
+    "label_free_signals": ("24 8240638018622a77", "1280 6a638a950ee96d05"),
+    "middling_mcs": ("28 cdbab26af48b87af", "320 fe97d31f8559d7d3"),
+    "recovery": ("48 442c13756733b809", "360 4666afe681b3610a"),
+    "recovery_phase_diagram": ("4 253ec15a3e75d142", "1386 ad1ceb8430744be5"),
+    "sae_zoo": ("4 e808c2ec4dcc68ed", "450 2614efbb6256a83b"),
+    "superposition_phases": ("70 0e75f2815720a2ce", "5157 14cae542b1c9561d"),
+    "tied_vs_untied": ("24 d202c5eff06af39c", "4000 f194b5e6e39f4626"),
+    "undertraining": ("10 54672932c0271e52", "1260 2914607851404250"),
+    "what_is_found": ("6 421b84860af8beb6", "240 4e1897c666c89e5e"),
     "worlds_gallery": ("0 e3b0c44298fc1c14", "0 e3b0c44298fc1c14"),
 }
 """Of each experiment at its smoke and its default size: how many, and a digest of their keys."""
 
 FULL = {
-    "recovery_phase_diagram": "5850 f7b93011c5411420",
-    "undertraining": "5280 8e04d568b5be8f78",
+    "recovery_phase_diagram": "5850 18c96e93ef91992a",
+    "undertraining": "5280 5df0b3037c88fa26",
 }
 
 OF_SITES = {
-    "lm_inits": ("4 511aa796f6a921b5", "15 91c7709161dcec07"),
-    "lm_pythia": ("24 40629adb42a00dd9", "108 dcbde970664c1ed7"),
-    "lm_smollm": ("18 d3caa8a4ca3c0ec3", "30 2c53cf737dcebd23"),
+    "lm_inits": ("4 e53d8c936cce878a", "15 ed829ecb913358f7"),
+    "lm_pythia": ("24 fb4346959f0fe01c", "108 faa5ad908566d227"),
+    "lm_smollm": ("18 b097e48d85eb0892", "30 c56053071d542839"),
 }
 """The same of the studies of sites, on captures whose contents are fixed here."""
 

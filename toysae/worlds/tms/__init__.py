@@ -22,6 +22,6 @@ __all__ = [
     "FEATURE_KINDS", "PAIRS", "POLYTOPES", "TMS_PRESETS", "Directions", "PhaseChange", "TMSHypers",
     "TMSMatrix", "TMSParams", "TMSPreset", "TMSSpec", "TrainedTMS", "dimensions_per_feature",
     "expected_loss", "feature_dimensionality", "importance_decay", "models_of_point", "optimum",
-    "overlap", "phase_change", "three_in_two", "tms_directions", "tms_hypers", "tms_preset", "train_tms",
-    "two_in_one",
+    "overlap", "phase_change", "three_in_two", "tms_directions", "tms_hypers", "tms_preset",
+    "train_tms", "two_in_one",
 ]  # fmt: skip

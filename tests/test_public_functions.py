@@ -2,6 +2,7 @@
 which is one line; nothing else."""
 
 import inspect
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 
 import toysae
 from toysae import ToysaeError, make_spec, make_world, points
+from toysae.evaluation.measure import RecoveryScores
 from toysae.recovery import (
     add_batch,
     add_detections,
@@ -26,6 +28,8 @@ from toysae.recovery import (
     measure,
     no_detections,
 )
+from toysae.runs import Cell, Options, Worlds
+from toysae.runs.plan import plan
 from toysae.sae import (
     InitData,
     finished,
@@ -38,7 +42,7 @@ from toysae.sae import (
 from toysae.worlds import WORLDS, sample, save_world, world_panel
 
 FACES = (toysae, toysae.recovery, toysae.worlds, toysae.sae, toysae.evaluation, toysae.sweeps,
-         toysae.interop, toysae.plotting, toysae.lm, points)  # fmt: skip
+         toysae.interop, toysae.plotting, toysae.lm, toysae.runs, points)  # fmt: skip
 D, N, S = 4, 6, 6
 KEY = jax.random.key(0)
 
@@ -195,6 +199,8 @@ def arguments(folder: Path) -> dict[str, dict]:
         "sweeps.plan": {"e": tiny, "out": folder / "plan", "split": axes_split()},
         "run": {"experiment": tiny, "out": folder / "run", "fresh": False, "quiet": True,
                 "checkpoint_seconds": 60.0, "split": axes_split()},
+        "runs.run": {"cells": [cell_of(p["spec"])], "out": folder / "cells", "options":
+                     Options(quiet=True), "launch": None, "settings": None, "about": None},
         "sweeps.status": {"path": folder},
         "evaluation.at_l0": {"table": table.assign(method="truth"), "l0": 2.0},
         "evaluation.ceilings": {"world": world, "d_sae": S, "n_samples": 1024, "seed": 0,
@@ -229,6 +235,13 @@ def arguments(folder: Path) -> dict[str, dict]:
         "points.log_uniform": {"low": 0.1, "high": 1.0},
         "points.random": {"n": 2, "seed": 0, "a": [1, 2]},
     }  # fmt: skip
+
+
+def cell_of(spec):
+    return Cell(
+        "tiny", Worlds("sphere", (("d_in", D), ("n_features", N), ("l0", 1.5)), (0,)), spec,
+        points.grid(l1_coeff=0.1, lr=1e-3), (0,), 1, 4, RecoveryScores(64, 1),
+    )  # fmt: skip
 
 
 def axes_split():
@@ -319,7 +332,9 @@ NAMES = sorted(public())
 @given(st.data())
 @pytest.mark.filterwarnings("ignore")
 def test_hostile_arguments_are_refused_or_used(folder, data):
-    name = data.draw(st.sampled_from([n for n in NAMES if n not in ("run", "use_all_cores")]))
+    name = data.draw(
+        st.sampled_from([n for n in NAMES if n not in ("run", "runs.run", "use_all_cores")])
+    )
     call = arguments(folder)[name]
     for argument in data.draw(st.sets(st.sampled_from(sorted(call) or ["x"]), max_size=2)):
         value = hostile(data.draw(st.sampled_from(sorted(HOSTILE))))
@@ -349,3 +364,24 @@ def test_every_hostile_argument_of_every_function(name, folder, record_property)
         assert isinstance(outcome(name, {**call, "no_such_argument": 1}), ToysaeError)
     record_property("calls", n)
     assert not failures, f"{len(failures)} of {n} calls:\n" + "\n".join(failures)
+
+
+@pytest.mark.parametrize(
+    ("of", "field"), [(kind, f.name) for kind in (Cell, Worlds) for f in fields(kind)],
+    ids=lambda value: getattr(value, "__name__", value),
+)  # fmt: skip
+def test_every_hostile_field_of_a_cell(of, field, folder):
+    """Whoever makes a cell by hand is told what is wrong with it before anything trains, or it is
+    planned; nothing else."""
+    failures, cell = [], cell_of(parts()["spec"])
+    for value in HOSTILE:
+        try:
+            changed = {field: hostile(value)}
+            if of is Worlds:
+                changed = {"data": replace(cell.data, **changed)}
+            plan([replace(cell, **changed)], folder / "cells")
+        except ToysaeError as error:
+            assert str(error) and "\n" not in str(error), str(error)
+        except BaseException as error:
+            failures.append(f"{field} = {value}: {type(error).__name__}: {str(error)[:120]}")
+    assert not failures, f"{len(failures)} values:\n" + "\n".join(failures)

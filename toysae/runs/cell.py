@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..digests import FORMAT, canonical, digest
+from ..door import check_fields
 from ..evaluation.measure import Measure
 from ..own_code import own_code
 from ..points import Points
@@ -88,6 +89,9 @@ class Cell:
     measure: Measure
     columns: Mapping[str, Column] = field(default_factory=dict)
     labels: Mapping[str, Column] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @cached_property
     def ensemble(self) -> Ensemble:

@@ -20,7 +20,7 @@ from .errors import ToysaeError, unknown
 
 P = ParamSpec("P")
 T = TypeVar("T")
-__all__ = ["OrNaN", "check_fields", "guard", "guarded"]
+__all__ = ["OrNaN", "admit_fields", "check_fields", "guard", "guarded"]
 
 
 def guard(face: dict[str, Any]) -> None:
@@ -103,6 +103,14 @@ def check_fields(instance: Any) -> None:
     """
     for name, hint in _hints(type(instance)).items():
         asked(type(instance).__name__, name, getattr(instance, name), hint)
+
+
+def admit_fields(instance: Any) -> None:
+    """:func:`check_fields` of a frozen dataclass, whose fields become what they declare: one number
+    a tuple of one, NumPy's numbers Python's."""
+    for name, hint in _hints(type(instance)).items():
+        value = asked(type(instance).__name__, name, getattr(instance, name), hint)
+        object.__setattr__(instance, name, value)
 
 
 def _hints(fn: Callable[..., Any]) -> dict[str, Any]:

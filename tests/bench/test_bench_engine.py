@@ -15,7 +15,7 @@ from toysae.bench.engine import Opening, Overhead
 from toysae.bench.presets import Preset
 from toysae.bench.run import BenchOptions, bench
 from toysae.bench.scaling import Blocks, Scaling, on_cores, run_seconds, workers_figure
-from toysae.bench.timers import ENGINE_PRESETS, FAMILIES, TIMERS, WORKERS_PRESET
+from toysae.bench.timers import ENGINE_PRESETS, PRESET_KINDS, TIMERS, WORKERS_PRESET
 from toysae.runs.results import Results
 
 TINY = Preset("untied", 8, 12, 16, 2, 32)
@@ -23,7 +23,7 @@ TINY_BLOCKS = Blocks(d_in=8, n_features=12, d_sae=16, n_members=2)
 
 
 def test_the_presets_are_those_of_the_command_line():
-    assert list(FAMILIES["engine"][0]) == list(ENGINE_PRESETS)
+    assert list(PRESET_KINDS["engine"][0]) == list(ENGINE_PRESETS)
     assert all(TIMERS[name] is timers.time_engine for name in ENGINE_PRESETS)
     opened = [p for p in ENGINE_PRESETS.values() if isinstance(p, Opening)]
     assert [(p.n_saes, p.n_blocks) for p in opened] == [(5000, 5), (5000, 250)]

@@ -231,7 +231,7 @@ def test_fresh_and_other_saes_are_refused_between_two_blocks_of_another(
         with pytest.raises(ToysaeError, match=f"--fresh would discard what process {other.pid} on"):
             run(experiment, out, fresh=True, quiet=True)
         with pytest.raises(ToysaeError, match=f"process {other.pid} on .* trains other SAEs in"):
-            run(replace(experiment, l1=0.1), out, quiet=True)
+            run(replace(experiment, l1_coeff=0.1), out, quiet=True)
         assert len(Results.load(out).table) == 4 and trained_saes == []
         other.stdin.write("\n")
         other.stdin.close()

@@ -144,7 +144,7 @@ def test_the_threshold_is_a_bias_corrected_mean_of_the_smallest_kept(arrays):
     (stat,) = BatchTopK.stats
     smallest, state, mean = [], stat.init(S), 0.0
     for scale in (1.0, 2.0, 5.0):
-        state = stat.update(state, f.replace(z=f.z * scale))
+        state = stat.step(state, f.replace(z=f.z * scale), {}, {})
         smallest.append(scale * float(f.z[f.z > 0].min()))
         mean = 0.99 * mean + 0.01 * smallest[-1]
     weight = 1 - 0.99**3

@@ -450,5 +450,5 @@ def test_legal_pairs():
     spec = make_spec("gated", D, S, encoder=Gated(), penalty=ToL0(gated))
     assert {"relative_frequency", "l0_multiplier"} == set(spec.stats())
     assert {"l1_coeff", "l0_target", "freq_floor", "similarity_coeff"} <= set(spec.hypers())
-    with pytest.raises(ToysaeError, match="k 11 is more than d_sae"):
+    with pytest.raises(ToysaeError, match="k_start 11 is more than d_sae"):
         make_spec("topk", D, S, activation=AnnealedTopK()).check_hypers({"k": 2, "k_start": 11})

@@ -10,7 +10,8 @@ from toysae.evaluation import summarise_minima, summarise_runs
 from toysae.recovery import bad_minima, verdicts
 from toysae.sae import RECIPES, make_spec
 from toysae.sae.decoders import Orthonormal, TightFrame
-from toysae.sae.frozen import Frozen
+from toysae.sae.frozen import Frozen, SoftFrozen
+from toysae.sae.resampling import Never
 from toysae.sweeps import run
 from toysae.sweeps.cells import cells
 
@@ -26,16 +27,17 @@ def test_every_recipe_is_held_that_does_not_hold_its_own_decoder():
     plan = cells(replace(SMALL, recipes=tuple(RECIPES)))
     held = {c.columns["recipe"]: c for c in plan if c.columns["init"] == "at-truth"}
     own = {recipe: make_spec(recipe, 8, 16).decoder for recipe in RECIPES}
+    holding = Orthonormal | TightFrame | Frozen | SoftFrozen
     assert set(RECIPES) - set(held) == {
-        recipe for recipe, decoder in own.items() if isinstance(decoder, Orthonormal | TightFrame)
+        recipe for recipe, decoder in own.items() if isinstance(decoder, holding)
     }
     for recipe, cell in held.items():
         decoder = cell.spec.decoder
-        assert isinstance(decoder, Frozen) and cell.spec.resample is None
+        assert isinstance(decoder, Frozen) and cell.spec.resample == Never()
         assert (decoder.bias, decoder.bias_start) == (own[recipe].bias, own[recipe].bias_start)
         n_features = cell.data.worlds.n_features
         assert cell.spec == replace(
-            make_spec(recipe, 8, n_features, "truth"), decoder=decoder, resample=None
+            make_spec(recipe, 8, n_features, "truth"), decoder=decoder, resample=Never()
         )
         assert cell.name.endswith(f"{recipe}-at-truth-s{n_features}")
 

@@ -263,8 +263,10 @@ def test_rows_of_tables_say_what_they_are_made_of():
         Recipe("", {}, {})
     with pytest.raises(ToysaeError, match="toy 3 of a Recipe is not a mapping: give numbers"):
         Recipe("", lambda d, s: {}, 3)
-    with pytest.raises(ToysaeError, match="unknown field in smoke 'l11': did you mean 'l1_coeff'"):
-        Experiment("Why?", smoke={"l11": 3}).smoked()
+    with pytest.raises(
+        ToysaeError, match="unknown field in smoke 'l1_coef': did you mean 'l1_coeff'"
+    ):
+        Experiment("Why?", smoke={"l1_coef": 3}).smoked()
     for made in (points.uniform, points.log_uniform):
         with pytest.raises(ToysaeError, match=r"uniform\(2, 1\): the first end must be the small"):
             made(2, 1)

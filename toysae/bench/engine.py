@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..axes import grid
 from ..evaluation.measure import Measure, RecoveryScores
+from ..points import grid
 from ..runs.blocks import Block
 from ..runs.cell import Cell
 from ..runs.directory import Directory

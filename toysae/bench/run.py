@@ -19,7 +19,7 @@ from .against import COMPARED, UNCACHED, WORKER, require_saelens, time_against
 from .protocol import Child
 from .scaling import workers_figure
 from .time_to_mcc import RACES, race
-from .timers import FAMILIES, TIMERS, WORKERS_PRESET
+from .timers import PRESET_KINDS, TIMERS, WORKERS_PRESET
 from .training import time_preset, time_recipe
 
 PEERS = ("sae-lens",)
@@ -91,7 +91,7 @@ def _checked(options: BenchOptions) -> list[str]:
     """The presets to time, in order."""
     require(options.seconds > 0, f"seconds {options.seconds} must be more than 0")
     require(options.rounds >= 1, f"rounds {options.rounds} must be at least 1")
-    kinds = {kind: list(presets) for kind, (presets, _) in FAMILIES.items()}
+    kinds = {kind: list(presets) for kind, (presets, _) in PRESET_KINDS.items()}
     known = {*TIMERS, *RACES}
     if options.against is not None:
         if options.against not in PEERS:
@@ -101,7 +101,7 @@ def _checked(options: BenchOptions) -> list[str]:
     names = [n for one in options.preset or ("training",) for n in kinds.get(one) or [one]]
     for name in names:
         require(
-            name in known or name not in (*FAMILIES, *TIMERS),
+            name in known or name not in (*PRESET_KINDS, *TIMERS),
             f"preset {name!r} has no SAE that SAELens trains too: --against compares "
             f"{', '.join([*COMPARED, *RACES])}",
         )

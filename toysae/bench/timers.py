@@ -30,7 +30,7 @@ def time_engine(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     return {"preset": name, **ENGINE_PRESETS[name].time(seconds, rounds)}
 
 
-FAMILIES: dict[str, tuple[Mapping[str, Any], Timer]] = {
+PRESET_KINDS: dict[str, tuple[Mapping[str, Any], Timer]] = {
     "training": (BENCH_PRESETS, time_preset),
     "gpu": (GPU_PRESETS, time_preset),
     "interim-grid": (GRID_PRESETS, time_preset),
@@ -42,4 +42,6 @@ FAMILIES: dict[str, tuple[Mapping[str, Any], Timer]] = {
 }
 """Names that stand for several presets."""
 
-TIMERS: dict[str, Timer] = {name: timer for presets, timer in FAMILIES.values() for name in presets}
+TIMERS: dict[str, Timer] = {
+    name: timer for presets, timer in PRESET_KINDS.values() for name in presets
+}

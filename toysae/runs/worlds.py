@@ -14,7 +14,7 @@ import numpy as np
 from ..checked import Fields
 from ..digests import add_arrays
 from ..disk import file_sha256
-from ..door import check_fields
+from ..door import admit_fields
 from ..own_code import own_code
 from ..points import Points
 from ..worlds import World, make_world, stack, world_fields
@@ -44,7 +44,7 @@ class Worlds(Data):
     of_each: tuple[Named, ...] = ()
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        admit_fields(self)
 
     @classmethod
     def each(cls, name: str, seeds: Sequence[int], points: Points, **fields: Any) -> "Worlds":

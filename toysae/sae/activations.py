@@ -45,16 +45,18 @@ class ReLU(Activation):
         return jax.nn.relu(pre_acts)
 
 
-def check_k(component: Component, d_sae: int, k: float, whole: bool = True) -> None:
+def check_k(
+    component: Component, d_sae: int, k: float, whole: bool = True, name: str = "k"
+) -> None:
     """Refuses a k of which `component` cannot choose k of `d_sae` latents, or, if `whole`, not of
     each sample.
 
     Raises:
-        ToysaeError: naming k.
+        ToysaeError: naming k by its `name`.
     """
-    remedy = f"give {int(k)} or {int(k) + 1}"
-    component.demand(not whole or k == int(k), f"k {k:g} of each sample cannot be kept: {remedy}")
-    component.demand(k <= d_sae, f"k {k:g} is more than d_sae = {d_sae}: give a smaller k")
+    remedy, said = f"give {int(k)} or {int(k) + 1}", f"{name} {k:g}"
+    component.demand(not whole or k == int(k), f"{said} of each sample cannot be kept: {remedy}")
+    component.demand(k <= d_sae, f"{said} is more than d_sae = {d_sae}: give a smaller {name}")
 
 
 @dataclass(frozen=True)

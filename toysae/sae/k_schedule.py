@@ -30,4 +30,4 @@ class AnnealedTopK(Activation):
 
     def check_numbers(self, d_sae: int, h: Mapping[str, float]) -> None:
         check_k(self, d_sae, h["k"])
-        check_k(self, d_sae, h["k_start"])
+        check_k(self, d_sae, h["k_start"], False, "k_start")

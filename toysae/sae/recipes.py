@@ -151,7 +151,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "topk-annealed": Recipe(
         "TopK whose k falls to its value, AuxK", penalised(AuxK(), activation=AnnealedTopK()),
-        {"k_start": 16.0, **AUX_TOY},
+        {"k_start": 8.0, **AUX_TOY},
     ),
     "topk-frequency": Recipe(
         "TopK that puts back latents that fire rarely, AuxK",

@@ -100,6 +100,23 @@ def test_bad_input_is_one_line_and_status_2(args, words, capsys, tmp_path, monke
     assert not list(tmp_path.iterdir()), "something was written before the check"
 
 
+def test_what_another_process_discards_before_it_is_drawn_is_a_line(tmp_path, capsys, monkeypatch):
+    """As by --fresh in another terminal, once nothing is in training any more."""
+    from toysae import Results
+    from toysae.plotting import rows
+
+    def discarded(results):
+        monkeypatch.setattr(Results, "table", property(lambda self: pd.DataFrame()))
+        return pd.DataFrame()["d_sae"]
+
+    monkeypatch.setattr(rows, "members", discarded)
+    with pytest.raises(SystemExit) as stop:
+        main(["run", RECOVERY, "--out", str(tmp_path / "out"), "--quiet", *TINY])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and "has discarded what was trained in" in line
+    assert "run the same command again" in line
+
+
 def test_run_writes_results_and_figures_and_takes_another_configuration(tmp_path, capsys):
     out = tmp_path / "out"
     main(["run", RECOVERY, "--out", str(out), *TINY])

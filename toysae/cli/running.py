@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import hosts
 from ..disk import write
-from ..errors import require
+from ..errors import ToysaeError, require
 from ..watch import doing
 from .show import OUT, print_frame
 
@@ -121,7 +121,14 @@ def carry_out(
     except Unfinished as error:
         results, unfinished = Results(out), error
     # The others wait, as the end of one process would stop those that still run.
-    hosts.on_first(_show, results, shown, out, figures_dir, unfinished)
+    try:
+        hosts.on_first(_show, results, shown, out, figures_dir, unfinished)
+    except Exception as error:
+        n_asked = sum(len(cell["keys"]) for cell in results.plan)
+        if isinstance(error, ToysaeError) or unfinished or len(results.table) == n_asked:
+            raise
+        gone = f"another process has discarded what was trained in {out}, perhaps with --fresh"
+        raise ToysaeError(f"{gone}: run the same command again") from error
 
 
 def _show(

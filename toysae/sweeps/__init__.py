@@ -9,11 +9,12 @@ from ..watch import Stopped
 from .experiment import Experiment
 from .loading import load_experiment
 from .run import plan, run
+from .study import Study
 from .train import TrainResult, train
 
 __all__ = [
-    "Experiment", "Plan", "Results", "Stopped", "TrainResult", "Unfinished", "load_experiment",
-    "plan", "run", "status", "train",
+    "Experiment", "Plan", "Results", "Stopped", "Study", "TrainResult", "Unfinished",
+    "load_experiment", "plan", "run", "status", "train",
 ]  # fmt: skip
 
 guard(globals())

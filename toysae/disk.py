@@ -47,12 +47,19 @@ def write(path: Path, writer: Callable[[Path], Any], need: int | None = None) ->
         with telling_of_a_full_disk(path, need), telling_of_no_access(path):
             room = Path(mkdtemp(TEMPORARY, f".{path.name}.", path.parent))
             writer(temporary := room / path.name)
+            temporary.chmod(_usual_mode(room))  # some libraries let nobody else read their files
             sync(temporary)
             os.replace(temporary, path)
             sync(path.parent)
     finally:
         if room is not None:
             shutil.rmtree(room, ignore_errors=True)
+
+
+def _usual_mode(folder: Path) -> int:
+    """The mode of a file that this process makes."""
+    (probe := folder / ".mode").touch()
+    return probe.stat().st_mode
 
 
 def remove_temporaries(folder: Path, ours: Callable[[str], bool]) -> None:
@@ -158,13 +165,7 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray], entry: str, text: 
         path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {entry: f"{text}\n{_sum(tensors, text)}"}
 
-    def save(temporary: Path) -> None:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(tensors, temporary, metadata)
-        temporary.chmod(mode)  # or others could not read it
-
-    write(path, save)
+    write(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def _sum(tensors: dict[str, np.ndarray], text: str) -> str:

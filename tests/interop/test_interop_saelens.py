@@ -81,6 +81,13 @@ def test_out_and_back_is_the_same_function(case, tmp_path):
         assert (tmp_path / "twice" / "cfg.json").read_bytes() == once["cfg.json"]
 
 
+def test_an_exported_folder_can_be_read_by_whoever_reads_other_files(tmp_path):
+    folder = to_saelens(make_sae(), tmp_path / "sae")
+    (tmp_path / "plain").touch()
+    modes = {file.stat().st_mode for file in (*folder.iterdir(), tmp_path / "plain")}
+    assert len(modes) == 1
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_golden_folders_reconstruct_as_saelens_does(case):
     expected = np.load(GOLDEN / case / "expected.npz")

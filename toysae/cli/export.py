@@ -51,4 +51,5 @@ def export(args: list[str]) -> None:
         run = Results.load(path) if is_marked(Path(path)) else None
         plain = load_any(path) if run is None else run.sae(o.row)
         written = to_saelens(plain, out) if o.format == "saelens" else save_sae(plain, out)
-    OUT.print(f"wrote {written}", highlight=False, soft_wrap=True)
+    row = f", row {o.row} of {path}" if is_marked(Path(path)) else ""
+    OUT.print(f"wrote {written}{row}", highlight=False, soft_wrap=True)

@@ -95,9 +95,10 @@ def _check_joins(path: Path, plan: list[dict[str, Any]], owners: str, o: Options
         ToysaeError: saying why, and what to do.
     """
     results, remedy = Results(path), "let it finish, stop it, or choose another --out"
-    require(not o.fresh, f"--fresh would discard what {owners} works on in {path}: {remedy}")
+    s = "" if ", " in owners else "s"
+    require(not o.fresh, f"--fresh would discard what {owners} work{s} on in {path}: {remedy}")
     same = json.loads(json.dumps(plan)) == results.plan
-    require(same, f"{owners} trains other SAEs in {path} than are asked for here: {remedy}")
+    require(same, f"{owners} train{s} other SAEs in {path} than are asked for here: {remedy}")
     theirs = Fields(results.config, path / CONFIG).object("versions").value
     mine = provenance()["versions"]
     differences = [

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..digests import FORMAT, canonical, digest
-from ..door import admit_fields
+from ..door import check_fields
 from ..evaluation.measure import Measure
 from ..own_code import own_code
 from ..points import Points
@@ -91,7 +91,7 @@ class Cell:
     labels: Mapping[str, Column] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        admit_fields(self)
+        check_fields(self)
 
     @cached_property
     def ensemble(self) -> Ensemble:

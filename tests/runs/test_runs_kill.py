@@ -137,7 +137,7 @@ def commands(tiny_file, tmp_path_factory):
         "experiment": ["run", tiny_file],
         "study": ["run", ROOT / "experiments" / "fista_vs_sae", "--smoke", "--save-params",
                   *sizes],
-        "site": ["lm", "train", folder / "acts", "--recipes", "untied", "topk", "--l1", "0.1",
+        "site": ["lm", "train", folder / "acts", "--recipes", "untied", "topk", "--l1-coeff", "0.1",
                  "--k", "2", "--sizes", "1", "--seeds", "2", *sizes],
     }  # fmt: skip
 

@@ -135,8 +135,7 @@ def commands(tiny_file, tmp_path_factory):
     sizes = ["--n-steps", "60", "--batch-size", "16"]
     return {
         "experiment": ["run", tiny_file],
-        "study": ["run", ROOT / "experiments" / "fista_vs_sae", "--smoke", "--save-params",
-                  *sizes],
+        "study": ["run", ROOT / "experiments" / "label_free_signals", "--smoke", *sizes],
         "site": ["lm", "train", folder / "acts", "--recipes", "untied", "topk", "--l1-coeff", "0.1",
                  "--k", "2", "--sizes", "1", "--seeds", "2", *sizes],
     }  # fmt: skip

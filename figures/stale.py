@@ -44,12 +44,16 @@ CHANGES = {
         "toy models are drawn by other seeds, and the tables have other names",
         "superposition_phases",
     ),
+    "FORMAT = 5": (
+        "the columns l1 and group are called sparsity and cell",
+        "init_schemes interim_report label_free_signals recovery sae_zoo what_is_found",
+    ),
 }
 """What made the same settings give other numbers, oldest first; a new one is a row here.
 
 Its commit, or the line that it brings into CONTENT, since a commit cannot name itself; what is
-different since then; and the folders whose numbers it moved by more than rounding, which differs
-between machines too."""
+different since then; and the folders whose columns it renamed, or whose numbers it moved by more
+than rounding, which differs between machines too."""
 
 
 def stale(root: Path = ROOT, changes: dict[str, tuple[str, str]] = CHANGES) -> dict[str, str]:
@@ -70,7 +74,7 @@ def stale(root: Path = ROOT, changes: dict[str, tuple[str, str]] = CHANGES) -> d
         if lacks:
             lines[folder.name] = (
                 f"Drawn at commit {_told(root, drawn)}. Since then: {'; '.join(lacks)}. "
-                "The same command gives other numbers now."
+                "The same command gives other numbers or columns now."
             )
     return lines
 

@@ -272,7 +272,7 @@ HOSTILE = {
     "tiny": 1e-300, "empty text": "", "text": "x", "nul": "a\0b", "bytes": b"x", "empty list": [],
     "list": [1], "texts": ["a", "b"], "nested": [[1], [1, 2]], "dict": {}, "named": {"a": 1},
     "empty tuple": (), "set": {1}, "object": object(), "function": lambda *a, **k: 0, "type": int,
-    "nowhere": Path("/nowhere/at/all"), "complex": 1j, "empty": np.zeros(0), "no rows":
+    "nowhere": Path(__file__) / "at" / "all", "complex": 1j, "empty": np.zeros(0), "no rows":
     np.zeros((0, D)), "rows": np.ones((2, 3)), "cube": np.ones((2, 3, 4)), "scalar": np.array(2.0),
     "nans": np.full((N, D), np.nan), "negative": -np.ones((N, D)), "whole": np.ones((N, D), int),
     "bools": np.ones((N, D), bool), "complexes": np.ones((N, D), complex), "objects":

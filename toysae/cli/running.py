@@ -121,8 +121,15 @@ def carry_out(
     except Unfinished as error:
         results, unfinished = Results(out), error
     # The others wait, as the end of one process would stop those that still run.
+    hosts.on_first(_show_if_there, results, shown, out, figures_dir, unfinished)
+
+
+def _show_if_there(
+    results: Any, shown: Shown, out: Path, figures_dir: Path, unfinished: Exception | None
+) -> None:
+    """:func:`_show`, with a line of its own for results that another process discards meanwhile."""
     try:
-        hosts.on_first(_show, results, shown, out, figures_dir, unfinished)
+        _show(results, shown, out, figures_dir, unfinished)
     except Exception as error:
         n_asked = sum(len(cell["keys"]) for cell in results.plan)
         if isinstance(error, ToysaeError) or unfinished or len(results.table) == n_asked:

@@ -15,6 +15,7 @@ from toysae.lm.saes.train import Training
 from toysae.recovery import best_coefficient
 from toysae.recovery.minima import verdicts
 from toysae.sweeps.cells import cells
+from toysae.sweeps.study import Study
 
 TINY = {"d_in": 4, "ratios": 1, "l0": 1.0, "recipes": "tied", "ceiling": False, "world_seeds": 1,
         "n_steps": 2, "batch_size": 4, "n_eval": 64, "curve_points": 1, "figures": ()}  # fmt: skip
@@ -182,3 +183,10 @@ def test_commands_about_layers_take_the_old_name(command, capsys):
     note, refused = capsys.readouterr().err.splitlines()
     assert note == "toysae: --l1 is called --l1-coeff now: write --l1-coeff"
     assert "holds no captured site" in refused
+
+
+def test_a_field_that_there_is_not_is_refused_by_the_nearest():
+    with pytest.raises(ToysaeError, match="unknown field of Experiment 'ratoes': did you mean 'ra"):
+        Experiment("Which?", ratoes=(1, 2))
+    with pytest.raises(ToysaeError, match="unknown field of Study 'cell': did you mean 'cells'"):
+        Study("Which?", options=None, cell=None)

@@ -69,7 +69,13 @@ STUDY = str(ROOT / "experiments" / "worlds_gallery")
         (["run", STUDY, "--full"], ["no full size"]),
         (["run", STUDY, "--launcher", "slrum:jobs=2"], ["unknown launcher", "slurm"]),
         (["work", "nowhere"], ["nowhere", "holds no results"]),
+        (
+            ["run", str(ROOT / "experiments")],
+            ["folder of experiments", "experiments/arithmetic.py"],
+        ),
         (["export", RECOVERY], ["name the folder to write"]),
+        (["export", "nowhere", str(ROOT / "docs")], ["docs is there already", "a new folder"]),
+        (["export", "nowhere", RECOVERY], ["recovery.py is there already"]),
         (["export", "nowhere", "out", "--format", "saelense"], ["unknown format", "saelens"]),
         (["bench", "--preset", "smal"], ["'smal'", "'small'"]),
         (["bench", "--preset", "topk@smal"], ["'topk@smal'", "'topk@small'"]),

@@ -8,7 +8,7 @@ from dataclasses import fields
 from functools import cache, wraps
 from typing import Any, TypeVar
 
-from .errors import require
+from .errors import require, unknown
 
 V = TypeVar("V")
 C = TypeVar("C", bound=type)
@@ -55,13 +55,17 @@ def today(
 
 
 def accepts_old_names(kind: C) -> C:
-    """Lets the fields of a dataclass be given by their old names too."""
+    """Lets the fields of a dataclass be given by their old names too, and refuses other names."""
     init: Callable[..., None] = kind.__init__
     known = [field.name for field in fields(kind)]
 
     @wraps(init)
     def from_any_names(self: Any, *args: Any, **given: Any) -> None:
-        init(self, *args, **renamed(given, OLD_SETTINGS, known))
+        given = renamed(given, OLD_SETTINGS, known)
+        for name in given:
+            if name not in known:
+                raise unknown(f"field of {kind.__name__}", name, known)
+        init(self, *args, **given)
 
     kind.__init__ = from_any_names
     return kind

@@ -33,6 +33,7 @@ from toysae.lm.cards.site_study import (
     training_note,
     uncaptured,
 )
+from toysae.lm.saes.bench import open_bench
 from toysae.lm.saes.site_sae import sae_of_run
 from toysae.lm.saes.train import SiteData, Training, site_cells
 from toysae.lm.saes.train import prepare_site as prepare_site
@@ -227,7 +228,7 @@ def draw(o: Options, results: Results, p: Prepared) -> Iterator[Drawing]:
     yield from draw_sites(by_site, f"SmolLM2-135M on {text_name}; {trained}; {o.seeds} seeds")
     yield f"card-{card.site}", *panel_figure({card.site: card.panel, **panels})
     chosen = Chosen(n_latents=o.n_latents, n_tokens=o.page_tokens)
-    (page,) = pages(results.path, chosen, rows=(best(results, card.site),))
+    (page,) = pages(open_bench(results.path, rows=(best(results, card.site),)), chosen)
     yield "latents", page.html, page.table
 
 

@@ -68,6 +68,18 @@ def test_rows_of_one_kind_share_a_table(monkeypatch):
     assert list(races["preset"]) == ["time-to-mcc"] and list(races) == ["preset", "run"]
 
 
+def test_each_row_is_printed_as_soon_as_it_is_measured(monkeypatch, capsys):
+    def rows(name, options):
+        if name == "medium":
+            raise ToysaeError("stopped midway")
+        yield {"preset": name, "rounds": [1.0], "rate": 123456.789, "device": "cpu"}
+
+    monkeypatch.setattr(run, "_rows", rows)
+    with pytest.raises(ToysaeError, match="stopped midway"):
+        bench(BenchOptions(("small", "medium")))
+    assert capsys.readouterr().err == "small: rate 1.235e+05, device cpu\n"
+
+
 def test_the_parent_neither_loads_torch_nor_takes_the_device():
     code = (
         "import sys, toysae.bench.run, jax\n"

@@ -67,6 +67,7 @@ def test_two_local_workers_do_it_all(tiny_file, tmp_path, reference):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 workers started" in done.stderr and "Traceback" not in done.stderr
+    assert "100%" in done.stderr, "the bar is followed to its end"
     table, wanted = Results.load(out).table, Results.load(reference).table
     assert table[["cell", "world_seed", "sparsity"]].equals(
         wanted[["cell", "world_seed", "sparsity"]]

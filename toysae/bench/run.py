@@ -65,7 +65,11 @@ def bench(options: BenchOptions) -> list[pd.DataFrame]:
             is not installed, a number that is not positive, or a child that failed.
     """
     names = _checked(options)
-    rows = [row for name in names for row in _rows(name, options)]
+    rows = []
+    for name in names:
+        for row in _rows(name, options):
+            rows.append(row)
+            _tell(row)
     rounds = [row.pop("rounds", None) for row in rows]
     imports = {f"import_{name}s": import_seconds(code) for name, code in IMPORTS.items()}
     print(f"import toysae: {imports['import_s']:.2f} s", file=sys.stderr)
@@ -85,6 +89,13 @@ def bench(options: BenchOptions) -> list[pd.DataFrame]:
     for row in rows:
         by_columns.setdefault(tuple(row), []).append(row)
     return [pd.DataFrame(alike) for alike in by_columns.values()]
+
+
+def _tell(row: dict[str, Any]) -> None:
+    """Prints a row as soon as it is measured: whatever comes later, it has been seen."""
+    shown = {name: f"{v:.4g}" if isinstance(v, float) else v for name, v in row.items()}
+    words = [f"{name} {value}" for name, value in shown.items() if name not in ("rounds", "preset")]
+    print(f"{row['preset']}: {', '.join(words)}", file=sys.stderr, flush=True)
 
 
 def _checked(options: BenchOptions) -> list[str]:

@@ -1,9 +1,10 @@
 """toysae export: writes an SAE of a run as a file of ours or in SAELens' format."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import unknown
+from ..errors import require, unknown
 from .options import positional, read_options
 from .show import OUT
 
@@ -44,6 +45,7 @@ def export(args: list[str]) -> None:
     o = read_options(ExportOptions, rest, "toysae export SAE OUT")
     if o.format not in FORMATS:
         raise unknown("format", o.format, FORMATS)
+    _check_new(Path(out))
     if is_of_site(Path(path)):
         sae = load_site_sae(path, row=o.row)
         written = export_site(sae, out) if o.format == "saelens" else save_site_sae(sae, out)
@@ -53,3 +55,13 @@ def export(args: list[str]) -> None:
         written = to_saelens(plain, out) if o.format == "saelens" else save_sae(plain, out)
     row = f", row {o.row} of {path}" if is_marked(Path(path)) else ""
     OUT.print(f"wrote {written}{row}", highlight=False, soft_wrap=True)
+
+
+def _check_new(out: Path) -> None:
+    """Refuses to write over files or among them.
+
+    Raises:
+        ToysaeError: there is a file, or a folder that is not empty.
+    """
+    taken = any(out.iterdir()) if out.is_dir() else os.path.lexists(out)
+    require(not taken, f"{out} is there already: name a new folder or file")

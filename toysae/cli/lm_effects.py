@@ -61,10 +61,7 @@ def steer(args: list[str]) -> None:
     path, rest = positional(args, SAES)
     o = read_options(SteerOptions, rest, "toysae lm steer")
     change = o.change()
-    by_sae = steer_saes(
-        Path(path), o.latent, change, o.capture, o.site, o.model, o.n_sequences, o.batch_size, o.n,
-        o.rows,
-    )  # fmt: skip
+    by_sae = steer_saes(o.opened(path), o.latent, change, o.n_sequences, o.batch_size, o.n)
     for name, (table, moved) in by_sae.items():
         where = "all positions" if change.everywhere else "where it fires"
         print_frame(table, f"{name}: latent {o.latent} {change}, mean change of log p, {where}")
@@ -104,10 +101,7 @@ def patch(args: list[str]) -> None:
 
     path, rest = positional(args, SAES)
     o = read_options(PatchOptions, rest, "toysae lm patch")
-    tables = patch_saes(
-        Path(path), o.capture, o.site, o.model, o.pairs, o.batch_size, o.seed, o.rows, o.names,
-        o.signed,
-    )  # fmt: skip
+    tables = patch_saes(o.opened(path), o.pairs, o.batch_size, o.seed, o.names, o.signed)
     for name, table in tables.items():
         print_frame(table, f"{name}: corrupted prompts with k coefficients of the clean run")
     write_tables(tables, o.out)
@@ -138,8 +132,8 @@ def downstream(args: list[str]) -> None:
     later, rest = positional(rest, "a later site's run, or the folder of an SAE")
     o = read_options(DownstreamOptions, rest, "toysae lm downstream")
     by_sae = downstream_saes(
-        Path(path), Path(later), o.latents, o.change(), o.capture, o.site, o.later_site, o.model,
-        o.n_sequences, o.batch_size, o.rows, o.later_row,
+        o.opened(path), Path(later), o.latents, o.change(), o.later_site, o.later_row,
+        o.n_sequences, o.batch_size,
     )  # fmt: skip
     tables = {name: effects.edges(o.n) for name, effects in by_sae.items()}
     for name, table in tables.items():
@@ -173,7 +167,7 @@ def neurons(args: list[str]) -> None:
     path, rest = positional(args, SAES)
     o = read_options(NeuronsOptions, rest, "toysae lm neurons")
     n_tokens = None if o.n_tokens == "all" else count(o.n_tokens)
-    by_sae = neurons_of_saes(Path(path), o.capture, o.site, o.model, n_tokens, o.seed, o.rows)
+    by_sae = neurons_of_saes(o.opened(path), n_tokens, o.seed)
     for name, latents in by_sae.items():
         table = latents.table.sort_values("neuron_corr", ascending=False).head(o.n)
         print_frame(table, f"{name}: the latents nearest to neurons", constants=False)

@@ -38,7 +38,7 @@ def eval_saes(args: list[str]) -> None:
     o = read_options(EvalOptions, rest, "toysae lm eval")
     with TokenBar(1, o.quiet) as tell:
         table = splice_saes(
-            Path(path), o.capture, o.site, o.model, o.n_sequences, o.batch_size, o.ranks, o.rows,
+            o.opened(path), o.n_sequences, o.batch_size, o.ranks,
             lambda n, total: tell(n, f"{n:,} of {total:,} tokens", total),
         )  # fmt: skip
     print_frame(table, "cross-entropy with the activations replaced")
@@ -77,7 +77,7 @@ def page(args: list[str]) -> None:
     chosen = Chosen(o.n_latents, o.latents, n_tokens, o.seed)
     with TokenBar(1, o.quiet) as tell:
         files = write_pages(
-            Path(path), chosen, o.out, o.capture, o.site, o.model, o.rows,
+            o.opened(path), chosen, o.out,
             lambda n, total: tell(n, f"{n:,} of {total:,} tokens", total),
         )  # fmt: skip
     for file in files:

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..lm.saes.bench import Bench
 
 SAES = "what toysae lm train wrote, or the folder of one SAE"
 
@@ -21,6 +25,12 @@ class Where:
     site: str | None = None
     model: str | None = None
     rows: tuple[int, ...] = (0,)
+
+    def opened(self, path: str) -> "Bench":
+        """The SAEs there, with their model and text."""
+        from ..lm.saes.bench import open_bench
+
+        return open_bench(Path(path), self.capture, self.site, self.model, self.rows)
 
 
 def write_tables(tables: dict, out: Path | None) -> None:

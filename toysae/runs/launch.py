@@ -247,6 +247,7 @@ def follow(queue: Queue, how: Launcher, command: Sequence[str], quiet: bool) -> 
                         f"all workers ended and SAEs are left in {queue.path}: {_last_words(jobs)}"
                     )
                 time.sleep(_LOOK_SECONDS)
+            progress.follow(cost)
     except BaseException:
         stop.touch()
         _wait(jobs, _STOP_SECONDS)  # they end by themselves, even after this process

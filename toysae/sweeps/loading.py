@@ -45,8 +45,14 @@ def load_experiment(path: str | Path) -> Experiment | Study:
             not found because something else has its name; or the name of a recipe, an init or a
             law of worlds to which another experiment of this process has given another meaning.
     """
-    path = file_of(checked_path("path", path))
+    asked = checked_path("path", path)
+    path = file_of(asked)
     if not path.is_file():
+        if inside := experiments_in(asked) if asked.is_dir() else []:
+            names = ", ".join(p.name for p in inside)
+            raise ToysaeError(
+                f"{asked} is a folder of experiments: name one, e.g. {inside[0]} (of {names})"
+            )
         folders = dict.fromkeys((path.parent, Path("experiments")))
         known = [str(p) for folder in folders for p in experiments_in(folder)]
         if not known:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..aliases import OLD_SETTINGS, renamed
+from ..aliases import OLD_SETTINGS, accepts_old_names, renamed
 from ..errors import require, unknown
 from ..runs.cell import Cell
 
@@ -21,6 +21,7 @@ Drawing = tuple[str, "Figure | str", pd.DataFrame]
 """A figure's name, the figure or the text of an HTML page, and the table behind it."""
 
 
+@accepts_old_names
 @dataclass(frozen=True)
 class Study:
     """An experiment of several functions; `toysae run FILE` runs the `study` of a file.

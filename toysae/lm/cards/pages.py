@@ -12,9 +12,8 @@ from ...runs.mark import is_marked
 from ...runs.results import Results
 from ..capture.stream import spread_sequences
 from ..effects.latents import Facts, latent_facts
-from ..models.forward import LM
 from ..models.load import load_tokenizer
-from ..saes.bench import Bench, names_of, open_bench
+from ..saes.bench import Bench, names_of
 from ..saes.firing import LatentFiring, checked_latents, latent_firing, sample_latents
 from ..saes.site_sae import SiteSAE
 from .contexts import latent_contexts
@@ -54,19 +53,15 @@ class Page:
 
 
 def write_pages(
-    path: Path,
+    bench: Bench,
     chosen: Chosen,
     out: Path | None = None,
-    capture: Path | None = None,
-    site: str | None = None,
-    model: str | LM | None = None,
-    rows: Sequence[int] = (0,),
     on_batch: Callable[[int, int], object] = lambda tokens, total: None,
 ) -> list[Path]:
     """Writes the pages of SAEs to files. The other arguments are those of :func:`pages`.
 
     Args:
-        out: the file of a single SAE; `path`/pages/<SAE>.html if not given.
+        out: the file of a single SAE; pages/<SAE>.html where the SAEs are if not given.
 
     Returns:
         The files.
@@ -75,58 +70,54 @@ def write_pages(
         ToysaeError: see :func:`pages`; several SAEs for one file.
     """
     require(out is None or not out.is_dir(), f"{out} is a folder: name a file, e.g. page.html")
-    require(out is None or len(rows) == 1, f"{len(rows)} SAEs do not go into one file: leave --out")
+    n_saes = len(bench.saes)
+    require(out is None or n_saes == 1, f"{n_saes} SAEs do not go into one file: leave --out")
     files = []
-    for page in pages(path, chosen, capture, site, model, rows, on_batch):
-        files.append(out or path / "pages" / f"{page.sae.replace(' ', '-')}.html")
+    for page in pages(bench, chosen, on_batch):
+        files.append(out or bench.path / "pages" / f"{page.sae.replace(' ', '-')}.html")
         files[-1].parent.mkdir(parents=True, exist_ok=True)
         write_bytes(files[-1], page.html.encode())
     return files
 
 
 def pages(
-    path: Path,
+    bench: Bench,
     chosen: Chosen,
-    capture: Path | None = None,
-    site: str | None = None,
-    model: str | LM | None = None,
-    rows: Sequence[int] = (0,),
     on_batch: Callable[[int, int], object] = lambda tokens, total: None,
 ) -> Iterator[Page]:
     """Yields a page of latents of each SAE, see :mod:`toysae.lm.cards.page`.
 
     Args:
-        path, capture, site, model, rows: which SAEs, see :func:`.open_bench`.
+        bench: the SAEs, with their model and text.
         chosen: what to show.
         on_batch: called with the tokens done and in all; each is read twice.
 
     Raises:
-        ToysaeError: see :func:`.open_bench`; before anything is computed: a latent that an SAE does
-            not have, an SAE that diverged, another tokenizer.
+        ToysaeError: before anything is computed: a latent that an SAE does not have, another
+            tokenizer.
     """
     require(chosen.n_latents >= 1, f"n_latents {chosen.n_latents} must be at least 1")
-    b = open_bench(path, capture, site, model, rows)
-    for sae in b.saes.values():
+    for sae in bench.saes.values():
         if chosen.latents:
             checked_latents(chosen.latents, sae.sae.spec.d_sae)
-    tokenizer = load_tokenizer(b.model.name)
-    same = tokenizer.sha256 == b.corpus.about["tokenizer"]
-    require(same, f"the tokenizer of {b.model.name} is not the one of the captured text")
-    sequences = spread_sequences(b.source.counts, chosen.n_tokens)
-    total = 2 * len(b.saes) * int(b.source.counts[sequences].sum())
-    for i, (name, sae) in enumerate(b.saes.items()):
-        done = i * total // len(b.saes)
+    tokenizer = load_tokenizer(bench.model.name)
+    same = tokenizer.sha256 == bench.corpus.about["tokenizer"]
+    require(same, f"the tokenizer of {bench.model.name} is not the one of the captured text")
+    sequences = spread_sequences(bench.source.counts, chosen.n_tokens)
+    total = 2 * len(bench.saes) * int(bench.source.counts[sequences].sum())
+    for i, (name, sae) in enumerate(bench.saes.items()):
+        done = i * total // len(bench.saes)
         seen = latent_firing(
-            sae, b.source, sequences, on_batch=lambda n, d=done: on_batch(d + n, total)
+            sae, bench.source, sequences, on_batch=lambda n, d=done: on_batch(d + n, total)
         )
         latents = chosen.latents or sample_latents(seen.freq, chosen.n_latents, chosen.seed)
         require(len(latents) > 0, f"no latent of {name} fires: there is nothing to show")
         contexts = latent_contexts(
-            sae, b.source, b.corpus, latents, sequences, seen, seed=chosen.seed,
-            on_batch=lambda n, d=done: on_batch(d + total // (2 * len(b.saes)) + n, total),
+            sae, bench.source, bench.corpus, latents, sequences, seen, seed=chosen.seed,
+            on_batch=lambda n, d=done: on_batch(d + total // (2 * len(bench.saes)) + n, total),
         )  # fmt: skip
-        facts = latent_facts(sae, b.model, latents, seen.counts > 0, n_vocab=tokenizer.n_vocab)
-        header = _header(b, sae, seen, _scores(path, name))
+        facts = latent_facts(sae, bench.model, latents, seen.counts > 0, n_vocab=tokenizer.n_vocab)
+        header = _header(bench, sae, seen, _scores(bench.path, name))
         html = render(f"{name}: latents at {sae.site}", header, facts, contexts, tokenizer)
         yield Page(name, html, _table(facts, seen))
 
@@ -137,15 +128,17 @@ def _table(facts: Sequence[Facts], seen: LatentFiring) -> pd.DataFrame:
     return table.drop(columns=["promoted", "suppressed"])
 
 
-def _header(b: Bench, sae: SiteSAE, seen: LatentFiring, scores: dict[str, float]) -> dict[str, str]:
+def _header(
+    bench: Bench, sae: SiteSAE, seen: LatentFiring, scores: dict[str, float]
+) -> dict[str, str]:
     info, n_dead = sae.info, int((seen.counts == 0).sum())
     entries = {
-        "model": _file_name(b.model.name),
+        "model": _file_name(bench.model.name),
         "site": sae.site,
         "recipe": str(info.get("recipe", "")),
         "init": str(info.get("init", "")).replace("recipe", "its own"),
         "trained on": f"{info['n_tokens']:,} tokens" if "n_tokens" in info else "",
-        "text": _file_name(str(b.corpus.about["text"])),
+        "text": _file_name(str(bench.corpus.about["text"])),
         "seen here": f"{seen.n_tokens:,} tokens, including those of the training",
         "latents": f"{len(seen.counts):,}, {n_dead:,} never fire here",
         "L0 here": f"{seen.freq.sum():.4g}",

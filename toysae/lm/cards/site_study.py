@@ -16,6 +16,7 @@ from ..capture.text import TextLayout, build_corpus
 from ..effects.on_disk import splice_saes
 from ..models.load import load_model, load_tokenizer
 from ..models.sites import parse_site
+from ..saes.bench import open_bench
 from ..saes.seeds import shared_by_seeds
 from .figures import CellScores, seeds_figure, splice_figure
 
@@ -105,7 +106,7 @@ def side_by_side(
         prefix: of the cells' names, which the names of SAEs in the losses leave out.
 
     Raises:
-        ToysaeError: see :func:`toysae.lm.effects.on_disk.splice_saes`.
+        ToysaeError: see :func:`.open_bench`.
     """
     shared, mcs_seeds = shared_by_seeds(cells, results)
     table = results.table
@@ -115,7 +116,7 @@ def side_by_side(
         (table[table["cell"] == name], {**results.arrays(name), "mcs_seeds": mcs})
         for name, mcs in mcs_seeds.items()
     ]
-    losses = splice_saes(results.path, n_sequences=n_sequences, rows=table.index.tolist())
+    losses = splice_saes(open_bench(results.path, rows=table.index.tolist()), n_sequences)
     losses["arm"] = losses["arm"].str.removeprefix(prefix)
     return SideBySide(table, losses, scores)
 

@@ -1,7 +1,6 @@
 """The effects of SAEs on disk: replacing activations, neurons, steering, later layers and patching.
 
-The functions below share the arguments `path`, `capture`, `site`, `model` and `rows` of
-:func:`.open_bench`, and raise what it raises.
+The functions below take SAEs as :func:`.open_bench` opens them, with their model and text.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +11,8 @@ import pandas as pd
 
 from ...errors import require
 from ..capture.stream import spread_sequences
-from ..models.forward import LM
 from ..models.load import load_tokenizer
-from ..saes.bench import open_bench, sample_rows
+from ..saes.bench import Bench, sample_rows
 from ..saes.firing import checked_latents
 from ..saes.site_sae import load_site_sae
 from .changes import Change
@@ -27,24 +25,20 @@ from .steering import Moved, moved_tokens
 
 
 def splice_saes(
-    path: Path, capture: Path | None = None, site: str | None = None, model: str | LM | None = None,
-    n_sequences: int = 64, batch_size: int = 8, ranks: Sequence[int] = (16, 64, 256),
-    rows: Sequence[int] = (), on_batch: Callable[[int, int], object] = lambda done, total: None,
+    bench: Bench, n_sequences: int = 64, batch_size: int = 8, ranks: Sequence[int] = (16, 64, 256),
+    on_batch: Callable[[int, int], object] = lambda done, total: None,
 ) -> pd.DataFrame:  # fmt: skip
     """:func:`.splice_table` of SAEs on disk, on text held out from their training."""
     require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
-    b = open_bench(path, capture, site, model, rows)
-    x = sample_rows(b)
     return splice_table(
-        b.model, b.corpus, b.held_out[:n_sequences], b.saes, x, batch_size=batch_size, ranks=ranks,
-        on_batch=on_batch,
+        bench.model, bench.corpus, bench.held_out[:n_sequences], bench.saes, sample_rows(bench),
+        batch_size=batch_size, ranks=ranks, on_batch=on_batch,
     )  # fmt: skip
 
 
 def steer_saes(
-    path: Path, latent: int, change: Change, capture: Path | None = None, site: str | None = None,
-    model: str | LM | None = None, n_sequences: int = 32, batch_size: int = 8, n: int = 10,
-    rows: Sequence[int] = (0,),
+    bench: Bench, latent: int, change: Change, n_sequences: int = 32, batch_size: int = 8,
+    n: int = 10,
 ) -> dict[str, tuple[pd.DataFrame, Moved]]:  # fmt: skip
     """:func:`.moved_tokens` of SAEs on disk, on text held out from training.
 
@@ -57,16 +51,15 @@ def steer_saes(
     """
     require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
     require(n >= 1, f"n {n} must be at least 1")
-    b = open_bench(path, capture, site, model, rows)
-    for sae in b.saes.values():
+    for sae in bench.saes.values():
         checked_latents([latent], sae.sae.spec.d_sae)
-    tokenizer = load_tokenizer(b.model.name)
-    some = b.held_out[:n_sequences]
+    tokenizer = load_tokenizer(bench.model.name)
+    some = bench.held_out[:n_sequences]
     by_sae = {}
-    for name, sae in b.saes.items():
+    for name, sae in bench.saes.items():
         moved = moved_tokens(
-            b.model, sae, latent, b.corpus.tokens[some], change, n,
-            lengths=b.corpus.lengths[some], n_vocab=tokenizer.n_vocab, batch_size=batch_size,
+            bench.model, sae, latent, bench.corpus.tokens[some], change, n,
+            lengths=bench.corpus.lengths[some], n_vocab=tokenizer.n_vocab, batch_size=batch_size,
         )  # fmt: skip
         table = pd.DataFrame({
             "up": [repr(tokenizer.decode([i])) for i, _ in moved.up],
@@ -79,9 +72,8 @@ def steer_saes(
 
 
 def patch_saes(
-    path: Path, capture: Path | None = None, site: str | None = None, model: str | LM | None = None,
-    n_pairs: int = 32, batch_size: int = 8, seed: int = 0, rows: Sequence[int] = (0,),
-    names: Sequence[str] = (), signed: bool = True,
+    bench: Bench, n_pairs: int = 32, batch_size: int = 8, seed: int = 0, names: Sequence[str] = (),
+    signed: bool = True,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
     """:func:`.patching_curve` of SAEs on disk, and of the principal axes of what they were trained
     on, with the pairs of :func:`.ioi_pairs`.
@@ -89,30 +81,30 @@ def patch_saes(
     Raises:
         ToysaeError: see :func:`.ioi_pairs`.
     """
-    b = open_bench(path, capture, site, model, rows)
     own = {"names": names} if names else {}
-    pairs = ioi_pairs(load_tokenizer(b.model.name), n_pairs, seed, bos=b.corpus.layout.bos, **own)
-    x = np.asarray(sample_rows(b), np.float64)
+    pairs = ioi_pairs(
+        load_tokenizer(bench.model.name), n_pairs, seed, bos=bench.corpus.layout.bos, **own
+    )
+    x = np.asarray(sample_rows(bench), np.float64)
     axes = np.linalg.eigh(np.cov(x.T))[1].T.astype(np.float32)
     how = {"signed": signed, "batch_size": batch_size}
-    return {name: patching_curve(b.model, sae, pairs, axes, **how) for name, sae in b.saes.items()}
+    return {
+        name: patching_curve(bench.model, sae, pairs, axes, **how)
+        for name, sae in bench.saes.items()
+    }
 
 
 def neurons_of_saes(
-    path: Path, capture: Path | None = None, site: str | None = None,
-    model: str | LM | None = None, n_tokens: int | None = 100_000, seed: int = 0,
-    rows: Sequence[int] = (0,),
-) -> dict[str, Neurons]:  # fmt: skip
+    bench: Bench, n_tokens: int | None = 100_000, seed: int = 0
+) -> dict[str, Neurons]:
     """:func:`.neurons.neurons` of SAEs on disk, on tokens spread evenly over the text."""
-    b = open_bench(path, capture, site, model, rows)
-    some = spread_sequences(b.source.counts, n_tokens)
-    return {name: neurons(sae, b.source, some, seed=seed) for name, sae in b.saes.items()}
+    some = spread_sequences(bench.source.counts, n_tokens)
+    return {name: neurons(sae, bench.source, some, seed=seed) for name, sae in bench.saes.items()}
 
 
 def downstream_saes(
-    path: Path, later: Path, latents: Sequence[int], change: Change, capture: Path | None = None,
-    site: str | None = None, later_site: str | None = None, model: str | LM | None = None,
-    n_sequences: int = 32, batch_size: int = 8, rows: Sequence[int] = (0,), later_row: int = 0,
+    bench: Bench, later: Path, latents: Sequence[int], change: Change,
+    later_site: str | None = None, later_row: int = 0, n_sequences: int = 32, batch_size: int = 8,
 ) -> dict[str, Downstream]:  # fmt: skip
     """:func:`.downstream.downstream` of SAEs on disk on the SAE of a later site in folder `later`
     (row `later_row`, if that is a run), on text held out from training.
@@ -122,10 +114,11 @@ def downstream_saes(
     """
     require(n_sequences >= 1, f"n_sequences {n_sequences} must be at least 1")
     later_sae = load_site_sae(later, later_site, later_row)
-    b = open_bench(path, capture, site, model, rows)
-    some = b.held_out[:n_sequences]
-    how = {"lengths": b.corpus.lengths[some], "batch_size": batch_size}
+    some = bench.held_out[:n_sequences]
+    how = {"lengths": bench.corpus.lengths[some], "batch_size": batch_size}
     return {
-        name: downstream(b.model, sae, later_sae, latents, b.corpus.tokens[some], change, **how)
-        for name, sae in b.saes.items()
+        name: downstream(
+            bench.model, sae, later_sae, latents, bench.corpus.tokens[some], change, **how
+        )
+        for name, sae in bench.saes.items()
     }

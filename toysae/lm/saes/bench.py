@@ -26,6 +26,7 @@ class Bench:
     """All that SAEs of one site are evaluated with.
 
     Attributes:
+        path: where they were opened.
         model: whose activations they read.
         corpus: the text that it reads.
         source: of the activations.
@@ -34,6 +35,7 @@ class Bench:
         saes: by name.
     """
 
+    path: Path
     model: LM
     corpus: Corpus
     source: Source
@@ -83,7 +85,8 @@ def open_bench(
     loaded = load_captured(model or manifest.model, manifest, folder)
     source = open_site(folder, loaded, verify=False)
     train, held_out = split_off(source.counts, n_held_out)
-    return Bench(loaded, load_corpus(folder.parent / CORPUS), source, train, held_out, saes)
+    corpus = load_corpus(folder.parent / CORPUS)
+    return Bench(path, loaded, corpus, source, train, held_out, saes)
 
 
 def _chosen(results: Results, rows: Sequence[int], site: str | None) -> list[int]:
@@ -135,7 +138,7 @@ def check_belongs(name: str, sae: SiteSAE, manifest: Manifest) -> None:
     require(same, f"SAE {name} was trained on another model than {manifest.model}")
 
 
-def sample_rows(b: Bench) -> Float[np.ndarray, "n d"]:
+def sample_rows(bench: Bench) -> Float[np.ndarray, "n d"]:
     """Reads activations that SAEs were trained on, evenly over the text."""
-    some = b.train[np.linspace(0, len(b.train) - 1, min(len(b.train), 256)).astype(int)]
-    return np.asarray(b.source.read(np.unique(some))[:_ROWS], np.float32)
+    some = bench.train[np.linspace(0, len(bench.train) - 1, min(len(bench.train), 256)).astype(int)]
+    return np.asarray(bench.source.read(np.unique(some))[:_ROWS], np.float32)

@@ -21,7 +21,7 @@ experiment = Experiment(
     n_steps=20_000,
     lr_decay=0.0,
     save_params=False,
-    figures=("l1_by_size", "mcs_histograms", "mcs_by_frequency", "learning_curves"),
+    figures=("sparsity_by_size", "mcs_histograms", "mcs_by_frequency", "learning_curves"),
     smoke={
         "d_in": 16, "sizes": (1.0,), "l1_coeff": (0.03, 0.3), "world_seeds": 2,
         "l0": 3.0, "n_steps": 100, "n_eval": 1024, "curve_points": 8,

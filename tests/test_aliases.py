@@ -185,6 +185,16 @@ def test_commands_about_layers_take_the_old_name(command, capsys):
     assert "holds no captured site" in refused
 
 
+def test_a_figure_by_its_old_name_is_drawn(tmp_path, capsys):
+    aliases.tell_once.cache_clear()
+    out, file = tmp_path / "out", tmp_path / "tiny.py"
+    tiny = TINY | {"figures": ("l1_by_size",)}
+    file.write_text(f"from toysae import Experiment\nexperiment = Experiment('Q?', **{tiny})")
+    main(["run", str(file), "--quiet", "--out", str(out)])
+    assert capsys.readouterr().err.count("l1_by_size is called sparsity_by_size now") == 1
+    assert (out / "figures" / "sparsity_by_size.png").exists()
+
+
 def test_a_field_that_there_is_not_is_refused_by_the_nearest():
     with pytest.raises(ToysaeError, match="unknown field of Experiment 'ratoes': did you mean 'ra"):
         Experiment("Which?", ratoes=(1, 2))

@@ -13,10 +13,14 @@ from .errors import require, unknown
 V = TypeVar("V")
 C = TypeVar("C", bound=type)
 
-OLD_SETTINGS = {"l1": "l1_coeff", "axes": "points"}
+OLD_SETTINGS = {
+    "l1": "l1_coeff", "axes": "points", "resid_l1": "resid_l1_coeff", "mlp_l1": "mlp_l1_coeff"
+}  # fmt: skip
 """Of experiments, studies, functions and commands: the old name, and today's."""
 OLD_COLUMNS = {"l1": "sparsity", "group": "cell"}
 """Of the tables of runs."""
+OLD_FIGURES = {"l1_by_size": "sparsity_by_size"}
+"""Of any results."""
 
 _BETWEEN = ("toysae", "importlib", "contextlib", "jaxtyping")
 """Whose calls lie between a user's line and a note about it."""

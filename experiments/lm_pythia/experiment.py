@@ -48,8 +48,8 @@ class Options:
         text: a file, a folder or a data set on the hub.
         n_tokens: activations of each site.
         n_ctx: tokens of a sequence.
-        resid_l1: coefficients on the residual stream, in the convention of the paper's code.
-        mlp_l1: coefficients elsewhere.
+        resid_l1_coeff: coefficients on the residual stream, in the convention of the paper's code.
+        mlp_l1_coeff: coefficients elsewhere.
         sizes: d_sae / d_in.
         seeds: of each kind of SAE.
         n_steps: Adam steps.
@@ -63,8 +63,8 @@ class Options:
     text: str = "monology/pile-uncopyrighted"
     n_tokens: int = 10_000_000
     n_ctx: int = 256
-    resid_l1: tuple[float, ...] = (3e-4, 8.6e-4, 2.4e-3)
-    mlp_l1: tuple[float, ...] = (1e-4, 3.2e-4, 1e-3)
+    resid_l1_coeff: tuple[float, ...] = (3e-4, 8.6e-4, 2.4e-3)
+    mlp_l1_coeff: tuple[float, ...] = (1e-4, 3.2e-4, 1e-3)
     sizes: tuple[float, ...] = (1.0, 2.0, 4.0)
     seeds: int = 3
     n_steps: int = 40_000
@@ -90,7 +90,7 @@ def sites_of(o: Options) -> dict[str, list[str]]:
 
 def training(o: Options, site: str, d_in: int) -> Training:
     """L1 is scaled: the paper's code averages the error over dimensions, here it is summed."""
-    alphas = o.resid_l1 if "resid" in site else o.mlp_l1
+    alphas = o.resid_l1_coeff if "resid" in site else o.mlp_l1_coeff
     return Training(
         recipes=("cunningham-2023",), inits=("recipe",), sizes=o.sizes,
         l1_coeff=tuple(alpha * d_in for alpha in alphas), seeds=o.seeds, n_steps=o.n_steps,

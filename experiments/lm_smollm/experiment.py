@@ -59,8 +59,8 @@ class Options:
         n_ctx: tokens of a sequence.
         recipes: SAE recipes that read an L1.
         inits: see :class:`toysae.lm.saes.train.Training`.
-        resid_l1: of the SAEs of the residual stream.
-        mlp_l1: of those of the MLP's hidden layer.
+        resid_l1_coeff: of the SAEs of the residual stream.
+        mlp_l1_coeff: of those of the MLP's hidden layer.
         resid_size: d_sae / d_in on the residual stream.
         mlp_size: d_sae / d_in on the MLP's hidden layer.
         seeds: of each kind of SAE.
@@ -80,8 +80,8 @@ class Options:
     n_ctx: int = 128
     recipes: tuple[str, ...] = ("tied", "untied")
     inits: tuple[str, ...] = ("random", "svd-write")
-    resid_l1: float = 2.5
-    mlp_l1: float = 4.0
+    resid_l1_coeff: float = 2.5
+    mlp_l1_coeff: float = 4.0
     resid_size: float = 2.0
     mlp_size: float = 1 / 3
     seeds: int = 3
@@ -129,8 +129,8 @@ def prepare(o: Options, out: Path) -> Prepared:
     folders = capture_text(
         sample.model_path(), sample.text_path(), sites_of(o), o.n_tokens, o.n_ctx, out / CAPTURE
     )
-    resid = prepare_site(folders[0], training(o, o.resid_l1, o.resid_size))
-    mlp = prepare_site(folders[1], training(o, o.mlp_l1, o.mlp_size))
+    resid = prepare_site(folders[0], training(o, o.resid_l1_coeff, o.resid_size))
+    mlp = prepare_site(folders[1], training(o, o.mlp_l1_coeff, o.mlp_size))
     twin = twin_of(o, resid.folder, resid.manifest)
     twin.keep(resid.source)
     return Prepared(resid, mlp, twin)
@@ -151,7 +151,7 @@ def unprepared(o: Options, out: Path) -> str:
 
 def cells_by_site(o: Options, p: Prepared) -> dict[str, list[Cell]]:
     """A cell for each recipe and init."""
-    sites = [(p.resid, o.resid_l1, o.resid_size), (p.mlp, o.mlp_l1, o.mlp_size)]
+    sites = [(p.resid, o.resid_l1_coeff, o.resid_size), (p.mlp, o.mlp_l1_coeff, o.mlp_size)]
     return {
         site.manifest.site: site_cells(site, training(o, l1, size), prefix_of(site.manifest.site))
         for site, l1, size in sites
@@ -163,7 +163,7 @@ def twin_cells(o: Options, p: Prepared) -> list[Cell]:
     d_in, cells = p.resid.manifest.d, []
     for recipe in o.recipes:
         spec = make_spec(recipe, d_in, round(o.resid_size * d_in), arithmetic=o.arithmetic)
-        own = {"l1_coeff": o.resid_l1, "lr": 1e-3, "lr_decay": 0.2}
+        own = {"l1_coeff": o.resid_l1_coeff, "lr": 1e-3, "lr_decay": 0.2}
         cells.append(
             Cell(
                 name=f"twin-{recipe}",

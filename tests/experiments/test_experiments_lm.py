@@ -26,7 +26,7 @@ def ran(tmp_path_factory):
     out = folder / "out"
     main(["run", PYTHIA, "--models", str(GOLDEN / "gpt-neox"), "--layers", "1", "--text", str(text),
           "--n-tokens", "4000", "--n-ctx", "32", "--n-steps", "60", "--batch-size", "64", "--seeds",
-          "2", "--sizes", "0.5", "1", "--resid-l1", "0.01", "0.03", "--mlp-l1", "0.01",
+          "2", "--sizes", "0.5", "1", "--resid-l1-coeff", "0.01", "0.03", "--mlp-l1-coeff", "0.01",
           "--n-sequences", "6", "--out", str(out)])  # fmt: skip
     return out
 

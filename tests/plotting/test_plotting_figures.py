@@ -159,7 +159,7 @@ def test_histogram_shares_are_those_of_the_arrays(results):
         assert np.isclose(best["share"].sum(), 1)
         assert np.isclose(best.loc[best["low"] > 0.899, "share"].sum(), (mcs > 0.9).mean())
         assert set(best["half"]) == ({"all"} if ratio == 1 else {"frequent half", "rarest half"})
-        assert set(part.loc[part.line == "other L1", "sparsity"]) == {0.01, 0.03, 0.3}
+        assert set(part.loc[part.line == "other sparsity", "sparsity"]) == {0.01, 0.03, 0.3}
         if ratio > 1:
             rare = best[(best["half"] == "rarest half") & (best["low"] > 0.899)]
             half = mcs[:, mcs.shape[1] // 2 :]
@@ -182,7 +182,7 @@ def test_ratio_figure_is_the_mean_and_students_interval(results):
 def test_heat_map_counts_diverged_runs():
     res = fake(ratios=(1,), sizes=(1.0, 2.0), seeds=2)
     res.table.loc[res.table.sparsity == 0.3, "diverged"] = True
-    _, frame = FIGURES["l1_by_size"](res)
+    _, frame = FIGURES["sparsity_by_size"](res)
     gone = frame[frame.sparsity == 0.3]
     assert (gone["n"] == 0).all() and (gone["n_diverged"] == 2).all() and gone["mmcs"].isna().all()
     assert np.allclose(frame.loc[frame.sparsity == 0.01, "dead_fraction"], 0.5)
@@ -198,7 +198,7 @@ def test_arms_of_one_sweep_look_different():
 
 def test_unknown_figure_is_refused_before_drawing(results, tmp_path):
     with pytest.raises(ToysaeError, match="did you mean 'mmcs_by_ratio'"):
-        draw(results, ["l1_by_size", "mmcs_by_ratios"], tmp_path)
+        draw(results, ["sparsity_by_size", "mmcs_by_ratios"], tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from .. import hosts
+from ..aliases import OLD_FIGURES, today
 from ..checked import number
 from ..checked import path as checked_path
 from ..errors import require, unknown
@@ -93,23 +94,24 @@ def _of_experiment(e: Any, name: str) -> Shown:
     from ..evaluation import summarise_minima, summarise_runs
     from ..plotting import FIGURES
 
-    for figure in e.figures:
+    figures = [today(figure, OLD_FIGURES, FIGURES) for figure in e.figures]
+    for figure in figures:
         if figure not in FIGURES:
             raise unknown("figure", figure, FIGURES)
 
     def tables(results: Any) -> Iterator[tuple[str, Any]]:
         table = results.table
-        yield (f"{name}: best L1 (chosen on the other world seeds), mean ± half-width of the 95 % "
-               "interval, or [its ends] (worlds)", summarise_runs(table))  # fmt: skip
+        yield (f"{name}: best sparsity (chosen on the other world seeds), mean ± half-width of the "
+               "95 % interval, or [its ends] (worlds)", summarise_runs(table))  # fmt: skip
         minima = summarise_minima(table)
         if len(minima):
             yield ("features missed: the optimiser's fault or the objective's? Share of worlds "
                    "[95 % interval]", minima)  # fmt: skip
 
     def draw(results: Any) -> Iterator[tuple[str, Any, Any]]:
-        return ((figure, *FIGURES[figure](results)) for figure in e.figures)
+        return ((figure, *FIGURES[figure](results)) for figure in figures)
 
-    return Shown(e.figures, tables, False, draw)
+    return Shown(figures, tables, False, draw)
 
 
 def _sized(experiment, smoke: bool, full: bool):

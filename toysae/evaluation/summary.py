@@ -1,5 +1,5 @@
-"""The tables that a run prints: each arm at its best L1 with intervals, floor and ceiling, and
-whether the objective or the optimiser is at fault for the features that it missed."""
+"""The tables that a run prints: each arm at its best sparsity with intervals, floor and ceiling,
+and whether the objective or the optimiser is at fault for the features that it missed."""
 
 import pandas as pd
 
@@ -21,9 +21,9 @@ _SHARES = ("mcs_above_0.9",)
 
 
 def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """Summarises each arm in one line: mean ± half-width (n) over n world seeds at the best L1.
+    """Summarises each arm at its best sparsity in one line: mean ± half-width (n) over n worlds.
 
-    The L1 of each world seed is chosen on the other seeds, among those whose L0 is within a
+    The sparsity of each world seed is chosen on the other seeds, among those whose L0 is within a
     factor of 2 of the truth; an arm without one is marked "no L0 match". `init` "truth" is the
     ceiling, started at the true features and then trained; with "at-truth" the decoder was held
     there.
@@ -51,8 +51,8 @@ def summarise_runs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise_minima(table: pd.DataFrame) -> pd.DataFrame:
-    """Summarises each arm at its best L1 in one line: the share of world seeds with each verdict,
-    see :mod:`toysae.recovery.minima`. Empty if no SAE was started or held at the truth.
+    """Summarises each arm at its best sparsity in one line: the share of world seeds with each
+    verdict, see :mod:`toysae.recovery.minima`. Empty if no SAE was started or held at the truth.
     """
     table = _with_setting(table.reset_index(drop=True))
     require_columns(table, [*_BY, "world_seed"])
@@ -77,7 +77,7 @@ def _with_setting(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _head(rows: pd.DataFrame) -> dict[str, object]:
-    """The first columns of a line: the world, the sizes, the arm and its L1."""
+    """The first columns of a line: the world, the sizes, the arm and its sparsity."""
     first = rows.iloc[0]
     init = "held at the truth" if first["init"] == AT_TRUTH else first["init"]
     return {

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toysae.aliases import OLD_FIGURES, today
 from toysae.checked import shown
 from toysae.door import guard
 from toysae.errors import require, unknown
@@ -41,7 +42,7 @@ FIGURES = _Figures(
     {
         "mcs_histograms": "histograms",
         "mmcs_by_ratio": "ratio",
-        "l1_by_size": "heatmap",
+        "sparsity_by_size": "heatmap",
         "learning_curves": "curves",
         "mcs_over_training": "training",
         "curves_by_init": "init_curves",
@@ -77,6 +78,7 @@ def draw(
         ToysaeError: a name is not in `FIGURES`, or there are no results; nothing is drawn then.
     """
     names = [names] if isinstance(names, str) else list(names)
+    names = [today(name, OLD_FIGURES, FIGURES) for name in names]
     for name in names:
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)

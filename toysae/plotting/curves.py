@@ -13,7 +13,7 @@ N_POINTS = 40  # steps drawn per curve, spread evenly over its logarithm
 
 
 def learning_curves(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
-    """mmcs, L0 / true L0 and EV against the step, at the best L1, one panel per ratio and case.
+    """mmcs, L0 / true L0 and EV against the step at the best sparsity, a panel per ratio and case.
 
     Returns:
         The figure, and a frame with one row per case, arm, ratio and step: each value with
@@ -34,7 +34,7 @@ def learning_curves(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
         for ax, (case, value), at in panels:
             part = frame[(frame["case"] == case) & (frame[column] == at)]
             _panel(ax, part, value, frame)
-        title = "learning curves at the best L1"
+        title = "learning curves at the best sparsity"
         return st.finish(fig, results, title, sw.remarks(table, chosen)), frame
 
 

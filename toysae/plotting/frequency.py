@@ -35,7 +35,7 @@ def mcs_by_frequency(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
         for ax, (case, arm), at in panels:
             here = frame[(frame["case"] == case) & (frame[column] == at)]
             _panel(ax, sw.of_arm(here, arm), arm)
-        title = "MCS by frequency rank at the best L1 (shade: share of features; line: median)"
+        title = "MCS by frequency rank at the best sparsity (shade: features; line: median)"
         return st.finish(fig, results, title, sw.choice_remark(chosen)), frame
 
 

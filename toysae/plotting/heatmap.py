@@ -1,4 +1,4 @@
-"""Heat maps over the two things one must choose without the truth: L1 and dictionary size."""
+"""Heat maps over the two things one must choose without the truth: sparsity and dictionary size."""
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,11 @@ _PANELS = {
 _UP = "d_sae / n_features"
 
 
-def l1_by_size(results: Results) -> tuple[Figure, pd.DataFrame]:
-    """Mean over seeds of mmcs, dead latents and mse, L1 across and d_sae / n_features up.
+def sparsity_by_size(results: Results) -> tuple[Figure, pd.DataFrame]:
+    """Mean over seeds of mmcs, dead latents and mse, sparsity across and d_sae / n_features up.
 
     Returns:
-        The figure, and a frame with one row per case, arm, ratio, size and L1: the means of
+        The figure, and a frame with one row per case, arm, ratio, size and sparsity: the means of
         the runs that did not diverge, `n` of them, and `n_diverged` (hatched in the figure:
         dense where all diverged, sparse where some did).
     """
@@ -48,10 +48,10 @@ def l1_by_size(results: Results) -> tuple[Figure, pd.DataFrame]:
             for i, ((case, recipe, init, ratio), _) in enumerate(rows)
         }
         columns = {value: _PANELS[value] for value in values}
-        fig, panels = st.panel_grid(labels, columns, panel, "L1 coefficient")
+        fig, panels = st.panel_grid(labels, columns, panel, "sparsity")
         for ax, i, value in panels:
             _map(fig, ax, rows[i][1], frame, value)
-        return st.finish(fig, results, "L1 by dictionary size (hatched: diverged)"), frame
+        return st.finish(fig, results, "sparsity by dictionary size (hatched: diverged)"), frame
 
 
 def _map(fig: Figure, ax: Axes, part: pd.DataFrame, frame: pd.DataFrame, value: str) -> None:

@@ -20,11 +20,11 @@ _KEY = ["case", *sw.ARM]
 
 
 def mcs_histograms(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
-    """One panel per arm and ratio: MCS of every feature at the best L1, and at the others.
+    """One panel per arm and ratio: MCS of every feature at the best sparsity, and at the others.
 
     Returns:
         The figure, and a frame with one row per panel, line and bin that is not empty: `line`
-        is "best" (all seeds; `half` says which features), "seed" (one run) or "other L1";
+        is "best" (all seeds; `half` says which features), "seed" (one run) or "other sparsity";
         `share` is the fraction of that line's features whose MCS lies in [`low`, `high`).
     """
     table, column = sw.members(results)
@@ -38,7 +38,7 @@ def mcs_histograms(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
         for ax, (case, arm), value in panels:
             here = frame[(frame["case"] == case) & (frame[column] == value)]
             _panel(ax, sw.of_arm(here, arm), arm, notes.get((case, *arm, value), ""))
-        title = "MCS of the true features at the best L1 (chosen on other seeds)"
+        title = "MCS of the true features at the best sparsity (chosen on other seeds)"
         return st.finish(fig, results, title, sw.remarks(table, chosen)), frame
 
 
@@ -76,7 +76,7 @@ def _counts(
             if sparsity in set(picked["sparsity"]):
                 continue
             pooled = np.concatenate([mcs[i] for i in others.index])
-            out.append(_bins(head | {"line": "other L1", "sparsity": sparsity}, pooled))
+            out.append(_bins(head | {"line": "other sparsity", "sparsity": sparsity}, pooled))
     names = [*_KEY, column, "floor", "line", "half", "sparsity", "world_seed", "sae_seed"]
     empty = pd.DataFrame(columns=[*names, "low", "high", "share"])
     frame = pd.concat(out, ignore_index=True) if out else empty
@@ -126,7 +126,7 @@ def _panel(ax: Axes, frame: pd.DataFrame, arm: tuple[str, str], text: str) -> No
     ax.axvline(0.9, **st.THRESHOLD)
     chosen = frame[frame["line"] == "best"]
     if chosen.empty:
-        st.note(ax, "every run diverged" if frame.empty else "no L1 could be chosen")
+        st.note(ax, "every run diverged" if frame.empty else "no sparsity could be chosen")
     ceiling = "--" if arm[1] in sw.CEILINGS else "-"
     base, top = np.zeros(len(EDGES) - 1), 0.0
     shades = {"frequent half": (0.85, "frequent half"), "rarest half": (0.3, "rarest half")}
@@ -140,8 +140,10 @@ def _panel(ax: Axes, frame: pd.DataFrame, arm: tuple[str, str], text: str) -> No
     if len(chosen):
         ax.stairs(base, EDGES, color=look["color"], linewidth=1.1, linestyle=ceiling)
         ax.axvline(chosen["floor"].iloc[0], **st.FLOOR_LINE, label="random floor")
-    for _, part in frame[frame["line"] == "other L1"].groupby("sparsity"):
-        ax.stairs(levels(part), EDGES, color="0.6", linewidth=0.6, label="other L1", zorder=0.5)
+    for _, part in frame[frame["line"] == "other sparsity"].groupby("sparsity"):
+        ax.stairs(
+            levels(part), EDGES, color="0.6", linewidth=0.6, label="other sparsity", zorder=0.5
+        )
         top = max(top, min(part["share"].max(), 1.3 * top or np.inf))
     for _, part in frame[frame["line"] == "seed"].groupby(["world_seed", "sae_seed"]):
         ax.stairs(levels(part), EDGES, color="black", linewidth=0.35, label="one seed")

@@ -12,7 +12,7 @@ from toysae.plotting.curves import points, step_axis
 
 
 def curves_by_init(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
-    """mmcs against steps at the best L1: rows of panels by case and recipe, a line an init.
+    """mmcs against steps at the best sparsity: rows of panels by case and recipe, a line an init.
 
     Returns:
         The figure, and a frame with one row per case, arm, ratio and step: `mmcs` with its
@@ -31,7 +31,7 @@ def curves_by_init(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
         for ax, (case, recipe), at in panels:
             here = (frame["case"] == case) & (frame["recipe"] == recipe)
             _panel(ax, frame[here & (frame[column] == at)], frame, inits)
-        title = "mmcs over training by initialisation, at the best L1"
+        title = "mmcs over training by initialisation, at the best sparsity"
         return st.finish(fig, results, title, sw.remarks(table, chosen)), frame
 
 

@@ -39,7 +39,7 @@ _SHADOW = [patheffects.Stroke(linewidth=3.2, foreground="black"), patheffects.No
 
 
 def phase_diagram(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
-    """Share of features with MCS > .9 at the best L1 (chosen on the other world seeds) over the
+    """Share of features with MCS > .9 at the best sparsity (chosen on other world seeds) over the
     ratio and the true L0; hatched where the L0 of some chosen SAE is not within 2x of the truth.
 
     Lines show the true L0 above which codes are lost even with the dictionary known: the phase
@@ -81,7 +81,7 @@ def phase_diagram(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
             place = {"ax": fig.axes, "fraction": 0.03, "aspect": 25, "pad": 0.01}
             fig.colorbar(drawn, label="share of features with MCS > .9", **place)
         remark = sw.choice_remark(chosen) + ("; oracles: first world seed" if len(oracles) else "")
-        title = "recovery by ratio and true L0 at the best L1"
+        title = "recovery by ratio and true L0 at the best sparsity"
         both = pd.concat([part for part in (frame, oracles, limits) if len(part)])
         return st.finish(fig, results, title, remark.lstrip("; ")), both
 

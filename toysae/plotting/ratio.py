@@ -16,7 +16,7 @@ _PANELS = {
 
 
 def mmcs_by_ratio(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
-    """Three panels against the ratio, at the best L1: mmcs, features found, L0 / true L0.
+    """Three panels against the ratio, at the best sparsity: mmcs, features found, L0 / true L0.
 
     Returns:
         The figure, and a frame with one row per case, arm and ratio: each value with its
@@ -44,7 +44,7 @@ def mmcs_by_ratio(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
                 _log2_axis(ax, np.sort(table[column].unique()), column)
             if len(cases) > 1:
                 row[0].set_title(case, loc="left")
-        title = f"recovery by {sw.COLUMN_LABELS[column]} at the best L1"
+        title = f"recovery by {sw.COLUMN_LABELS[column]} at the best sparsity"
         return st.finish(fig, results, title, sw.remarks(table, chosen)), frame
 
 

@@ -101,9 +101,9 @@ def by_ratio(table: pd.DataFrame) -> pd.Series:
 
 
 def best(table: pd.DataFrame) -> pd.DataFrame:
-    """Members at the L1 that the *other* world seeds chose, those that did not diverge.
+    """Members at the sparsity that the *other* world seeds chose, those that did not diverge.
 
-    A seed whose run diverged at that L1 is lost, not given another L1: `n_lost` counts them.
+    A seed whose run diverged at that sparsity is lost, not given another one: `n_lost` counts them.
     """
     chosen = best_coefficient(table, by=CELL)
     alive = chosen[~chosen["diverged"] & chosen["mmcs"].notna()]
@@ -173,19 +173,19 @@ def interval_remark(table: pd.DataFrame) -> str:
 
 
 def choice_remark(chosen: pd.DataFrame) -> str:
-    """What to distrust in the choice of the L1: none that fits the L0, or no other seed."""
+    """What to distrust in the choice of the sparsity: none that fits the L0, or no other seed."""
     if chosen.empty:
         return ""
     parts = []
     unmatched = int((~chosen["l0_matched"].astype(bool)).sum())
     if unmatched:
         parts.append(
-            f"{unmatched} of {len(chosen)} chosen runs: no L1 had L0 within 2× of the truth"
+            f"{unmatched} of {len(chosen)} chosen runs: no sparsity had L0 within 2× of the truth"
         )
     if chosen["selected_on_self"].astype(bool).any():
-        parts.append("a lone seed chose its own L1")
+        parts.append("a lone seed chose its own sparsity")
     if chosen["n_lost"].iloc[0]:
-        parts.append(f"{chosen['n_lost'].iloc[0]} runs lost that diverged at the chosen L1")
+        parts.append(f"{chosen['n_lost'].iloc[0]} runs lost that diverged at the chosen sparsity")
     return "; ".join(parts)
 
 

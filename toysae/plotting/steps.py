@@ -12,7 +12,7 @@ STEPS, CENSORED = "steps_to_0.9", "censored_0.9"
 
 
 def steps_to_threshold(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
-    """One dot per run at the best L1; an open triangle at its last step if it never got there.
+    """One dot per run at the best sparsity; a triangle at its last step if it never got there.
 
     Returns:
         The figure, and a frame with one row per run: case, arm, ratio, seeds, `step` (the
@@ -34,7 +34,7 @@ def steps_to_threshold(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
             if k + width >= len(panels):
                 ax.set_xlabel("steps to mmcs .9 (log)")
             _step_axis(ax, frame["step"])
-        title = "steps until mmcs reaches .9, at the best L1"
+        title = "steps until mmcs reaches .9, at the best sparsity"
         return st.finish(fig, results, title, sw.choice_remark(chosen)), frame
 
 

@@ -48,8 +48,8 @@ class Surface:
 
 
 def recovery_surface(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
-    """Each feature's MCS over its frequency and its nearest neighbour's cosine at the best L1: a
-    row of panels for each world, ratio and arm, in thirds of magnitude where that varies.
+    """Each feature's MCS over its frequency and nearest neighbour's cosine at the best sparsity:
+    a row of panels for each world, ratio and arm, in thirds of magnitude where that varies.
 
     The line is P(MCS > .9) = 1/2 of a logistic regression on log10 frequency, log10 magnitude
     (mean length that the feature adds to x when on) and the largest cosine to another feature,

@@ -19,9 +19,9 @@ _SHADES = 0.15, 0.85  # of the colour map, whose ends are hard to see on white
 
 
 def survival_by_size(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
-    """The share of features that no step so far had recovered (MCS >= .9) at the best L1: a line
-    for each dictionary size, a panel for each arm, case and ratio with several sizes (for all of
-    them if none has several).
+    """The share of features that no step so far had recovered (MCS >= .9) at the best sparsity: a
+    line for each dictionary size, a panel for each arm, case and ratio with several sizes (all
+    of them if none has several).
 
     The k-th event is the first logged step with k features recovered at once
     (:func:`toysae.recovery.steps_by_feature`); features that are never recovered are censored at
@@ -56,7 +56,7 @@ def survival_by_size(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
                          fontsize=7)  # fmt: skip
             ax.set_ylabel("share not yet recovered" if k % width == 0 else "")
             ax.set_xlabel("step" if k + width >= len(panels) else "")
-        title = "steps until a feature is recovered (MCS ≥ .9) at the best L1"
+        title = "steps until a feature is recovered (MCS ≥ .9) at the best sparsity"
         remark = sw.interval_remark(table) + "; features: first step with so many recovered at once"
         return st.finish(fig, results, title, remark), frame
 

@@ -20,7 +20,7 @@ _HIGH = 0.9  # of a row's height: a histogram with every feature in one bin
 
 
 def mcs_over_training(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
-    """One panel per arm and ratio at the best L1: a histogram of MCS a step, first step below.
+    """One panel per arm and ratio at the best sparsity: a histogram of MCS a step, first below.
 
     Returns:
         The figure, and a frame with one row per panel, step and bin that is not empty: `share`
@@ -44,7 +44,7 @@ def mcs_over_training(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
             here = frame[(frame["case"] == case) & (frame[column] == value)]
             _panel(ax, sw.of_arm(here, arm), arm)
         title = (
-            "MCS of the true features over training, at the best L1, all seeds together "
+            "MCS of the true features over training, at the best sparsity, all seeds together "
             "(height: square root of the share)"
         )
         return st.finish(fig, results, title, sw.choice_remark(chosen)), frame

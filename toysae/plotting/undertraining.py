@@ -27,14 +27,14 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 
 def undertraining(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
-    """Share of features with MCS > .9 over firings per feature at the best L1, a row of panels for
-    each case and recipe, a column for each ratio; below each, the share of SAEs by fault.
+    """Share of features with MCS > .9 over firings a feature at the best sparsity, a row of panels
+    for each case and recipe, a column for each ratio; below each, the share of SAEs by fault.
 
     Faults are :func:`toysae.recovery.verdicts` at a margin of 1 % of the loss. An SAE that misses
     features at a loss within the margin of the truth's counts as "identifiability": data and
     objective do not say which of the two is right. There is no bar where no SAE of the same world
-    and L1 was started or held at the truth. Only the dictionary size with most values of firings
-    per feature is shown.
+    and sparsity was started or held at the truth. Only the dictionary size with most values
+    of firings per feature is shown.
 
     Returns:
         The figure, and a frame with one row per case, arm, ratio and firings per feature: the
@@ -67,7 +67,7 @@ def undertraining(results: sw.Results) -> tuple[Figure, pd.DataFrame]:
             head = f"{case}\n{recipe}".replace(", ", "\n")
             axes[2 * i, 0].set_ylabel(f"{head}\nshare MCS > .9", fontsize=7)
             axes[2 * i + 1, 0].set_ylabel("share of SAEs", fontsize=7)
-        title = "recovery by firings per feature at the best L1, and what is at fault"
+        title = "recovery by firings per feature at the best sparsity, and what is at fault"
         return st.finish(fig, results, title, sw.remarks(table, chosen)), frame
 
 

@@ -1,5 +1,6 @@
 """The algebra of points against itertools; and what an experiment makes of them."""
 
+import operator
 from dataclasses import replace
 from itertools import product
 
@@ -230,3 +231,18 @@ def test_a_number_of_a_world_is_no_name():
         replace(E, worlds=("pairs",), dials={"rho": "0.5"})
     with pytest.raises(ToysaeError, match="dials.'rho'. 'high' is not a number"):
         cells(replace(E, worlds=("pairs",), points=grid(rho=("high",))))
+
+
+@pytest.mark.parametrize("other", [3, "x", None, {"lr": 1}])
+def test_points_go_with_points_alone(other):
+    for combine in (operator.mul, operator.add):
+        with pytest.raises(ToysaeError, match="is not points: make some with grid"):
+            combine(grid(lr=1e-3), other)
+
+
+@pytest.mark.parametrize("name", ["lr", "l1_coeff"])
+def test_a_number_that_a_float32_cannot_hold_is_refused_before_anything_is_trained(name, tmp_path):
+    message = rf"{name} 1e\+300 is outside the range of float32: at most 3.4e38"
+    with pytest.raises(ToysaeError, match=message):
+        run(replace(E, points=grid(**{name: (1e-3, 1e300)})), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()

@@ -58,6 +58,21 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
     return value
 
 
+_FLOAT32_MAX = 3.4028234e38
+
+
+def number32(name: str, value: Any) -> float:
+    """A :func:`number` that a float32 can hold.
+
+    Raises:
+        ToysaeError: another kind of value, not finite, or too large.
+    """
+    converted = number(name, value)
+    fits = abs(converted) <= _FLOAT32_MAX
+    require(fits, f"{name} {shown(value)} is outside the range of float32: at most 3.4e38")
+    return converted
+
+
 def number(
     name: str, value: Any, low: float | None = None, high: float | None = None,
     *, above: float | None = None, below: float | None = None,

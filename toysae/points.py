@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from . import checked
+from .checked import shown
 from .door import guard
 from .errors import require
 
@@ -73,16 +74,27 @@ class Points:
         """Every pair of points, those of `other` varying fastest.
 
         Raises:
-            ToysaeError: a name on both sides.
+            ToysaeError: a name on both sides, or a side that is not points.
         """
+        _check_points(other)
         both = [name for name in self.names if name in other.names]
         require(not both, f"{', '.join(both)} on both sides of a product: write a sum, or one of "
                 "the two")  # fmt: skip
         return Points(tuple(a + b for a in self.rows for b in other.rows))
 
     def __add__(self, other: "Points") -> "Points":
-        """The points of both, in order. They may set different names."""
+        """The points of both, in order. They may set different names.
+
+        Raises:
+            ToysaeError: a side that is not points.
+        """
+        _check_points(other)
         return Points(self.rows + other.rows)
+
+
+def _check_points(other: object) -> None:
+    good = isinstance(other, Points)
+    require(good, f"{shown(other)} is not points: make some with grid(), zipped() or random()")
 
 
 def grid(**dimensions: Values) -> Points:

@@ -18,6 +18,7 @@ from toysae.cli import main
     ("options", "words"),
     [
         (BenchOptions(("smal",)), "'smal': did you mean 'small'"),
+        (BenchOptions(()), "preset is empty"),
         (BenchOptions(("small",), rounds=0), "rounds 0"),
         (BenchOptions(("small",), seconds=0.0), "seconds 0"),
         (BenchOptions(("small",), "saelens"), "unknown peer 'saelens': did you mean 'sae-lens'"),

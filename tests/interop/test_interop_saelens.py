@@ -163,6 +163,7 @@ def changed(tmp_path, tensors=None, **config):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        ({"architecture": None}, "architecture None is not a text"),
         ({"architecture": "topkk"}, "unknown architecture 'topkk': did you mean 'topk'"),
         ({"architecture": "batchtopk"}, "training checkpoint .*save_inference_model"),
         ({"architecture": "jumprelu"}, "tensor threshold is missing"),

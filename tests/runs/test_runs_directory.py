@@ -9,7 +9,7 @@ import pytest
 from toysae import Experiment, Results, ToysaeError
 from toysae.cli import main
 from toysae.runs.directory import Directory
-from toysae.runs.mark import COPY, LAYOUT, MARK, _digest
+from toysae.runs.mark import COPY, LAYOUT, LOCK, MARK, _digest, read_mark
 from toysae.sweeps import plan, run, status
 
 
@@ -273,6 +273,38 @@ def test_a_mark_that_names_what_is_outside_is_refused(tmp_path, name):
         (tmp_path / mark).write_text(json.dumps({**body, "seal": _digest(body)}))
     with pytest.raises(ToysaeError, match="which is not a name of a file inside"):
         Directory.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", [f"{MARK}.tmp", f"{COPY}.tmp"])
+def test_a_directory_whose_first_mark_was_cut_off_is_as_good_as_empty(tmp_path, name):
+    """Another process may be writing it at this moment."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text('{"toysae": "the fi')
+    Directory.claim(out).write({"a.csv": b"1"})
+    assert Directory.open(out).read("a.csv") == b"1" and not list(out.glob("*.tmp"))
+
+
+def test_what_others_wrote_while_a_process_stood_still_with_the_lock_is_kept(tmp_path):
+    still, other = Directory.claim(tmp_path), Directory.open(tmp_path)
+    other.write({"both.csv": b"0", "old.csv": b"0"})
+    with still.alone():
+        (tmp_path / LOCK).unlink()  # as when its lease has run out
+        other.write({"theirs.csv": b"1", "both.csv": b"1"})
+        still.files |= {"mine.csv": None, "both.csv": None}
+        del still.files["old.csv"]
+        still._write_mark()
+    files = read_mark(tmp_path)
+    assert set(files) == {"theirs.csv", "both.csv", "mine.csv"} and files["mine.csv"] is None
+    assert Directory.open(tmp_path).read("both.csv") == b"1"
+
+
+@pytest.mark.parametrize("name", [MARK, COPY])
+def test_a_folder_in_place_of_a_mark_is_named_with_what_to_do(copy, tiny, name):
+    (copy / name).unlink()
+    (copy / name).mkdir()
+    with pytest.raises(ToysaeError, match=f"{name} is a link or not a file: put the run's own"):
+        run(tiny, copy, quiet=True)
 
 
 def test_another_layout_is_refused(tmp_path):

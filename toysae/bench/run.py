@@ -30,12 +30,12 @@ class BenchOptions:
     """What to time.
 
     Attributes:
-        preset: names of presets; all of plain training by default. "gpu" stands for those
-            that need a GPU, "interim-grid" for 153 SAEs, "worlds" for all of sampling, "recipes"
-            for every recipe compared with the plain SAE at two sizes, "scoring" for its cost
-            compared with training, "lm" for capturing a language model's activations, "engine"
-            for what keeping results on disk costs, opening 5,000 SAEs, and several workers;
-            "time-to-mcc" times whole processes until the features are found.
+        preset: names of presets, at least one; all of plain training by default. "gpu" stands for
+            those that need a GPU, "interim-grid" for 153 SAEs, "worlds" for all of sampling,
+            "recipes" for every recipe compared with the plain SAE at two sizes, "scoring" for its
+            cost compared with training, "lm" for capturing a language model's activations, "engine"
+            for what keeping results on disk costs, opening 5,000 SAEs, and several workers; "time-
+            to-mcc" times whole processes until the features are found.
         against: "sae-lens" trains one standard SAE of the same shape with SAELens' own trainer,
             in turns with ours, and prints ratios; needs the peers extra.
         arithmetic: of the large products where SAEs train; --against times both.
@@ -45,7 +45,7 @@ class BenchOptions:
         figures: a folder for the figure of "engine-workers", and the table behind it.
     """
 
-    preset: tuple[str, ...] = ()
+    preset: tuple[str, ...] = ("training",)
     against: str | None = None
     arithmetic: Literal["float32", "bfloat16"] = "float32"
     seconds: float = 2.0
@@ -101,6 +101,7 @@ def _tell(row: dict[str, Any]) -> None:
 def _checked(options: BenchOptions) -> list[str]:
     """The presets to time, in order."""
     require(options.seconds > 0, f"seconds {options.seconds} must be more than 0")
+    require(options.preset, "preset is empty: name at least one")
     require(options.rounds >= 1, f"rounds {options.rounds} must be at least 1")
     kinds = {kind: list(presets) for kind, (presets, _) in PRESET_KINDS.items()}
     known = {*TIMERS, *RACES}
@@ -109,7 +110,7 @@ def _checked(options: BenchOptions) -> list[str]:
             raise unknown("peer", options.against, PEERS)
         known = {*COMPARED, *RACES}
         kinds = {kind: [n for n in names if n in known] for kind, names in kinds.items()}
-    names = [n for one in options.preset or ("training",) for n in kinds.get(one) or [one]]
+    names = [n for one in options.preset for n in kinds.get(one) or [one]]
     for name in names:
         require(
             name in known or name not in (*PRESET_KINDS, *TIMERS),

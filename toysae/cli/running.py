@@ -1,6 +1,7 @@
 """The common part of all commands that train: options, and the way from cells to figures."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -202,8 +203,16 @@ def check_room(out: Path, figures_dir: Path, files: list[Path]) -> None:
         existing = folder.absolute()
         while not os.path.lexists(existing):
             existing = existing.parent
-        good = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
-        require(good, f"cannot write to {existing}: choose another {option}")
+        require(_can_write(existing), f"cannot write to {existing}: choose another {option}")
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether something can be made in a folder, which permissions alone do not tell."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".toysae-", dir=folder))
+    except OSError:
+        return False
+    return True
 
 
 _LEFT_OUT = {

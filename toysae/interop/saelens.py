@@ -220,8 +220,7 @@ def decoded(config: dict[str, Any], tensors: Tensors, scale: float = 1.0) -> SAE
 
 def _architecture(c: Fields) -> tuple[str, Fields]:
     """The architecture, and the fields that hold its k."""
-    architecture = c.any("architecture", None) or "standard"
-    text(f"{CONFIG}: architecture", architecture)
+    architecture = c.text("architecture", "standard")
     require(
         "transcoder" not in architecture,
         f"a {architecture} predicts another site than it reads, which no SAE here does",

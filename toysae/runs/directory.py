@@ -41,6 +41,7 @@ from .mark import (
 BROKEN = "broken"
 """The folder inside that damaged files are moved to, for good."""
 
+_ABSENT = Seal(-1, "")
 _LEASE_SECONDS = 20.0  # after which a process that stands still loses the lock of the mark
 _MOST_WAIT = 60.0  # seconds to wait for that lock
 _TRIES, _PAUSE = 10, 0.05  # a file may be replaced while it is read
@@ -57,7 +58,7 @@ class Directory:
     """
 
     def __init__(self, path: Path, files: Mapping[str, Seal | None]):
-        self.path, self.files = path, dict(files)
+        self.path, self.files, self._read = path, dict(files), dict(files)
         self._lock = SoftFileLease(path / LOCK, lease_duration=_LEASE_SECONDS)
 
     @classmethod
@@ -106,6 +107,7 @@ class Directory:
     def refresh(self) -> None:
         """Reads the mark again, which another object or process may have written."""
         self.files = read_mark(self.path)
+        self._read = dict(self.files)
 
     def names(self, folder: str = "") -> list[str]:
         """The names of the completely written files directly in a folder, sorted."""
@@ -315,7 +317,21 @@ class Directory:
         return strangers
 
     def _write_mark(self) -> None:
+        """Writes the mark. If this process stood still for so long that it lost the lock, what
+        others have written since counts, and of its own changes only those of other files."""
+        now = read_mark(self.path) if is_marked(self.path) else self._read
+        if now != self._read:
+            changed = {
+                name
+                for name in self.files.keys() | self._read.keys()
+                if self.files.get(name, _ABSENT) != self._read.get(name, _ABSENT)
+                and now.get(name, _ABSENT) == self._read.get(name, _ABSENT)
+            }
+            kept = {name: seal for name, seal in now.items() if name not in changed}
+            mine = {name: self.files[name] for name in changed if name in self.files}
+            self.files = kept | mine
         write_mark(self.path, self.files)
+        self._read = dict(self.files)
 
     def _through_a_link(self, name: str) -> str:
         """The first of a file's folders in here that is a link or not a folder; "" if none is."""

@@ -22,6 +22,8 @@ LAYOUT = 5
 LOCK, PLANNING = ".toysae-run.lock", ".toysae-plan.lock"
 """Locks that are held while the mark is changed, and while blocks are queued or taken."""
 LOCKS = (LOCK, PLANNING, ".lock")
+_UNFINISHED = {*LOCKS, f"{MARK}.tmp", f"{COPY}.tmp"}
+"""What lies in a directory whose first mark is being written, or was when a run was killed."""
 _MOST_BYTES = 2**30  # of a mark: some million files
 
 
@@ -47,7 +49,7 @@ def why_not_ours(path: Path) -> str:
     if is_marked(path):
         return ""
     try:
-        strays = sorted(each.name for each in path.iterdir() if each.name not in LOCKS)
+        strays = sorted(each.name for each in path.iterdir() if each.name not in _UNFINISHED)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     if "plan.json" in strays and "config.json" in strays:
@@ -67,6 +69,9 @@ def check_ours(path: Path) -> None:
     problem = why_not_ours(path)
     require(not problem, f"{path} {problem}: choose another --out; nothing in it was touched")
     if is_marked(path):
+        for mark in (path / MARK, path / COPY):
+            good = is_regular(mark) or not os.path.lexists(mark)
+            require(good, f"{mark} is a link or not a file: put the run's own back, or remove it")
         read_mark(path)
 
 

@@ -44,7 +44,7 @@ def member_grid(
             f"{_MOST_MEMBERS:,} train together")  # fmt: skip
     rows = []
     for point in points:
-        values = {name: checked.number(name, value) for name, value in point.items()}
+        values = {name: checked.number32(name, value) for name, value in point.items()}
         row = resolve_hypers(read, values)
         spec.check_hypers(row)
         rows.extend(row for _ in sae_seeds)

@@ -73,6 +73,7 @@ STUDY = str(ROOT / "experiments" / "worlds_gallery")
             ["run", str(ROOT / "experiments")],
             ["folder of experiments", "experiments/arithmetic.py"],
         ),
+        (["run", RECOVERY, "--figures-dir", "/proc/no"], ["to /proc", "--figures-dir"]),
         (["export", RECOVERY], ["name the folder to write"]),
         (["export", "nowhere", str(ROOT / "docs")], ["docs is there already", "a new folder"]),
         (["export", "nowhere", RECOVERY], ["recovery.py is there already"]),

@@ -34,14 +34,13 @@ from .mark import (
     is_marked,
     is_regular,
     read_mark,
+    update_mark,
     why_not_ours,
-    write_mark,
-)
+)  # fmt: skip
 
 BROKEN = "broken"
 """The folder inside that damaged files are moved to, for good."""
 
-_ABSENT = Seal(-1, "")
 _LEASE_SECONDS = 20.0  # after which a process that stands still loses the lock of the mark
 _MOST_WAIT = 60.0  # seconds to wait for that lock
 _TRIES, _PAUSE = 10, 0.05  # a file may be replaced while it is read
@@ -297,9 +296,8 @@ class Directory:
             cut_off = [n for n, seal in self.files.items() if seal is None]
             cut_off = cut_off if names is None else [n for n in names if n in cut_off]
             self.check_reachable(cut_off)
-            for name in cut_off:
-                if is_regular(self._temporary(name)):
-                    self._temporary(name).unlink()
+            for temporary in filter(is_regular, map(self._temporary, cut_off)):
+                temporary.unlink()
             if cut_off:
                 self.remove(cut_off)
 
@@ -310,27 +308,13 @@ class Directory:
         strangers = []
         for folder in sorted({".", *folders}):
             with suppress(OSError):
-                for each in sorted((self.path / folder).iterdir()):
-                    name = str(PurePosixPath(folder) / each.name)
-                    if name not in own and name not in folders:
-                        strangers.append(name)
+                names = [str(PurePosixPath(folder, n)) for n in os.listdir(self.path / folder)]
+                strangers += sorted(name for name in names if name not in own | folders)
         return strangers
 
     def _write_mark(self) -> None:
-        """Writes the mark. If this process stood still for so long that it lost the lock, what
-        others have written since counts, and of its own changes only those of other files."""
-        now = read_mark(self.path) if is_marked(self.path) else self._read
-        if now != self._read:
-            changed = {
-                name
-                for name in self.files.keys() | self._read.keys()
-                if self.files.get(name, _ABSENT) != self._read.get(name, _ABSENT)
-                and now.get(name, _ABSENT) == self._read.get(name, _ABSENT)
-            }
-            kept = {name: seal for name, seal in now.items() if name not in changed}
-            mine = {name: self.files[name] for name in changed if name in self.files}
-            self.files = kept | mine
-        write_mark(self.path, self.files)
+        """Writes the mark, and what others wrote if this process stood still with the lock."""
+        self.files = update_mark(self.path, self._read, self.files)
         self._read = dict(self.files)
 
     def _through_a_link(self, name: str) -> str:
@@ -357,10 +341,8 @@ class Directory:
         return place
 
     def _remove_empty(self, name: str) -> None:
-        for up in list(PurePosixPath(name).parents)[:-1]:
-            if any(other.startswith(f"{up}/") for other in self.files):
-                return
-            try:
+        with suppress(OSError):
+            for up in list(PurePosixPath(name).parents)[:-1]:
+                if any(other.startswith(f"{up}/") for other in self.files):
+                    return
                 (self.path / up).rmdir()
-            except OSError:
-                return

@@ -118,6 +118,40 @@ def _parsed(data: bytes, name: str) -> tuple[int, Mapping[str, Seal | None]]:
     return layout, {file: _seal(file, value) for file, value in files.items()}
 
 
+def merged(
+    read: Mapping[str, Seal | None], mine: Mapping[str, Seal | None], now: Mapping[str, Seal | None]
+) -> dict[str, Seal | None]:
+    """The files of a mark that two processes changed at once, as one did that lost the lock.
+
+    Args:
+        read: the files that the process had read.
+        mine: what it made of them.
+        now: what others made of them.
+
+    Returns:
+        The files as they are now, with the process's changes of those that no other has changed.
+    """
+    absent = Seal(-1, "")
+    files = dict(now)
+    for name in mine.keys() | read.keys():
+        before = read.get(name, absent)
+        if mine.get(name, absent) != before == now.get(name, absent):
+            files.pop(name, None)
+            files |= {name: mine[name]} if name in mine else {}
+    return files
+
+
+def update_mark(
+    path: Path, read: Mapping[str, Seal | None], mine: Mapping[str, Seal | None]
+) -> dict[str, Seal | None]:
+    """Writes the mark, and what others wrote since it was read, as while this process stood still
+    for so long that it lost the lock. Returns the files in it, see :func:`merged`."""
+    now = read_mark(path) if is_marked(path) else read
+    files = merged(read, mine, now)
+    write_mark(path, files)
+    return files
+
+
 def write_mark(path: Path, files: Mapping[str, Seal | None]) -> None:
     """Writes both copies of the mark.
 

@@ -203,16 +203,14 @@ def check_room(out: Path, figures_dir: Path, files: list[Path]) -> None:
         existing = folder.absolute()
         while not os.path.lexists(existing):
             existing = existing.parent
-        require(_can_write(existing), f"cannot write to {existing}: choose another {option}")
-
-
-def _can_write(folder: Path) -> bool:
-    """Whether something can be made in a folder, which permissions alone do not tell."""
-    try:
-        os.rmdir(tempfile.mkdtemp(prefix=".toysae-", dir=folder))
-    except OSError:
-        return False
-    return True
+        good = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+        if good and not existing.is_relative_to(out.absolute()):  # a run writes there at once
+            # Permissions alone do not tell; a file without a name is seen by no one.
+            try:
+                tempfile.TemporaryFile(dir=existing).close()
+            except OSError:
+                good = False
+        require(good, f"cannot write to {existing}: choose another {option}")
 
 
 _LEFT_OUT = {

@@ -36,7 +36,7 @@ from .mark import (
     read_mark,
     update_mark,
     why_not_ours,
-)  # fmt: skip
+)
 
 BROKEN = "broken"
 """The folder inside that damaged files are moved to, for good."""
@@ -303,13 +303,13 @@ class Directory:
 
     def strangers(self) -> list[str]:
         """Names of what lies in the directory without being listed; of a whole folder its own."""
-        own = {MARK, COPY, CLAIMS, BROKEN, *LOCKS, *self.files}
         folders = {str(up) for name in self.files for up in PurePosixPath(name).parents}
+        own = {MARK, COPY, CLAIMS, BROKEN, *LOCKS, *self.files, *folders}
         strangers = []
         for folder in sorted({".", *folders}):
             with suppress(OSError):
                 names = [str(PurePosixPath(folder, n)) for n in os.listdir(self.path / folder)]
-                strangers += sorted(name for name in names if name not in own | folders)
+                strangers += sorted(name for name in names if name not in own)
         return strangers
 
     def _write_mark(self) -> None:

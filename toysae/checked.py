@@ -58,7 +58,7 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
     return value
 
 
-_FLOAT32_MAX = 3.4028234e38
+FLOAT32_MAX = 3.4028234e38
 
 
 def number32(name: str, value: Any) -> float:
@@ -68,7 +68,7 @@ def number32(name: str, value: Any) -> float:
         ToysaeError: another kind of value, not finite, or too large.
     """
     converted = number(name, value)
-    fits = abs(converted) <= _FLOAT32_MAX
+    fits = abs(converted) <= FLOAT32_MAX
     require(fits, f"{name} {shown(value)} is outside the range of float32: at most 3.4e38")
     return converted
 

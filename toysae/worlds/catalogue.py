@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array
 from scipy import special
 
-from ..checked import shown
+from ..checked import FLOAT32_MAX, shown
 from ..errors import ToysaeError, require, unknown
 from ..keys import named_key
 from . import dictionaries, groups
@@ -174,10 +174,15 @@ def _fill(
     n_units = n_features // size
     jitter = {name: np.ones(n_units) for name in ("norms", "probabilities", "magnitudes")}
     if asymmetry:
-        jitter = {
-            name: np.exp(asymmetry * _quantiles(named_key(key, f"asymmetry of {name}"), n_units))
-            for name in jitter
-        }
+        with np.errstate(over="ignore"):
+            jitter = {
+                name: np.exp(
+                    asymmetry * _quantiles(named_key(key, f"asymmetry of {name}"), n_units)
+                )
+                for name in jitter
+            }
+        fits = all(values.max() <= FLOAT32_MAX for values in jitter.values())
+        require(fits, f"asymmetry {asymmetry} makes features too large for float32: lower it")
     marginals = firing_probabilities(
         probs, n_units, l0 / size, decay, exponent, decades, jitter["probabilities"]
     )

@@ -125,7 +125,12 @@ def about_field(field: str) -> str:
     return FIELDS.get(field, "") + read_by
 
 
-_WANTED = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a name"}
+_WANTED = {
+    int: "a whole number",
+    float: "a finite number of at most 3.4e38",
+    bool: "True or False",
+    str: "a name",
+}
 
 
 def _typed(field: str, kind: Any, value: Any) -> Any:
@@ -137,7 +142,7 @@ def _typed(field: str, kind: Any, value: Any) -> Any:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else nan
     fits = {
         int: isfinite(number) and number == int(number),
-        float: isfinite(number),
+        float: abs(number) <= checked.FLOAT32_MAX,
         bool: isinstance(value, bool) or number in (0, 1),
         str: isinstance(value, str),
     }

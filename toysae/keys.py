@@ -7,12 +7,18 @@ keeps the world, the inits, the data stream and the evaluation apart.
 from zlib import crc32
 
 import jax
-from jaxtyping import Array, Int, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
 
 def named_key(key: PRNGKeyArray, label: str) -> PRNGKeyArray:
     """The key for one purpose, e.g. ``named_key(key, "init")``."""
-    return jax.random.fold_in(key, crc32(label.encode()))
+    return jax.random.fold_in(key, label_bits(label))
+
+
+def label_bits(label: str) -> UInt32[np.ndarray, ""]:
+    """The number that is folded into a key under a label."""
+    return np.asarray(crc32(label.encode()), np.uint32)
 
 
 def seed_key(seed: int | Int[Array, ""], label: str) -> PRNGKeyArray:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from . import pytree
+from . import draws, pytree
 
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 _SQUARINGS = 20
@@ -72,7 +72,7 @@ def polar(W: Float[Array, "n d"]) -> Float[Array, "n d"]:
     size = jnp.abs(rows).max()
     rows = rows / jnp.where(size > 0, size, 1.0)
     # Missing directions start from this noise, which is below the rounding of the others.
-    noise = jax.random.normal(jax.random.key(0), rows.shape, rows.dtype)
+    noise = draws.normal(jax.random.key(0), rows.shape).astype(rows.dtype)
     top = top_eigenvalue(_matmul(rows, rows.T))
     rows = rows / jnp.sqrt(jnp.where(top > 0, top, 1.0))
     rows = rows + jnp.finfo(rows.dtype).eps / sum(rows.shape) ** 0.5 * noise

@@ -11,8 +11,8 @@ from toysae.sae import make_spec
 from toysae.training import advance, start, train_ensemble
 from toysae.training import chunks as module
 from toysae.training.chunks import Pace, placed_like
-from toysae.training.loop import start_from
 from toysae.training.members import make_ensemble
+from toysae.training.starting import start_from
 from toysae.worlds import make_world
 
 N_STEPS = 60

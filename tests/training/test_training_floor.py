@@ -10,7 +10,7 @@ from toysae.recovery import mmcs, random_floor
 from toysae.sae import make_spec
 from toysae.training import start
 from toysae.training.members import make_ensemble
-from toysae.training.state import init_data
+from toysae.training.starting import init_samples
 from toysae.worlds import make_world, sample
 
 D, S, N_SAES = 64, 128, 24
@@ -79,7 +79,7 @@ def test_svd_inits_score_what_their_singular_vectors_score(world, init):
     if init == "svd":
         axes = np.linalg.svd(np.asarray(world.directions.T, np.float64))[0].T
     else:
-        x = np.asarray(jax.jit(init_data)(world, 0).x, np.float64)
+        x = np.asarray(jax.jit(init_samples)(world, 0), np.float64)
         axes = np.linalg.svd(x - x.mean(0), full_matrices=False)[2]
     expected = score(world.directions, np.concatenate([axes, -axes]))
     for W in rows:

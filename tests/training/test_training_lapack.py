@@ -20,13 +20,13 @@ from toysae.sae import INITS, RECIPES, make_spec
 from toysae.training import advance, probe_all
 from toysae.training.devices import MESH_AXES, Layout, over_rows
 from toysae.training.ensemble import spread_ensemble
-from toysae.training.loop import axes_of_worlds, start_from
 from toysae.training.members import fallback, make_ensemble
-from toysae.training.state import init_data
+from toysae.training.starting import data_of_worlds, first_rows, init_samples, start_from
 from toysae.worlds import WORLDS, world_fields
 
 D, N = 8, 12
 SMALL = {"d_in": D, "n_features": N, "l0": 2.0}
+rows_of = jax.jit(first_rows, static_argnums=2)
 CALLS = ("lapack", "blas_", "cusolver", "Eigh", "Qr(", "@Svd")
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
@@ -67,22 +67,20 @@ def test_the_check_itself_finds_a_call():
 
 @pytest.mark.parametrize("init", INITS)
 def test_starts(init):
-    whole = ensemble("untied", init)
-    spread, axes = spread_ensemble(whole, layout()), axes_of_worlds(whole)
-    assert (axes is None) == (INITS[init].axes_from == "")
-    if axes is not None:
-        axes = layout().spread(axes, P("world"))
-    assert clean(start_from.lower(spread, axes, layout()))
+    spread = spread_ensemble(ensemble("untied", init), layout())
+    data, _ = data_of_worlds(spread, layout())
+    assert (data.axes is None) == (INITS[init].axes_from == "")
+    assert clean(rows_of.lower(spread, data, layout()))
 
 
 def test_steps_starts_probes_and_scorers_of_every_recipe(program):
-    whole = ensemble(program)
-    spread, axes = spread_ensemble(whole, layout()), axes_of_worlds(whole)
-    if axes is not None:
-        axes = layout().spread(axes, P("world"))
-    assert clean(start_from.lower(spread, axes, layout()))
-    state = jax.eval_shape(lambda g, a: start_from(g, a, layout()), spread, axes)
+    spread = spread_ensemble(ensemble(program), layout())
+    data, bias = data_of_worlds(spread, layout())
+    assert clean(rows_of.lower(spread, data, layout()))
+    rows = jax.eval_shape(lambda e, d: first_rows(e, d, layout()), spread, data)
     stepping = spread.once_started()
+    assert clean(start_from.lower(stepping, rows, bias, layout()))
+    state = jax.eval_shape(lambda *args: start_from(*args, layout()), stepping, rows, bias)
     assert clean(advance.lower(state, stepping, jnp.int32(1), jnp.float32(9), layout()))
     assert clean(probe_all.lower(state, stepping, recovery_probe, 64, layout()))
     from toysae.training import trained
@@ -117,7 +115,7 @@ def test_samplers(name):
     worlds = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), one)
 
     def draw(worlds, seeds):
-        return jax.vmap(lambda w, s: (init_data(w, s).x, w.batch(jax.random.key(s), s, 16).x))(
+        return jax.vmap(lambda w, s: (init_samples(w, s), w.batch(jax.random.key(s), s, 16).x))(
             worlds, seeds
         )
 

@@ -9,9 +9,9 @@ import pytest
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import RECIPES, Params, make_spec
 from toysae.training import advance, curve_points, start, train_ensemble, trained
-from toysae.training.loop import start_from
 from toysae.training.members import make_ensemble
 from toysae.training.optimiser import adam, clipped, learning_rate
+from toysae.training.starting import start_from
 from toysae.training.state import keys_of
 from toysae.worlds import make_world
 

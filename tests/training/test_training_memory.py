@@ -8,9 +8,9 @@ from toysae import ToysaeError, make_spec, make_world
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import RECIPES
 from toysae.training import advance, memory, probe_all, start
-from toysae.training.loop import start_from
 from toysae.training.members import make_ensemble
 from toysae.training.memory import bytes_needed, state_shapes, training_bytes
+from toysae.training.starting import data_of_worlds, first_rows
 
 GIVEN = {"l1_coeff": 0.1, "k": 4, "l0_target": 4, "l0_coeff": 0.03}
 SMALL, LARGE = (64, 256), (256, 1024)
@@ -63,7 +63,8 @@ def test_scoring_may_take_more_than_training():
 
 def test_starting_may_take_more_than_training():
     ensemble = group_of("untied", 16, 512, batch_size=16, init="k-means")
-    starting = allotted(start_from.lower(ensemble, None))
+    data, _ = jax.eval_shape(data_of_worlds, ensemble)
+    starting = allotted(jax.jit(first_rows).lower(ensemble, data))
     assert 0.75 < bytes_needed(ensemble) / starting < 1.33
 
 

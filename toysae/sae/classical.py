@@ -16,7 +16,7 @@ from ..linalg import Axes, polar, singular_axes, solve_positive
 from ..worlds.dictionaries import unit_rows
 
 
-def principal_axes(x: Float[Array, "n d_in"]) -> Axes:
+def principal_axes(x: Float[Array, "n d_in"] | Float[np.ndarray, "n d_in"]) -> Axes:
     """Orthonormal axes of the centred data, strongest first, see :func:`.singular_axes`."""
     exact = np.asarray(x, np.float64)
     return singular_axes(exact - exact.mean(0))

@@ -18,22 +18,38 @@ def init_params(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> 
     """The first parameters of one SAE, on its decoder's constraint.
 
     Raises:
+        ToysaeError: see :func:`params_from`.
+    """
+    rows = spec.init.directions(named_key(key, "init"), spec.d_sae, data, h)
+    return params_from(spec, key, rows, first_bias(spec.decoder.bias_start, data.x), h)
+
+
+def params_from(
+    spec: SAESpec, key: PRNGKeyArray, rows: tuple[Array, Array], bias: Array, h: Hypers
+) -> Params:
+    """The first parameters of one SAE, from the rows of its init.
+
+    Args:
+        spec: of the SAE; its init is not read.
+        key: of the SAE, for what else its encoder draws.
+        rows: of the decoder and of the encoder, `[d_sae, d_in]` each.
+        bias: `[d_in]` where b_dec starts, if it has one.
+        h: its numbers.
+
+    Raises:
         ToysaeError: a number of the spec that is missing, or a component with an array whose axes
             over latents it does not declare.
     """
     missing = ", ".join(name for name in spec.hypers() if name not in h)
     require(not missing, f"the numbers lack {missing}: resolve_hypers gives them all")
-    dec_rows, enc_rows = spec.init.directions(named_key(key, "init"), spec.d_sae, data, h)
-    bias = None
-    if spec.decoder.bias != "none":
-        bias = first_bias(spec.decoder.bias_start, data.x)
-    enc = spec.encoder.init(named_key(key, "encoder"), enc_rows, h)
+    enc = spec.encoder.init(named_key(key, "encoder"), rows[1], h)
     act = spec.activation.init(spec.d_sae, h)
     for component, arrays in ((spec.encoder, enc), (spec.activation, act)):
         undeclared = ", ".join(sorted(set(arrays) ^ set(component.latent_axes())))
         require(not undeclared, f"{type(component).__name__} does not say which axes of "
                 f"{undeclared} run over latents: name them in its latent_axes()")  # fmt: skip
-    return Params(spec.decoder.start(dec_rows), bias, enc, act)
+    b_dec = None if spec.decoder.bias == "none" else bias
+    return Params(spec.decoder.start(rows[0]), b_dec, enc, act)
 
 
 def init_stats(spec: SAESpec) -> Stats:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .. import pytree
+from .. import draws, pytree
 from ..keys import named_key
 from ..linalg import Axes, polar, singular_axes
 from ..worlds.dictionaries import sphere, unit_rows
@@ -23,15 +23,15 @@ class InitData:
     """The data that an init may look at.
 
     Attributes:
-        x: `[n, d_in]` a data batch.
+        x: `[n, d_in]` a data batch; n is 0 if the init declares that it does not read it.
         generating_matrix: `[d_in, d_hidden]` the matrix that writes x.
         directions: `[n_features, d_in]` the truth, for ceilings only.
         axes: those of the array that :attr:`Init.axes_from` names, once computed.
     """
 
-    x: Float[Array, "n d_in"]
-    generating_matrix: Float[Array, "d_in d_hidden"]
-    directions: Float[Array, "n_features d_in"]
+    x: Float[Array, "*lead n d_in"]
+    generating_matrix: Float[Array, "*lead d_in d_hidden"]
+    directions: Float[Array, "*lead n_features d_in"]
     axes: Axes | None = None
 
     @property
@@ -55,6 +55,8 @@ class Init(Component, ABC):
     axes_from: ClassVar[Literal["", "x", "generating_matrix"]] = ""
     """The array whose singular vectors it starts from, if any. They are computed once for each
     world, outside of any program, see :mod:`toysae.linalg`."""
+    reads_x: ClassVar[bool] = True
+    """Whether its rows depend on the data batch, other than through the axes."""
 
     @abstractmethod
     def decoder_rows(
@@ -70,18 +72,23 @@ class Init(Component, ABC):
         Axes of the data that the init reads and `data` lacks are computed: then `data` must hold
         values, not a transformation's tracers.
         """
-        if data.axes is None:
-            data = replace(data, axes=axes_for(self, data.x, data.generating_matrix))
+        if data.axes is None and self.axes_from:
+            data = replace(data, axes=axes_for(self, getattr(data, self.axes_from)))
         dec = self.decoder_rows(named_key(key, "decoder"), d_sae, data, h)
         if self.encoder == "transpose":
-            return dec, dec * h["enc_scale"]
-        enc = self.decoder_rows(named_key(key, "encoder"), d_sae, data, h)
+            return self.scaled(dec, dec, h)
+        return self.scaled(dec, self.decoder_rows(named_key(key, "encoder"), d_sae, data, h), h)
+
+    def scaled(self, dec: Array, enc: Array, h: Hypers) -> tuple[Array, Array]:
+        """Decoder and encoder rows at their lengths."""
         return dec, enc * h["enc_scale"]
 
 
 @dataclass(frozen=True)
 class RandomUnit(Init):
     """Independent directions, uniform on the sphere."""
+
+    reads_x: ClassVar = False
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         return sphere(key, d_sae, data.x.shape[1])
@@ -92,9 +99,11 @@ class Orthogonal(Init):
     """Orthonormal rows; when d_sae > d_in a tight frame scaled to unit mean square norm
     (orthogonal init of the interim report)."""
 
+    reads_x: ClassVar = False
+
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         d_in = data.x.shape[1]
-        frame = polar(jax.random.normal(key, (d_sae, d_in)))
+        frame = polar(draws.normal(key, (d_sae, d_in)))
         return frame * max(d_sae / d_in, 1.0) ** 0.5
 
 
@@ -105,10 +114,12 @@ class Kaiming(Init):
     A decoder with unit rows normalises them; the encoder's start keeps the scale.
     """
 
+    reads_x: ClassVar = False
+
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         d_in = data.x.shape[1]
         bound = (6 / d_in) ** 0.5
-        return jax.random.uniform(key, (d_sae, d_in), minval=-bound, maxval=bound)
+        return draws.uniform(key, (d_sae, d_in), -bound, bound)
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,10 @@ class Short(Init):
     @property
     def axes_from(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.init.axes_from
+
+    @property
+    def reads_x(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.init.reads_x
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         return h["dec_scale"] * unit_rows(self.init.decoder_rows(key, d_sae, data, h))
@@ -138,6 +153,7 @@ class SvdWeights(Init):
 
     hypers: ClassVar = NOISE
     axes_from: ClassVar = "generating_matrix"
+    reads_x: ClassVar = False
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         return tile_noised(key, data.known_axes, d_sae, h["init_noise"])
@@ -151,6 +167,7 @@ class SvdData(Init):
 
     hypers: ClassVar = NOISE
     axes_from: ClassVar = "x"
+    reads_x: ClassVar = False
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         return tile_noised(key, data.known_axes, d_sae, h["init_noise"])
@@ -162,6 +179,7 @@ class NoisedBasis(Init):
     activations behind an elementwise nonlinearity."""
 
     hypers: ClassVar = NOISE
+    reads_x: ClassVar = False
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
         d_in = data.x.shape[1]
@@ -173,6 +191,7 @@ class NoisedBasis(Init):
 class FromTruth(Init):
     """The true directions, noised; latents beyond n_features start at random. A ceiling."""
 
+    reads_x: ClassVar = False
     hypers: ClassVar = (*Init.hypers, Hyper("truth_noise", default=0.0, low=0.0))
 
     def decoder_rows(self, key, d_sae, data, h) -> Array:
@@ -183,17 +202,15 @@ class FromTruth(Init):
         return jnp.concatenate([unit_rows(truth + h["truth_noise"] * noise), rest])
 
 
-def axes_for(init: Init, x: Array | None, generating_matrix: Array | np.ndarray) -> Axes | None:
-    """The axes that an init starts from; None if it starts from none.
+def axes_for(init: Init, matrix: Array | np.ndarray) -> Axes:
+    """The axes that an init starts from.
 
     Args:
-        init: says which of the two it reads; the other is not needed.
-        x: `[n, d_in]` data, whose principal axes they are.
-        generating_matrix: `[d_in, d_hidden]`, whose left singular vectors they are.
+        init: says what it reads.
+        matrix: that array: `[n, d_in]` data, whose principal axes they are, or `[d_in, d_hidden]`
+            the matrix that writes x, whose left singular vectors they are.
     """
-    if init.axes_from == "generating_matrix":
-        return singular_axes(generating_matrix.T)
-    return None if x is None or not init.axes_from else principal_axes(x)
+    return principal_axes(matrix) if init.axes_from == "x" else singular_axes(matrix.T)
 
 
 def tile_noised(

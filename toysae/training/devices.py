@@ -127,7 +127,8 @@ def over_rows(
     layout."""
     if layout is None:
         return function
-    manual = {"world", "member"}
+    split = layout.mesh.shape["batch"] * layout.mesh.shape["latent"] > 1
+    manual = {"world", "member"} if split else set(MESH_AXES)
     return jax.shard_map(
         function, mesh=layout.mesh, in_specs=in_specs, out_specs=out_specs, axis_names=manual,
         check_vma=False,

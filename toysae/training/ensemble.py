@@ -11,7 +11,7 @@ from ..sae import Hypers, SAESpec
 from ..worlds import Drawn
 from .devices import ROWS, UNSPLIT, Layout, Split
 from .optimiser import declared
-from .state import TrainState
+from .state import TrainState, member_latent_axes
 
 
 @pytree.dataclass
@@ -62,3 +62,11 @@ STATE: Any = TrainState(ROWS, P(), P("world"), ROWS)  # pyright: ignore[reportAr
 def spread_ensemble(ensemble: Ensemble, layout: Layout | None) -> Ensemble:
     """Puts an ensemble on the devices of a layout, if there is one."""
     return ensemble if layout is None else layout.spread(ensemble, specs_of(ensemble))
+
+
+def pinned(state: TrainState, spec: SAESpec, layout: Layout | None) -> TrainState:
+    """The state held split among the devices of a layout, if there is one."""
+    if layout is None:
+        return state
+    axes = member_latent_axes(spec, state.members)
+    return replace(state, members=layout.pinned(state.members, axes))

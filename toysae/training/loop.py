@@ -17,26 +17,16 @@ from jaxtyping import Array, Float
 
 from .. import hosts, pytree
 from ..keys import named_key
-from ..linalg import Axes
 from ..sae import SAE, Hypers, finished
-from ..sae.inits import axes_for
 from ..sae.resampling import AtTimes
 from ..watch import doing
 from ..worlds import World
 from .chunks import CHUNK_SECONDS, Pace, Snapshot, placed_like
 from .devices import ROWS, Layout, by_batch, layout_of, over_rows
-from .ensemble import STATE, Ensemble, specs_of, spread_ensemble
+from .ensemble import STATE, Ensemble, pinned, specs_of, spread_ensemble
 from .resampling import due_steps, resample_member
-from .state import (
-    Member,
-    TrainState,
-    init_data,
-    init_member,
-    keys_of,
-    member_key,
-    member_latent_axes,
-    member_step,
-)
+from .starting import start
+from .state import Member, TrainState, keys_of, member_step
 
 PROBE_SAMPLES = 1024
 
@@ -47,58 +37,6 @@ Feed = Callable[[int], tuple[Any, int]]
 """Takes a step, and returns stacked worlds that hold its data and those of the steps after it, and
 the first step whose data they do not hold. All have the same shapes, so that nothing is compiled
 again."""
-
-
-def start(ensemble: Ensemble, layout: Layout | None = None) -> TrainState:
-    """The state before any step. With a layout the ensemble must already be spread in it."""
-    axes = axes_of_worlds(ensemble)
-    if layout is not None and axes is not None:
-        axes = layout.spread(axes, P("world"))
-    return start_from(ensemble, axes, layout)
-
-
-def axes_of_worlds(ensemble: Ensemble) -> Axes | None:
-    """The singular axes of each world's data that the init reads, stacked; None if it reads none.
-    They are computed outside of any program."""
-    init = ensemble.spec.init
-    if not init.axes_from:
-        return None
-
-    def of_world(i: int) -> Axes:
-        world = jax.tree.map(lambda leaf: leaf[i], worlds)
-        x = _init_data(world, seeds[i]).x if init.axes_from == "x" else None
-        return jax.device_get(axes_for(init, x, world.generating_matrix))
-
-    def of_all() -> Axes:
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *map(of_world, range(len(seeds))))
-
-    worlds, seeds = jax.device_get(hosts.whole((ensemble.worlds, ensemble.world_seeds)))
-    return hosts.on_first(of_all)
-
-
-_init_data = jax.jit(init_data)
-
-
-@partial(jax.jit, static_argnames="layout")
-def start_from(ensemble: Ensemble, axes: Axes | None, layout: Layout | None = None) -> TrainState:
-    """The state before any step, with the axes of :func:`axes_of_worlds`."""
-    specs = (specs_of(ensemble), P("world"))
-    state = over_rows(_start, layout, specs, STATE)(ensemble, axes)
-    return _pinned(state, ensemble, layout)
-
-
-def _start(ensemble: Ensemble, axes: Axes | None) -> TrainState:
-    def in_world(world, world_seed, axes):
-        data = replace(init_data(world, world_seed), axes=axes)
-
-        def one(h, seed):
-            return init_member(ensemble.spec, member_key(world_seed, seed), data, h)
-
-        return jax.vmap(one)(ensemble.hypers, ensemble.sae_seeds)
-
-    members = jax.vmap(in_world)(ensemble.worlds, ensemble.world_seeds, axes)
-    firings = jnp.zeros(ensemble.worlds.directions.shape[:2], jnp.int32)
-    return TrainState(members, jnp.int32(0), firings, jnp.zeros_like(members.diverged, jnp.float32))
 
 
 @partial(jax.jit, donate_argnums=0, static_argnames="layout")
@@ -113,14 +51,7 @@ def advance(
     number of steps. `state` is donated."""
     specs = (STATE, specs_of(ensemble), P(), P())
     state = over_rows(_advance, layout, specs, STATE)(state, ensemble, until, n_steps)
-    return _pinned(state, ensemble, layout)
-
-
-def _pinned(state: TrainState, ensemble: Ensemble, layout: Layout | None) -> TrainState:
-    if layout is None:
-        return state
-    axes = member_latent_axes(ensemble.spec, state.members)
-    return replace(state, members=layout.pinned(state.members, axes))
+    return pinned(state, ensemble.spec, layout)
 
 
 def _advance(state: TrainState, ensemble: Ensemble, until: Array, n_steps: Array) -> TrainState:

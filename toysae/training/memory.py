@@ -5,6 +5,7 @@ follow one another is added: start, steps and resampling, scores.
 """
 
 import math
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +14,15 @@ from jax import Array
 from ..disk import size
 from ..errors import require
 from ..machine import host_bytes
-from ..sae import Hypers
-from ..sae.inits import InitData
-from ..worlds import Drawn
+from ..sae import Hypers, SAESpec, params_from
 from . import Ensemble, Member, TrainState
 from .devices import layout_of
 from .loop import PROBE_SAMPLES
-from .state import INIT_SAMPLES, init_member, member_key
+from .starting import INIT_SAMPLES, reads_samples
+from .state import member_from, member_key
 
 _FLOAT = 4  # bytes
+_like = jax.ShapeDtypeStruct
 
 
 def check_memory(ensemble: Ensemble) -> None:
@@ -58,10 +59,11 @@ def bytes_needed(ensemble: Ensemble) -> int:
 
 def _bytes_needed(ensemble: Ensemble) -> int:
     spec, state = ensemble.spec, state_shapes(ensemble)
+    samples = len(ensemble.world_seeds) * INIT_SAMPLES * spec.d_in if reads_samples(spec) else 0
     starting = spec.init.working_floats(INIT_SAMPLES, spec.d_in, spec.d_sae)
     scored = max(PROBE_SAMPLES, ensemble.batch_size) * (3 * spec.d_sae + spec.d_in)
     cosines = ensemble.worlds.n_features * spec.d_sae
-    others = ensemble.n_rows * max(starting, scored, cosines)
+    others = max(samples + ensemble.n_rows * starting, ensemble.n_rows * max(scored, cosines))
     return max(training_bytes(ensemble), bytes_of((ensemble, state)) + _FLOAT * others)
 
 
@@ -83,23 +85,26 @@ def state_shapes(ensemble: Ensemble) -> TrainState:
     """The shapes of the ensemble's state, found by tracing one member; no data are drawn. They do
     not depend on the init."""
     ensemble = ensemble.once_started()
-
-    def member(world: Drawn, world_seed: Array, sae_seed: Array, h: Hypers) -> Member:
-        x = jnp.zeros((INIT_SAMPLES, ensemble.spec.d_in))
-        data = InitData(x, world.generating_matrix, world.target)
-        return init_member(ensemble.spec, member_key(world_seed, sae_seed), data, h)
-
     rows = (len(ensemble.world_seeds), len(ensemble.sae_seeds))
-    of_one = (ensemble.worlds, ensemble.world_seeds, ensemble.sae_seeds, ensemble.hypers)
-    members = jax.eval_shape(member, *jax.tree.map(_without_lead, of_one))
-    members = jax.tree.map(lambda a: jax.ShapeDtypeStruct(rows + a.shape, a.dtype), members)
-    firings = jax.ShapeDtypeStruct((rows[0], ensemble.worlds.n_features), jnp.int32)
-    step, loss = (jax.ShapeDtypeStruct(n, t) for n, t in (((), jnp.int32), (rows, jnp.float32)))
+    member = _member_shapes(ensemble.spec, tuple(sorted(ensemble.hypers)))
+    members = jax.tree.map(lambda a: _like(rows + a.shape, a.dtype), member)
+    firings = _like((rows[0], ensemble.worlds.n_features), jnp.int32)
+    step, loss = (_like(n, t) for n, t in (((), jnp.int32), (rows, jnp.float32)))
     return TrainState(members, step, firings, loss)  # pyright: ignore[reportArgumentType]
 
 
-def _without_lead(leaf: Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+@lru_cache(maxsize=1024)
+def _member_shapes(spec: SAESpec, numbers: tuple[str, ...]) -> Member:
+    """The shapes of one member, given the names of its numbers."""
+
+    def member(seed: Array, rows: Array, bias: Array, h: Hypers) -> Member:
+        key = member_key(seed, seed)
+        return member_from(spec, params_from(spec, key, (rows, rows), bias, h), h)
+
+    shapes = (spec.d_sae, spec.d_in), (spec.d_in,)
+    rows, bias = (_like(shape, jnp.float32) for shape in shapes)
+    h = {name: _like((), jnp.float32) for name in numbers}
+    return jax.eval_shape(member, _like((), jnp.int32), rows, bias, h)
 
 
 def bytes_of(tree: object) -> int:

@@ -24,10 +24,8 @@ from ..sae import (
 )
 from ..sae.component import Component, Weights
 from ..sae.running import next_stats
-from ..worlds import Drawn
 from .optimiser import adam, clipped, learning_rate
 
-INIT_SAMPLES = 4096
 _DIVERGED = 1e6  # diverged from this loss on, over the largest mean ||x||^2 of a batch
 
 
@@ -67,15 +65,13 @@ class TrainState:
     loss: Float[Array, "n_worlds n_members"]
 
 
-def init_data(world: Drawn, world_seed: Int[Array, ""]) -> InitData:
-    """The data that inits may read, from the world's stream for that purpose."""
-    x = world.sample(seed_key(world_seed, "init data"), INIT_SAMPLES).x
-    return InitData(x, world.generating_matrix, world.target)
-
-
 def init_member(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> Member:
     """A member before any step. Its key comes from its seeds, never from its place."""
-    params = init_params(spec, key, data, h)
+    return member_from(spec, init_params(spec, key, data, h), h)
+
+
+def member_from(spec: SAESpec, params: Params, h: Hypers) -> Member:
+    """A member before any step, with these parameters."""
     opt = adam(h).init(params)  # pyright: ignore[reportArgumentType]  (any pytree will do)
     return Member(params, opt, init_stats(spec), jnp.zeros((), bool), jnp.float32(0))
 

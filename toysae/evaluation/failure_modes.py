@@ -11,6 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from ..errors import ToysaeError
 from ..keys import named_key
+from ..programs import BRIEF
 from ..recovery import Detections, Records
 from ..recovery.ablation import Ablations, ablation, add_ablations, empty_ablations
 from ..recovery.absorption import (
@@ -129,7 +130,7 @@ def _repaired(
     return pairs.merge(columns, on="parent", how="left"), repaired
 
 
-@partial(jax.jit, static_argnames="batch_size")
+@partial(jax.jit, static_argnames="batch_size", compiler_options=BRIEF)
 def _repair_pass(
     start: Repairs, sae: SAE, world: World, key: PRNGKeyArray, n_batches: Array, batch_size: int
 ) -> Repairs:

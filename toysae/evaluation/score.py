@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..bits import in_32_bits
 from ..checked import integer
 from ..errors import require
+from ..programs import BRIEF
 from ..recovery import (
     Detections,
     Records,
@@ -196,7 +197,7 @@ def _check_sae(sae: SAE, world: World) -> None:
         require(not np.isnan(np.asarray(leaf)).any(), f"{name} has NaN: the SAE diverged")
 
 
-@partial(jax.jit, static_argnames="batch_size")
+@partial(jax.jit, static_argnames="batch_size", compiler_options=BRIEF)
 def _evaluate(
     sae: SAE,
     world: World,

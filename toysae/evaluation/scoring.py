@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .. import hosts
 from ..digests import add_arrays
+from ..programs import BRIEF
 from ..recovery import (
     THRESHOLDS,
     Records,
@@ -62,7 +63,7 @@ def over_samples(
     return jax.lax.fori_loop(0, n_batches, body, (start, jnp.float32(0)))
 
 
-@partial(jax.jit, static_argnames=("spec", "batch_size", "layout"))
+@partial(jax.jit, static_argnames=("spec", "batch_size", "layout"), compiler_options=BRIEF)
 def evaluate_all(
     saes: SAE,
     spec: SAESpec,

@@ -9,7 +9,7 @@ from .decoder_rows import decoder_rows
 from .decoders import Free, Normalised, Orthonormal, TightFrame, UnitNorm
 from .encoders import FISTA, Gated, Tied, TiedGain, Untied
 from .files import load_sae, save_sae
-from .forward import SAE, finished, forward, init_params, init_stats, params_from, resolve
+from .forward import SAE, finished, forward, init_params, init_stats, resolve
 from .frequency import FrequencyAware, FrequencyTopK
 from .frozen import Frozen, SoftFrozen
 from .geometry_penalties import ChunkedCoherence, DecoderCoherence, EncDecSimilarity
@@ -124,7 +124,6 @@ __all__ = [
     "init_stats",
     "load_sae",
     "make_spec",
-    "params_from",
     "recipe_row",
     "resolve",
     "resolve_hypers",

@@ -123,31 +123,70 @@ def _cell(
     if init not in INITS and init not in ("recipe", AT_TRUTH):
         raise unknown("init", init, [*INITS, "recipe"])
     recipe_row(recipe)
-    known, sized = world_fields(world), {}
-    if "n_features" in known:
-        sized = {"d_in": e.d_in, "n_features": max(round(ratio * e.d_in), 1), "l0": e.l0,
-                 "probs": e.probs, "firing": e.firing, "magnitude": e.magnitude}  # fmt: skip
-    chosen = tuple((k, v) for k, v in {**sized, **e.dials}.items() if k in known)
-    data = Worlds(world, chosen, tuple(range(e.world_seeds)))
-    data = shared.setdefault(data, data)
-    if sized:
-        d_in, n_features = sized["d_in"], sized["n_features"]
-    else:  # a published world: only its own dials apply
-        require(e.n_steps is not None, f"world {world!r} has a size of its own: give n_steps")
+    data = _data(e, world, ratio, shared)
+    fields = dict(data.fields)
+    if "n_features" in fields:
+        d_in, n_features = e.d_in, fields["n_features"]
+    else:
         d_in, n_features = data.worlds.d_in, data.worlds.n_features
     d_sae = max(round(size * n_features), 1)
     spec = _spec(e, recipe, init, d_in, d_sae)
     knob = _knob(recipe, spec, dimensions)
-    own = fallback(recipe, spec)
+    asked = _asked(e, recipe, knob, numbers)
+    own = _own(e, recipe, spec, knob, numbers)
+    given = asked
+    if knob == "l1_coeff":
+        given = (to_internal(e.l1_convention, a, d_in, d_sae) for a in asked)
+    steps = e.n_steps or -(-round(e.firings_per_feature * n_features / e.l0) // e.batch_size)
+    labels, text = _labels(e, dimensions, {**fields, "d_in": d_in}, own)
+    cell = Cell(
+        name="-".join([f"{_called(world)}-n{n_features}-{recipe}-{init}-s{d_sae}",
+                       *(f"{name}_{_short(value)}" for name, value in labels.items())]),
+        data=data,
+        spec=spec,
+        members=Points.of({**own, knob: value} for value in given),
+        sae_seeds=tuple(range(e.sae_seeds)),
+        n_steps=max(int(steps), 1),
+        batch_size=e.batch_size,
+        measure=RecoveryScores(e.n_eval, e.curve_points),
+        columns={"world": world, "recipe": recipe, "init": init, "knob": knob, "sparsity": asked},
+        labels={**labels, "setting": (text,) * len(asked)},
+    )  # fmt: skip
+    read = {*world_fields(world), *declared(spec, numbers)}
+    return cell, read - {"n_features"}  # which is ratio
+
+
+def _data(e: Experiment, world: str, ratio: float, shared: dict[Worlds, Worlds]) -> Worlds:
+    """The worlds of a cell; of equal ones those that are shared."""
+    known, sized = world_fields(world), {}
+    if "n_features" in known:
+        sized = {"d_in": e.d_in, "n_features": max(round(ratio * e.d_in), 1), "l0": e.l0,
+                 "probs": e.probs, "firing": e.firing, "magnitude": e.magnitude}  # fmt: skip
+    else:  # a published world: only its own dials apply
+        require(e.n_steps is not None, f"world {world!r} has a size of its own: give n_steps")
+    chosen = tuple((k, v) for k, v in {**sized, **e.dials}.items() if k in known)
+    data = Worlds(world, chosen, tuple(range(e.world_seeds)))
+    return shared.setdefault(data, data)
+
+
+def _asked(e: Experiment, recipe: str, knob: str, numbers: dict[str, float]) -> tuple[float, ...]:
+    """The grid of the number that sparsity depends on, as the experiment gives it."""
     if knob in KNOBS:
         source = "l0_target" if e.match_l0 and knob == "k" else knob
         asked = tuple(getattr(e, source))
         require(len(asked) > 0, f"{source} is an empty grid")
-    else:
-        value = numbers.get(knob, recipe_row(recipe).toy.get(knob))
-        require(value is not None, f"recipe {recipe!r} needs {knob}: give it in the points, as in "
-                f"points=grid({knob}=[...]), or in the recipe's toy numbers")  # fmt: skip
-        asked = (number(knob, value),)
+        return asked
+    value = numbers.get(knob, recipe_row(recipe).toy.get(knob))
+    require(value is not None, f"recipe {recipe!r} needs {knob}: give it in the points, as in "
+            f"points=grid({knob}=[...]), or in the recipe's toy numbers")  # fmt: skip
+    return (number(knob, value),)
+
+
+def _own(
+    e: Experiment, recipe: str, spec: SAESpec, knob: str, numbers: dict[str, float]
+) -> dict[str, Any]:
+    """The numbers that all SAEs of a cell have in common; the one of sparsity is 0 in them."""
+    own = fallback(recipe, spec)
     if knob == "l0_target":  # where the control starts from
         toy = recipe_row(recipe).toy
         own |= {name: toy[name] for name in COEFFICIENTS if name in spec.hypers()}
@@ -155,37 +194,21 @@ def _cell(
     if "l1_warmup" in spec.hypers():
         own["l1_warmup"] = e.l1_warmup
     reads = declared(spec, numbers)
-    own |= {name: value for name, value in numbers.items() if name in reads}
-    values = (
-        to_internal(e.l1_convention, a, d_in, d_sae) if knob == "l1_coeff" else a for a in asked
-    )
-    steps = e.n_steps or -(-round(e.firings_per_feature * n_features / e.l0) // e.batch_size)
-    n_steps = max(int(steps), 1)
-    training = {"n_steps": n_steps} if e.n_steps else {"firings_per_feature": e.firings_per_feature}
-    static = {
-        **dict(chosen),
-        **training,
-        "d_in": d_in,
-        "batch_size": e.batch_size,
-        "arithmetic": e.arithmetic,
-    }
+    return own | {name: value for name, value in numbers.items() if name in reads}
+
+
+def _labels(
+    e: Experiment, dimensions: tuple[str, ...], fields: dict[str, Any], own: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """The columns of a cell that say where on the sweep's dimensions it is, and all of that in
+    words."""
+    duration = "n_steps" if e.n_steps else "firings_per_feature"
+    static = {**fields, duration: getattr(e, duration), "batch_size": e.batch_size,
+              "arithmetic": e.arithmetic}  # fmt: skip
     labels = {name: static[name] for name in dimensions if name in static}
     setting = {name: {**static, **own}[name] for name in dimensions if name in {**static, **own}}
     text = ", ".join(f"{n} {_short(v)}" for n, v in setting.items() if n not in GRIDS)
-    cell = Cell(
-        name="-".join([f"{_called(world)}-n{n_features}-{recipe}-{init}-s{d_sae}",
-                       *(f"{name}_{_short(value)}" for name, value in labels.items())]),
-        data=data,
-        spec=spec,
-        members=Points.of({**own, knob: value} for value in values),
-        sae_seeds=tuple(range(e.sae_seeds)),
-        n_steps=n_steps,
-        batch_size=e.batch_size,
-        measure=RecoveryScores(e.n_eval, e.curve_points),
-        columns={"world": world, "recipe": recipe, "init": init, "knob": knob, "sparsity": asked},
-        labels={**labels, "setting": (text,) * len(asked)},
-    )  # fmt: skip
-    return cell, {*known, *reads} - {"n_features"}  # which is ratio
+    return labels, text
 
 
 def _knob(recipe: str, spec: SAESpec, dimensions: tuple[str, ...]) -> str:

@@ -113,6 +113,11 @@ def train(
         isinstance(world, World),
         f"{checked.shown(world)} is not a world: give make_world('sphere'), say",
     )
+    require(
+        isinstance(recipe, str | SAESpec),
+        f"{checked.shown(recipe)} is not a recipe's name or an SAESpec: give one at a time, or "
+        "several to an Experiment",
+    )
     for name in hypers:
         hint = _MEANT.get(name)
         require(hint is None, f"unknown argument {name!r}: write {hint}")
@@ -121,22 +126,14 @@ def train(
     batch_size = checked.integer("batch_size", batch_size, 1)
     curve_points = checked.integer("curve_points", curve_points, 1, 100_000)
     data_seed = checked.seed("data_seed", data_seed)
-    require(
-        isinstance(recipe, str | SAESpec),
-        f"{checked.shown(recipe)} is not a recipe's name or an SAESpec: give one at a time, or "
-        "several to an Experiment",
-    )
     if isinstance(recipe, SAESpec):
         own = d_sae is None and init is None and arithmetic == "float32"
         require(own, "d_sae, init and arithmetic belong into the spec given")
-        require(
-            settings == "toy", f"settings {settings!r} are a recipe's: give its name, or numbers"
-        )
+        toy = settings == "toy"
+        require(toy, f"settings {settings!r} are a recipe's: give its name, or numbers")
         spec = recipe
     else:
-        d_sae = world.n_features if d_sae is None else d_sae
-        spec = make_spec(recipe, world.d_in, d_sae, init, arithmetic=arithmetic)
-        numbers = fallback(recipe, spec, settings)
+        spec, numbers = _of_recipe(recipe, world, d_sae, init, arithmetic, settings)
         given = points.names if points else ()
         hypers = {**{n: v for n, v in numbers.items() if n not in given}, **hypers}
     wanted = grid(**hypers) * (points or Points())
@@ -153,3 +150,12 @@ def train(
             )
         doing("scoring")
         return TrainResult(*score_ensemble(ensemble, trained, n_steps, n_eval), trained)
+
+
+def _of_recipe(
+    recipe: str, world: World, d_sae: int | None, init: str | None, arithmetic: str, settings: str
+) -> tuple[SAESpec, dict[str, float]]:
+    """The spec of a recipe on a world, and its numbers."""
+    d_sae = world.n_features if d_sae is None else d_sae
+    spec = make_spec(recipe, world.d_in, d_sae, init, arithmetic=arithmetic)
+    return spec, fallback(recipe, spec, settings)

@@ -5,7 +5,7 @@ same batches. A chunk ends where a point of the learning curves is due.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from .. import hosts, pytree
 from ..keys import named_key
+from ..programs import BRIEF
 from ..sae import SAE, Hypers, finished
 from ..sae.resampling import AtTimes
 from ..watch import doing
@@ -130,7 +131,7 @@ def _trained(state: TrainState, ensemble: Ensemble) -> SAE:
     return jax.vmap(jax.vmap(one), (0, None))(state.members, ensemble.hypers)
 
 
-@partial(jax.jit, static_argnames=("probe", "n_eval", "layout"))
+@partial(jax.jit, static_argnames=("probe", "n_eval", "layout"), compiler_options=BRIEF)
 def probe_all(
     state: TrainState, ensemble: Ensemble, probe: Probe, n_eval: int, layout: Layout | None = None
 ) -> dict[str, Array]:
@@ -198,54 +199,107 @@ def train_ensemble(
         resume: a snapshot of the same training to go on from; the result has the same bits.
         feed: the data of each step, if the ensemble's worlds do not draw them.
     """
-    layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds), ensemble.split)
-    ensemble = spread_ensemble(ensemble, layout)
-    doing("starting")
-    state, ensemble = start(ensemble, layout), ensemble.once_started()
-    step, points = 0, []
-    if resume is not None:
-        saved = resume.state if layout is None else layout.spread(resume.state, STATE)
-        state, step = placed_like(saved, state), resume.step
-        n_measured = len(next(iter(resume.points.values())))
-        points = [{name: p[i] for name, p in resume.points.items()} for i in range(n_measured)]
-    steps, pace = curve_points(n_steps, n_points), Pace()
+    training = _Training.begun(ensemble, n_steps, on_chunk, feed, resume)
+    steps = curve_points(n_steps, n_points)
+    for target in steps[len(training.points) :].tolist():
+        training.go_to(target)
+        training.measure(probe, n_eval)
+    return training.result(steps)
 
-    def report() -> None:
-        stacked = {name: np.stack([p[name] for p in points]) for name in points[0]}
-        whole = state if layout is None else layout.gather(state, STATE)
-        on_chunk(Snapshot(whole, stacked, step))
 
-    def gathered(tree: Any, specs: Any) -> Any:
-        return hosts.whole(tree if layout is None else layout.gather(tree, specs))
+@dataclass
+class _Training:
+    """An ensemble on its way through its steps.
 
-    for target in steps[len(points) :].tolist():
+    Attributes:
+        ensemble: as the steps see it, spread in the layout.
+        layout: of the devices.
+        n_steps: of the whole training.
+        on_chunk: see :func:`train_ensemble`.
+        feed: see :func:`train_ensemble`.
+        state: after `step` steps.
+        step: steps taken.
+        points: of the curves, so far.
+        pace: of the chunks.
+    """
+
+    ensemble: Ensemble
+    layout: Layout | None
+    n_steps: int
+    on_chunk: Callable[[Snapshot], None]
+    feed: Feed | None
+    state: TrainState
+    step: int = 0
+    points: list[dict[str, np.ndarray]] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace)
+
+    @classmethod
+    def begun(
+        cls,
+        ensemble: Ensemble,
+        n_steps: int,
+        on_chunk: Callable[[Snapshot], None],
+        feed: Feed | None,
+        resume: Snapshot | None,
+    ) -> "_Training":
+        """Before any step, or where a snapshot was taken."""
+        layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds), ensemble.split)
+        ensemble = spread_ensemble(ensemble, layout)
+        doing("starting")
+        state = start(ensemble, layout)
+        new = cls(ensemble.once_started(), layout, n_steps, on_chunk, feed, state)
+        if resume is not None:
+            saved = resume.state if layout is None else layout.spread(resume.state, STATE)
+            new.state, new.step = placed_like(saved, state), resume.step
+            n_measured = len(next(iter(resume.points.values())))
+            new.points = [{k: p[i] for k, p in resume.points.items()} for i in range(n_measured)]
+        return new
+
+    def go_to(self, target: int) -> None:
+        """Takes the steps up to one, in chunks with a report between them."""
         while True:
             limit = target
-            if feed is not None and step < n_steps:
-                worlds, until = feed(step)
-                worlds = worlds if layout is None else layout.spread(worlds, P("world"))
-                ensemble, limit = replace(ensemble, worlds=worlds), min(target, until)
-            before, step = step, hosts.from_first(pace.next_stop(step, limit))
+            if self.feed is not None and self.step < self.n_steps:
+                worlds, until = self.feed(self.step)
+                worlds = worlds if self.layout is None else self.layout.spread(worlds, P("world"))
+                self.ensemble, limit = replace(self.ensemble, worlds=worlds), min(target, until)
+            before = self.step
+            self.step = step = hosts.from_first(self.pace.next_stop(before, limit))
             if step > before:
-                doing(f"steps {before:,} to {step:,} of {n_steps:,}", 2 * CHUNK_SECONDS)
+                doing(f"steps {before:,} to {step:,} of {self.n_steps:,}", 2 * CHUNK_SECONDS)
             else:
                 doing("compiling its steps")
-            state = advance(state, ensemble, jnp.int32(step), jnp.float32(n_steps), layout)
-            jax.block_until_ready(state.step)
-            pace.took(step - before)
+            to, n_steps = jnp.int32(step), jnp.float32(self.n_steps)
+            self.state = advance(self.state, self.ensemble, to, n_steps, self.layout)
+            jax.block_until_ready(self.state.step)
+            self.pace.took(step - before)
             if step == target:
-                break
-            report()
+                return
+            self.report()
+
+    def measure(self, probe: Probe, n_eval: int) -> None:
+        """Adds a point to the curves."""
         doing("measuring a point of its curves")
-        point = {**probe_all(state, ensemble, probe, n_eval, layout), "loss": state.loss}
-        point = jax.device_get(gathered(point, ROWS))
-        if step == 0:  # no step taken, no loss yet
+        point = probe_all(self.state, self.ensemble, probe, n_eval, self.layout)
+        point = jax.device_get(self.gathered({**point, "loss": self.state.loss}, ROWS))
+        if self.step == 0:  # no step taken, no loss yet
             point["loss"] = np.full_like(point["loss"], np.nan)
-        points.append(point)
-        report()
-    doing("taking the trained SAEs")
-    curves = {name: np.stack([p[name] for p in points], -1) for name in points[0]}
-    saes = gathered(trained(state, ensemble, layout), ROWS)
-    diverged = np.asarray(gathered(state.members.diverged, ROWS))
-    firings = np.asarray(gathered(state.firings, P("world")))
-    return Trained(saes, diverged, firings, steps, curves)
+        self.points.append(point)
+        self.report()
+
+    def report(self) -> None:
+        stacked = {name: np.stack([p[name] for p in self.points]) for name in self.points[0]}
+        whole = self.state if self.layout is None else self.layout.gather(self.state, STATE)
+        self.on_chunk(Snapshot(whole, stacked, self.step))
+
+    def gathered(self, tree: Any, specs: Any) -> Any:
+        return hosts.whole(tree if self.layout is None else self.layout.gather(tree, specs))
+
+    def result(self, steps: np.ndarray) -> Trained:
+        """The trained ensemble; `steps` are those of its curves."""
+        doing("taking the trained SAEs")
+        curves = {n: np.stack([p[n] for p in self.points], -1) for n in self.points[0]}
+        saes = self.gathered(trained(self.state, self.ensemble, self.layout), ROWS)
+        diverged = np.asarray(self.gathered(self.state.members.diverged, ROWS))
+        firings = np.asarray(self.gathered(self.state.firings, P("world")))
+        return Trained(saes, diverged, firings, steps, curves)

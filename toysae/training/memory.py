@@ -14,7 +14,8 @@ from jax import Array
 from ..disk import size
 from ..errors import require
 from ..machine import host_bytes
-from ..sae import Hypers, SAESpec, params_from
+from ..sae import Hypers, SAESpec
+from ..sae.forward import params_from
 from . import Ensemble, Member, TrainState
 from .devices import layout_of
 from .loop import PROBE_SAMPLES

@@ -17,9 +17,10 @@ from jaxtyping import Array, Float, Int, UInt32
 from .. import hosts
 from ..keys import label_bits, named_key, seed_key
 from ..linalg import Axes
-from ..sae import Hypers, InitData, SAESpec, params_from
+from ..sae import Hypers, InitData, SAESpec
 from ..sae.component import components_of
 from ..sae.decoders import BiasStart
+from ..sae.forward import params_from
 from ..sae.inits import Init, axes_for, first_bias
 from ..worlds import Drawn
 from .devices import ROWS, Layout, over_rows

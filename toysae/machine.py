@@ -1,7 +1,8 @@
-"""The memory that this process may take, whoever sets the limit."""
+"""The memory that this process may take, whoever sets the limit; and how old it is."""
 
 import ctypes
 import os
+import time
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -98,3 +99,12 @@ def check_bytes(what: str, needed: float, instead: str) -> None:
     require(
         needed <= left, f"{what} needs about {size(needed)} and {size(left)} are left: {instead}"
     )
+
+
+def seconds_since_start() -> float:
+    """The seconds since this process began; 0 if the system does not say."""
+    try:
+        began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return max(time.clock_gettime(time.CLOCK_BOOTTIME) - began / os.sysconf("SC_CLK_TCK"), 0.0)
+    except (OSError, AttributeError, ValueError, IndexError):
+        return 0.0

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,15 +56,27 @@ _about: list[str] = []
 _now = _Activity("starting", 10.0)
 
 
-def doing(what: str, usual_seconds: float = 60.0) -> None:
+_phase_began: Callable[[str], None] | None = None
+
+
+def doing(what: str, usual_seconds: float = 60.0, phase: str = "preparing") -> None:
     """Notes what this process does from now on, for messages.
 
     Args:
         what: words that follow "while": "compiling", "steps 100 to 200 of 5,000".
         usual_seconds: about how long it should take.
+        phase: of the run, for :mod:`toysae.profiling`.
     """
     global _now
     _now = _Activity(f"{_about[-1]}: {what}" if _about else what, usual_seconds)
+    if _phase_began is not None:
+        _phase_began(phase)
+
+
+def tell_phases(began: Callable[[str], None] | None) -> None:
+    """Has every phase told to a function as it begins; None ends that."""
+    global _phase_began
+    _phase_began = began
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from .lm_card import card, twin
 from .lm_effects import downstream, neurons, patch, steer
 from .lm_eval import eval_saes, page
 from .options import check_flags, count, parsed, positional, read_options
-from .running import EngineOptions, Shown, again, carry_out
+from .running import EngineOptions, Shown, again, carry_out, profiled
 from .show import OUT, TokenBar
 
 if TYPE_CHECKING:
@@ -175,7 +175,6 @@ def _train(args: list[str]) -> None:
     o = parsed(Options, rest, "toysae lm train")
     site = find_site(folder, o.site)
     out = o.out or site.parent / "saes" / site.name
-    asked = asked_of_site(prepare_site(site, o.training), o.training)
 
     def tables(results: Any) -> Iterator[tuple[str, Any]]:
         table = write_shared(asked.cells, results).table
@@ -183,7 +182,10 @@ def _train(args: list[str]) -> None:
 
     shown = Shown((), tables, False, lambda results: (), whole=True)
     command = again(["lm", "train", str(Path(folder).absolute()), *rest], out)
-    carry_out(asked, shown, f"SAEs on {site.name}", out, out / "figures", o, command)
+    name, figures_dir = f"SAEs on {site.name}", out / "figures"
+    with profiled(o, name, out, figures_dir):
+        asked = asked_of_site(prepare_site(site, o.training), o.training)
+        carry_out(asked, shown, name, out, figures_dir, o, command)
 
 
 _SHOWN = [

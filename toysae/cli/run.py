@@ -1,6 +1,6 @@
 """toysae run: runs an experiment or a study at the wanted size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from ..checked import number
 from ..checked import path as checked_path
 from ..errors import require, unknown
 from .options import check_flags, flags, parsed, positional
-from .running import EngineOptions, Shown, again, carry_out, check_room
+from .running import EngineOptions, Shown, again, carry_out, check_room, profiled
 from .show import OUT, print_heading
 
 
@@ -70,24 +70,34 @@ def run_command(args: list[str]) -> None:
     command = again(["run", str(file_of(Path(path)).absolute()) if path else "", *rest], out)
     if isinstance(experiment, Experiment):
         refuse_what_points_set(start, flags(rest))
-        shown = _of_experiment(read.settings, name)
-        carry_out(asked_of(read.settings, out), shown, name, out, figures_dir, options, command)
-    else:
-        study = replace(experiment, options=read.settings)
-        left = study.unprepared(read.settings, out) if options.dry_run else ""
-        if left:
-            if hosts.is_first():
-                line = f"{left}; only then is it known which SAEs are left to train"
-                OUT.print(line, highlight=False, soft_wrap=True)
-            return
-        if study.prepare is not None and not options.dry_run:
-            hosts.on_first(check_room, out, figures_dir, [])  # preparing may take hours
-        asked = asked_of(study, out, options.dry_run)
-        shown = Shown(
-            (), lambda results: study.answer(study.options, results, *asked.prepared).items(), True,
-            lambda results: study.draw(study.options, results, *asked.prepared), study.whole,
-        )  # fmt: skip
-        carry_out(asked, shown, name, out, figures_dir, options, command)
+    with profiled(options, name, out, figures_dir):
+        if isinstance(experiment, Experiment):
+            asked, shown = asked_of(read.settings, out), _of_experiment(read.settings, name)
+            carry_out(asked, shown, name, out, figures_dir, options, command)
+        else:
+            study = replace(experiment, options=read.settings)
+            _carry_out_study(study, name, out, figures_dir, options, command)
+
+
+def _carry_out_study(
+    study: Any, name: str, out: Path, figures_dir: Path, o: RunOptions, command: Sequence[str]
+) -> None:
+    from ..sweeps.run import asked_of
+
+    left = study.unprepared(study.options, out) if o.dry_run else ""
+    if left:
+        if hosts.is_first():
+            line = f"{left}; only then is it known which SAEs are left to train"
+            OUT.print(line, highlight=False, soft_wrap=True)
+        return
+    if study.prepare is not None and not o.dry_run:
+        hosts.on_first(check_room, out, figures_dir, [])  # preparing may take hours
+    asked = asked_of(study, out, o.dry_run)
+    shown = Shown(
+        (), lambda results: study.answer(study.options, results, *asked.prepared).items(), True,
+        lambda results: study.draw(study.options, results, *asked.prepared), study.whole,
+    )  # fmt: skip
+    carry_out(asked, shown, name, out, figures_dir, o, command)
 
 
 def _of_experiment(e: Any, name: str) -> Shown:

@@ -2,9 +2,11 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 at_work: ContextVar[bool] = ContextVar("at_work", default=False)
 """Whether this process only helps to train and leaves tables and figures to others."""
+
+_PROGRAMS = 15
+"""How many programs of a profile are printed."""
 
 _DRAWING = 2**27
 """The bytes that figures take while they are drawn."""
@@ -44,6 +49,8 @@ class EngineOptions:
         other_versions: also help processes that have another version of toysae or jax.
         dry_run: only print what would be trained, and the memory, FLOPs and time it would take.
         quiet: no progress bar.
+        profile: say at the end where the time went: a table of the phases of the run, one of the
+            programs that were compiled, and a bar, in OUT and its figures.
     """
 
     out: Path | None = None
@@ -56,6 +63,7 @@ class EngineOptions:
     other_versions: bool = False
     dry_run: bool = False
     quiet: bool = False
+    profile: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,7 @@ def _show(
     if unfinished is not None and (shown.whole or table.empty):
         raise unfinished
     directory = Directory.open(out)
-    doing("making tables")
+    doing("making tables", phase="drawing")
     for title, frame in shown.tables(results):
         print_frame(frame, title)
         if shown.files:
@@ -165,24 +173,58 @@ def _show(
             own = name in NAMES
             require(not own, f"answer {title!r} has the name of a run's own file: rename it")
             directory.write({name: frame.to_csv(index=False).encode()})
-    doing("drawing figures")
+    doing("drawing figures", phase="drawing")
     forget_if_short(_DRAWING)
-
-    def put(path: Path, writer: Callable[[Path], Any]) -> None:
-        """Writes a figure; inside the run's directory it is a file of the run."""
-        name = directory.inside(path)
-        if name is None:
-            write(path, writer)
-        else:
-            directory.put({name: writer})
-
     for title, figure, behind in shown.draw(results):
-        for file in save(figure, behind, figures_dir, title, put):
+        for file in save(figure, behind, figures_dir, title, partial(_put, directory)):
             OUT.print(f"drew {file}", highlight=False, soft_wrap=True)
     where = f"{len(table)} SAEs in {out}/table.csv" if results.plan else f"tables in {out}"
     OUT.print(where, highlight=False, soft_wrap=True)
     if unfinished is not None:
         raise unfinished
+
+
+def _put(directory: Any, path: Path, writer: Callable[[Path], Any]) -> None:
+    """Writes a figure; inside the run's directory it is a file of the run."""
+    name = directory.inside(path)
+    if name is None:
+        write(path, writer)
+    else:
+        directory.put({name: writer})
+
+
+@contextmanager
+def profiled(o: EngineOptions, name: str, out: Path, figures_dir: Path) -> Iterator[None]:
+    """Says at the end of the `with` block where its time went, if the options ask for it.
+
+    Raises:
+        ToysaeError: other processes would do the work.
+    """
+    if not o.profile or o.dry_run:
+        yield
+        return
+    require(not o.launcher, "--profile and --launcher: give one of them, as the time goes in the "
+            "processes that are launched")  # fmt: skip
+    from ..profiling import Profile
+
+    with Profile() as profile:
+        yield
+        table, programs, line = profile.table(), profile.programs(), profile.summary()
+    if not hosts.is_first():
+        return
+    from ..plotting.profile import profile_bars
+    from ..plotting.style import save
+    from ..runs.directory import Directory
+
+    print_frame(table.round(3), f"{name}: where the time went, in seconds", constants=False)
+    most = programs.head(_PROGRAMS).round(3)
+    print_frame(most, f"programs that took the most of it, of {len(programs)}", constants=False)
+    OUT.print(line, highlight=False, soft_wrap=True)
+    put = partial(_put, Directory.open(out))
+    files = save(profile_bars(table, name), table, figures_dir, "profile", put)
+    put(figures_dir / "programs.csv", lambda p: programs.to_csv(p, index=False))
+    for file in (*files, figures_dir / "programs.csv"):
+        OUT.print(f"wrote {file}", highlight=False, soft_wrap=True)
 
 
 def check_room(out: Path, figures_dir: Path, files: list[Path]) -> None:
@@ -216,6 +258,7 @@ def check_room(out: Path, figures_dir: Path, files: list[Path]) -> None:
 _LEFT_OUT = {
     "--out": 2, "--figures-dir": 2, "--launcher": 2, "--checkpoint-seconds": 2, "--fresh": 1,
     "--dry-run": 1, "--many-hosts": 1, "--quiet": 1, "--other-versions": 1,
+    "--profile": 1,
 }  # fmt: skip
 """Options that concern only the first process, and how many words each takes."""
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .. import hosts
 from ..digests import add_arrays
+from ..keys import named_key, seed_key
 from ..programs import BRIEF
 from ..recovery import (
     THRESHOLDS,
@@ -129,10 +130,11 @@ def evaluate_all(
 
 
 @jax.jit
-def _world_cosines(saes: SAE, worlds: World) -> Array:
-    return jax.vmap(jax.vmap(lambda sae, world: cosines(world.target, sae.W_dec), (0, None)))(
-        saes, worlds
-    )
+def _world_cosines(
+    W_dec: Float[Array, "n_worlds n_members d_sae d_in"],
+    truth: Float[Array, "n_worlds n_features d_in"],
+) -> Float[Array, "n_worlds n_members n_features d_sae"]:
+    return jax.vmap(jax.vmap(lambda W, rows: cosines(rows, W), (0, None)))(W_dec, truth)
 
 
 def truth_scores(records: Records, cos: np.ndarray) -> dict[str, float]:
@@ -179,7 +181,7 @@ def score_ensemble(
     n_worlds, n_members = trained.diverged.shape
     n_batches = -(-n_eval // ensemble.batch_size)
     scores, magnitude = _evaluated(ensemble, trained.saes, n_batches)
-    cos = _rows(_world_cosines(trained.saes, ensemble.worlds))
+    cos = _rows(_world_cosines(trained.saes.W_dec, ensemble.worlds.target))
     firings = np.repeat(trained.firings, n_members, axis=0)
     arrays = {
         "mcs": cos.max(2),
@@ -278,10 +280,10 @@ def oracle_columns(ensemble: Ensemble) -> pd.DataFrame:
     """Scores of FISTA codes in the true dictionary, as of a perfect SAE: one row for each world
     and L1 coefficient."""
     coefficients = np.unique(np.asarray(ensemble.hypers["l1_coeff"]))
-    keys, frames = keys_of(ensemble.world_seeds, "oracle"), []
-    for i in range(len(ensemble.world_seeds)):
-        world = jax.tree.map(lambda leaf, i=i: leaf[i], ensemble.worlds)
-        x = sample(world, keys[i], _ORACLE_SAMPLES).x
+    worlds, frames = jax.device_get(ensemble.worlds), []
+    for i, seed in enumerate(np.asarray(ensemble.world_seeds).tolist()):
+        world = jax.device_put(jax.tree.map(lambda leaf, i=i: leaf[i], worlds))
+        x = sample(world, named_key(seed_key(seed, "data"), "oracle"), _ORACLE_SAMPLES).x
         x = x if world.bias is None else x - world.bias
         scores = _oracle(*jax.device_get((x, world.target, coefficients)))
         frames.append(pd.DataFrame({"world_place": i, "l1_coeff": coefficients, **scores}))
@@ -298,6 +300,6 @@ def _oracle(*inputs: np.ndarray) -> dict[str, np.ndarray]:
     add_arrays(content, inputs)
     key = content.digest()
     if key not in _oracles:
-        scores = fista_oracle(*map(jnp.asarray, inputs))
+        scores = fista_oracle(*jax.device_put(inputs))
         _oracles[key] = {f"truth_fista_{name}": np.asarray(scores[name]) for name in ("ev", "l0")}
     return _oracles[key]

@@ -4,7 +4,7 @@ import gc
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,8 @@ class _Run:
                 if block is None:
                     if not self.options.wait or hosts.on_first(self.queue.is_empty):
                         return
-                    doing("waiting for blocks that other processes train", _WAIT_SECONDS * 100)
+                    doing("waiting for blocks that other processes train", _WAIT_SECONDS * 100,
+                          phase="waiting")  # fmt: skip
                     progress.follow(hosts.on_first(self.queue.done))
                     time.sleep(_WAIT_SECONDS)
                     continue
@@ -213,7 +214,7 @@ class _Run:
             stop = hosts.largest_of_all(self.request.number)
             late = time.monotonic() - saved >= self.options.checkpoint_seconds
             if stop or hosts.from_first(late):
-                doing(f"saving step {snapshot.step:,}")
+                doing(f"saving step {snapshot.step:,}", phase="writing")
                 whole = hosts.whole(snapshot)
                 hosts.on_first(lambda: self._checkpoints(block).save(whole))
                 saved = time.monotonic()
@@ -224,11 +225,11 @@ class _Run:
                 ensemble, cell.n_steps, cell.measure.probe, cell.measure.curve_points,
                 on_chunk=on_chunk, resume=resume, feed=feed,
             )  # fmt: skip
-        doing("scoring")
+        doing("scoring", phase="scoring")
         scores, arrays = cell.measure(ensemble, trained, cell.n_steps)
         weights = saved_weights(trained.saes) if self.options.keep_weights else None
         keys = block.keys.reshape(-1).tolist()
-        doing("writing its results")
+        doing("writing its results", phase="writing")
         self._check_held(block)
 
         def save() -> None:
@@ -271,7 +272,7 @@ class _Run:
 
 def saved_weights(saes: SAE) -> dict[str, np.ndarray]:
     """An ensemble's weights by name, with one leading row axis."""
-    fields = asdict(saes.weights)
+    fields = dict(vars(saes.weights))
     del fields["arithmetic"]
     weights = {**fields.pop("enc"), **fields.pop("act")}
     weights.update({name: value for name, value in fields.items() if value is not None})

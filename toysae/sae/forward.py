@@ -18,8 +18,10 @@ def init_params(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> 
     """The first parameters of one SAE, on its decoder's constraint.
 
     Raises:
-        ToysaeError: see :func:`params_from`.
+        ToysaeError: a number of the spec that is missing; see also :func:`params_from`.
     """
+    missing = ", ".join(name for name in spec.hypers() if name not in h)
+    require(not missing, f"the numbers lack {missing}: resolve_hypers gives them all")
     rows = spec.init.directions(named_key(key, "init"), spec.d_sae, data, h)
     return params_from(spec, key, rows, first_bias(spec.decoder.bias_start, data.x), h)
 
@@ -37,11 +39,8 @@ def params_from(
         h: its numbers.
 
     Raises:
-        ToysaeError: a number of the spec that is missing, or a component with an array whose axes
-            over latents it does not declare.
+        ToysaeError: a component has an array whose axes over latents it does not declare.
     """
-    missing = ", ".join(name for name in spec.hypers() if name not in h)
-    require(not missing, f"the numbers lack {missing}: resolve_hypers gives them all")
     enc = spec.encoder.init(named_key(key, "encoder"), rows[1], h)
     act = spec.activation.init(spec.d_sae, h)
     for component, arrays in ((spec.encoder, enc), (spec.activation, act)):

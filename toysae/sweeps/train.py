@@ -148,7 +148,7 @@ def train(
                 curve_points,
                 on_chunk=lambda edge: progress.update(world.name, edge.step * a_step),
             )
-        doing("scoring")
+        doing("scoring", phase="scoring")
         return TrainResult(*score_ensemble(ensemble, trained, n_steps, n_eval), trained)
 
 

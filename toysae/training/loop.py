@@ -245,7 +245,7 @@ class _Training:
         """Before any step, or where a snapshot was taken."""
         layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds), ensemble.split)
         ensemble = spread_ensemble(ensemble, layout)
-        doing("starting")
+        doing("starting", phase="starting SAEs")
         state = start(ensemble, layout)
         new = cls(ensemble.once_started(), layout, n_steps, on_chunk, feed, state)
         if resume is not None:
@@ -266,10 +266,11 @@ class _Training:
             before = self.step
             self.step = step = hosts.from_first(self.pace.next_stop(before, limit))
             if step > before:
-                doing(f"steps {before:,} to {step:,} of {self.n_steps:,}", 2 * CHUNK_SECONDS)
+                what = f"steps {before:,} to {step:,} of {self.n_steps:,}"
+                doing(what, 2 * CHUNK_SECONDS, phase="training")
             else:
-                doing("compiling its steps")
-            to, n_steps = jnp.int32(step), jnp.float32(self.n_steps)
+                doing("compiling its steps", phase="training")
+            to, n_steps = np.int32(step), np.float32(self.n_steps)
             self.state = advance(self.state, self.ensemble, to, n_steps, self.layout)
             jax.block_until_ready(self.state.step)
             self.pace.took(step - before)
@@ -279,7 +280,7 @@ class _Training:
 
     def measure(self, probe: Probe, n_eval: int) -> None:
         """Adds a point to the curves."""
-        doing("measuring a point of its curves")
+        doing("measuring a point of its curves", phase="learning curves")
         point = probe_all(self.state, self.ensemble, probe, n_eval, self.layout)
         point = jax.device_get(self.gathered({**point, "loss": self.state.loss}, ROWS))
         if self.step == 0:  # no step taken, no loss yet
@@ -297,7 +298,7 @@ class _Training:
 
     def result(self, steps: np.ndarray) -> Trained:
         """The trained ensemble; `steps` are those of its curves."""
-        doing("taking the trained SAEs")
+        doing("taking the trained SAEs", phase="scoring")
         curves = {n: np.stack([p[n] for p in self.points], -1) for n in self.points[0]}
         saes = self.gathered(trained(self.state, self.ensemble, self.layout), ROWS)
         diverged = np.asarray(self.gathered(self.state.members.diverged, ROWS))

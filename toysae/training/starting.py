@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from .. import hosts
 from ..keys import label_bits, named_key, seed_key
@@ -47,37 +47,55 @@ def first_rows(ensemble: Ensemble, data: InitData, layout: Layout | None = None)
     h = {name: value for name, value in ensemble.hypers.items() if name in read}
 
     def rows_of(label: str) -> Array:
-        drawn = replace(init, encoder="transpose")  # either way the same program draws
         seeds = ensemble.world_seeds, ensemble.sae_seeds
-        return _rows(drawn, ensemble.spec.d_sae, label_bits(label), *seeds, data, h, layout)
+        keys = _init_keys(*seeds, label_bits(label), layout)
+        drawn = replace(init, encoder="transpose")  # either way the same program draws
+        return _rows(drawn, ensemble.spec.d_sae, keys, data, h, layout)
 
     dec = rows_of("decoder")
     return dec, dec if init.encoder == "transpose" else rows_of("encoder")
+
+
+@partial(jax.jit, static_argnames="layout")
+def _init_keys(
+    world_seeds: Int[Array, " n_worlds"],
+    sae_seeds: Int[Array, " n_members"],
+    label: UInt32[Array, ""] | UInt32[np.ndarray, ""],
+    layout: Layout | None,
+) -> Key[Array, "n_worlds n_members"]:
+    """The key of each member's rows under a label. By themselves, as the random numbers of a key
+    take about as long to compile as those of an init."""
+
+    def of_all(worlds: Array, saes: Array, label: Array) -> Array:
+        def one(world_seed: Array, sae_seed: Array) -> Array:
+            key = named_key(member_key(world_seed, sae_seed), "init")
+            return jax.random.fold_in(key, label)
+
+        return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(worlds, saes)
+
+    specs = P("world"), P("member"), P()
+    return over_rows(of_all, layout, specs, ROWS)(world_seeds, sae_seeds, label)
 
 
 @partial(jax.jit, static_argnames=("init", "d_sae", "layout"))
 def _rows(
     init: Init,
     d_sae: int,
-    label: UInt32[Array, ""] | UInt32[np.ndarray, ""],
-    world_seeds: Int[Array, " n_worlds"],
-    sae_seeds: Int[Array, " n_members"],
+    keys: Key[Array, "n_worlds n_members"],
     data: InitData,
     h: Hypers,
     layout: Layout | None,
 ) -> Float[Array, "n_worlds n_members d_sae d_in"]:
-    """Rows of the decoders or of the encoders, as the label of their keys says."""
+    """Rows of the decoders or of the encoders, as their keys say."""
 
-    def of_all(label: Array, worlds: Array, saes: Array, data: InitData, h: Hypers) -> Array:
-        def one(world_seed: Array, data: InitData, sae_seed: Array, h: Hypers) -> Array:
-            key = named_key(member_key(world_seed, sae_seed), "init")
-            return init.decoder_rows(jax.random.fold_in(key, label), d_sae, data, h)
+    def of_all(keys: Array, data: InitData, h: Hypers) -> Array:
+        def one(key: Array, data: InitData, h: Hypers) -> Array:
+            return init.decoder_rows(key, d_sae, data, h)
 
-        of_world = jax.vmap(one, (None, None, 0, 0))
-        return jax.vmap(of_world, (0, 0, None, None))(worlds, data, saes, h)
+        return jax.vmap(jax.vmap(one, (0, None, 0)), (0, 0, None))(keys, data, h)
 
-    specs = P(), P("world"), P("member"), P("world"), P("member")
-    return over_rows(of_all, layout, specs, ROWS)(label, world_seeds, sae_seeds, data, h)
+    specs = ROWS, P("world"), P("member")
+    return over_rows(of_all, layout, specs, ROWS)(keys, data, h)
 
 
 @partial(jax.jit, static_argnames="layout")

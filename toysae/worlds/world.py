@@ -228,4 +228,9 @@ def stack(worlds: list[T]) -> T:
         f"worlds {worlds[0].name!r} of these seeds differ in shape (as toy models that embed "
         "different numbers of features do): give one world seed at a time",
     )
+    return _stacked(worlds)
+
+
+@jax.jit
+def _stacked(worlds: list[T]) -> T:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *worlds)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ...door import asked
 from ...errors import require
 
 NORM_EDGES = 2.0 ** (np.arange(-40 * 32, 40 * 32 + 1) / 32)  # bins 2.2 % wide, 1e-12 to 1e12
@@ -146,6 +147,8 @@ def panel_of(batches: Iterable[Activations]) -> PanelStats:
     """
     panel = None
     for x in batches:
+        if not isinstance(x, np.ndarray | jax.Array):
+            x = asked("panel_of", "a batch", x, Float[Array, "..."])
         _require_matrix(x)
         panel = add(empty_panel(x.shape[1]) if panel is None else panel, x)
     require(panel is not None, "there are no batches to make a panel of")

@@ -46,7 +46,7 @@ def test_every_second_is_counted_once_and_every_program_by_its_name():
     assert table.loc["first", "running"] == pytest.approx(0.2, abs=0.05)
     assert table.loc["first", ["tracing", "compiling"]].sum() == 0
     assert table.loc["second", "tracing"] > 0.1 and table.loc["second", "compiling"] > 0
-    assert (table >= 0).all(None)
+    assert (table >= 0).all(axis=None)
     assert table[list(KINDS)].sum(axis=1).to_numpy() == pytest.approx(table["seconds"].to_numpy())
     assert table.loc[["first", "second"], "seconds"].sum() == pytest.approx(took, abs=0.02)
     assert table.loc["all", "seconds"] == pytest.approx(table["seconds"][:-1].sum())

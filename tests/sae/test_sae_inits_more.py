@@ -78,6 +78,12 @@ def test_every_init_starts_every_encoder_in_an_ensemble(data, part, encoder):
     assert np.abs(params.W_dec[0] - params.W_dec[1]).max() > 1e-3  # the key matters
 
 
+def test_a_number_that_is_missing_is_named(data):
+    for h in ({}, {k: v for k, v in H.items() if k != "enc_scale"}):
+        with pytest.raises(ToysaeError, match="the numbers lack .*enc_scale"):
+            init_params(SAESpec(D, 20), KEY, data, h)
+
+
 @pytest.mark.parametrize("part", [Kaiming(), DataSamples(), KMeans()], ids=repr)
 def test_the_encoder_scale_is_relative_to_the_first_rows(data, part):
     dec, enc = part.directions(KEY, 10, data, {**H, "enc_scale": jnp.float32(0.3)})

@@ -345,3 +345,12 @@ def test_panels_side_by_side(plain):
     )
     assert "features" not in {what for what, *_ in compare_panels(real, real)}
     assert len(compare_panels(world, world, real)[0]) == 4
+
+
+def test_batches_may_be_lists_and_numbers_are_no_batches():
+    rows = [[1.0, 2.0], [3.0, 5.0]]
+    whole = panel_of([np.array(rows * 2, np.float32)])
+    np.testing.assert_allclose(panel_of(iter([rows, rows])).sd, whole.sd)
+    for wrong in (iter([0]), (i for i in range(3)), iter(["ab"])):
+        with pytest.raises(ToysaeError):
+            panel_of(wrong)

@@ -34,7 +34,8 @@ class BenchOptions:
             those that need a GPU, "interim-grid" for 153 SAEs, "worlds" for all of sampling,
             "recipes" for every recipe compared with the plain SAE at two sizes, "scoring" for its
             cost compared with training, "lm" for capturing a language model's activations, "engine"
-            for what keeping results on disk costs, opening 5,000 SAEs, and several workers;
+            for what keeping results on disk costs, opening 5,000 SAEs, and several workers,
+            "compile" for what a run of a small experiment spends before it trains;
             "time-to-mcc" times whole processes until the features are found.
         against: "sae-lens" trains one standard SAE of the same shape with SAELens' own trainer,
             in turns with ours, and prints ratios; needs the peers extra.

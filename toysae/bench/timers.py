@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .capturing import CAPTURE_PRESETS, time_capture
+from .compiling import Compiling
 from .engine import Opening, Overhead
 from .presets import BENCH_PRESETS, GPU_PRESETS, GRID_PRESETS, RECIPE_PRESETS, Preset
 from .sampling import WORLD_PRESETS, time_world
@@ -25,9 +26,12 @@ ENGINE_PRESETS: dict[str, Overhead | Opening | Scaling] = {
 }
 
 
+COMPILE_PRESETS = {"compile": Compiling()}
+
+
 def time_engine(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     """The row of a preset that says itself how it is timed."""
-    return {"preset": name, **ENGINE_PRESETS[name].time(seconds, rounds)}
+    return {"preset": name, **{**ENGINE_PRESETS, **COMPILE_PRESETS}[name].time(seconds, rounds)}
 
 
 PRESET_KINDS: dict[str, tuple[Mapping[str, Any], Timer]] = {
@@ -39,6 +43,7 @@ PRESET_KINDS: dict[str, tuple[Mapping[str, Any], Timer]] = {
     "scoring": (SCORING_PRESETS, time_scoring),
     "lm": (CAPTURE_PRESETS, time_capture),
     "engine": (ENGINE_PRESETS, time_engine),
+    "compile": (COMPILE_PRESETS, time_engine),
 }
 """Names that stand for several presets."""
 

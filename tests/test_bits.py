@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import jax, jax.numpy as jnp, numpy as np
 import toysae
@@ -27,10 +29,25 @@ print(float(score(sae, world, 1024).table["mmcs"].iloc[0]).hex())
 """
 
 
-def test_the_same_bits_in_64_bit_mode():
+EVERY_RECIPE = """
+import toysae
+from toysae.sae import RECIPES
+world = toysae.make_world("sphere", 0, d_in=8, n_features=8, l0=2.0)
+for name, recipe in RECIPES.items():
+    knob = recipe.knob()
+    numbers = {knob: recipe.toy.get(knob, {"k": 2, "l0_target": 2.0}.get(knob, 0.1))}
+    r = toysae.train(world, name, n_steps=3, batch_size=32, n_eval=64, curve_points=1, quiet=True,
+                     **numbers)
+    print(name, *(float(r.table[n].iloc[0]).hex() for n in ("mmcs", "l0")))
+"""
+
+
+@pytest.mark.parametrize("code", [CODE, pytest.param(EVERY_RECIPE, marks=pytest.mark.slow)],
+                         ids=["some", "every recipe"])  # fmt: skip
+def test_the_same_bits_in_64_bit_mode(code):
     def said(flag):
         env = {**os.environ, "JAX_ENABLE_X64": flag, "JAX_NUM_CPU_DEVICES": "1"}
-        done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

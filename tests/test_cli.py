@@ -63,6 +63,18 @@ STUDY = str(ROOT / "experiments" / "worlds_gallery")
         (["run", RECOVERY, "--sizes", "0"], ["sizes 0"]),
         (["run", RECOVERY, "--ratios", "-1"], ["ratios -1"]),
         (["run", RECOVERY, "--sizes", "10000000"], ["GiB", "d_sae"]),
+        (["run", RECOVERY, "--ratios", "1", "--d-in", "1000000000"], ["GiB", "d_in"]),
+        (["run", RECOVERY, "--ratios", "1", "--d-in", "1000000000", "--dry-run"], ["GiB"]),
+        (["world", "sphere", "--d-in", "1000000000"], ["GiB", "are left"]),
+        (["ceilings", "sphere", "--d-sae", "1000000000"], ["1,000,000,000 latents needs about"]),
+        (["score", STANDARD, "--world", "sphere", "--d-in", "1000000000"], ["1,000,000,000"]),
+        (["run", RECOVERY, "--l1-coeff", "inf"], ["l1_coeff", "inf", "not finite"]),
+        (["run", RECOVERY, "--recipes", "topk", "--k", "nan"], ["k", "nan", "not finite"]),
+        (["run", RECOVERY, "--checkpoint-seconds", "nan"], ["checkpoint", "nan", "not finite"]),
+        (
+            ["run", RECOVERY, "--curve-points", "1000000000"],
+            ["curve_points 1,000,000,000", "range"],
+        ),
         (["run", RECOVERY, "--l1-convention", "sharky"], ["'sharky'", "known"]),
         (["run", RECOVERY, "--smoke", "--full"], ["--smoke and --full"]),
         (["run", str(ROOT / "experiments" / "sae_zoo.py"), "--full"], ["no full size"]),
@@ -105,6 +117,62 @@ def test_bad_input_is_one_line_and_status_2(args, words, capsys, tmp_path, monke
     for word in words:
         assert word in message
     assert not list(tmp_path.iterdir()), "something was written before the check"
+
+
+BRACKETS = """
+from toysae import Experiment
+experiment = Experiment("Is [/b] or [bold]x?", d_in=6, ratios=(1,), recipes=("tied",),
+    inits=("random",), l1_coeff=(0.1,), world_seeds=1, n_steps=3, n_eval=256, ceiling=False,
+    curve_points=2, figures=("mmcs_by_ratio",))
+"""
+
+
+def test_brackets_are_no_markup_before_or_after_the_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "asks.py").write_text(BRACKETS)
+    main(["run", "asks.py", "--out", "a[/b]", "--quiet"])
+    printed = capsys.readouterr().out
+    assert "Is [/b] or [bold]x?" in printed and "1 SAEs in a[/b]/table.csv" in printed
+    main(["status", "a[/b]"])
+    assert "a[/b]" in capsys.readouterr().out
+
+
+def test_the_fields_of_a_world_are_told_with_their_defaults(capsys):
+    from toysae.worlds.registry import about_field
+
+    with pytest.raises(SystemExit) as stop:
+        main(["world", "sphere", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert stop.value.code == 0 and "--d-in" in told and "(default: 64)" in told
+    words = [word for word in about_field("n_features").split() if word.isalpha()]
+    assert " ".join(words[:3]) in told
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_device_as_output_is_one_line():
+    command = [sys.executable, "-m", "toysae", "list"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "cannot write" in line
+
+
+@pytest.mark.parametrize("command", [["list"], ["world", "sphere", "--n-features", "8"]])
+def test_a_locale_without_our_letters_is_enough(command):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-m", "toysae", *command], env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii() and "Traceback" not in done.stderr
+
+
+def test_a_place_for_a_worlds_figure_that_is_a_file_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        main(["world", "sphere", "--n-features", "8", "--out", str(tmp_path / "file" / "inside")])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and "cannot write" in line
 
 
 def test_what_another_process_discards_before_it_is_drawn_is_a_line(tmp_path, capsys, monkeypatch):

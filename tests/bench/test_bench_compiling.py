@@ -15,6 +15,7 @@ experiment = Experiment("?", d_in=6, ratios=(1,), recipes=("tied",), inits=("ran
 """
 
 
+@pytest.mark.slow
 def test_a_row_is_of_a_cold_run_and_a_warm_one(monkeypatch):
     monkeypatch.setitem(timers.COMPILE_PRESETS, "compile", Compiling(TINY))
     monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")  # as where presets are timed

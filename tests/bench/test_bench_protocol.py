@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from toysae import ToysaeError
+from toysae.bench.against import WORKER
 from toysae.bench.protocol import Child
+from toysae.bench.run import import_seconds
 
 PEER = [sys.executable, str(Path(__file__).with_name("fake_peer.py"))]
 WAY = {"threads": 1, "sparse": True, "autocast": False, "autocast_data": False}
@@ -54,3 +56,11 @@ def test_peak_memory_counts_what_is_held():
         "before = peak(); held = b'x' * (before + 50_000_000); assert peak() > len(held)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)  # this process may hold gigabytes
+
+
+def test_what_lies_in_the_folder_is_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('taken for json')")
+    monkeypatch.chdir(tmp_path)
+    assert import_seconds("import toysae") > 0
+    with Child(WORKER) as child:
+        assert child.ask("peak") > 0

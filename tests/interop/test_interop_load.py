@@ -3,7 +3,10 @@
 import io
 import json
 import pickle
+import re
 import shutil
+import tracemalloc
+import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from toysae import ToysaeError, make_world
+from toysae.cli import main
 from toysae.interop import (
     from_dictionary_learning,
     from_saelens,
@@ -24,6 +28,7 @@ from toysae.interop import (
     to_saelens,
 )
 from toysae.interop.torch_file import read_torch_file
+from toysae.lm.saes.site_sae import SiteSAE, save_site_sae
 from toysae.recovery.baselines import Dictionary
 from toysae.sae import SAE
 from toysae.sae.files import save_sae
@@ -68,6 +73,10 @@ def copied(folder, tmp_path, **config):
         ({"skip_connection": True}, "skip_connection adds to x_hat"),
         ({"activation": "groupmax"}, "activation 'groupmax' has no counterpart"),
         ({"k": 99}, "k 99 is out of range: write 1 to 12"),
+        ({"k": None}, "k None is not a whole number: write 1 to 12"),
+        ({"k": [3]}, r"k \[3\] is not a whole number: write 1 to 12"),
+        ({"signed": True}, "signed codes are not read"),
+        ({"gain": 2}, "has gain, of which it is not known"),
     ],
 )
 def test_sparse_coders_that_are_no_sae_here_are_refused(tmp_path, config, message):
@@ -125,11 +134,61 @@ class _Pickler(pickle.Pickler):
 def torch_file(path, state, storages):
     buffer = io.BytesIO()
     _Pickler(buffer, 2).dump(state)
+    return zipped(path, buffer.getvalue(), {f"data/{k}": a.tobytes() for k, a in storages.items()})
+
+
+def zipped(path, pickled, files, deflated=()):
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", buffer.getvalue())
-        for key, array in storages.items():
-            archive.writestr(f"archive/data/{key}", array.tobytes())
+        for name, data in {"data.pkl": pickled, **files}.items():
+            kind = zipfile.ZIP_DEFLATED if name in deflated else zipfile.ZIP_STORED
+            archive.writestr(f"archive/{name}", data, kind)
     return path
+
+
+def one_tensor(shape, stride):
+    """The pickle of {"x": a tensor on the first float of data/0}."""
+    shape, stride = ("(" + "".join(f"I{n}\n" for n in numbers) + "t" for numbers in (shape, stride))
+    storage = "(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI1\ntQ"
+    return f"(dS'x'\nctorch._utils\n_rebuild_tensor_v2\n({storage}I0\n{shape}{stride}tRs.".encode()
+
+
+FLOAT = {"data/0": np.float32(7).tobytes()}
+
+
+def test_files_that_would_fill_the_memory_are_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    assert read_torch_file(zipped(path, one_tensor([1], [1]), FLOAT))["x"].tolist() == [7]
+    large = zipped(path, one_tensor([10**9], [0]), FLOAT)
+    with pytest.raises(ToysaeError, match="a tensor of 1,000,000,000 elements on 1 in its file"):
+        read_torch_file(large)
+    memo = b"\x80\x02}r" + (2**30).to_bytes(4, "little") + b"."
+    with pytest.raises(ToysaeError, match="place 1,073,741,824 in a memo of at most 2"):
+        read_torch_file(zipped(path, memo, {}))
+
+
+@pytest.mark.parametrize("name", ["byteorder", "data/0", "data.pkl"])
+def test_compressed_files_are_refused_before_they_are_read(tmp_path, name):
+    files = {**FLOAT, name: bytes(2**25)}
+    path = zipped(tmp_path / "a.pt", one_tensor([1], [1]), files, [name])
+    del files
+    tracemalloc.start()
+    try:
+        with pytest.raises(ToysaeError, match=f"{name} is compressed, which torch never does"):
+            read_torch_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "name", ["torch.nn.Linear", "torch.ComplexFloatStorage", "torch._utils._rebuild_sparse_tensor"]
+)
+def test_a_class_that_is_not_read_is_named_and_no_damage(tmp_path, name):
+    place = "\n".join(name.rsplit(".", 1))
+    path = zipped(tmp_path / "a.pt", f"(dS'x'\nc{place}\ns.".encode(), {})
+    with pytest.raises(ToysaeError, match=f"load {name}, which no plain tensor needs") as error:
+        read_torch_file(path)
+    assert "damaged" not in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_pickle_that_would_run_something_is_not_read(tmp_path):
@@ -149,6 +208,8 @@ def test_other_contents_and_damage_are_named(tmp_path):
         read_torch_file(tmp_path / "none.pt")
     with pytest.raises(ToysaeError, match="holds more than tensors by name"):
         read_torch_file(torch_file(tmp_path / "a.pt", OrderedDict(x=3), {}))
+    with pytest.raises(ToysaeError, match=r"b.pt: it is big-endian: save it again"):
+        read_torch_file(zipped(tmp_path / "b.pt", b"", {"byteorder": b"big"}))
     data = (GOLDEN / "dictionary_learning" / "AutoEncoder" / "ae.pt").read_bytes()
     (tmp_path / "half.pt").write_bytes(data[: len(data) // 2])
     with pytest.raises(ToysaeError, match="truncated or not in torch's zip format"):
@@ -200,6 +261,14 @@ def test_a_score_equals_numpy_on_a_fresh_sample(world):
     assert "sae" not in row and row["floor"] < 1
 
 
+def test_a_score_says_that_samples_come_in_whole_batches(world):
+    with pytest.warns(UserWarning, match="scored on 1,024 samples, not 256"):
+        assert score(truth(world), world, 256).table["n_eval"][0] == 1024
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        score(truth(world), world, 1024)
+
+
 def test_the_sample_follows_its_seed(world):
     one, same, other = (score(truth(world), world, 2048, seed).table["ev"][0] for seed in (0, 0, 1))
     assert one == same != other
@@ -218,3 +287,16 @@ def test_bad_paths_and_worlds_are_refused(world, tmp_path):
         score(truth(world), make_world("sphere", 0, d_in=8, n_features=8, l0=1.5))
     with pytest.raises(ToysaeError, match="n_samples 0"):
         score(truth(world), world, 0)
+
+
+def test_an_sae_of_a_language_model_is_not_read_without_its_normalisation(world, tmp_path, capsys):
+    whole = SiteSAE(truth(world), jnp.zeros(6), jnp.float32(1))
+    folder = save_site_sae(whole, tmp_path / "sae")
+    said = r"is an SAE on a language model's activations.*`toysae export`"
+    for path in (folder, folder / "sae.safetensors"):
+        with pytest.raises(ToysaeError, match=said):
+            load_any(path)
+    with pytest.raises(SystemExit) as stop:
+        main(["score", str(folder), "--world", "sphere"])
+    line = capsys.readouterr().err
+    assert stop.value.code == 2 and line.count("\n") == 1 and re.search(said, line)

@@ -173,6 +173,8 @@ def changed(tmp_path, tensors=None, **config):
         ({"d_in": 7}, "cfg.json says d_in 7, W_dec has 6"),
         ({"k": 13}, "k 13 is out of range: write 1 to 12"),
         ({"k": None}, "k None is not a whole number"),
+        ({"k": 0}, "k 0 is out of range: write 1 to 12"),
+        ({"l1_coefficient": float("nan")}, "cfg.json holds NaN, which is not a number"),
         ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor is set"),
     ],
 )
@@ -180,7 +182,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, config, message):
     folder = changed(tmp_path, **config)
     with pytest.raises(ToysaeError, match=message) as error:
         from_saelens(folder)
-    assert str(folder) in str(error.value)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer as Inner
+from tokenizers import models, pre_tokenizers
 
 import toysae.lm.capture.text as module
 from toysae import ToysaeError
@@ -171,6 +173,17 @@ def test_long_documents_are_cut_at_lines_and_keep_all_their_text(tmp_path, token
     assert (np.diff(docs) >= 0).all()
 
 
+def test_the_token_that_begins_a_text_is_not_the_one_that_ends_it(tmp_path):
+    inner = Inner(models.WordLevel({"</s>": 0, "<s>": 1, "a": 2, "b": 3}, unk_token="a"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.save(str(tmp_path / "tokenizer.json"))
+    own, source = load_tokenizer(tmp_path), wrote(tmp_path / "ab.jsonl", ["a b " * 20, "b"])
+    corpus = build_corpus(source, own, tmp_path / "c", None, TextLayout(8, bos=True))
+    assert (own.begin, own.end) == (1, 0)
+    assert corpus.tokens[:, 0].tolist() == [1] * len(corpus.tokens) and len(corpus.tokens) == 6
+    assert (corpus.tokens[:, 1:] != 1).all() and 0 in corpus.tokens[-1, 1 : corpus.lengths[-1]]
+
+
 # Folders
 
 
@@ -300,6 +313,7 @@ def test_a_disk_that_fills_up_while_sequences_are_written(jsonl, tmp_path, token
     ("name", "content", "words"),
     [
         ("latin.txt", "café".encode("latin-1"), "latin.txt is not a text in UTF-8"),
+        ("deep.jsonl", b"[" * 100_000, "deep.jsonl, line 1: not an object with 'text'"),
         ("latin.jsonl", '{"text": "café"}'.encode("latin-1"), "latin.jsonl is not a text in UTF-8"),
         (
             "a.jsonl",

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -443,6 +444,15 @@ def test_eval_prints_the_arms_and_writes_them(out, table, tmp_path, capsys):
     assert list(found.index)[-2:] == ours and found.index[0] == "clean"
     for arm, row in zip(ours, (12, 14), strict=True):
         assert found["fvu"][arm] == pytest.approx(table["fvu"][row], rel=0.4)
+
+
+def test_eval_shows_how_far_it_is_unless_it_is_to_be_quiet(out, capsys):
+    few = ["--rows", 12, "--ranks", 4, "--n-sequences", 8]
+    capsys.readouterr()
+    lm("eval", out, *few, "--quiet")
+    assert "tokens" not in capsys.readouterr().err
+    lm("eval", out, *few)
+    assert re.search(r"([1-9]\d*) of \1 tokens", capsys.readouterr().err)
 
 
 def test_an_exported_sae_does_the_same_to_the_model(out, table, two, tmp_path, capsys):

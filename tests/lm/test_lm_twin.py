@@ -114,6 +114,13 @@ def test_a_twin_realises_what_it_was_fitted_to(source, x):
     np.testing.assert_allclose(again.var(0).sum(), x.var(0).sum(), rtol=0.03)
 
 
+def test_each_look_at_the_activations_is_told(x):
+    source, seen = Held(x[:4096], np.full(64, 64)), []
+    make_twin(source, 4096, (1.0,), ("sphere",), correlate=False, on_look=seen.append)
+    assert seen and seen[0] == "sphere directions, ratio 1: look 1"
+    assert [about.rpartition(" ")[2] for about in seen] == [str(i + 1) for i in range(len(seen))]
+
+
 def test_each_parameter_moves_the_fit_where_it_should(x):
     """At the truth the misfit is small, and it grows as any parameter leaves it."""
     stats, _ = centred_panel([x], x.mean(0))

@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -10,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import toysae
 from toysae import Results, ToysaeError
 from toysae.cli import main
 from toysae.disk import size, write_bytes
+from toysae.plotting import draw
 from toysae.sweeps import Unfinished, run, status
 from toysae.worlds import make_world, save_world
 
@@ -184,6 +187,24 @@ def test_other_errors_of_the_device_are_not_taken_for_it(tiny, tmp_path, monkeyp
         run(tiny, tmp_path / "out", quiet=True)
 
 
+def test_a_place_for_an_sae_that_is_a_file_is_one_line(reference, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ToysaeError, match=r"^cannot write [^\n]*$"):
+        toysae.save_sae(Results.load(reference).sae(0), tmp_path / "file" / "a.safetensors")
+
+
+def test_a_disk_without_any_room_is_one_line(tiny_file, small_disk, capsys):
+    disk = small_disk(64)
+    with suppress(OSError), open(disk / "filler", "wb") as file:
+        while True:
+            file.write(bytes(512))
+            file.flush()
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(tiny_file), "--out", str(disk / "out"), "--quiet"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and "free" in line
+
+
 # Status
 
 
@@ -201,6 +222,9 @@ def test_status_before_and_after(tiny, tmp_path, monkeypatch, reference):
     assert table["begun"].tolist() == ["4 at 40/40", ""] and table["missing"].tolist() == [0, 4]
     assert line == f"{out}: not running, 0 of 8 SAEs finished"
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
+    with pytest.raises(ToysaeError, match=r"^nothing is finished in [^\n]*$"):
+        draw(Results.load(out), "frontier", tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
     table, line = status(reference)
     assert table["done"].tolist() == [4, 4] and table["missing"].tolist() == [0, 0]
     assert "8 of 8" in line

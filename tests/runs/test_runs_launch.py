@@ -60,11 +60,14 @@ def test_a_launcher_that_cannot_be_is_refused_before_anything_is_written(
 
 def test_two_local_workers_do_it_all(tiny_file, tmp_path, reference):
     out = tmp_path / "out"
+    (tmp_path / "json.py").write_text("open('read', 'w')")  # no process takes it for json
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-m", "toysae", "run", str(tiny_file), "--out", str(out), "--launcher",
-         "local:2"], env=environment, capture_output=True, text=True, timeout=240,
+        [sys.executable, "-P", "-m", "toysae", "run", str(tiny_file), "--out", str(out),
+         "--launcher", "local:2"], env=environment, capture_output=True, text=True, timeout=240,
+        cwd=tmp_path,
     )  # fmt: skip
+    assert not (tmp_path / "read").exists()
     assert done.returncode == 0, done.stderr
     assert "2 workers started" in done.stderr and "Traceback" not in done.stderr
     assert "100%" in done.stderr, "the bar is followed to its end"

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toysae import Results, ToysaeError
+from toysae import Experiment, Results, ToysaeError
 from toysae.evaluation import summarise_runs
 from toysae.runs.directory import Directory
 from toysae.runs.store import stored_blocks
 from toysae.sweeps import plan, run, status
+from toysae.worlds import make_world, save_world
 
 ENDINGS = (".csv", ".npz", ".safetensors", ".json")
 
@@ -163,6 +164,36 @@ def test_damage_is_noticed_where_it_is_read(copy, ending):
         ToysaeError, match=rf"{ending} has other bytes than were written: run the exp"
     ):
         read(Results.load(copy), "sphere-n8-tied-recipe-s8")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_status_counts_the_saes_of_a_damaged_block_as_missing(copy, ending):
+    file = part_file(copy, ending)
+    flip(file)
+    table, line = status(copy)
+    damaged = table.set_index("cell").loc["sphere-n8-tied-recipe-s8"]
+    assert (damaged["done"], damaged["missing"]) == (0, 4) and table["done"].sum() == 4
+    assert f"{file.stem} is broken" in line and "4 of 8 SAEs finished" in line
+
+
+def test_status_without_the_plan_is_refused(copy):
+    (copy / "plan.json").unlink()
+    with pytest.raises(ToysaeError, match=r"^[^\n]*plan\.json[^\n]*$"):
+        status(copy)
+
+
+def test_brackets_and_stars_in_names_stand_for_themselves(tmp_path):
+    world = make_world("sphere", 0, d_in=4, n_features=6, l0=1.0)
+    save_world(world, tmp_path / "a[bc]*.safetensors")
+    asked = Experiment("?", worlds=(str(tmp_path / "a[bc]*.safetensors"),), recipes=("tied",),
+                       inits=("random",), l1_coeff=(0.1,), world_seeds=1, n_steps=2, n_eval=256,
+                       curve_points=1, ceiling=False)  # fmt: skip
+    out = tmp_path / "out"
+    (name,) = run(asked, out, quiet=True).cells
+    strange = out / "blocks" / f"{name.replace('[bc]*', 'b')}.csv"
+    strange.write_text("mine")
+    assert len(run(asked, out, fresh=True, quiet=True).table) == 1
+    assert strange.read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["config.json", "plan.json", "table.csv"])

@@ -108,6 +108,13 @@ def reshape(name, shape):
     return change
 
 
+def nested(depth):
+    return json.loads("[" * depth + "]" * depth)
+
+
+FISTA_FOR_EVER = {"part": "FISTA", "fields": {"n_iterations": 10**9}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -130,6 +137,9 @@ def reshape(name, shape):
          "decoder bias 'none' needs None"),
         (lambda t, h: h.pop("spec"), "its header has no field 'spec'"),
         (lambda t, h: h.update(spec=3), "holds no SAESpec"),
+        (lambda t, h: h.update(spec=nested(600)), "its spec is nested more than 100 deep: save it"),
+        (lambda t, h: h["spec"]["fields"].update(encoder=FISTA_FOR_EVER),
+         "n_iterations 1,000,000,000 is out of range: write 1 to 100,000"),
         (drop_both("weights.enc.W_enc"), "do not fit its spec .*W_enc.* is missing"),
         (drop_both("weights.W_dec"), "weights.W_dec is missing"),
         (reshape("weights.enc.W_enc", (4, 9)), "do not fit its spec"),

@@ -149,6 +149,12 @@ def test_a_row_names_numbers_that_its_parts_read(name):
     assert missing == []  # the toy numbers are complete
 
 
+@pytest.mark.parametrize("name", ["synthsaebench-batchtopk", "synthsaebench-matryoshka"])
+def test_synthsaebench_revives_dead_latents_as_saelens_does(name):
+    parts = make_spec(name, D, 32).components()
+    assert [part for part in parts if isinstance(part, AuxK)] == [AuxK(raw=True)] != [AuxK()]
+
+
 def test_a_papers_l1_comes_in_our_convention():
     row = RECIPES["interim-report-2022"]
     assert row.numbers("paper", D, 32)["l1_coeff"] == pytest.approx(row.paper["l1_coeff"] * D / 32)

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 
 from ..watch import doing, watching
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"toysae: {what}{remedy}", file=sys.stderr)
         if alone:
             # A device may still compute: jax must not be shut down meanwhile.
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):  # there is no room, or no reader
+                    stream.flush()
             os._exit(status)
         raise SystemExit(status)

@@ -42,12 +42,12 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            require(len(pickles) == 1, f"{path} is not a file of torch.save")
+            require(len(pickles) == 1, "it is not a file of torch.save")
+            _check_sizes(archive)
             root = pickles[0].removesuffix("data.pkl")
             order = f"{root}byteorder"
             little = order not in archive.namelist() or archive.read(order) == b"little"
-            require(little, f"{path} is big-endian: save it again on a common machine")
-            _check_sizes(archive)
+            require(little, "it is big-endian: save it again on a common machine")
             data = archive.read(pickles[0])
             _check_memo(data)
             state = _Unpickler(data, archive, root).load()

@@ -13,8 +13,8 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -229,7 +229,7 @@ def follow(queue: Queue, how: Launcher, command: Sequence[str], quiet: bool) -> 
     folder = (queue.path / WORKERS).absolute()
     executor, stop = how.executor(folder), folder / "stop"
     stop.unlink(missing_ok=True)
-    with executor.batch():
+    with _without_the_folder(), executor.batch():
         jobs = [executor.submit(how.work(command, str(stop), i)) for i in range(how.n_jobs)]
     ids = ", ".join(str(job.job_id) for job in jobs[:4]) + ", ..." * (len(jobs) > 4)
     say(f"{len(jobs)} workers started ({ids}); their output is in {folder}")
@@ -259,6 +259,21 @@ def follow(queue: Queue, how: Launcher, command: Sequence[str], quiet: bool) -> 
                 job.cancel()
 
 
+@contextmanager
+def _without_the_folder() -> Iterator[None]:
+    """Has Python processes that are started in the `with` block, and theirs, import no module from
+    the folder that they happen to start in."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
 def _wait(jobs: Sequence[Any], most_seconds: float) -> None:
     """Waits until all jobs have ended, or for `most_seconds`."""
     until = time.monotonic() + most_seconds
@@ -268,7 +283,7 @@ def _wait(jobs: Sequence[Any], most_seconds: float) -> None:
 
 def work_command(out: Path) -> list[str]:
     """The command of a worker in a directory."""
-    return [sys.executable, "-m", "toysae", "work", str(out.absolute()), "--quiet"]
+    return [sys.executable, "-P", "-m", "toysae", "work", str(out.absolute()), "--quiet"]
 
 
 def _last_words(jobs: Sequence[Any]) -> str:

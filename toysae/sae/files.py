@@ -27,6 +27,7 @@ from .spec import SAESpec
 
 SAE_VERSION = 1
 _ENTRY = "toysae_sae"
+_DEEPEST = 100  # parts of parts in a spec, far more than one needs
 _Tensors = dict[str, np.ndarray]
 
 
@@ -147,14 +148,16 @@ def as_json(value: Any, place: str) -> Any:
     return {"part": name, "fields": {k: as_json(v, f"{place}.{k}") for k, v in fields.items()}}
 
 
-def from_json(node: Any) -> Any:
-    """The value that :func:`as_json` wrote as this JSON.
+def from_json(node: Any, depth: int = 0) -> Any:
+    """The value that :func:`as_json` wrote as this JSON, `depth` levels inside a spec.
 
     Raises:
-        ToysaeError: a component that is not loaded, or a field that it does not have.
+        ToysaeError: a component that is not loaded, a field that it does not have, or endless
+            nesting.
     """
+    require(depth <= _DEEPEST, f"its spec is nested more than {_DEEPEST} deep: save it again")
     if isinstance(node, list):
-        return tuple(from_json(item) for item in node)
+        return tuple(from_json(item, depth + 1) for item in node)
     if not isinstance(node, dict):
         return node
     name, nodes, known = node["part"], node["fields"], components_by_name()
@@ -169,7 +172,7 @@ def from_json(node: Any) -> Any:
     for field in nodes:
         if field not in fields:
             raise unknown(f"field of {name}", field, fields)
-    return known[name](**{key: from_json(value) for key, value in nodes.items()})
+    return known[name](**{key: from_json(value, depth + 1) for key, value in nodes.items()})
 
 
 def classes_of(value: Any) -> set[type]:

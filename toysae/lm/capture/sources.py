@@ -109,11 +109,13 @@ def matrix_axes(folder: Path, which: str) -> Float[np.ndarray, "d r"]:
     Raises:
         ToysaeError: the capture's file is missing or damaged.
     """
+    file = folder / MATRICES
     try:
-        with np.load(folder / MATRICES) as matrices:
+        require(file.is_file(), f"{file} is not a regular file")
+        with np.load(file) as matrices:
             return matrices[which]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ToysaeError(
-            f"{folder / MATRICES} is missing or damaged: capture again (a "
-            "capture through hooks has no matrices: take another init)"
+            f"{file} is missing or damaged: capture again (a capture through hooks has no "
+            "matrices: take another init)"
         ) from error

@@ -121,7 +121,7 @@ def _utf8(path: Path) -> Iterator[None]:
 def _of_line(line: str, column: str, where: str) -> str:
     try:
         text = json.loads(line)[column]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ToysaeError(f"{where}: not an object with {column!r} ({error!r})") from error
     require(isinstance(text, str), f"{where}: {column!r} is {text!r:.80}, not a text")
     return text
@@ -232,7 +232,9 @@ def load_corpus(folder: Path) -> Corpus:
     try:
         about = Fields(read_json(folder / _ABOUT), folder / _ABOUT).value
         for name in _ARRAYS:
-            same = file_sha256(folder / f"{name}.npy") == about["sums"][name]
+            file = folder / f"{name}.npy"
+            require(file.is_file(), f"{name}.npy is missing or not a regular file")
+            same = file_sha256(file) == about["sums"][name]
             require(same, f"{name}.npy is not as it was written")
         tokens, docs = (np.load(folder / f"{name}.npy", "r") for name in ("tokens", "docs"))
         lengths = np.load(folder / "lengths.npy")

@@ -86,6 +86,7 @@ def _tensors(folder: Path) -> dict[str, np.ndarray]:
     require(files, f"{folder} holds no model*.safetensors: other formats of weights are not read")
     tensors = {}
     for file in files:
+        require(file.is_file(), f"{file} is not a regular file: put the model's weights there")
         try:
             tensors |= {k: np.asarray(v, np.float32) for k, v in load_file(file).items()}
         except SafetensorError as error:

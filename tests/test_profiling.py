@@ -1,6 +1,7 @@
 """Where the time of a run goes: every second once, every program by name."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -118,14 +119,31 @@ def test_a_run_says_where_its_time_went(profiled, capsys):
     assert "not written" not in capsys.readouterr().out
 
 
-def test_a_dry_run_has_no_profile_and_launched_processes_have_their_own(profiled, capsys, tmp_path):
+def test_neither_a_dry_run_nor_launched_processes_are_profiled(profiled, capsys, tmp_path):
     file, out = profiled
-    main(["run", str(file), "--out", str(tmp_path / "new"), "--dry-run", "--profile"])
-    assert "where the time went" not in capsys.readouterr().out
-    with pytest.raises(SystemExit) as stop:
-        main(["run", str(file), "--out", str(out), "--profile", "--launcher", "local:2"])
-    assert stop.value.code == 2 and "--profile and --launcher" in capsys.readouterr().err
+    for other in (["--dry-run"], ["--launcher", "local:2"]):
+        with pytest.raises(SystemExit) as stop:
+            main(["run", str(file), "--out", str(tmp_path / "new"), "--profile", *other])
+        assert stop.value.code == 2
+        assert f"--profile and {other[0]}: give one" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
     assert again(["run", "f.py", "--profile"], out) == ["run", "f.py", "--out", str(out)]
+
+
+def test_a_strangers_file_in_its_place_is_refused_before_anything_is_trained(
+    profiled, tmp_path, capsys
+):
+    file, out = profiled[0], shutil.copytree(profiled[1], tmp_path / "out")
+    main(["run", str(file), "--out", str(out), "--quiet", "--fresh"])  # without a profile
+    for name in ("profile.png", "programs.csv"):
+        (out / "figures" / name).write_text("mine")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(["run", str(file), "--out", str(out), "--quiet", "--profile", "--lr", "0.1"])
+        said = capsys.readouterr()
+        assert stop.value.code == 2 and name in said.err and "mmcs" not in said.out
+        assert (out / "figures" / name).read_text() == "mine"
+        (out / "figures" / name).unlink()
 
 
 def test_the_programs_of_the_first_experiment_are_counted(tmp_path):

@@ -14,6 +14,7 @@ import pandas as pd
 
 from . import watch
 from .machine import seconds_since_start
+from .programs import MIN_SECONDS
 
 _TRACING = ("/jax/core/compile/jaxpr_trace_duration",
             "/jax/core/compile/jaxpr_to_mlir_module_duration")  # fmt: skip
@@ -99,7 +100,8 @@ class Profile:
         share = (total["tracing"] + total["compiling"]) / total["seconds"]
         return (
             f"{self.n_compiled} programs, {self._kept} of them loaded from the cache on disk, took "
-            f"{share:.0%} of {total['seconds']:.1f} s"
+            f"{share:.0%} of {total['seconds']:.1f} s; those that compile in less than "
+            f"{MIN_SECONDS:g} s are not kept there"
         )
 
     def _seconds(self, phase: str) -> dict[str, float]:

@@ -1,10 +1,13 @@
 """The state before any step: that of each SAE by itself, from programs that ensembles share."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from toysae import ToysaeError
 from toysae.sae import INITS, RECIPES, InitData, SAESpec, init_params, make_spec
 from toysae.sae.inits import Init, Short, axes_for
 from toysae.training import start
@@ -83,3 +86,36 @@ def test_an_init_reads_the_samples_if_and_only_if_it_says_so(worlds, name):
     assert np.isfinite(rows[0]).all()
     for other in rows[1:]:
         assert np.array_equal(rows[0], other) == (not init.reads_x)
+
+
+def own(**methods):
+    return dataclass(frozen=True)(type("Own", (Init,), methods))()
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        ({"decoder_rows": lambda self, key, d_sae, data, h: data.x[:3]},
+         r"decoder_rows of init Own have shape \[3, 8\]: return \[d_sae, d_in\] = \[16, 8\]"),
+        ({"decoder_rows": lambda self, key, d_sae, data, h: h["l1_coeff"] * data.x[:d_sae]},
+         "init Own reads the number 'l1_coeff', which it does not declare"),
+        *(({"reads_x": False, "decoder_rows": lambda self, key, d_sae, data, h, read=read: read(
+            data.x)}, "init Own declares reads_x = False and reads data.x")
+          for read in (lambda x: x.mean(0), lambda x: x[:S], lambda x: 2 * x, jnp.sum)),
+    ],
+)  # fmt: skip
+def test_an_init_of_ones_own_that_does_not_keep_its_word_is_named(worlds, methods, words):
+    spec = make_spec("untied", D, S, own(**methods))
+    with pytest.raises(ToysaeError, match=words):
+        start(make_ensemble(worlds, SEEDS, spec, {"l1_coeff": 0.1}, SAE_SEEDS, 32))
+
+
+def test_an_init_of_ones_own_starts_where_it_says(worlds):
+    spec = make_spec("untied", D, S, own(decoder_rows=lambda self, key, d_sae, data, h: (
+        jnp.broadcast_to(data.x[0], (d_sae, D)))))  # fmt: skip
+    state = start(make_ensemble(worlds, SEEDS, spec, {"l1_coeff": 0.1}, SAE_SEEDS, 32))
+    x = np.asarray(init_samples(worlds[1], jnp.int32(SEEDS[1])))[0]
+    W_dec = np.asarray(state.members.params.W_dec[1, 0])
+    np.testing.assert_allclose(W_dec, np.tile(x / np.linalg.norm(x), (S, 1)), atol=1e-5)
+    with pytest.raises(ToysaeError, match="overrides directions, which training does not call"):
+        own(directions=lambda self, key, d_sae, data, h: None)

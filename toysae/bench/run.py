@@ -119,7 +119,7 @@ def _checked(options: BenchOptions) -> list[str]:
             f"{', '.join([*COMPARED, *RACES])}",
         )
         if name not in known:
-            raise unknown("preset", name, [*known, *kinds])
+            raise unknown("preset", name, dict.fromkeys([*known, *kinds]))
     require(
         options.figures is None or WORKERS_PRESET in names,
         f"--figures draws {WORKERS_PRESET} alone: give --preset {WORKERS_PRESET}, or leave it out",

@@ -23,7 +23,8 @@ class RunOptions(EngineOptions):
 
     Attributes:
         out: results directory; results/NAME if not given.
-        figures_dir: directory of the figures; OUT/figures if not given.
+        figures_dir: directory of the figures, where files of their names are replaced; OUT/figures
+            if not given.
         smoke: run the experiment's own small version, which takes seconds.
         full: run its own large version, for a GPU.
     """

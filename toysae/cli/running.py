@@ -49,8 +49,10 @@ class EngineOptions:
         other_versions: also help processes that have another version of toysae or jax.
         dry_run: only print what would be trained, and the memory, FLOPs and time it would take.
         quiet: no progress bar.
-        profile: say at the end where the time went: a table of the phases of the run, one of the
-            programs that were compiled, and a bar, in OUT and its figures.
+        profile: say at the end where the time of this call went, up to then: a table of its phases,
+            one of its programs, and a bar, also among the figures. Tracing is Python up to the
+            program that XLA gets, compiling is XLA or loading a program that was kept, and running
+            is all else.
     """
 
     out: Path | None = None
@@ -121,7 +123,9 @@ def carry_out(
         for line in left.lines:
             OUT.print(line, highlight=False, soft_wrap=True)
         return
-    names = [f"{figure}{end}" for figure in shown.figures for end in (".png", ".csv")]
+    figures = [*shown.figures, *(["profile"] if o.profile else [])]
+    names = [f"{figure}{end}" for figure in figures for end in (".png", ".csv")]
+    names += ["programs.csv"] if o.profile else []
     hosts.on_first(check_room, out, figures_dir, [figures_dir / name for name in names])
     unfinished = None
     try:
@@ -200,9 +204,10 @@ def profiled(o: EngineOptions, name: str, out: Path, figures_dir: Path) -> Itera
     Raises:
         ToysaeError: other processes would do the work.
     """
-    if not o.profile or o.dry_run:
+    if not o.profile:
         yield
         return
+    require(not o.dry_run, "--profile and --dry-run: give one of them")
     require(not o.launcher, "--profile and --launcher: give one of them, as the time goes in the "
             "processes that are launched")  # fmt: skip
     from ..profiling import Profile
@@ -217,8 +222,10 @@ def profiled(o: EngineOptions, name: str, out: Path, figures_dir: Path) -> Itera
     from ..runs.directory import Directory
 
     print_frame(table.round(3), f"{name}: where the time went, in seconds", constants=False)
+    programs = programs[programs["compiled"] > 0]
     most = programs.head(_PROGRAMS).round(3)
-    print_frame(most, f"programs that took the most of it, of {len(programs)}", constants=False)
+    title = f"programs that took the most of it, by name; there are {len(programs)} names"
+    print_frame(most, title, constants=False)
     OUT.print(line, highlight=False, soft_wrap=True)
     put = partial(_put, Directory.open(out))
     files = save(profile_bars(table, name), table, figures_dir, "profile", put)

@@ -14,7 +14,7 @@ def profile_bars(table: pd.DataFrame, title: str) -> Figure:
     """Draws the table of :meth:`toysae.profiling.Profile.table`, less its last row, the sum."""
     phases, total = table.iloc[:-1], table.iloc[-1]
     with st.style():
-        fig, axes = st.canvas(1, 1, (5.2, 0.26 * len(phases) + 0.7))
+        fig, axes = st.canvas(1, 1, (5.2, 0.26 * len(phases) + 0.9))
         ax, left = axes[0, 0], pd.Series(0.0, phases.index)
         for kind in KINDS:
             share = total[kind] / total["seconds"]
@@ -28,6 +28,6 @@ def profile_bars(table: pd.DataFrame, title: str) -> Figure:
         ax.invert_yaxis()
         ax.margins(x=0.12)
         ax.set_xlabel("seconds")
-        ax.legend(loc="lower right")
+        fig.legend(loc="outside lower center", ncol=len(KINDS))
         fig.suptitle(f"{title}: {total['seconds']:.1f} s")
     return fig

@@ -15,6 +15,7 @@ from .frozen import Frozen, SoftFrozen
 from .geometry_penalties import ChunkedCoherence, DecoderCoherence, EncDecSimilarity
 from .inits import (
     FromTruth,
+    Init,
     InitData,
     Kaiming,
     NoisedBasis,
@@ -75,6 +76,7 @@ __all__ = [
     "Hyper",
     "Hypers",
     "Ica",
+    "Init",
     "InitData",
     "JumpReLU",
     "KMeans",

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import draws, pytree
+from ..errors import ToysaeError, require
 from ..keys import named_key
 from ..linalg import Axes, polar, singular_axes
 from ..worlds.dictionaries import sphere, unit_rows
@@ -74,14 +75,61 @@ class Init(Component, ABC):
         """
         if data.axes is None and self.axes_from:
             data = replace(data, axes=axes_for(self, getattr(data, self.axes_from)))
-        dec = self.decoder_rows(named_key(key, "decoder"), d_sae, data, h)
+        dec = self.rows(named_key(key, "decoder"), d_sae, data, h)
         if self.encoder == "transpose":
             return self.scaled(dec, dec, h)
-        return self.scaled(dec, self.decoder_rows(named_key(key, "encoder"), d_sae, data, h), h)
+        return self.scaled(dec, self.rows(named_key(key, "encoder"), d_sae, data, h), h)
+
+    def rows(
+        self, key: PRNGKeyArray, d_sae: int, data: InitData, h: Hypers
+    ) -> Float[Array, "d_sae d_in"]:
+        """:meth:`decoder_rows`, after checks.
+
+        Raises:
+            ToysaeError: they have another shape, or the init reads what it does not declare.
+        """
+        name, shape = type(self).__name__, (d_sae, data.x.shape[1])
+        if not self.reads_x:
+            data = replace(data, x=_NotRead(name, data.x.shape))  # pyright: ignore[reportArgumentType]
+        try:
+            found = self.decoder_rows(key, d_sae, data, h)
+        except KeyError as error:
+            missing = error.args[0] if error.args else None
+            if not isinstance(missing, str) or missing in h:
+                raise
+            what = f"init {name} reads the number {missing!r}, which it does not declare"
+            raise ToysaeError(f"{what}: add a Hyper of that name to its hypers") from error
+        require(jnp.shape(found) == shape, f"the decoder_rows of init {name} have shape "
+                f"{list(jnp.shape(found))}: return [d_sae, d_in] = {list(shape)}")  # fmt: skip
+        return found
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        for method in ("directions", "rows", "scaled"):
+            require(method not in vars(cls), f"init {cls.__name__} overrides {method}, which "
+                    "training does not call: write decoder_rows alone")  # fmt: skip
 
     def scaled(self, dec: Array, enc: Array, h: Hypers) -> tuple[Array, Array]:
         """Decoder and encoder rows at their lengths."""
         return dec, enc * h["enc_scale"]
+
+
+class _NotRead:
+    """Stands for samples that are not drawn, as the init declares that it does not read them."""
+
+    def __init__(self, name: str, shape: tuple[int, ...]):
+        self._name, self.shape, self.ndim, self.dtype = name, shape, len(shape), jnp.float32
+
+    def __getattr__(self, attribute: str) -> Any:
+        raise ToysaeError(f"init {self._name} declares reads_x = False and reads data.x: remove "
+                          "the declaration")  # fmt: skip
+
+    def _refuse(self, *others: object) -> Any:
+        return self.__getattr__("value")
+
+    __array__ = __getitem__ = __iter__ = __neg__ = __abs__ = _refuse
+    __add__ = __sub__ = __mul__ = __truediv__ = __matmul__ = __pow__ = _refuse
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rmatmul__ = __rpow__ = _refuse
 
 
 @dataclass(frozen=True)

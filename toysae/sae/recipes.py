@@ -13,7 +13,7 @@ from .encoders import FISTA, Encoder, Gated, Tied, TiedGain
 from .frequency import FrequencyAware, FrequencyTopK
 from .frozen import Frozen, SoftFrozen
 from .geometry_penalties import DecoderCoherence, EncDecSimilarity
-from .inits import FromTruth, Orthogonal, SvdWeights
+from .inits import FromTruth, Init, Orthogonal, SvdWeights
 from .jumprelu import JumpReLU
 from .k_schedule import AnnealedTopK
 from .l0_control import ToL0
@@ -196,14 +196,16 @@ def recipe_row(recipe: str) -> Recipe:
     return row
 
 
-def make_spec(recipe: str, d_in: int, d_sae: int, init: str | None = None, **axes) -> SAESpec:
+def make_spec(
+    recipe: str, d_in: int, d_sae: int, init: str | Init | None = None, **axes
+) -> SAESpec:
     """The spec of a named recipe.
 
     Args:
         recipe: a row of :data:`RECIPES`.
         d_in: input dimension.
         d_sae: number of latents.
-        init: a row of :data:`INITS`, or None for the recipe's own.
+        init: a row of :data:`INITS`, an init of one's own, or None for the recipe's.
         **axes: components that replace the recipe's, e.g. ``encoder=Tied()``.
 
     Raises:
@@ -222,7 +224,7 @@ def make_spec(recipe: str, d_in: int, d_sae: int, init: str | None = None, **axe
         )
     components = {**own, **axes}
     if init is not None:
-        if not isinstance(init, str) or init not in INITS:
+        if not isinstance(init, Init) and (not isinstance(init, str) or init not in INITS):
             raise unknown("init", init, INITS)
-        components["init"] = INITS[init]
+        components["init"] = init if isinstance(init, Init) else INITS[init]
     return replace(SAESpec(d_in, d_sae), **components)

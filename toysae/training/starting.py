@@ -90,7 +90,7 @@ def _rows(
 
     def of_all(keys: Array, data: InitData, h: Hypers) -> Array:
         def one(key: Array, data: InitData, h: Hypers) -> Array:
-            return init.decoder_rows(key, d_sae, data, h)
+            return init.rows(key, d_sae, data, h)
 
         return jax.vmap(jax.vmap(one, (0, None, 0)), (0, 0, None))(keys, data, h)
 

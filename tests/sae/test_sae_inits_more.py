@@ -22,7 +22,7 @@ from toysae.sae.frozen import Frozen, SoftFrozen
 from toysae.sae.inits import FromTruth, Kaiming, NoisedBasis, SvdData, SvdWeights
 from toysae.sae.inits_data import DataSamples, Ica, KMeans, SemiNmf, Spectral
 from toysae.sae.penalties import L1, GatedAux, Sum
-from toysae.training.state import init_member, member_step
+from toysae.training.state import member_from, member_step
 
 D, N = 8, 2000
 H = {"enc_scale": 1.0, "init_noise": 0.1, "sample_share": 0.8, "truth_noise": 0.0, "l1_coeff": 0.1,
@@ -254,7 +254,7 @@ def test_informed_inits_start_nearer_the_truth_than_chance():
 
 
 def steps(spec, data, n=25):
-    member = init_member(spec, KEY, data, H)
+    member = member_from(spec, init_params(spec, KEY, data, H), H)
     first = resolve(spec, member.params)
     step = jax.jit(lambda m, i: member_step(spec, m, H, jax.random.fold_in(KEY, i), data.x[:256],
                                             jnp.float32(0.5))[0])  # fmt: skip

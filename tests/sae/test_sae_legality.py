@@ -38,6 +38,7 @@ from toysae.sae import (
     Tanh,
     TiedGain,
     ToL0,
+    init_params,
     make_spec,
     resolve_hypers,
 )
@@ -48,7 +49,7 @@ from toysae.sae.encoders import FISTA, Encoder, Gated, Tied, Untied
 from toysae.sae.inits import Orthogonal, RandomUnit, SvdData
 from toysae.sae.penalties import L1, CodesL1, GatedAux, L1DecoderNorm, Penalty, Sum
 from toysae.training.optimiser import HYPERS
-from toysae.training.state import init_member, member_step
+from toysae.training.state import member_from, member_step
 
 D, S, N, STEPS = 4, 6, 8, 3
 X = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
@@ -172,7 +173,9 @@ def trains(spec):
     keys = jax.random.split(jax.random.key(1), 2)
 
     def three_steps(keys, h):
-        members = jax.vmap(lambda key, h: init_member(spec, key, DATA, h))(keys, h)
+        members = jax.vmap(lambda key, h: member_from(spec, init_params(spec, key, DATA, h), h))(
+            keys, h
+        )
 
         def step(i, carry):
             members, losses = carry

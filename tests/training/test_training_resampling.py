@@ -16,6 +16,7 @@ from toysae.sae import (
     ResampleRare,
     SAESpec,
     SoftFrozen,
+    init_params,
     make_spec,
 )
 from toysae.sae.activations import BatchTopK, ReLU
@@ -31,7 +32,7 @@ from toysae.training import advance, start
 from toysae.training.loop import _resample
 from toysae.training.members import make_ensemble
 from toysae.training.resampling import draw_indices, due_steps, resample_member, sample_losses
-from toysae.training.state import init_member, member_latent_axes, member_loss
+from toysae.training.state import member_from, member_latent_axes, member_loss
 from toysae.worlds import make_world
 
 D, S, BATCH, N = 6, 10, 32, 500
@@ -326,7 +327,9 @@ def member_of(d_sae, **axes):
         object.__setattr__(spec, axis, component)
     data = InitData(jnp.zeros((4, D)), jnp.eye(D), jnp.eye(D))
     h = {name: jnp.float32(0.5) for name in {**spec.hypers(), "beta1": 0, "beta2": 0}}
-    return spec, jax.eval_shape(lambda: init_member(spec, jax.random.key(0), data, h))
+    return spec, jax.eval_shape(
+        lambda: member_from(spec, init_params(spec, jax.random.key(0), data, h), h)
+    )
 
 
 @pytest.mark.parametrize(

@@ -117,5 +117,7 @@ def test_an_init_of_ones_own_starts_where_it_says(worlds):
     x = np.asarray(init_samples(worlds[1], jnp.int32(SEEDS[1])))[0]
     W_dec = np.asarray(state.members.params.W_dec[1, 0])
     np.testing.assert_allclose(W_dec, np.tile(x / np.linalg.norm(x), (S, 1)), atol=1e-5)
-    with pytest.raises(ToysaeError, match="overrides directions, which training does not call"):
+    with pytest.raises(
+        ToysaeError, match="overrides directions, which is final: write decoder_rows"
+    ):
         own(directions=lambda self, key, d_sae, data, h: None)

@@ -106,8 +106,8 @@ class Init(Component, ABC):
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
         for method in ("directions", "rows", "scaled"):
-            require(method not in vars(cls), f"init {cls.__name__} overrides {method}, which "
-                    "training does not call: write decoder_rows alone")  # fmt: skip
+            require(method not in vars(cls), f"init {cls.__name__} overrides {method}, which is "
+                    "final: write decoder_rows alone")  # fmt: skip
 
     def scaled(self, dec: Array, enc: Array, h: Hypers) -> tuple[Array, Array]:
         """Decoder and encoder rows at their lengths."""

@@ -13,12 +13,10 @@ from ..keys import named_key, seed_key
 from ..sae import (
     Forward,
     Hypers,
-    InitData,
     Params,
     SAESpec,
     Stats,
     forward,
-    init_params,
     init_stats,
     resolve,
 )
@@ -63,11 +61,6 @@ class TrainState:
     step: Int[Array, ""]
     firings: Int[Array, "n_worlds n_features"]
     loss: Float[Array, "n_worlds n_members"]
-
-
-def init_member(spec: SAESpec, key: PRNGKeyArray, data: InitData, h: Hypers) -> Member:
-    """A member before any step. Its key comes from its seeds, never from its place."""
-    return member_from(spec, init_params(spec, key, data, h), h)
 
 
 def member_from(spec: SAESpec, params: Params, h: Hypers) -> Member:

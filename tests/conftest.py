@@ -204,6 +204,19 @@ def refused_flips(tmp_path):
     return count
 
 
+@pytest.fixture(scope="session")
+def calls_of_lapack():
+    """The lines of a lowered program that call LAPACK or what stands for it elsewhere."""
+    names = ("lapack", "blas_", "cusolver", "Eigh", "Qr(", "@Svd")
+
+    def lines(lowered) -> list[str]:
+        text = lowered.as_text()
+        assert "stablehlo" in text
+        return [line for line in text.splitlines() if any(name in line for name in names)]
+
+    return lines
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
         pytest.skip("needs a GPU")

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 
 from toysae.cli import main
-from toysae.sweeps.loading import experiments_in
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--d-in", "8", "--ratios", "1", "--l1-coeff", "0.1", "--world-seeds", "2", "--n-steps", "4",
@@ -378,27 +377,6 @@ def test_a_study_refuses_what_it_does_not_have(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["run", str(tmp_path / "asks.py"), "--nmes", "x"])
     assert stop.value.code == 2 and "--names" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("path", experiments_in(ROOT / "experiments"), ids=lambda p: p.stem)
-def test_every_experiment_plans_its_cells(path):
-    from toysae.plotting import FIGURES
-    from toysae.sweeps import load_experiment
-    from toysae.sweeps.cells import cells
-    from toysae.sweeps.study import Study
-
-    experiment = load_experiment(path)
-    assert experiment.question and experiment.expected and experiment.run_time
-    if isinstance(experiment, Study):
-        assert experiment.smoked() != experiment.options
-        return
-    assert set(experiment.figures) <= set(FIGURES)
-    plan, smoke = cells(experiment), cells(experiment.smoked())
-    assert sum(c.n_steps for c in smoke) < 0.05 * sum(c.n_steps for c in plan)
-    if experiment.full:
-        assert sum(c.n_steps for c in cells(experiment.at_full_size())) > sum(
-            c.n_steps for c in plan
-        )
 
 
 POINTS = """

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from toysae.disk import subclasses
+from toysae.evaluation.scoring import evaluate_all
 from toysae.recovery import mmcs
+from toysae.recovery.probe import recovery_probe
 from toysae.sae import (
     INITS,
     RECIPES,
@@ -22,9 +24,12 @@ from toysae.sae.decoders import Normalised, Orthonormal, TightFrame, UnitNorm
 from toysae.sae.inits import Orthogonal, Short
 from toysae.sae.l0_control import controlled
 from toysae.sae.penalties import L1, GatedAux, Sum
-from toysae.training import advance, start, trained
+from toysae.training import advance, probe_all, start, trained
+from toysae.training.devices import layout_of
+from toysae.training.ensemble import spread_ensemble
 from toysae.training.members import make_ensemble
 from toysae.training.optimiser import declared
+from toysae.training.starting import start_from
 from toysae.worlds import make_world
 
 D, N_STEPS = 16, 150
@@ -39,7 +44,7 @@ def group_of(world, spec, recipe="untied"):
     read = {"l1_coeff": 0.1, "l0_coeff": 0.03, "k": 4.0, "l0_target": 3.0}
     known = {**RECIPES[recipe].toy, **read, "lr": 3e-3, "lr_decay": 0.0}
     number = {name: v for name, v in known.items() if name in declared(spec, known)}
-    return make_ensemble([world], [0], spec, number, [0], 64)
+    return make_ensemble([world], [0], spec, number, [0, 1], 64)
 
 
 def on_constraint(spec, params, W_dec, atol):
@@ -57,21 +62,31 @@ def on_constraint(spec, params, W_dec, atol):
         np.testing.assert_allclose(raw.T @ raw, d_sae / D * np.eye(D), atol=atol)
 
 
-def train_and_check(world, spec, recipe, may_start_at_the_best=False):
+def begun(world, spec, recipe):
+    """An ensemble on all devices, as its steps see it, with its first state."""
     group = group_of(world, spec, recipe)
-    state = start(group)
-    group = group.once_started()
-    on_constraint(spec, state.members.params, trained(state, group).weights.W_dec[0, 0], 1e-4)
-    first_mmcs = float(mmcs(world.directions, trained(state, group).weights.W_dec[0, 0]))
-    state = advance(state, group, jnp.int32(1), jnp.float32(N_STEPS))
+    layout = layout_of(1, 2, group.split)
+    group = spread_ensemble(group, layout)
+    return start(group, layout), group.once_started(), layout
+
+
+def train_and_check(world, spec, recipe, may_start_at_the_best=False):
+    state, group, layout = begun(world, spec, recipe)
+
+    def decoder(state):
+        return trained(state, group, layout).weights.W_dec[0, 0]
+
+    on_constraint(spec, state.members.params, decoder(state), 1e-4)
+    first_mmcs = float(mmcs(world.directions, decoder(state)))
+    state = advance(state, group, jnp.int32(1), jnp.float32(N_STEPS), layout)
     first, compiled = float(state.loss[0, 0]), advance._cache_size()
-    state = advance(state, group, jnp.int32(N_STEPS), jnp.float32(N_STEPS))
+    state = advance(state, group, jnp.int32(N_STEPS), jnp.float32(N_STEPS), layout)
     assert advance._cache_size() == compiled
-    assert int(state.step) == N_STEPS and not bool(state.members.diverged[0, 0])
+    assert int(state.step) == N_STEPS and not state.members.diverged.any()
     # The world's noise in the loss of one batch of 64 is some 15 %.
     bound = 1.3 if may_start_at_the_best else 0.95
     assert float(state.loss[0, 0]) < bound * first
-    on_constraint(spec, state.members.params, trained(state, group).weights.W_dec[0, 0], 1e-4)
+    on_constraint(spec, state.members.params, decoder(state), 1e-4)
     return first_mmcs
 
 
@@ -92,6 +107,24 @@ def trains(world, recipe, init):
 @pytest.mark.parametrize("init", ["random", pytest.param("truth", marks=pytest.mark.slow)])
 def test_every_recipe_trains(world, program, init):
     trains(world, program, init)
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+def test_no_recipe_calls_lapack(world, program, calls_of_lapack):
+    """Neither in its start nor its steps, its probe, its scorer: on several CPU devices such a call
+    can wait for ever."""
+    state, group, layout = begun(world, make_spec(program, D, 32, "random"), program)
+    saes = trained(state, group, layout)
+    rows = (jnp.zeros((1, 2, 32, D)),) * 2
+    for lowered in (
+        start_from.lower(group, rows, jnp.zeros((1, D)), layout),
+        advance.lower(state, group, jnp.int32(1), jnp.float32(N_STEPS), layout),
+        probe_all.lower(state, group, recovery_probe, 64, layout),
+        evaluate_all.lower(
+            saes, group.spec, group.worlds, group.world_seeds, jnp.int32(2), 16, layout
+        ),
+    ):
+        assert calls_of_lapack(lowered) == []
 
 
 @pytest.mark.rotation(3)

@@ -4,6 +4,7 @@ A key changes with what decides the numbers alone. Where one changes with reason
 counted up and what this test says that it found takes the place of the lines below.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
@@ -15,10 +16,15 @@ import pytest
 
 from toysae.lm.capture.shards import Manifest
 from toysae.lm.saes.train import SiteData
+from toysae.plotting import FIGURES
+from toysae.runs import Cell
+from toysae.runs.worlds import Worlds
 from toysae.sweeps import Experiment, load_experiment
 from toysae.sweeps.loading import experiments_in
 from toysae.sweeps.run import asked_of
 from toysae.sweeps.study import Study
+from toysae.worlds import World
+from toysae.worlds.magnitudes import MAGNITUDES, Uniform
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 
@@ -64,13 +70,23 @@ def pinned(keys: list[str]) -> str:
     return f"{len(keys)} {sha256(chr(10).join(keys).encode()).hexdigest()[:16]}"
 
 
-def keys_of(asked: Experiment | Study) -> str:
-    cells = asked_of(asked, "nowhere").cells
+def keys_of(cells: Sequence[Cell]) -> str:
     return pinned([key for cell in cells for key in cell.keys.reshape(-1).tolist()])
 
 
-def test_every_experiment_is_pinned():
+def smoked(asked: Experiment | Study) -> Experiment | Study:
+    small = asked.smoked()
+    return small if isinstance(small, Experiment) else replace(asked, options=small)
+
+
+def test_every_experiment_is_pinned_and_says_what_it_asks():
     names = [path.stem for path in experiments_in(FOLDER)]
+    for name in names:
+        assert found(name).question and found(name).expected and found(name).run_time, name
+        if isinstance(found(name), Experiment):
+            assert set(found(name).figures) <= set(FIGURES), name
+        else:
+            assert found(name).smoked() != found(name).options, name
     swept = {name for name in names if isinstance(found(name), Experiment) or found(name).cells}
     assert swept == SAES.keys() | OF_SITES.keys()
     assert {name for name in swept if getattr(found(name), "full", None)} == FULL.keys()
@@ -80,15 +96,35 @@ def test_every_experiment_is_pinned():
 @pytest.mark.parametrize("name", SAES)
 def test_keys(name):
     asked = found(name)
-    small = asked.smoked()
-    small = small if isinstance(small, Experiment) else replace(asked, options=small)
-    assert (keys_of(small), keys_of(asked)) == SAES[name]
+    small, default = (asked_of(size, "nowhere").cells for size in (smoked(asked), asked))
+    assert (keys_of(small), keys_of(default)) == SAES[name]
+    if isinstance(asked, Experiment):
+        assert n_steps(small) < 0.05 * n_steps(default)
+
+
+def test_no_world_is_made_for_keys_while_all_tables_are_ours(monkeypatch):
+    """There may be thousands; one behind which a user's code may be is looked into."""
+    worlds = Worlds("sphere", (("d_in", 4), ("n_features", 6), ("l0", 1.5)), (0,))
+    assert worlds.own_components() == ()
+    with monkeypatch.context() as patch:
+        patch.setattr("toysae.runs.worlds.make_world", None)
+        cells = asked_of(smoked(found("recovery")), "nowhere").cells
+        assert keys_of(cells) == SAES["recovery"][0]
+    monkeypatch.setitem(MAGNITUDES, "half-normal", lambda n, s: Uniform(0.0, 1.0))
+    assert isinstance(worlds.own_components()[0], World)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FULL)
 def test_keys_at_full_size(name):
-    assert keys_of(found(name).at_full_size()) == FULL[name]
+    full, default = (asked_of(e, "nowhere").cells
+                     for e in (found(name).at_full_size(), found(name)))  # fmt: skip
+    assert keys_of(full) == FULL[name]
+    assert n_steps(full) > n_steps(default)
+
+
+def n_steps(cells: Sequence[Cell]) -> int:
+    return sum(cell.n_steps for cell in cells)
 
 
 def captured(site: str) -> SiteData:

@@ -28,50 +28,77 @@ from toysae.training import advance, start, train_ensemble
 from toysae.training.devices import Split, layout_of
 from toysae.training.ensemble import spread_ensemble
 
-n_devices, n_worlds, batch, latent, recipe, file, d_sae = json.loads(sys.argv[1])
-assert len(jax.devices()) == n_devices
-worlds = [make_world("sphere", seed, d_in=16, n_features=32, l0=3.0) for seed in range(n_worlds)]
-numbers = {"l1_coeff": [0.1, 0.2, 0.3]} if recipe != "batchtopk" else {"k": [2.0, 3.0, 4.0]}
-made = make_ensemble(worlds, range(n_worlds), make_spec(recipe, 16, d_sae), numbers, [7], 64)
-ensemble = replace(made, split=Split(batch, latent))
-half = Path(file) if file else None
+class Half(Exception):
+    pass
 
-def on_chunk(snapshot):
-    if half and not half.exists() and snapshot.step >= 30:
-        half.write_bytes(pickle.dumps(jax.device_get(snapshot)))
-        raise SystemExit
+def train(n_worlds, batch, latent, recipe, file, d_sae):
+    worlds = [make_world("sphere", s, d_in=16, n_features=32, l0=3.0) for s in range(n_worlds)]
+    numbers = {"l1_coeff": [0.1, 0.2, 0.3]} if recipe != "batchtopk" else {"k": [2.0, 3.0, 4.0]}
+    made = make_ensemble(worlds, range(n_worlds), make_spec(recipe, 16, d_sae), numbers, [7], 64)
+    ensemble = replace(made, split=Split(batch, latent))
+    half = Path(file) if file else None
 
-resume = pickle.loads(half.read_bytes()) if half and half.exists() else None
-trained = train_ensemble(ensemble, 60, recovery_probe, n_points=2, on_chunk=on_chunk, resume=resume)
-scores = score_ensemble(ensemble, trained, 60, 256)[0]
-scores = scores[["mmcs", "l0", "ev", "mse", "true_l0", "eval_loss"]].to_numpy().tolist()
-layout, messages = layout_of(n_worlds, 3, ensemble.split), None
-if layout is not None:
-    spread = spread_ensemble(ensemble, layout)
-    state = start(spread, layout)
-    args = (spread.once_started(), jnp.int32(1), jnp.float32(9), layout)
-    program = advance.lower(state, *args).compile()
-    messages = len(re.findall(r"all-reduce\\(|all-gather\\(|all-to-all\\(", program.as_text()))
-rows = [np.asarray(leaf).tolist() for leaf in (trained.saes.W_dec, trained.curves["loss"])]
-print(json.dumps([rows, trained.firings.tolist(), messages, trained.saes.W_dec.shape, scores]))
+    def on_chunk(snapshot):
+        if half and not half.exists() and snapshot.step >= 30:
+            half.write_bytes(pickle.dumps(jax.device_get(snapshot)))
+            raise Half
+
+    resume = pickle.loads(half.read_bytes()) if half and half.exists() else None
+    trained = train_ensemble(ensemble, 60, recovery_probe, n_points=2, on_chunk=on_chunk,
+                             resume=resume)
+    scores = score_ensemble(ensemble, trained, 60, 256)[0]
+    scores = scores[["mmcs", "l0", "ev", "mse", "true_l0", "eval_loss"]].to_numpy().tolist()
+    layout, messages = layout_of(n_worlds, 3, ensemble.split), None
+    if layout is not None:
+        spread = spread_ensemble(ensemble, layout)
+        state = start(spread, layout)
+        args = (spread.once_started(), jnp.int32(1), jnp.float32(9), layout)
+        program = advance.lower(state, *args).compile().as_text()
+        messages = len(re.findall(r"all-reduce\\(|all-gather\\(|all-to-all\\(", program))
+    rows = [np.asarray(leaf).tolist() for leaf in (trained.saes.W_dec, trained.curves["loss"])]
+    return rows, trained.firings.tolist(), messages, trained.saes.W_dec.shape, scores
+
+assert len(jax.devices()) == int(sys.argv[1])
+for line in sys.stdin:
+    try:
+        print(json.dumps(train(*json.loads(line))), flush=True)
+    except Half:
+        print("null", flush=True)
 """
+"""Trains what is asked for in a line of its input, with so many devices."""
 
 
-@cache
-def train(n_devices, n_worlds=1, batch=1, latent=1, recipe="untied", file="", d_sae=32):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(n_devices)}
-    asked = json.dumps([n_devices, n_worlds, batch, latent, recipe, str(file), d_sae])
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, asked], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    if not done.stdout:  # stopped half way
-        return None
-    (W_dec, loss), firings, messages, shape, scores = json.loads(done.stdout.splitlines()[-1])
-    return SimpleNamespace(
-        W_dec=np.array(W_dec), loss=np.array(loss)[..., 1:], firings=firings, messages=messages,
-        shape=shape, scores=scores,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def train():
+    """Trains with so many devices: in one process for each number of them."""
+    processes = {}
+
+    def begun(n):
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(n)}
+        return subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(n)], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    @cache
+    def result(n_devices, n_worlds=1, batch=1, latent=1, recipe="untied", file="", d_sae=32):
+        if n_devices not in processes:
+            processes[n_devices] = begun(n_devices)
+        asks, answers = processes[n_devices].stdin, processes[n_devices].stdout
+        asks.write(json.dumps([n_worlds, batch, latent, recipe, str(file), d_sae]) + "\n")
+        asks.flush()
+        answer = json.loads(answers.readline())
+        if answer is None:  # stopped half way
+            return None
+        (W_dec, loss), firings, messages, shape, scores = answer
+        return SimpleNamespace(
+            W_dec=np.array(W_dec), loss=np.array(loss)[..., 1:], firings=firings,
+            messages=messages, shape=shape, scores=scores,
+        )  # fmt: skip
+
+    yield result
+    for process in processes.values():
+        process.communicate()
 
 
 def assert_same(one, other):
@@ -82,7 +109,7 @@ def assert_same(one, other):
     np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
 
 
-def test_training_goes_on_with_another_number_of_devices(tmp_path):
+def test_training_goes_on_with_another_number_of_devices(train, tmp_path):
     file = tmp_path / "half"
     assert train(2, 3, file=file) is None and file.exists()
     assert_same(train(1, 3), train(1, 3, file=file))
@@ -92,7 +119,7 @@ def test_training_goes_on_with_another_number_of_devices(tmp_path):
     ("n_devices", "n_worlds"),
     [(2, 3), *(pytest.param(*given, marks=pytest.mark.slow) for given in ((2, 1), (8, 3)))],
 )
-def test_an_ensemble_trains_the_same_on_many_devices_without_a_message(n_devices, n_worlds):
+def test_an_ensemble_trains_the_same_on_many_devices_without_a_message(train, n_devices, n_worlds):
     # 3 members or 3 worlds on 2 devices, 3 x 3 on 8: none divides.
     spread = train(n_devices, n_worlds)
     assert spread.messages == 0
@@ -107,7 +134,9 @@ def test_an_ensemble_trains_the_same_on_many_devices_without_a_message(n_devices
         *(pytest.param(*cut, "untied", 32, marks=pytest.mark.slow) for cut in ((2, 1), (1, 2))),
     ],
 )
-def test_one_sae_trains_the_same_split_over_samples_and_latents(batch, latent, recipe, d_sae):
+def test_one_sae_trains_the_same_split_over_samples_and_latents(
+    train, batch, latent, recipe, d_sae
+):
     split = train(batch * latent, 1, batch, latent, recipe, d_sae=d_sae)
     assert split.messages
     assert_same(train(1, 1, recipe=recipe, d_sae=d_sae), split)

@@ -31,6 +31,9 @@ class _Figures(Mapping[str, "Callable[[Results], tuple[Figure, pd.DataFrame]]"])
     def __getitem__(self, name: str) -> "Callable[[Results], tuple[Figure, pd.DataFrame]]":
         return getattr(import_module(f"{__name__}.{self._modules[name]}"), name)
 
+    def __contains__(self, name: object) -> bool:  # a mapping's own asks for what is there
+        return name in self._modules
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..door import admit_fields
 from ..own_code import own_code
 from ..points import Points
 from ..worlds import World, make_world, stack, world_fields
-from ..worlds.registry import is_saved, own_entries
+from ..worlds.registry import TABLES, is_saved, own_entries
 from .cell import Data
 
 KIND = "worlds"
@@ -77,7 +78,7 @@ class Worlds(Data):
         return {"world_seed": self.seeds[i], **own, **contents}
 
     def own_components(self) -> tuple[object, ...]:
-        return (self.worlds, *self._entries)
+        return (self.worlds, *self._entries) if self._may_be_own else ()
 
     def manifest(self) -> dict[str, Any]:
         return {
@@ -94,11 +95,17 @@ class Worlds(Data):
 
     @cached_property
     def _is_own(self) -> bool:
-        return bool(self._entries or own_code(self.worlds))
+        return bool(self._entries or (self._may_be_own and own_code(self.worlds)))
 
     @property
     def _entries(self) -> list[Any]:
         return own_entries(self.name, *self._all_fields.values())
+
+    @property
+    def _may_be_own(self) -> bool:
+        """Whether a user's code may be behind the worlds. While all tables are ours it is not
+        behind one with a name, and none needs to be made to see that."""
+        return is_saved(self.name) or bool(own_entries(*chain(*TABLES)))
 
 
 def world_of(manifest: Fields, place: int) -> World:

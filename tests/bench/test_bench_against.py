@@ -1,5 +1,6 @@
 """Comparisons, with a peer whose clock is known; and SAELens itself where it is installed."""
 
+import itertools
 import math
 import sys
 from dataclasses import asdict
@@ -9,10 +10,12 @@ import jax
 import numpy as np
 import pytest
 
+from toysae import ToysaeError
 from toysae.bench import time_to_mcc
 from toysae.bench.against import (
     COMPARED,
     best_ways,
+    steady_rounds,
     their_world,
     thread_counts,
     time_against,
@@ -42,6 +45,7 @@ def test_the_fastest_way_of_the_peer_is_found():
 
 def test_ratios_are_of_rounds_and_count_every_sae(monkeypatch):
     monkeypatch.setitem(COMPARED, "small", TINY)
+    monkeypatch.setattr("toysae.bench.against._APART", math.inf)  # other tests run beside this one
     row = time_against("small", 0.02, 3, PEER)
     # 32 samples in 5 ms: sparse, and no faster for being cast
     assert row["sae-lens float32"] == row["sae-lens bf16"] == pytest.approx(32 / 0.005 / 1e3)
@@ -54,6 +58,19 @@ def test_ratios_are_of_rounds_and_count_every_sae(monkeypatch):
     best = np.maximum(ours, row["rounds"]["our bf16"]) / 6400
     assert row["ratio of the best"] == pytest.approx(np.median(best), abs=0.006)
     assert row["sae-lens peak MB"] == 123.0 and row["sae-lens float32 runs"].endswith("sparse")
+
+
+def test_a_round_whose_halves_differ_is_run_again_and_on_a_busy_machine_nothing_is_reported():
+    ours = iter([100.0, 115.0, 100.0, 130.0, 90.0, 80.0])  # the second round is disturbed
+    raw = steady_rounds({"ours": lambda: next(ours), "theirs": lambda: 50.0}, 2)
+    harmonic = [2 / (1 / 100 + 1 / 115), 2 / (1 / 90 + 1 / 80)]
+    assert raw == {"ours": pytest.approx(harmonic), "theirs": [50.0, 50.0]}
+    turns = []
+    steady_rounds({n: lambda n=n: turns.append(n) or 1.0 for n in ("ours", "theirs")}, 1)
+    assert turns == ["ours", "theirs"] * 2
+    halves = itertools.cycle([1000.0, 2000.0])
+    with pytest.raises(ToysaeError, match="busy: in 4 rounds of 4 .* theirs trained at 1 and at 2"):
+        steady_rounds({"ours": lambda: 3.0, "theirs": lambda: next(halves)}, 3)
 
 
 def test_the_presets_compared_are_saelens_standard_sae():

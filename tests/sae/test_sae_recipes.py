@@ -110,21 +110,19 @@ def test_every_recipe_trains(world, program, init):
 
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
-def test_no_recipe_calls_lapack(world, program, calls_of_lapack):
+def test_every_recipe_is_lowered_for_gpu_and_tpu_and_calls_no_lapack(
+    world, program, calls_of_lapack
+):
     """Neither in its start nor its steps, its probe, its scorer: on several CPU devices such a call
     can wait for ever."""
     state, group, layout = begun(world, make_spec(program, D, 32, "random"), program)
-    saes = trained(state, group, layout)
-    rows = (jnp.zeros((1, 2, 32, D)),) * 2
-    for lowered in (
-        start_from.lower(group, rows, jnp.zeros((1, D)), layout),
-        advance.lower(state, group, jnp.int32(1), jnp.float32(N_STEPS), layout),
-        probe_all.lower(state, group, recovery_probe, 64, layout),
-        evaluate_all.lower(
-            saes, group.spec, group.worlds, group.world_seeds, jnp.int32(2), 16, layout
-        ),
-    ):
-        assert calls_of_lapack(lowered) == []
+    saes, rows = trained(state, group, layout), (jnp.zeros((1, 2, 32, D)),) * 2
+    steps = jnp.int32(1), jnp.float32(N_STEPS)
+    scored = group.spec, group.worlds, group.world_seeds, jnp.int32(2), 16, layout
+    assert calls_of_lapack(start_from, group, rows, jnp.zeros((1, D)), layout) == []
+    assert calls_of_lapack(advance, state, group, *steps, layout) == []
+    assert calls_of_lapack(probe_all, state, group, recovery_probe, 64, layout) == []
+    assert calls_of_lapack(evaluate_all, saes, *scored) == []
 
 
 @pytest.mark.rotation(3)

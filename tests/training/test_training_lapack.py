@@ -1,8 +1,8 @@
 """No program that may run on several CPU devices calls LAPACK: there such calls can wait for ever.
 
-Programs are lowered for two devices and read; those of the steps, starts, probes and scorers of
-every recipe in tests/sae/test_sae_recipes.py. That the rest of the package has no such calls either
-is read off its sources, in tests/test_imports.py.
+Programs are lowered for two devices, of CPU, GPU and TPU, and read; those of the steps, starts,
+probes and scorers of every recipe in tests/sae/test_sae_recipes.py. That the rest of the package
+has no such calls either is read off its sources, in tests/test_imports.py.
 """
 
 from functools import cache
@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from toysae import make_world
-from toysae.sae import INITS, make_spec
+from toysae.sae import INITS, RECIPES, make_spec
 from toysae.training.devices import MESH_AXES, Layout, over_rows
 from toysae.training.ensemble import spread_ensemble
 from toysae.training.members import make_ensemble
@@ -48,15 +48,19 @@ def test_the_check_itself_finds_a_call(calls_of_lapack):
     for call in (jnp.linalg.eigvalsh, jnp.linalg.qr, jnp.linalg.svd, jnp.linalg.cholesky,
                  lambda a: jnp.linalg.solve(a, a)):  # fmt: skip
         square = jax.ShapeDtypeStruct((2, 4, 4), jnp.float32)
-        assert calls_of_lapack(jax.jit(jax.vmap(call)).lower(square)), call
+        assert calls_of_lapack(jax.jit(jax.vmap(call)), square), call
 
 
-@pytest.mark.parametrize("init", INITS)
+OF_RECIPES = {make_spec(name, D, D).init: name for name in RECIPES}
+STARTS = {**OF_RECIPES, **{init: name for name, init in INITS.items()}}  # each once
+
+
+@pytest.mark.parametrize("init", STARTS, ids=STARTS.get)
 def test_starts(init, calls_of_lapack):
     spread = spread_ensemble(ensemble(init), layout())
     data, _ = data_of_worlds(spread, layout())
-    assert (data.axes is None) == (INITS[init].axes_from == "")
-    assert calls_of_lapack(rows_of.lower(spread, data, layout())) == []
+    assert (data.axes is None) == (init.axes_from == "")
+    assert calls_of_lapack(rows_of, spread, data, layout()) == []
 
 
 def small(name):
@@ -87,4 +91,4 @@ def test_samplers(name, calls_of_lapack):
         )
 
     spread = over_rows(draw, both, (P("world"), P("world")), P("world"))
-    assert calls_of_lapack(jax.jit(spread).lower(worlds, jnp.arange(2))) == []
+    assert calls_of_lapack(jax.jit(spread), worlds, jnp.arange(2)) == []

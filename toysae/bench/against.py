@@ -2,9 +2,11 @@
 in turns."""
 
 import itertools
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +32,8 @@ COMPARED = {
 """The presets whose SAE is SAELens' standard one: an encoder of its own, ReLU, L1."""
 
 _TRIAL_S = 0.3
+_APART = 0.2
+"""A machine on which the halves of a round differ by more than this share does other work too."""
 
 Way = dict[str, Any]
 """How SAELens runs: its threads, autocasts and sparse tensors."""
@@ -98,9 +102,66 @@ def their_world(p: Preset, path: Path, l1_coeff: float, lr: float) -> dict[str, 
     }  # fmt: skip
 
 
-def _steps(child: Child, seconds: float, **way: Any) -> int:
-    """How many steps take about `seconds`."""
-    return max(int(seconds * 5 / child.ask("train", n_steps=5, **way)), 2)
+@dataclass(frozen=True)
+class _Side:
+    """One library's child, and how it trains in each arithmetic.
+
+    Attributes:
+        child: its process.
+        samples: SAE-samples of a step.
+        ways: what its `train` is asked, by arithmetic.
+        half: steps of half a round, by arithmetic.
+    """
+
+    child: Child
+    samples: int
+    ways: Mapping[str, Way]
+    half: Mapping[str, int]
+
+    @classmethod
+    def paced(cls, child: Child, samples: int, ways: Mapping[str, Way], seconds: float) -> "_Side":
+        """Whose rounds take about `seconds`."""
+
+        def half(way: Way) -> int:
+            return max(int(seconds / 2 * 5 / child.ask("train", n_steps=5, **way)), 1)
+
+        return cls(child, samples, ways, {kind: half(way) for kind, way in ways.items()})
+
+    def rate(self, kind: str) -> float:
+        """SAE-samples/s of half a round."""
+        n_steps = self.half[kind]
+        return n_steps * self.samples / self.child.ask("train", n_steps=n_steps, **self.ways[kind])
+
+
+def steady_rounds(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """The rates of several sides in so many rounds, in each of which all take turns twice.
+
+    A round in which the two rates of a side differ by more than 20 % is run again; as many as
+    `rounds` may be.
+
+    Raises:
+        ToysaeError: more than that were disturbed.
+    """
+    raw: dict[str, list[float]] = {name: [] for name in sides}
+    disturbed = 0
+    while len(next(iter(raw.values()))) < rounds:
+        first = {name: rate() for name, rate in sides.items()}
+        second = {name: rate() for name, rate in sides.items()}
+        worst = max(sides, key=lambda name: abs(math.log(first[name] / second[name])))
+        low, high = sorted((first[worst], second[worst]))
+        if high > (1 + _APART) * low:
+            disturbed += 1
+            require(
+                disturbed <= rounds,
+                f"this machine is busy: in {disturbed} rounds of {disturbed + len(raw[worst])} the "
+                f"halves differ by more than {_APART:.0%}, in the last {worst} trained at "
+                f"{low / 1e3:.4g} and at {high / 1e3:.4g} k samples/s. Stop what else runs here, "
+                "or let a round take longer: --seconds 10",
+            )
+            continue
+        for name in sides:
+            raw[name].append(2 / (1 / first[name] + 1 / second[name]))
+    return raw
 
 
 def time_against(
@@ -108,15 +169,19 @@ def time_against(
 ) -> dict[str, Any]:
     """Returns a row: SAE-samples/s of a preset, of SAELens with one SAE of that shape, and ratios.
 
-    Each round trains ours and SAELens' for about `seconds` each, in float32 and with bfloat16
-    factors (SAELens: under autocast). Ratios are medians over rounds, with the lowest and the
-    highest: of equal arithmetic, and of our faster one to SAELens' faster one.
+    Each round trains ours and SAELens' for about `seconds` each, in two halves and in turns, in
+    float32 and with bfloat16 factors (SAELens: under autocast). Ratios are medians over rounds,
+    with the lowest and the highest: of equal arithmetic, and of our faster one to SAELens' faster
+    one.
 
     Args:
         name: of a preset in `COMPARED`.
         seconds: of each, in a round.
         rounds: how many.
         peer: the module or command of the other child.
+
+    Raises:
+        ToysaeError: the machine is busy, see :func:`steady_rounds`; a child failed.
     """
     p = COMPARED[name]
     toy = RECIPES[p.recipe].toy
@@ -130,17 +195,13 @@ def time_against(
         ours.ask("save_world", preset=asdict(p), path=str(path))
         info = theirs.ask("open", **their_world(p, path, toy["l1_coeff"], toy["lr"]))
         ways = best_ways(theirs, info["device"])
-        kinds = {"float32": "float32", "bf16": "bfloat16"}
-        our_steps = {kind: _steps(ours, seconds, arithmetic=own) for kind, own in kinds.items()}
-        their_steps = {kind: _steps(theirs, seconds, **way) for kind, way in ways.items()}
-        raw: dict[str, list[float]] = {name: [] for kind in ways for name in (f"our {kind}", kind)}
-        for _ in range(rounds):
-            for kind, way in ways.items():
-                took = ours.ask("train", n_steps=our_steps[kind], arithmetic=kinds[kind])
-                samples = our_steps[kind] * p.batch_size * p.n_members
-                raw[f"our {kind}"].append(samples / took)
-                took = theirs.ask("train", n_steps=their_steps[kind], **way)
-                raw[kind].append(their_steps[kind] * p.batch_size / took)
+        own = {"float32": {"arithmetic": "float32"}, "bf16": {"arithmetic": "bfloat16"}}
+        we = _Side.paced(ours, p.batch_size * p.n_members, own, seconds)
+        they = _Side.paced(theirs, p.batch_size, ways, seconds)
+        sides: dict[str, Callable[[], float]] = {}
+        for kind in ways:
+            sides |= {f"our {kind}": partial(we.rate, kind), kind: partial(they.rate, kind)}
+        raw = steady_rounds(sides, rounds)
         their_peak = theirs.ask("peak")
     ratios = {kind: np.array(raw[f"our {kind}"]) / np.array(raw[kind]) for kind in ways}
     fastest = np.max([raw[f"our {kind}"] for kind in ways], 0)

@@ -202,6 +202,13 @@ def test_unknown_figure_is_refused_before_drawing(results, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_results_of_a_study_are_refused_before_drawing(few, tmp_path):
+    study = FakeResults(few.table.drop(columns="world").assign(arm="a"), {})
+    with pytest.raises(ToysaeError, match="no column 'world', .* a study draws its own"):
+        draw(study, "mcs_histograms", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_pyplot_is_not_loaded():
     code = "import sys, toysae.plotting; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -48,7 +48,7 @@ class BenchOptions:
 
     preset: tuple[str, ...] = ("training",)
     against: str | None = None
-    arithmetic: Literal["float32", "bfloat16"] = "float32"
+    arithmetic: Literal["float32", "bfloat16", "fused"] = "float32"
     seconds: float = 2.0
     rounds: int = 5
     out: Path | None = None

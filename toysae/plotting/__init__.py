@@ -78,7 +78,8 @@ def draw(
         The paths written, in order.
 
     Raises:
-        ToysaeError: a name is not in `FIGURES`, or there are no results; nothing is drawn then.
+        ToysaeError: a name is not in `FIGURES`, there are no results, or they are a study's, which
+            draws its own; nothing is drawn then.
     """
     names = [names] if isinstance(names, str) else list(names)
     names = [today(name, OLD_FIGURES, FIGURES) for name in names]
@@ -93,6 +94,12 @@ def draw(
     require(len(results.table) > 0, f"nothing is finished in {results.name}: nothing to draw")
     if not names:  # matplotlib need not be loaded
         return []
+    for column in ("world", "recipe", "init", "sparsity"):
+        require(
+            column in results.table,
+            f"{results.name} has no column {column!r}, which figures by name read: they are of an "
+            "Experiment or of train; a study draws its own, when its file is run",
+        )
     from toysae.disk import write
     from toysae.plotting.style import save
 

@@ -1,22 +1,25 @@
-"""The products of a training step, in float32 or with bfloat16 factors.
+"""The products of a training step: in float32, with bfloat16 factors, or fused.
 
 With "bfloat16" both factors are rounded to 8 bits and the sums are kept in float32, as autocast
 does (Micikevicius et al. 2018, "Mixed precision training"); parameters, Adam and all else stay in
-float32. "float32" leaves it to jax's `jax_default_matmul_precision`.
+float32. "float32" leaves it to jax's `jax_default_matmul_precision`. "fused" is float32 too, with
+the loss and its gradients from kernels of their own (:mod:`toysae.sae.fused`); products elsewhere
+are plain ones.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, BFloat16, Float
 
-ARITHMETICS = ("float32", "bfloat16")
+FUSED = "fused"
+ARITHMETICS = ("float32", "bfloat16", FUSED)
 
 
 def product(
     arithmetic: str, a: Float[Array, "*batch k"], b: Float[Array, "k n"]
 ) -> Float[Array, "*batch n"]:
     """The product a b, in one of :data:`ARITHMETICS`."""
-    return a @ b if arithmetic == "float32" else _rounded_product(a, b)
+    return _rounded_product(a, b) if arithmetic == "bfloat16" else a @ b
 
 
 @jax.custom_vjp

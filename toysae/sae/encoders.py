@@ -38,7 +38,7 @@ def affine(
     """
     if shift is None:
         return w.product(x, W) + bias
-    if w.arithmetic != "float32":
+    if w.arithmetic == "bfloat16":
         known = jax.lax.stop_gradient(shift)
         x, shift = x - known, shift - known  # the gradient is that of what is folded
     return w.product(x, W) + (bias - shift @ W)

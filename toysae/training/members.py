@@ -9,6 +9,8 @@ from .. import checked
 from ..errors import require
 from ..points import Points, grid
 from ..sae import SAESpec, recipe_row, resolve_hypers
+from ..sae.arithmetic import FUSED
+from ..sae.fused import check_fused
 from ..worlds import Drawn, stack
 from . import Ensemble
 from .devices import UNSPLIT, Split, layout_of
@@ -117,6 +119,8 @@ def ensemble_of(
     require(spec.d_in == d_in, f"the spec's d_in {spec.d_in} is not the world's {d_in}")
     hypers, seeds = member_grid(spec, given, sae_seeds)
     layout_of(n_worlds, len(seeds), split)  # refuses too few devices
+    if spec.arithmetic == FUSED:
+        check_fused(spec, batch_size, split.batch * split.latent)
     return Ensemble(
         worlds,
         jnp.asarray(world_seeds, jnp.int32),

@@ -3,7 +3,7 @@
 With "bfloat16" both factors are rounded to 8 bits and the sums are kept in float32, as autocast
 does (Micikevicius et al. 2018, "Mixed precision training"); parameters, Adam and all else stay in
 float32. "float32" leaves it to jax's `jax_default_matmul_precision`. "fused" is float32 too, with
-the loss and its gradients from kernels of their own (:mod:`toysae.sae.fused`); products elsewhere
+the loss and its gradients from kernels of their own (:mod:`toysae.sae.kernels`); products elsewhere
 are plain ones.
 """
 

@@ -20,7 +20,7 @@ from toysae.profiling import IMPORTING, KINDS, Profile
 from toysae.watch import doing
 
 ROOT = Path(__file__).parents[1]
-N_PROGRAMS = 60
+N_PROGRAMS = 41
 
 
 def test_every_second_is_counted_once_and_every_program_by_its_name():
@@ -158,6 +158,6 @@ def test_the_programs_of_the_first_experiment_are_counted(tmp_path):
     # For two ratios, two recipes, and three inits with the ceiling.
     of_recipes = counts[["advance", "start_from", "probe_all", "trained", "evaluate_all"]]
     assert (of_recipes == 4).all() and counts["_rows"] == 6
-    of_worlds = counts[["sample", "_samples", "_world_cosines", "fista_oracle", "_stacked"]]
+    of_worlds = counts[["sample", "_samples", "_world_cosines", "fista_oracle"]]
     assert (of_worlds == 2).all()
     assert counts.sum() == N_PROGRAMS

@@ -119,11 +119,18 @@ def whole(tree: Any) -> Any:
 def placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
     """Splits an array that all processes hold whole among the devices of all."""
     if jax.process_count() == 1:
-        return jax.device_put(leaf, sharding)
+        return jax.device_put(np.asarray(leaf) if _is_of_one_cpu(leaf) else leaf, sharding)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return leaf
     value = np.asarray(leaf)
     return jax.make_array_from_callback(value.shape, sharding, lambda at: value[at])
+
+
+def _is_of_one_cpu(leaf: Any) -> bool:
+    """Whether NumPy can read an array without a copy, and cut it into parts without a program."""
+    if not isinstance(leaf, jax.Array) or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return False
+    return [device.platform for device in leaf.devices()] == ["cpu"]
 
 
 def _is_alone() -> bool:

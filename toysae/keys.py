@@ -23,4 +23,12 @@ def label_bits(label: str) -> UInt32[np.ndarray, ""]:
 
 def seed_key(seed: int | Int[Array, ""], label: str) -> PRNGKeyArray:
     """The key for one purpose under an integer seed (traceable in `seed`)."""
-    return named_key(jax.random.key(seed), label)
+    return _seed_key(seed, label_bits(label))
+
+
+@jax.jit
+def _seed_key(
+    seed: int | Int[Array, ""], bits: UInt32[Array, ""] | UInt32[np.ndarray, ""]
+) -> PRNGKeyArray:
+    """By itself a program: outside of one, each of its steps would be."""
+    return jax.random.fold_in(jax.random.key(seed), bits)

@@ -132,7 +132,7 @@ def evaluate_all(
 @jax.jit
 def _world_cosines(
     W_dec: Float[Array, "n_worlds n_members d_sae d_in"],
-    truth: Float[Array, "n_worlds n_features d_in"],
+    truth: Float[Array, "n_worlds n_features d_in"] | Float[np.ndarray, "n_worlds n_features d_in"],
 ) -> Float[Array, "n_worlds n_members n_features d_sae"]:
     return jax.vmap(jax.vmap(lambda W, rows: cosines(rows, W), (0, None)))(W_dec, truth)
 
@@ -181,7 +181,7 @@ def score_ensemble(
     n_worlds, n_members = trained.diverged.shape
     n_batches = -(-n_eval // ensemble.batch_size)
     scores, magnitude = _evaluated(ensemble, trained.saes, n_batches)
-    cos = _rows(_world_cosines(trained.saes.W_dec, ensemble.worlds.target))
+    cos = _rows(_world_cosines(trained.saes.W_dec, np.asarray(ensemble.worlds.target)))
     firings = np.repeat(trained.firings, n_members, axis=0)
     arrays = {
         "mcs": cos.max(2),
@@ -224,7 +224,7 @@ def _evaluated(
     if layout is not None:
         saes, worlds, seeds = layout.spread((saes, worlds, seeds), (ROWS, by_world, by_world))
     evaluated = evaluate_all(
-        saes, ensemble.spec.once_started(), worlds, seeds, jnp.int32(n_batches),
+        saes, ensemble.spec.once_started(), worlds, seeds, np.int32(n_batches),
         ensemble.batch_size, layout,
     )  # fmt: skip
     if layout is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from .. import checked
@@ -123,9 +123,9 @@ def ensemble_of(
         check_fused(spec, batch_size, split.batch * split.latent)
     return Ensemble(
         worlds,
-        jnp.asarray(world_seeds, jnp.int32),
-        {name: jnp.asarray(value) for name, value in hypers.items()},
-        jnp.asarray(seeds),
+        jax.device_put(np.asarray(world_seeds, np.int32)),
+        {name: jax.device_put(value) for name, value in hypers.items()},
+        jax.device_put(seeds),
         spec,
         batch_size,
         split,

@@ -74,7 +74,7 @@ def assemble(
         bias = _finite(bias, "bias")
         require(bias.shape == (d_in,), f"bias of shape {bias.shape} must be [d_in] = [{d_in}]")
     require(np.isfinite(noise_sd) and noise_sd >= 0, f"noise_sd {noise_sd} must be at least 0")
-    matrix = rows.T
+    matrix = jax.device_put(np.asarray(rows).T)  # a transpose of jax would be a program
     if generating_matrix is not None:
         matrix = _finite(generating_matrix, "generating_matrix")
     fits = matrix.ndim == 2 and matrix.shape[0] == d_in

@@ -7,6 +7,7 @@ with it has 24 bits, an absolute error of 6e-8 of the mean hazard (0.3 % of p fo
 20,000 features under a Zipf exponent of 2).
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -83,7 +84,7 @@ def independent(probs: np.ndarray) -> Firing:
     probs = checked_probabilities(probs)
     rare = 0 < probs.max() <= 0.9
     if probs.size <= DENSE_FEATURES or not rare or _slots(probs) >= probs.size:
-        return Bernoulli(jnp.asarray(probs, jnp.float32))
+        return Bernoulli(jax.device_put(probs.astype(np.float32)))
     return arrivals(probs)
 
 

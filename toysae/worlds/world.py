@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .. import draws, pytree
@@ -228,9 +229,5 @@ def stack(worlds: list[T]) -> T:
         f"worlds {worlds[0].name!r} of these seeds differ in shape (as toy models that embed "
         "different numbers of features do): give one world seed at a time",
     )
-    return _stacked(worlds)
-
-
-@jax.jit
-def _stacked(worlds: list[T]) -> T:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *worlds)
+    # By NumPy, as a program of jax would be compiled for each number of worlds.
+    return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *worlds))

@@ -1,7 +1,7 @@
 """The ensembles of SAEs that are timed, by name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..sae import RECIPES, make_spec
@@ -49,11 +49,16 @@ BENCH_PRESETS = {
     "large": Preset("untied", 768, 1536, 4096, 1, 1024),
 }
 
+_FILLS = Preset("untied", 64, 128, 256, 512)
+_SYNTH = Preset("untied", 768, 16_384, 4096, 1, 1024, "synth-sae-bench-16k", 34.4)
 GPU_PRESETS = {
     # An ensemble that fills a GPU.
-    "small-512": Preset("untied", 64, 128, 256, 512),
+    "small-512": _FILLS,
+    "small-512-bf16": replace(_FILLS, arithmetic="bfloat16"),
+    "small-512-fused": replace(_FILLS, arithmetic="fused"),
     # The published benchmark: 16,384 correlated features are sampled for one wide SAE.
-    "synth-16k": Preset("untied", 768, 16_384, 4096, 1, 1024, "synth-sae-bench-16k", 34.4),
+    "synth-16k": _SYNTH,
+    "synth-16k-bf16": replace(_SYNTH, arithmetic="bfloat16"),
 }
 
 GRID_PRESETS = {

@@ -31,7 +31,8 @@ class BenchOptions:
 
     Attributes:
         preset: names of presets, at least one; all of plain training by default. "gpu" stands for
-            those that need a GPU, "interim-grid" for 153 SAEs, "worlds" for all of sampling,
+            those that need a GPU and the "check" that no arithmetic costs recovery on it,
+            "interim-grid" for 153 SAEs, "worlds" for all of sampling,
             "recipes" for every recipe compared with the plain SAE at two sizes, "scoring" for its
             cost compared with training, "lm" for capturing a language model's activations, "engine"
             for what keeping results on disk costs, opening 5,000 SAEs, and several workers,
@@ -111,6 +112,8 @@ def _checked(options: BenchOptions) -> list[str]:
             raise unknown("peer", options.against, PEERS)
         known = {*COMPARED, *RACES}
         kinds = {kind: [n for n in names if n in known] for kind, names in kinds.items()}
+    if options.against is None:
+        kinds["gpu"] += kinds["check"]
     names = [n for one in options.preset for n in kinds.get(one) or [one]]
     for name in names:
         require(

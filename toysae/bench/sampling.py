@@ -34,7 +34,7 @@ def _draw(world: World, key: Array, batch_size: int, n_batches: Array) -> Array:
     return jax.lax.fori_loop(0, n_batches, body, jnp.float32(0))
 
 
-def time_world(name: str, seconds: float, rounds: int) -> dict[str, float | str]:
+def time_world(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     """Returns a row: samples/s of a world, drawn for about `seconds` in each round."""
     kind, batch_size = "sphere" if name.startswith("sphere-") else name, 1024
     begun = time.perf_counter()
@@ -60,4 +60,5 @@ def time_world(name: str, seconds: float, rounds: int) -> dict[str, float | str]
         "matmul GFLOP/s": median(matmul, -8) / 1e9,
         "build s": round(build_s, 2),
         "compile s": round(compile_s, 2),
+        "rounds": {"samples/s": samples, "matmul FLOP/s": matmul},
     }

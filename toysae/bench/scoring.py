@@ -1,6 +1,7 @@
 """What scoring costs, compared with the training of the same SAEs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,7 +34,7 @@ SCORING_PRESETS = {
 }
 
 
-def time_scoring(name: str, seconds: float, rounds: int) -> dict[str, float | str]:
+def time_scoring(name: str, seconds: float, rounds: int) -> dict[str, Any]:
     """Returns a row: seconds of scoring an SAE, and their share of its training, in turns."""
     p = SCORING_PRESETS[name]
     ensemble = preset_ensemble(p.shape)
@@ -62,4 +63,5 @@ def time_scoring(name: str, seconds: float, rounds: int) -> dict[str, float | st
         f"train {_N_STEPS // 1000}k steps, s/SAE": median(train_s, 1),
         "share of training": median(score_s / train_s, 4),
         "compile s": round(compile_s * p.shape.n_members, 2),
+        "rounds": {"train s/SAE": train_s.tolist(), "score s/SAE": score_s.tolist()},
     }

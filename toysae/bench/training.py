@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..sae.arithmetic import FUSED
 from ..training import TrainState, advance, start
 from ..training.devices import layout_of
 from ..training.ensemble import spread_ensemble
@@ -85,7 +86,10 @@ def time_preset(
     divided by the device's rate in that round. Small SAEs stay in a CPU's caches, so that their
     share of the copy rate, which is that of memory, can be above 1.
     """
-    p = replace((BENCH_PRESETS | GPU_PRESETS | GRID_PRESETS)[name], arithmetic=arithmetic)
+    p = (BENCH_PRESETS | GPU_PRESETS | GRID_PRESETS)[name]
+    p = replace(p, arithmetic=arithmetic) if p.arithmetic == "float32" else p
+    if p.arithmetic == FUSED and jax.default_backend() == "cpu":
+        return {"preset": name, "not timed": "a CPU runs its kernels by Pallas' interpreter"}
     trainer = Trainer(p, seconds)
     peak = peak_bytes()  # before the arrays that the device's rates are measured on
     timed = [
@@ -135,4 +139,5 @@ def time_recipe(
         **rate_row(p, samples),
         f"of {BASELINE}": median(np.array(samples) / np.array(baseline), 3),
         "compile s": round(trainer.compile_s, 2),
+        "rounds": {"SAE-samples/s": samples, f"{BASELINE} SAE-samples/s": baseline},
     }

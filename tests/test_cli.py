@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toysae.cli import main
+import toysae
+from toysae.cli import _one_line_warnings, main
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--d-in", "8", "--ratios", "1", "--l1-coeff", "0.1", "--world-seeds", "2", "--n-steps", "4",
@@ -228,12 +230,27 @@ def test_list_prints_a_recipe_whole(capsys):
         assert word in printed
 
 
-def test_bench_times_a_recipe_beside_the_plain_one(capsys, tmp_path):
-    out = tmp_path / "b.json"
-    main(["bench", "--preset", "tied@small", "--seconds", "0.01", "--rounds", "1",
-          "--out", str(out)])  # fmt: skip
-    row = json.loads(out.read_text())["rows"][0]
-    assert row["recipe"] == "tied" and row["of untied"] > 0 and row["low"] <= row["high"]
+def test_a_warning_of_ours_is_one_line_without_its_place():
+    with _one_line_warnings():
+        ours, other = (
+            warnings.formatwarning("take care", UserWarning, file, 3)
+            for file in (toysae.__file__, "elsewhere.py")
+        )
+    assert ours == "toysae: warning: take care\n" and other.startswith("elsewhere.py:3: UserW")
+    assert "toysae" not in warnings.formatwarning("take care", UserWarning, "elsewhere.py", 3)
+
+
+def test_bench_times_a_recipe_beside_the_plain_one(monkeypatch):
+    from toysae.bench import training
+    from toysae.bench.presets import Preset
+
+    monkeypatch.setitem(training.RECIPE_PRESETS, "tied@small", Preset("tied", 8, 12, 16, 2, 32))
+    row = training.time_recipe("tied@small", 0.01, 2)
+    assert row["recipe"] == "tied" and row["low"] <= row["high"]
+    ours, plain = row["rounds"].values()
+    assert row["of untied"] == pytest.approx(
+        sum(o / p for o, p in zip(ours, plain, strict=True)) / 2, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("records", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from toysae import programs
+
 CHILD = """
 import sys
 from pathlib import Path
@@ -92,6 +94,18 @@ def test_damaged_entries_are_dropped_and_made_again(kept, damage):
     assert str(kept) in line
     assert [entry.name for entry in entries(kept)] == names
     assert ended(begun(kept)) == (len(names), [])
+
+
+def test_a_folder_is_bounded_and_the_oldest_go_first(tmp_path, monkeypatch):
+    for age, name in enumerate(("jit_c-1-cache", "jit_a-2-cache", "jit_b-3-cache", "mine.txt")):
+        (tmp_path / name).write_bytes(bytes(10))
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    programs.drop_oldest(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+    monkeypatch.setattr(programs, "MAX_BYTES", 25)
+    programs.drop_oldest(tmp_path)
+    kept = {entry.name for entry in tmp_path.iterdir()}
+    assert kept == {"jit_c-1-cache", "jit_a-2-cache", "mine.txt"}
 
 
 def test_a_full_disk_costs_a_line(small_disk):

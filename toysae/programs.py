@@ -23,6 +23,10 @@ from .machine import give_back, host_bytes
 
 MIN_SECONDS = 0.05
 """Programs that compile faster are not kept."""
+MAX_BYTES = 4 * 2**30
+"""What a folder may hold when a process begins: then the oldest programs are dropped. jax's own
+limit (`jax_compilation_cache_max_size`) fails for ever where one entry lacks its time of access, as
+all do that were kept without that limit."""
 
 BRIEF: dict[str, bool] = {}
 """Compiler options of programs that run for less time than it takes to compile them.
@@ -64,6 +68,7 @@ def keep_programs(path: Path | None = None) -> None:
             path = folder() if path is None else path
             path.mkdir(parents=True, exist_ok=True)
             _try_to_write(path)
+            drop_oldest(path)
         except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
             where, why = path or "~/.cache/toysae", getattr(error, "strerror", None) or error
             _say(f"programs are not kept in {where} ({why}): each process compiles them again. Set "
@@ -72,6 +77,22 @@ def keep_programs(path: Path | None = None) -> None:
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
     _report_failures()
+
+
+def drop_oldest(path: Path) -> None:
+    """Removes the oldest kept programs from a folder of more than :data:`MAX_BYTES`."""
+    found = []
+    for entry in path.glob("*-cache"):  # as jax names them; other files stay
+        with suppress(OSError):  # another process dropped it
+            about = entry.stat()
+            found.append((about.st_mtime, about.st_size, entry))
+    total = sum(size for _, size, _ in found)
+    for _, size, entry in sorted(found):
+        if total <= MAX_BYTES:
+            return
+        with suppress(OSError):
+            entry.unlink()
+        total -= size
 
 
 def forget_if_short(needed: int = 0) -> None:

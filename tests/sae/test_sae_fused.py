@@ -23,7 +23,6 @@ from toysae.training.state import member_loss
 D, S, BATCH = 16, 96, 32
 SPECS = {
     "untied": make_spec("untied", D, S),
-    "tied": make_spec("tied", D, S),
     "norms": make_spec("anthropic-april-2024", D, S),
     "no bias": SAESpec(D, S, UnitNorm(bias="none"), Tied(), penalty=Sum()),
     "two costs": SAESpec(D, S, Free(bias="post"), penalty=Sum((L1DecoderNorm(), L1DecoderNorm()))),
@@ -51,7 +50,9 @@ def test_loss_and_gradients_are_those_of_plain_products(spec):
             one, params, run, h, jax.random.key(0), x
         )
 
-    ((plain, _), expected), ((fused, stats), found) = of("float32"), of("fused")
+    (plain, _), expected = of("float32")
+    with pytest.warns(UserWarning, match="for GPUs and TPUs: on a CPU an interpreter"):
+        (fused, stats), found = of("fused")
     assert fused == pytest.approx(float(plain), rel=1e-6) and stats == {}
     for name, one in zip("WDEcb", jax.tree.leaves(expected), strict=False):
         assert np.abs(one).max() > 1e-3, name
@@ -127,7 +128,3 @@ def test_it_is_refused_before_anything_trains(tmp_path):
         train(world, "untied", l1_coeff=0.1, **{**fused, "arithmetic": "fussed"})
     with pytest.raises(ToysaeError, match="computes activation ReLU alone, not TopK"):
         train(world, "topk", k=4, **fused)
-    result = train(
-        world, "untied", l1_coeff=0.1, batch_size=64, n_eval=256, curve_points=2, **fused
-    )
-    assert result.sae(0).spec.arithmetic == "float32"

@@ -4,9 +4,12 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
 
 from ..watch import doing, watching
 
@@ -20,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     after, alone = f"What was saved is kept. Go on with: {command}", argv is None
-    with watching(after, until_exit=alone, at_once=True) as watch:
+    with watching(after, until_exit=alone, at_once=True) as watch, _one_line_warnings():
         from .commands import execute
 
         try:
@@ -52,3 +55,20 @@ def main(argv: Sequence[str] | None = None) -> None:
                     stream.flush()
             os._exit(status)
         raise SystemExit(status)
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Prints this package's warnings as one line each, without the place in its code."""
+    plain, package = warnings.formatwarning, Path(__file__).parents[1]
+
+    def line(message: Warning | str, category: type[Warning], filename: str, *more: Any) -> str:
+        if Path(filename).is_relative_to(package):
+            return f"toysae: warning: {message}\n"
+        return plain(message, category, filename, *more)
+
+    warnings.formatwarning = line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = plain

@@ -3,6 +3,9 @@
 `arithmetic="fused"` of a spec takes its training steps with them.
 """
 
+import warnings
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -26,6 +29,13 @@ def tile_of(n: int) -> int:
 def loss_of(spec: SAESpec, w: Weights, run: Stats, h: Hypers, x: Array) -> Float[Array, ""]:
     """The loss that training minimises on one batch, as the kernels compute it."""
     from .kernels import fused_loss  # Pallas takes .2 s to import
+
+    if jax.default_backend() == "cpu":
+        warnings.warn(
+            "arithmetic 'fused' is for GPUs and TPUs: on a CPU an interpreter stands in for its "
+            'kernels, which is slow; give arithmetic="float32"',
+            stacklevel=2,
+        )
 
     E = w.W_dec if isinstance(spec.encoder, Tied) else w.enc["W_enc"].T
     bias = w.enc["b_enc"]

@@ -107,7 +107,8 @@ def test_tiles_divide():
         ),
         ({"objective": Denoising(Plain())}, "objective Plain alone, not Denoising"),
         ({"d_sae": 100}, "a d_sae that 16 divides, not 100"),
-        ({"d_in": 48}, "a d_in that is a power of two, not 48"),
+        ({"d_in": 48}, "a d_in that is a power of two and at most 256, not 48"),
+        ({"d_in": 512}, "at most 256, not 512"),
     ],
 )
 def test_what_they_do_not_compute_is_refused_by_name(change, message):

@@ -21,6 +21,10 @@ SMALLEST, TILE = 16, 64
 """The fewest and the most samples or latents of one tile."""
 
 
+WIDEST = 256
+"""The largest d_in: a tile of whole rows of encoder and decoder has to fit a GPU's registers."""
+
+
 def tile_of(n: int) -> int:
     """The largest power of two that divides n, at most :data:`TILE`."""
     return min(n & -n, TILE)
@@ -83,8 +87,9 @@ def check_fused(spec: SAESpec, batch_size: int, n_devices: int) -> None:
             f"arithmetic 'fused' needs a {name} that {SMALLEST} divides, not {size}: {other}",
         )
     require(
-        spec.d_in & (spec.d_in - 1) == 0,
-        f"arithmetic 'fused' needs a d_in that is a power of two, not {spec.d_in}: {other}",
+        spec.d_in & (spec.d_in - 1) == 0 and spec.d_in <= WIDEST,
+        f"arithmetic 'fused' is for small SAEs: it needs a d_in that is a power of two and at most "
+        f"{WIDEST}, not {spec.d_in}: {other}",
     )
     require(
         n_devices == 1,

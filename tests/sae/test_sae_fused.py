@@ -11,9 +11,10 @@ import pytest
 from toysae import ToysaeError, make_world, train
 from toysae.sae import AbsTopK, Denoising, FrequencyAware, Plain, SAESpec, Tied, make_spec
 from toysae.sae.decoders import Free, UnitNorm
-from toysae.sae.fused import check_fused, tile_of
+from toysae.sae.fused import check_fused
 from toysae.sae.kernels import fused_loss
 from toysae.sae.penalties import L1, L1DecoderNorm, Sum
+from toysae.sae.tiles import tile_of
 from toysae.training import advance, start
 from toysae.training.devices import Split, layout_of
 from toysae.training.ensemble import spread_ensemble

@@ -16,18 +16,10 @@ from .encoders import Tied, Untied
 from .objectives import Plain
 from .penalties import L1, L1DecoderNorm, Sum, coefficient_now, row_norms
 from .spec import SAESpec
-
-SMALLEST, TILE = 16, 64
-"""The fewest and the most samples or latents of one tile."""
-
+from .tiles import SMALLEST, tile_of
 
 WIDEST = 256
 """The largest d_in: a tile of whole rows of encoder and decoder has to fit a GPU's registers."""
-
-
-def tile_of(n: int) -> int:
-    """The largest power of two that divides n, at most :data:`TILE`."""
-    return min(n & -n, TILE)
 
 
 def loss_of(spec: SAESpec, w: Weights, run: Stats, h: Hypers, x: Array) -> Float[Array, ""]:

@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pltriton
 from jaxtyping import Array, Float
 
-from .fused import tile_of
+from .tiles import tile_of
 
 
 def _errors(x: Any, E: Any, b: Any, D: Any, c: Any, out: Any) -> None:

@@ -52,7 +52,8 @@ def singular_axes(matrix: Float[np.ndarray, "n d"] | Float[Array, "n d"]) -> Axe
         _, lengths, rows = np.linalg.svd(matrix, full_matrices=False)
     tolerance = lengths[0] * max(matrix.shape) * np.finfo(np.float32).eps
     rank = max(int((lengths > tolerance).sum()), 1)
-    return Axes(*jax.device_put((np.float32(rows), np.float32(lengths), np.int32(rank))))
+    arrays = rows.astype(np.float32), lengths.astype(np.float32), np.int32(rank)
+    return Axes(*jax.device_put(arrays))
 
 
 def orthonormal_rows(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:

@@ -19,7 +19,7 @@ from .spec import SAESpec
 from .tiles import SMALLEST, tile_of
 
 WIDEST = 256
-"""The largest d_in: a tile of whole rows of encoder and decoder has to fit a GPU's registers."""
+"""The largest d_in, as each tile has whole rows of encoder and decoder; not tried on a device."""
 
 
 def loss_of(spec: SAESpec, w: Weights, run: Stats, h: Hypers, x: Array) -> Float[Array, ""]:

@@ -74,8 +74,9 @@ def assemble(
         bias = _finite(bias, "bias")
         require(bias.shape == (d_in,), f"bias of shape {bias.shape} must be [d_in] = [{d_in}]")
     require(np.isfinite(noise_sd) and noise_sd >= 0, f"noise_sd {noise_sd} must be at least 0")
-    matrix = jax.device_put(np.asarray(rows).T)  # a transpose of jax would be a program
-    if generating_matrix is not None:
+    if generating_matrix is None:
+        matrix = jax.device_put(np.asarray(rows).T)  # a transpose of jax would be a program
+    else:
         matrix = _finite(generating_matrix, "generating_matrix")
     fits = matrix.ndim == 2 and matrix.shape[0] == d_in
     require(fits, f"generating_matrix of shape {matrix.shape} must have d_in = {d_in} rows")

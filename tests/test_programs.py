@@ -97,7 +97,7 @@ def test_damaged_entries_are_dropped_and_made_again(kept, damage):
 
 
 def test_a_folder_is_bounded_and_the_oldest_go_first(tmp_path, monkeypatch):
-    for age, name in enumerate(("jit_c-1-cache", "jit_a-2-cache", "jit_b-3-cache", "mine.txt")):
+    for age, name in enumerate(("jit_c-1-cache", "jit_a-2-cache", "jit_b-3-cache", "my-cache")):
         (tmp_path / name).write_bytes(bytes(10))
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
     programs.drop_oldest(tmp_path)
@@ -105,7 +105,7 @@ def test_a_folder_is_bounded_and_the_oldest_go_first(tmp_path, monkeypatch):
     monkeypatch.setattr(programs, "MAX_BYTES", 25)
     programs.drop_oldest(tmp_path)
     kept = {entry.name for entry in tmp_path.iterdir()}
-    assert kept == {"jit_c-1-cache", "jit_a-2-cache", "mine.txt"}
+    assert kept == {"jit_c-1-cache", "jit_a-2-cache", "my-cache"}
 
 
 def test_a_full_disk_costs_a_line(small_disk):

@@ -82,7 +82,7 @@ def keep_programs(path: Path | None = None) -> None:
 def drop_oldest(path: Path) -> None:
     """Removes the oldest kept programs from a folder of more than :data:`MAX_BYTES`."""
     found = []
-    for entry in path.glob("*-cache"):  # as jax names them; other files stay
+    for entry in path.glob("jit_*-cache"):  # as jax names them; other files stay
         with suppress(OSError):  # another process dropped it
             about = entry.stat()
             found.append((about.st_mtime, about.st_size, entry))

@@ -161,27 +161,25 @@ def score_sae(
             sae, world, records, seen, looks, key, jnp.int32(n_batches), BATCH
         )
     _warn_of_the_tail(records.features["freq"], n_batches * BATCH)
-    table = pd.DataFrame(
-        {
-            "world": world.name,
-            "d_in": d_in,
-            "n_features": n_features,
-            "ratio": n_features / d_in,
-            "d_sae": d_sae,
-            "encoder": type(sae.spec.encoder).__name__,
-            "activation": type(sae.spec.activation).__name__,
-            "n_eval": n_batches * BATCH,
-            "eval_seed": seed,
-            **matched.scores,
-            **{name: np.asarray(value).item() for name, value in scores.items()},
-            "true_l0": float(true_l0),
-            "floor": random_floor(d_in, d_sae),
-            **detection_scores(records),
-            **mode_scores,
-            **saelens_scores(records, totals, ratio),
-        },
-        index=pd.Index([0]),
-    )
+    row = {
+        "world": world.name,
+        "d_in": d_in,
+        "n_features": n_features,
+        "ratio": n_features / d_in,
+        "d_sae": d_sae,
+        "encoder": type(sae.spec.encoder).__name__,
+        "activation": type(sae.spec.activation).__name__,
+        "n_eval": n_batches * BATCH,
+        "eval_seed": seed,
+        **matched.scores,
+        **{name: np.asarray(value).item() for name, value in scores.items()},
+        "true_l0": float(true_l0),
+        "floor": random_floor(d_in, d_sae),
+        **detection_scores(records),
+        **mode_scores,
+        **saelens_scores(records, totals, ratio),
+    }
+    table = pd.DataFrame(row, index=pd.Index([0]))
     return Scored(table, records, parents)
 
 

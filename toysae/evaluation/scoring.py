@@ -90,21 +90,12 @@ def evaluate_all(
         def add(carry, batch, key):
             members, n_on, mean_size = carry
 
-            def one(member, sae):
-                totals, mean_loss = member
-                run, h = sae.run, sae.hypers
-                f = sae(batch.x)
-                # Equal to `f` unless training corrupts x: XLA then encodes once.
-                trains = training_pass(spec, sae.weights, run, h, key, batch.x)
-                loss = training_loss(spec, trains, run, h, key)
-                totals = add_batch(totals, batch.x, f.x_hat, f.z)
-                share = batch_size / totals.n_samples
-                return totals, mean_loss + share * (loss - mean_loss)
-
+            with_batch = partial(_with_batch, spec, batch.x, key)
             new = batch.feature_counts()
             n_on = n_on + new
             excess = batch.feature_sizes() - new * mean_size
-            return jax.vmap(one)(members, saes), n_on, mean_size + excess / jnp.maximum(n_on, 1)
+            members = jax.vmap(with_batch)(members, saes)
+            return members, n_on, mean_size + excess / jnp.maximum(n_on, 1)
 
         empty = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (n_members, *leaf.shape)),
@@ -127,6 +118,18 @@ def evaluate_all(
     specs = (ROWS, P("world"), P("world"), P())
     evaluate = over_rows(rows, layout, specs, (ROWS, P("world")))
     return evaluate(saes, worlds, world_seeds, n_batches)
+
+
+def _with_batch(spec, x, key, member, sae):
+    totals, mean_loss = member
+    run, h = sae.run, sae.hypers
+    f = sae(x)
+    # Equal to `f` unless training corrupts x: XLA then encodes once.
+    trains = training_pass(spec, sae.weights, run, h, key, x)
+    loss = training_loss(spec, trains, run, h, key)
+    totals = add_batch(totals, x, f.x_hat, f.z)
+    share = len(x) / totals.n_samples
+    return totals, mean_loss + share * (loss - mean_loss)
 
 
 @jax.jit

@@ -89,11 +89,7 @@ def add_detections(seen: Detections, batch: Batch, z: Float[Array, "batch d_sae"
         ToysaeError: the batch has another number of features, or no rows.
     """
     n_features, d_sae = seen.best_latent.shape[0], seen.best_feature.shape[0]
-    require(batch.n_features == n_features, f"the batch has {batch.n_features} features, these "
-            f"pairs {n_features}: match the SAE with the directions of the same world")  # fmt: skip
-    fits = z.ndim == 2 and z.shape == (len(batch.x), d_sae)
-    require(fits, f"z of shape {list(z.shape)} must be [{len(batch.x)} samples, d_sae {d_sae}]")
-    require(z.shape[0] > 0, "z has no rows: leave out empty batches")
+    _refuse_other_shapes(batch, z, n_features, d_sae)
     z = z.astype(jnp.float32)
     where, on = batch.indices, batch.values != 0
     z_best = jnp.take_along_axis(z, seen.best_latent[where], axis=1)
@@ -115,9 +111,6 @@ def add_detections(seen: Detections, batch: Batch, z: Float[Array, "batch d_sae"
     share = n_on / jnp.maximum(n, 1)
     act_shift, z_shift = act_mean - seen.act_mean, z_mean - seen.z_mean
 
-    def merged(old: Array, new: Array, shifts: Array | float, share: Array) -> Array:
-        return old + share * (new - old) + share * (1 - share) * shifts
-
     latent_share = z.shape[0] / (seen.n_samples + z.shape[0]).astype(jnp.float32)
     n_off = z.shape[0] - n_on
     z_mean_off = (z.sum(0)[seen.best_latent] - z_sum) / jnp.maximum(n_off, 1)
@@ -132,7 +125,7 @@ def add_detections(seen: Detections, batch: Batch, z: Float[Array, "batch d_sae"
         latent_firings=seen.latent_firings + (z != 0).sum(0, dtype=jnp.int32),
         latent_hits=seen.latent_hits + _hits(batch, z != 0, seen.best_feature),
         latent_mean=seen.latent_mean + latent_share * latent_shift,
-        latent_variance=merged(
+        latent_variance=_merged(
             seen.latent_variance, ((z - latent_mean) ** 2).mean(0), latent_shift**2, latent_share
         ),
         latent_bins=_counted(seen.latent_bins, jnp.arange(d_sae)[None], z, z != 0),
@@ -140,14 +133,27 @@ def add_detections(seen: Detections, batch: Batch, z: Float[Array, "batch d_sae"
         hits=seen.hits + total((z_best != 0).astype(jnp.int32)),
         partner_hits=seen.partner_hits + total((z_partner != 0).astype(jnp.int32)),
         act_mean=seen.act_mean + share * act_shift,
-        act_variance=merged(seen.act_variance, total(act**2) / some, act_shift**2, share),
+        act_variance=_merged(seen.act_variance, total(act**2) / some, act_shift**2, share),
         z_mean=seen.z_mean + share * z_shift,
         z_mean_off=seen.z_mean_off + share_off * (z_mean_off - seen.z_mean_off),
-        covariance=merged(
+        covariance=_merged(
             seen.covariance, total(act * response) / some, act_shift * z_shift, share
         ),
         bins=_counted(seen.bins, where, z_best, on & (z_best != 0)),
     )
+
+
+def _refuse_other_shapes(batch: Batch, z: Array, n_features: int, d_sae: int) -> None:
+    require(batch.n_features == n_features, f"the batch has {batch.n_features} features, these "
+            f"pairs {n_features}: match the SAE with the directions of the same world")  # fmt: skip
+    fits = z.ndim == 2 and z.shape == (len(batch.x), d_sae)
+    require(fits, f"z of shape {list(z.shape)} must be [{len(batch.x)} samples, d_sae {d_sae}]")
+    require(z.shape[0] > 0, "z has no rows: leave out empty batches")
+
+
+def _merged(old: Array, new: Array, shifts: Array | float, share: Array) -> Array:
+    """A mean or a second moment with a batch of which it is this share."""
+    return old + share * (new - old) + share * (1 - share) * shifts
 
 
 def _counted(bins: Array, rows: Array, z: Array, counted: Array) -> Array:

@@ -1,6 +1,6 @@
 """`train`, for notebooks: one world, one recipe, any grid of numbers and seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -111,18 +111,7 @@ def train(
     Raises:
         ToysaeError: bad input, before anything trains.
     """
-    require(
-        isinstance(world, World),
-        f"{checked.shown(world)} is not a world: give make_world('sphere'), say",
-    )
-    require(
-        isinstance(recipe, str | SAESpec),
-        f"{checked.shown(recipe)} is not a recipe's name or an SAESpec: give one at a time, or "
-        "several to an Experiment",
-    )
-    for name in hypers:
-        hint = _MEANT.get(name)
-        require(hint is None, f"unknown argument {name!r}: write {hint}")
+    _refuse_other_kinds(world, recipe, hypers)
     n_steps = checked.integer("n_steps", n_steps, 1, 2**31 - 1)
     n_eval = checked.integer("n_eval", n_eval, 1, 2**31 - 1)
     batch_size = checked.integer("batch_size", batch_size, 1)
@@ -152,6 +141,21 @@ def train(
             )
         doing("scoring", phase="scoring")
         return TrainResult(*score_ensemble(ensemble, trained, n_steps, n_eval), trained)
+
+
+def _refuse_other_kinds(world: object, recipe: object, hypers: Mapping[str, object]) -> None:
+    require(
+        isinstance(world, World),
+        f"{checked.shown(world)} is not a world: give make_world('sphere'), say",
+    )
+    require(
+        isinstance(recipe, str | SAESpec),
+        f"{checked.shown(recipe)} is not a recipe's name or an SAESpec: give one at a time, or "
+        "several to an Experiment",
+    )
+    for name in hypers:
+        hint = _MEANT.get(name)
+        require(hint is None, f"unknown argument {name!r}: write {hint}")
 
 
 def _of_recipe(

@@ -7,8 +7,9 @@ the same name must agree, as in ``[n_features, d_in]`` and ``[d_sae, d_in]``.
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from jax.core import Tracer
@@ -44,10 +45,11 @@ def guarded(fn: Callable[P, T]) -> Callable[P, T]:
     """Returns the function with checked arguments. It can be jitted, vmapped and differentiated as
     before."""
     signature = inspect.signature(fn)
-    hints = _hints(fn)
+    hints_of = cache(_hints)  # when first called: some name packages that are not imported before
 
     @wraps(fn)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        hints = hints_of(fn)
         bound, sizes = _bind(fn.__name__, signature, args, kwargs), {}
         for name, value in bound.arguments.items():
             if name not in hints or _is_traced(value):
@@ -115,8 +117,9 @@ def admit_fields(instance: Any) -> None:
 
 def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
     """The annotations that can be evaluated: some have names that only type checkers import."""
-    hints, space = {}, getattr(inspect.unwrap(fn), "__globals__", {})
-    for name, hint in inspect.get_annotations(inspect.unwrap(fn)).items():
+    fn = inspect.unwrap(fn)
+    hints, space = {}, vars(sys.modules[fn.__module__])
+    for name, hint in inspect.get_annotations(fn).items():
         try:
             hints[name] = eval(hint, space) if isinstance(hint, str) else hint
         except NameError:

@@ -4,15 +4,17 @@ Phases are those of :func:`toysae.watch.doing`. Tracing is everything in Python 
 the program that XLA gets; compiling is XLA, or the time to load a program that was kept.
 """
 
+from __future__ import annotations
+
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import pandas as pd
 
 from . import watch
+from .lazy import pd
 from .machine import seconds_since_start
 from .programs import MIN_SECONDS
 
@@ -51,7 +53,7 @@ class Profile:
     _events: list[tuple[float, float]] = field(default_factory=list)
     """Beginnings and ends of what was traced or compiled in this phase, none inside another."""
 
-    def __enter__(self) -> "Profile":
+    def __enter__(self) -> Profile:
         global _open
         _listen()
         _open, self._since = self, time.perf_counter()

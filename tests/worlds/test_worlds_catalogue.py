@@ -336,6 +336,7 @@ def test_world_fields_are_those_of_the_builder():
         world_fields("torus")
 
 
+@pytest.mark.rotation(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_longer_draw_begins_with_the_shorter_one(drawn, name):
     world, long = drawn[name]

@@ -179,6 +179,7 @@ def test_a_slot_for_each_feature_is_in_order(name):
     np.testing.assert_array_equal(active.indices, every)
 
 
+@pytest.mark.rotation(2)
 @pytest.mark.parametrize("name", in_order_firings())
 def test_in_order_draws_are_those_of_the_gathered_path(name):
     firing = in_order_firings()[name]

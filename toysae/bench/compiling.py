@@ -4,6 +4,8 @@ Each round runs it twice in new processes: with an empty compilation cache, and 
 run left in it.
 """
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
@@ -12,9 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pandas as pd
-
 from ..errors import ToysaeError
+from ..lazy import pd
 from .timing import median, range_text
 
 _FILE = """

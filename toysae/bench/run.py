@@ -1,5 +1,7 @@
 """`toysae bench`: times presets, each in a process of its own."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
@@ -9,10 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from ..disk import write
 from ..errors import require, unknown
+from ..lazy import pd
 from ..plotting import save
 from ..runs.provenance import provenance
 from .against import COMPARED, UNCACHED, WORKER, require_saelens, time_against

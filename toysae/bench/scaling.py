@@ -1,5 +1,7 @@
 """How much faster an experiment is done by several workers: `toysae run --launcher local:N`."""
 
+from __future__ import annotations
+
 import math
 import os
 import subprocess
@@ -12,10 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from ..errors import ToysaeError
 from ..evaluation.measure import RecoveryScores
+from ..lazy import pd
 from ..sweeps.study import Study
 from .against import thread_counts
 from .engine import preset_cell
@@ -151,7 +153,7 @@ def on_cores(n: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def workers_figure(timed: Mapping[str, Sequence[float]]) -> "tuple[Figure, pd.DataFrame]":
+def workers_figure(timed: Mapping[str, Sequence[float]]) -> tuple[Figure, pd.DataFrame]:
     """Speed-up against the number of workers, with the line of perfect speed-up.
 
     Args:

@@ -1,13 +1,15 @@
 """toysae lm card and toysae lm twin: a layer compared with worlds, and the world most like it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.table import Table
 
 from ..errors import require
+from ..lazy import pd
 from .options import positional, read_options
 from .show import OUT, LookBar, print_frame
 

@@ -1,12 +1,13 @@
 """toysae lm steer, downstream, patch, neurons: what latents do, and whether they are neurons."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from ..errors import require
+from ..lazy import pd
 from .lm_saes import SAES, Where, write_tables
 from .options import count, positional, read_options
 from .show import OUT, print_frame
@@ -33,7 +34,7 @@ class ChangeOptions(Where):
     batch_size: int = 8
     out: Path | None = None
 
-    def change(self) -> "Change":
+    def change(self) -> Change:
         from ..lm.effects.changes import Change
 
         only_one = self.times is None or self.pin is None

@@ -1,5 +1,7 @@
 """toysae score and toysae ceilings: the scores of an SAE, and those to compare them with."""
 
+from __future__ import annotations
+
 import json
 import sys
 import warnings
@@ -8,12 +10,12 @@ from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
 
-import pandas as pd
 from rich.box import SIMPLE
 from rich.table import Table
 
 from ..disk import write
 from ..errors import require, unknown
+from ..lazy import pd
 from .options import positional, world_options
 from .show import OUT, print_heading
 

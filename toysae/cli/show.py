@@ -1,16 +1,19 @@
 """Tables and progress bars on the terminal, or piped from it."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-import pandas as pd
 import rich.progress as bars
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from ..lazy import pd
 
 
 class _Out(Console):

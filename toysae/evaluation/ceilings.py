@@ -4,6 +4,8 @@ A score says something when compared with these. None is a bound: the truth can 
 loss, and training from the truth can end elsewhere.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -15,13 +17,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 
 from ..bits import in_32_bits
 from ..checked import integer, number
 from ..digests import FORMAT, add_arrays
 from ..disk import cache_dir, write
 from ..errors import ToysaeError, require, unknown
+from ..lazy import pd
 from ..machine import check_bytes
 from ..own_code import own_code
 from ..recovery import linear_probes, mcs, random_floor

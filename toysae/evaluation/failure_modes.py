@@ -1,16 +1,18 @@
 """Failure modes of one SAE on a world besides missed features, measured sample by sample."""
 
+from __future__ import annotations
+
 import warnings
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from ..errors import ToysaeError
 from ..keys import named_key
+from ..lazy import pd
 from ..programs import BRIEF
 from ..recovery import Detections, Records
 from ..recovery.ablation import Ablations, ablation, add_ablations, empty_ablations

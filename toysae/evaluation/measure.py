@@ -1,12 +1,14 @@
 """Measures: what is scored of the SAEs of a cell once they are trained."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from ..lazy import pd
 from ..recovery.mcs import EDGES
 from ..recovery.probe import recovery_probe
 from ..training import Ensemble, Probe, Trained

@@ -1,6 +1,8 @@
 """Scores of one SAE, wherever it comes from, on one world: the row of a sweep's table, detection
 and failure modes, and the records behind them."""
 
+from __future__ import annotations
+
 import json
 import warnings
 from dataclasses import dataclass
@@ -9,12 +11,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..bits import in_32_bits
 from ..checked import integer
 from ..errors import require
+from ..lazy import pd
 from ..programs import BRIEF
 from ..recovery import (
     Detections,

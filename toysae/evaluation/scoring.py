@@ -1,5 +1,7 @@
 """Scores of a trained ensemble: one table row for each SAE, and the arrays behind it."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -8,13 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .. import hosts
 from ..digests import add_arrays
 from ..keys import named_key, seed_key
+from ..lazy import pd
 from ..programs import BRIEF
 from ..recovery import (
     THRESHOLDS,

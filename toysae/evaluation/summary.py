@@ -1,8 +1,9 @@
 """The tables that a run prints: each arm at its best sparsity with intervals, floor and ceiling,
 and whether the objective or the optimiser is at fault for the features that it missed."""
 
-import pandas as pd
+from __future__ import annotations
 
+from ..lazy import pd
 from ..recovery import bad_minima, best_coefficient, share_interval, student_t, verdicts
 from ..recovery.intervals import require_columns
 from ..recovery.minima import AT_TRUTH, TRUTH

@@ -1,12 +1,15 @@
 """Learning curves from step 0: an init can start above the random floor or end below another."""
 
+from __future__ import annotations
+
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toysae.plotting import rows as sw
 from toysae.plotting import style as st
+
+from ..lazy import pd
 
 _PANELS = {"mmcs": "mmcs", "l0_ratio": "L0 / true L0", "ev": "EV"}
 N_POINTS = 40  # steps drawn per curve, spread evenly over its logarithm

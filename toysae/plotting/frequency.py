@@ -1,15 +1,18 @@
 """MCS against how often a feature fires: are rare features the ones that are missed?"""
 
+from __future__ import annotations
+
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 
 from toysae.plotting import rows as sw
 from toysae.plotting import style as st
+
+from ..lazy import pd
 
 N_RANKS = 24  # rank bins, at most
 MCS_EDGES = np.linspace(0.0, 1.0, 21)

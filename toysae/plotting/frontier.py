@@ -1,16 +1,19 @@
 """Frontiers: what each arm reaches at each L0, compared with the world's oracles and its floor."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toysae.plotting import rows as sw
 from toysae.plotting import style as st
 from toysae.plotting.rows import ARM, oracle_rows
+
+from ..lazy import pd
 
 _SCORES = {"ev": "EV", "mmcs": "mmcs", "mcs_above_0.9": "share MCS > .9", "f1": "F1"}
 _DICTIONARY = ("mmcs", "mcs_above_0.9")  # 1 for every oracle: they hold the truth

@@ -1,7 +1,8 @@
 """Heat maps over the two things one must choose without the truth: sparsity and dictionary size."""
 
+from __future__ import annotations
+
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
@@ -9,6 +10,8 @@ from matplotlib.patches import Rectangle
 
 from toysae.plotting import style as st
 from toysae.plotting.rows import ARM, Results, members, with_case
+
+from ..lazy import pd
 
 _PANELS = {
     "mmcs": "mmcs",

@@ -4,17 +4,20 @@ The MCS of a feature is its largest cosine with any latent, max_j cos(f_g, d_j).
 the same mean can differ here: this is the figure to read before any mean.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toysae.plotting import rows as sw
 from toysae.plotting import style as st
 from toysae.recovery.mcs import EDGES
+
+from ..lazy import pd
 
 _KEY = ["case", *sw.ARM]
 

@@ -1,14 +1,17 @@
 """mmcs over training by initialisation: a panel for each recipe, where `learning_curves` would draw
 dozens of lines on top of each other."""
 
+from __future__ import annotations
+
 import matplotlib
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toysae.plotting import rows as sw
 from toysae.plotting import style as st
 from toysae.plotting.curves import points, step_axis
+
+from ..lazy import pd
 
 
 def curves_by_init(results: sw.Results) -> tuple[Figure, pd.DataFrame]:

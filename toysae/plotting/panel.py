@@ -5,12 +5,13 @@ Every small figure is a statistic of :class:`~toysae.worlds.panel.PanelStats`, o
 activations do not have. Small figures for which no source has the numbers are left out.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
@@ -19,6 +20,8 @@ from toysae.errors import require
 from toysae.plotting import style as st
 from toysae.worlds.panel import FeaturePanel, PanelStats
 from toysae.worlds.panel.features import COSINE_EDGES
+
+from ..lazy import pd
 
 PanelSource = PanelStats | FeaturePanel
 _COLUMNS = ["source", "panel", "x", "x_high", "y"]

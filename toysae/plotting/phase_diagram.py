@@ -5,10 +5,11 @@ with the ratio and is above .5 in few dimensions, while its share above .9 is ne
 that only the share means the same in all cells.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
@@ -17,6 +18,8 @@ from matplotlib.figure import Figure
 from toysae.plotting import rows as sw
 from toysae.plotting import style as st
 from toysae.recovery.limits import phase_transition
+
+from ..lazy import pd
 
 _SCORE = "mcs_above_0.9"
 LEAST_F1 = 0.9

@@ -1,10 +1,13 @@
 """Where the time of a run went: a bar for each phase, in what it was spent on."""
 
-import pandas as pd
+from __future__ import annotations
+
 from matplotlib.figure import Figure
 
 from toysae.plotting import style as st
 from toysae.profiling import KINDS
+
+from ..lazy import pd
 
 _COLOURS = dict(zip(KINDS, (st.OKABE_ITO[4], st.OKABE_ITO[1], st.OKABE_ITO[0]), strict=True))
 _HATCHES = dict(zip(KINDS, ("///", "...", ""), strict=True))

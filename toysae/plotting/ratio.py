@@ -1,12 +1,15 @@
 """Recovery against the ratio n_features / d_in: where does it break, and at what L0?"""
 
+from __future__ import annotations
+
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toysae.plotting import rows as sw
 from toysae.plotting import style as st
+
+from ..lazy import pd
 
 _PANELS = {
     "mmcs": "mmcs (mean MCS over features)",

@@ -6,17 +6,20 @@ ratio only. The **case** is the world, followed by whatever else varies at one w
 column (steps, true L0, ...), so that a panel never averages over a setting unseen.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import pandas as pd
 
 from toysae.recovery.intervals import over_seeds, student_t
 from toysae.recovery.minima import AT_TRUTH, TRUTH
 from toysae.recovery.selection import best_coefficient
 from toysae.runs.results import Results as Stored
 from toysae.sweeps.curves import ORACLES, oracle_curves
+
+from ..lazy import pd
 
 CEILINGS = {TRUTH: "truth init (ceiling)", AT_TRUTH: "held at the truth (ceiling)"}
 """The inits of rows that are a ceiling and not an arm, and what they are called."""

@@ -1,12 +1,15 @@
 """Steps until mmcs first reaches .9: how fast, and how often never."""
 
+from __future__ import annotations
+
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toysae.plotting import rows as sw
 from toysae.plotting import style as st
+
+from ..lazy import pd
 
 STEPS, CENSORED = "steps_to_0.9", "censored_0.9"
 

@@ -5,6 +5,8 @@ and line style in every figure. Dashed lines stand for ceilings only (initialise
 held there), dotted ones for the random floor.
 """
 
+from __future__ import annotations
+
 import textwrap
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +16,6 @@ from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,6 +23,8 @@ from matplotlib.figure import Figure
 from toysae.disk import telling_of_no_access, write
 from toysae.plotting.rows import CEILINGS, Results, arms
 from toysae.recovery.minima import TRUTH
+
+from ..lazy import pd
 
 Put = Callable[[Path, Callable[[Path], Any]], Any]
 """Writes a file: called with its path, and with a function that writes to the path it gets."""

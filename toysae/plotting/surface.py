@@ -1,11 +1,12 @@
 """What decides whether a feature is found: frequency, magnitude or the nearest neighbour?"""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log10
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -14,6 +15,8 @@ from toysae.errors import require
 from toysae.plotting import rows as sw
 from toysae.plotting import style as st
 from toysae.recovery.logistic import Logistic, fit_logistic, jackknife
+
+from ..lazy import pd
 
 FOUND = 0.9
 TERMS = {

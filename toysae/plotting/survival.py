@@ -1,9 +1,10 @@
 """Survival curves: how long it takes until a feature is recovered, by dictionary size."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +13,8 @@ from toysae.plotting import rows as sw
 from toysae.plotting import style as st
 from toysae.recovery.mcs import EDGES
 from toysae.recovery.survival import steps_by_feature, survival
+
+from ..lazy import pd
 
 RECOVERED = 0.9
 _KEY = ["case", *sw.ARM, "ratio"]

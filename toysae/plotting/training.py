@@ -3,8 +3,9 @@
 The mean (`learning_curves`) rises in the same way in both cases; the histograms do not.
 """
 
+from __future__ import annotations
+
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,6 +14,8 @@ from toysae.plotting import style as st
 from toysae.plotting.curves import thin
 from toysae.plotting.histograms import filled_bins, levels, mcs_axis
 from toysae.recovery.mcs import EDGES
+
+from ..lazy import pd
 
 MOST_HISTOGRAMS = 10  # histograms in a panel, at most
 _KEY = ["case", *sw.ARM]

@@ -1,16 +1,19 @@
 """Recovery against firings per feature, compared with the same SAE started at the truth: is what is
 missed not identifiable, not wanted by the objective, or not reached by the optimiser?"""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toysae.plotting import rows as sw
 from toysae.plotting import style as st
 from toysae.recovery.minima import OBJECTIVE, OPTIMISER, RECOVERED, verdicts
+
+from ..lazy import pd
 
 _SCORE = "mcs_above_0.9"
 MARGIN = 0.01

@@ -5,8 +5,9 @@ world seeds without regard to recovery, so that no recipe gains by firing more l
 are features.
 """
 
+from __future__ import annotations
+
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from toysae.plotting import rows as sw
@@ -16,6 +17,8 @@ from toysae.plotting.histograms import filled_bins
 from toysae.plotting.rows import interval_frame
 from toysae.recovery.mcs import EDGES
 from toysae.recovery.selection import best_coefficient
+
+from ..lazy import pd
 
 _SCORES = {
     "mcc": "mcc",

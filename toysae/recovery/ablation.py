@@ -5,15 +5,17 @@ for a tied unit-norm ReLU latent, max(0, 1 - e·d) for an untied one. Interferen
 others change, Σ_k |Δz_k| ‖d_k‖ / (z_j ‖d_j‖).
 """
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .. import pytree
+from ..lazy import pd
 from ..sae import SAE
 
 

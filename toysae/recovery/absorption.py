@@ -17,17 +17,19 @@ fires only with p" and "two exclusive features at an angle" draw the same inputs
 absorbs in one world and is perfect in the other.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Bool, Float, Int
 
 from .. import pytree
 from ..errors import require
+from ..lazy import pd
 from ..worlds.world import Batch
 
 ABSORBS = 0.1

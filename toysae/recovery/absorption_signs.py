@@ -8,17 +8,19 @@ SAE does not see; with exclusive features it does not vary. Where magnitudes do 
 can tell the two readings apart: they are the same data.
 """
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
 
 from .. import pytree
 from ..errors import ToysaeError, require
+from ..lazy import pd
 from ..linalg import singular_axes
 from ..sae import SAE
 from ..worlds.dictionaries import safe_unit_rows

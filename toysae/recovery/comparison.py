@@ -4,19 +4,21 @@ Worlds differ more than arms do, so two arms are compared on the *same* world se
 worlds, see :mod:`.intervals`.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import cast
 
 import numpy as np
-import pandas as pd
 import scipy
-from scipy import special
 
 from toysae.door import OrNaN
 from toysae.errors import require, unknown
 from toysae.recovery.intervals import alive_values, checked_settings, student_t, summary_by
+
+from ..lazy import pd
 
 _SETTINGS = (
     "sparsity", "l1_coeff", "k", "l0_coeff", "l0_target", "setting", "world", "ratio", "d_in",
@@ -96,7 +98,7 @@ def _compared(rows: pd.DataFrame, confidence: float) -> tuple[float, float, int,
     sd = float(differences.std(ddof=1)) if n > 1 else np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(interval.mean) / np.divide(sd, np.sqrt(n))
-    p_value = float(2 * special.stdtr(n - 1, -t)) if n > 1 else np.nan
+    p_value = float(2 * scipy.special.stdtr(n - 1, -t)) if n > 1 else np.nan
     least = resolvable(sd, n, confidence=confidence)
     return interval.mean, interval.half_width, n, p_value, least
 
@@ -131,7 +133,7 @@ def resolvable(sd: OrNaN, n: int, power: float = 0.8, confidence: float = 0.95) 
 
 @lru_cache(maxsize=1024)
 def _noncentrality(n: int, power: float, confidence: float) -> float:
-    critical = special.stdtrit(n - 1, (1 + confidence) / 2)
+    critical = scipy.special.stdtrit(n - 1, (1 + confidence) / 2)
 
     def excess(shift: float) -> float:
         above = scipy.stats.nct.sf(critical, n - 1, shift)

@@ -8,7 +8,7 @@ For one fixed feature and M independent random directions in d dimensions, each 
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import betainc, betaincinv
+import scipy
 
 from toysae.errors import require
 
@@ -54,7 +54,7 @@ def random_floor(
 
 def _abs_quantile(above: np.ndarray, d_in: int | np.integer) -> np.ndarray:
     """Returns the t with P(|cos| > t) = I_{1-t^2}((d-1)/2, 1/2) = above."""
-    return np.sqrt(np.maximum(0.0, 1.0 - betaincinv((d_in - 1) / 2, 0.5, above)))
+    return np.sqrt(np.maximum(0.0, 1.0 - scipy.special.betaincinv((d_in - 1) / 2, 0.5, above)))
 
 
 def _signed_quantile(above: np.ndarray, d_in: int | np.integer) -> np.ndarray:
@@ -75,5 +75,5 @@ def cosine_cdf(t: float | np.ndarray, d_in: int | np.integer) -> np.ndarray:
     """
     require(bool(d_in >= 2), f"d_in = {d_in!r}: the cosine has a density from 2 dimensions on")
     t = np.asarray(t, dtype=np.float64)
-    tail = 0.5 * betainc((d_in - 1) / 2, 0.5, 1.0 - t**2)
+    tail = 0.5 * scipy.special.betainc((d_in - 1) / 2, 0.5, 1.0 - t**2)
     return np.where(t >= 0, 1.0 - tail, tail)

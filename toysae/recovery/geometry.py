@@ -6,8 +6,8 @@ Rows of length 0 have cosine 0. Matrices d_sae x d_sae are never held whole: row
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Bool, Float
-from scipy import special
 
 from ..sae import SAE
 from ..sae.encoders import Tied, TiedGain
@@ -75,8 +75,10 @@ def random_basis_alignment(d_in: int) -> float:
     E max |g_i| / E ‖g‖, whose numerator is taken by quadrature.
     """
     t = np.linspace(0, 12, 24_001)
-    largest = np.trapezoid(1 - special.erf(t / 2**0.5) ** d_in, t)
-    length = 2**0.5 * np.exp(special.gammaln((d_in + 1) / 2) - special.gammaln(d_in / 2))
+    largest = np.trapezoid(1 - scipy.special.erf(t / 2**0.5) ** d_in, t)
+    length = 2**0.5 * np.exp(
+        scipy.special.gammaln((d_in + 1) / 2) - scipy.special.gammaln(d_in / 2)
+    )
     return float(largest / length)
 
 

@@ -11,9 +11,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Int, PRNGKeyArray
 from numpy.typing import NDArray
-from scipy import special
 
 from ..errors import require
 from ..keys import seed_key
@@ -52,7 +52,7 @@ def parents_of(world: World, n_samples: int = 16_384, seed: int = 0) -> NDArray[
     parent, child = count[:, None], count[None, :]
     implied = (together == child) & (parent > child)
     implied |= (together >= _MOSTLY * child) & (parent >= 2 * child)
-    implied &= special.bdtrc(together - 1, child, share[:, None]) < _CHANCE / n**2
+    implied &= scipy.special.bdtrc(together - 1, child, share[:, None]) < _CHANCE / n**2
     rarity = np.where(implied, share[:, None], np.inf)
     return np.where(implied.any(0), rarity.argmin(0), -1)
 

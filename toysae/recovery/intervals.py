@@ -4,16 +4,19 @@ With three to ten seeds a percentile bootstrap covers far less than its nominal 
 n = 3, and members that share a world are pseudo-replicates: n counts *worlds*.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special  # scipy.stats takes half a second to import
 
 from toysae.errors import ToysaeError, require
+
+from ..lazy import pd
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def student_t(values: ArrayLike, confidence: float = 0.95) -> Interval:
     n, mean = known.size, float(known.mean()) if known.size else float("nan")
     if n < 2:
         return Interval(mean, float("nan"), n)
-    quantile = special.stdtrit(n - 1, (1 + confidence) / 2)
+    quantile = scipy.special.stdtrit(n - 1, (1 + confidence) / 2)
     return Interval(mean, float(quantile * known.std(ddof=1) / np.sqrt(n)), n)
 
 
@@ -98,8 +101,8 @@ def clopper_pearson(successes: float, n: int, confidence: float = 0.95) -> tuple
     if n == 0:
         return float("nan"), float("nan")
     tail = (1 - confidence) / 2
-    low = special.betaincinv(successes, n - successes + 1, tail) if successes > 0 else 0.0
-    high = special.betainccinv(successes + 1, n - successes, tail) if successes < n else 1.0
+    low = scipy.special.betaincinv(successes, n - successes + 1, tail) if successes > 0 else 0.0
+    high = scipy.special.betainccinv(successes + 1, n - successes, tail) if successes < n else 1.0
     return float(low), float(high)
 
 
@@ -134,7 +137,7 @@ def share_interval(values: ArrayLike, n_each: float, confidence: float = 0.95) -
         return Interval(p, float("nan"), n)
     binomial = p * (1 - p) / n_each
     effect = max(shares.var(ddof=1) / binomial, 1.0) if binomial else 1.0
-    trials, t = n * n_each / effect, float(special.stdtrit(n - 1, (1 + confidence) / 2))
+    trials, t = n * n_each / effect, float(scipy.special.stdtrit(n - 1, (1 + confidence) / 2))
     middle = (p + t**2 / (2 * trials)) / (1 + t**2 / trials)
     half = t * np.sqrt(p * (1 - p) / trials + (t / (2 * trials)) ** 2) / (1 + t**2 / trials)
     low, high = max(middle - half, 0.0), min(middle + half, 1.0)

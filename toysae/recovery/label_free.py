@@ -7,18 +7,20 @@ correlation with true recovery over a grid of SAEs on one world, and by **regret
 choosing the SAE that it ranks first.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import scipy
 from jaxtyping import Array, Bool, Float
 from numpy.typing import ArrayLike
 
 from ..errors import require
+from ..lazy import pd
 from .intervals import require_columns, student_t
 from .matching import partners
 from .mcs import cosines

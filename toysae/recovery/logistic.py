@@ -9,9 +9,9 @@ True.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from scipy import special
 
 from ..errors import require
 
@@ -37,7 +37,7 @@ class Logistic:
 
     def probability(self, x: Float[np.ndarray, "n n_terms"]) -> Float[np.ndarray, " n"]:
         """Returns P(found)."""
-        return special.expit(self.intercept + x @ self.weights)
+        return scipy.special.expit(self.intercept + x @ self.weights)
 
 
 def fit_logistic(
@@ -66,7 +66,7 @@ def fit_logistic(
 
     def curvature(beta: NDArray) -> NDArray:
         """Of the data alone, without the ridge."""
-        p = special.expit(design @ beta)
+        p = scipy.special.expit(design @ beta)
         return design.T @ (design * (p * (1 - p))[:, None])
 
     def cost(beta: NDArray) -> float:
@@ -74,7 +74,7 @@ def fit_logistic(
 
     beta = np.zeros(design.shape[1])
     for _ in range(_STEPS):
-        slope = design.T @ (special.expit(design @ beta) - y) + penalty * beta
+        slope = design.T @ (scipy.special.expit(design @ beta) - y) + penalty * beta
         step = np.linalg.lstsq(curvature(beta) + np.diag(penalty), slope, rcond=1e-14)[0]
         share = 1.0
         while share > 1e-10 and not cost(beta - share * step) < cost(beta):
@@ -121,4 +121,4 @@ def jackknife(
         fit = fit_logistic(x[others], y[others])
         fits.append(np.r_[fit.intercept, fit.weights])
     error = np.sqrt((n - 1) * np.var(fits, axis=0))
-    return special.stdtrit(n - 1, (1 + confidence) / 2) * error
+    return scipy.special.stdtrit(n - 1, (1 + confidence) / 2) * error

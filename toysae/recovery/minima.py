@@ -6,14 +6,16 @@ start at the truth and train (`init` "truth"), or whose decoder stays there whil
 the objective prefers something else, such as absorption, and no optimiser will help.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from toysae.aliases import OLD_COLUMNS, today
 from toysae.errors import require
+from toysae.lazy import pd
 from toysae.recovery.intervals import (
     alive_values,
     checked_settings,

@@ -14,12 +14,14 @@
   latent of several features and fires for each of them.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Float, Int
 
+from ..lazy import pd
 from ..sae.pursuit import orthogonal_matching_pursuit
 from ..worlds.dictionaries import unit_rows
 

@@ -5,16 +5,18 @@ is detected where the fitted score is above a threshold tuned for F1. Fitting an
 samples than scoring.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, PRNGKeyArray
 
 from ..checked import integer
 from ..errors import require
+from ..lazy import pd
 from ..worlds.world import Batch, World, batches
 from .thresholds import add_scores, aurocs_of, best_thresholds, empty_counts
 

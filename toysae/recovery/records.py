@@ -9,16 +9,18 @@ world that is scored against other directions than fire in it (`World.truth`, me
 `enc_dec_cos` of encoders without an own direction for each latent (tied, FISTA, pursuit, deep).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from ..errors import require
+from ..lazy import pd
 from .detections import Detections, aurocs, empty_detections
 from .matching import partners
 

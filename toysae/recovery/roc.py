@@ -1,11 +1,13 @@
 """The receiver operating characteristic of labelled scores; for latents, streamed, see
 :mod:`.auroc`."""
 
+from __future__ import annotations
+
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from ..errors import require
+from ..lazy import pd
 
 
 def roc(scores: ArrayLike, labels: ArrayLike) -> tuple[pd.DataFrame, float]:

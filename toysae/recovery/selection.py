@@ -5,15 +5,18 @@ constrain L0. So for each world seed the coefficient is chosen by the *other* wo
 those whose L0 is near the truth.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from toysae.aliases import OLD_COLUMNS, today
 from toysae.errors import require
 from toysae.recovery.intervals import alive_values, diverged, grouped, require_columns
+
+from ..lazy import pd
 
 
 def best_coefficient(

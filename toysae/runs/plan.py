@@ -1,5 +1,7 @@
 """What a run would do, and what it takes, without doing it."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +9,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import pandas as pd
 
 from .. import hosts
 from ..bits import in_32_bits
 from ..disk import free_bytes, size
+from ..lazy import pd
 from ..training import advance, start
 from ..training.devices import layout_of
 from ..training.ensemble import Ensemble, spread_ensemble

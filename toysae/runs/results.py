@@ -12,17 +12,19 @@ SAEs on disk that the last run did not ask for are kept and left out of the resu
 only reads; :mod:`toysae.runs.ledger` writes.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 
 from .. import checked
 from ..aliases import OLD_COLUMNS, renamed
 from ..checked import Fields, integer, parse_json, shown
 from ..errors import require, unknown
+from ..lazy import pd
 from ..own_code import warn_of_other_code
 from ..sae import SAE, SAESpec
 from ..sae.files import classes_of, from_json
@@ -53,7 +55,7 @@ class Results:
         self._snapshot = Scan((), {})
 
     @classmethod
-    def load(cls, path: str | Path) -> "Results":
+    def load(cls, path: str | Path) -> Results:
         """Opens an existing directory.
 
         Raises:

@@ -1,5 +1,7 @@
 """The finished SAEs of a run at one moment: found in one scan, then read as often as need be."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,8 +10,8 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from ..lazy import pd
 from .store import Place, Stored, StoredPlaces
 
 _SIZES = ("d_in", "n_steps", "batch_size")  # labels that repeat a column of the scores

@@ -1,10 +1,11 @@
 """How much of a run is finished, read from its directory at any moment."""
 
+from __future__ import annotations
+
 from collections import Counter
 from pathlib import Path
 
-import pandas as pd
-
+from ..lazy import pd
 from .checkpoints import all_checkpoints
 from .claims import claimed
 from .directory import Directory

@@ -7,6 +7,8 @@ blocks/<block>.json           keys of the rows, spec, numbers and data of their 
 broken/                       damaged files, moved aside
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,13 +17,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ..checked import Fields, parse_json
 from ..digests import FORMAT
 from ..errors import ToysaeError, require
+from ..lazy import pd
 from ..own_code import codes_of
 from ..sae.files import as_json, classes_of
 from .blocks import Block

@@ -1,15 +1,16 @@
 """Oracle curves of results: the scores that their worlds allow at each L0."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
-
-import pandas as pd
 
 from ..checked import Fields
 from ..digests import canonical, digest
 from ..errors import ToysaeError, require
 from ..evaluation.ceilings import ceilings
+from ..lazy import pd
 from ..runs.results import Results
 from ..runs.worlds import world_of
 

@@ -1,23 +1,24 @@
 """Studies: experiments that are not one sweep, with their own cells, answer and figures."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from ..aliases import OLD_SETTINGS, accepts_old_names, renamed
 from ..errors import require, unknown
+from ..lazy import pd
 from ..runs.cell import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Tables = Mapping[str, pd.DataFrame]
+Tables = Mapping[str, "pd.DataFrame"]
 """The tables of an answer, by the name of their file."""
 
-Drawing = tuple[str, "Figure | str", pd.DataFrame]
+Drawing = tuple[str, "Figure | str", "pd.DataFrame"]
 """A figure's name, the figure or the text of an HTML page, and the table behind it."""
 
 

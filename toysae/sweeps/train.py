@@ -1,16 +1,18 @@
 """`train`, for notebooks: one world, one recipe, any grid of numbers and seeds."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
 import numpy as np
-import pandas as pd
 
 from .. import checked
 from ..bits import in_32_bits
 from ..errors import require
 from ..evaluation.scoring import score_ensemble
+from ..lazy import pd
 from ..points import Points, grid
 from ..recovery.probe import recovery_probe
 from ..runs.progress import Progress

@@ -12,8 +12,8 @@ from typing import Any, get_type_hints
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array
-from scipy import special
 
 from ..checked import FLOAT32_MAX, shown
 from ..errors import ToysaeError, require, unknown
@@ -204,7 +204,7 @@ def _fill(
 def _quantiles(key, n: int) -> np.ndarray:
     """Normal quantiles in random order: worlds of different seeds have the same set of them."""
     order = np.asarray(jax.random.permutation(key, n))
-    return special.ndtri((np.arange(n) + 0.5) / n)[order]
+    return scipy.special.ndtri((np.arange(n) + 0.5) / n)[order]
 
 
 def _shared_fields() -> dict[str, tuple[Any, Any]]:

@@ -15,7 +15,6 @@ from math import ceil
 import numpy as np
 import scipy
 from jaxtyping import Bool, Float, Int
-from scipy import special
 
 from ..errors import ToysaeError, require
 
@@ -61,12 +60,12 @@ def exact(
     u = _factor_draws(factors.shape[1], len(parents))
     s = np.sqrt(1 - (factors**2).sum(1))
     slope = factors / s[:, None]
-    offset = np.clip(special.ndtri(probs) / s, -1e6, 1e6)
+    offset = np.clip(scipy.special.ndtri(probs) / s, -1e6, 1e6)
     reach: dict[int, np.ndarray] = {}  # r_i(u) of the features that have children
     heads = set(parents[parents >= 0].tolist())
     for root in np.flatnonzero(parents < 0):
         if int(root) in heads:
-            reach[int(root)] = special.ndtr(u @ slope[root] + offset[root])
+            reach[int(root)] = scipy.special.ndtr(u @ slope[root] + offset[root])
     order = np.argsort(parents, kind="stable")
     starts = np.searchsorted(parents[order], np.arange(len(parents) + 1))
     for head in sorted(heads):  # parents come before their children
@@ -76,7 +75,7 @@ def exact(
             chance, reach.pop(head), probs[children], bool(exclusive[head])
         )
         reach |= {int(c): fires[:, i] for i, c in enumerate(children) if int(c) in heads}
-    return special.ndtr(offset * s)
+    return scipy.special.ndtr(offset * s)
 
 
 def _solve(
@@ -89,9 +88,9 @@ def _solve(
     width = len(wanted)
     nodes, weights = np.polynomial.legendre.leggauss(min(ceil(width / 2), 24))
     away, weights = (1 - nodes) / 2, weights / 2  # 1 - s and ds on [0, 1]
-    offset = special.ndtri(np.minimum(wanted / reach.mean(), 1 - 1e-6))
+    offset = scipy.special.ndtri(np.minimum(wanted / reach.mean(), 1 - 1e-6))
     for _ in range(200):
-        q = special.ndtr(score + offset)
+        q = scipy.special.ndtr(score + offset)
         density = reach[:, None] * np.exp(-((score + offset) ** 2) / 2) / np.sqrt(2 * np.pi)
         if exclusive:
             keep = 1 - q[:, :, None] * away  # [draws, width, nodes]
@@ -144,4 +143,6 @@ def _factor_draws(rank: int, n_features: int) -> Float[np.ndarray, "draws rank"]
     if rank == 0:
         return np.zeros((1, 0))
     fewer = 2 ** int(np.log2(np.clip(2e7 / n_features, 256, _DRAWS)))
-    return special.ndtri(scipy.stats.qmc.Sobol(rank, rng=0).random(fewer).clip(1e-12, 1 - 1e-12))
+    return scipy.special.ndtri(
+        scipy.stats.qmc.Sobol(rank, rng=0).random(fewer).clip(1e-12, 1 - 1e-12)
+    )

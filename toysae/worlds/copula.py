@@ -10,8 +10,8 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, PRNGKeyArray
-from scipy import special
 
 from .. import draws, pytree
 from ..errors import ToysaeError, require
@@ -147,7 +147,7 @@ def dense_copula(
     probs = checked_probabilities(probs, "(0, 1)")
     correlation = checked_correlation(correlation, len(probs))
     root = np.linalg.cholesky(correlation)
-    threshold = -special.ndtri(probs)
+    threshold = -scipy.special.ndtri(probs)
     return DenseCopula(jnp.asarray(threshold, jnp.float32), jnp.asarray(root, jnp.float32))
 
 

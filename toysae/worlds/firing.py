@@ -9,8 +9,8 @@ from abc import abstractmethod
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
-from scipy import special
 
 from .. import pytree
 
@@ -92,4 +92,4 @@ def poisson_slots(mean: float) -> int:
     The same as ``scipy.stats.poisson.isf`` + 1, without the half second of its import.
     """
     numbers = np.arange(int(mean + 12 * np.sqrt(mean)) + 80)
-    return int(np.argmax(special.pdtrc(numbers, mean) <= TAIL)) + 1
+    return int(np.argmax(scipy.special.pdtrc(numbers, mean) <= TAIL)) + 1

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from scipy import special
 
 from .. import draws, pytree
 from ..keys import named_key
@@ -167,7 +166,7 @@ def _part(kind, ids: np.ndarray, slope: np.ndarray, offset: np.ndarray, slots: i
 def linear_factors(probs: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns slope `[m, rank]` and offset `[m]` in float64, for probabilities in [0, 1]."""
     s = np.sqrt(1 - (factors**2).sum(1))
-    offset = np.clip(special.ndtri(probs) / s, -NEVER, NEVER)
+    offset = np.clip(scipy.special.ndtri(probs) / s, -NEVER, NEVER)
     return factors / s[:, None], offset
 
 
@@ -187,7 +186,7 @@ def firing_slots(slope: Float[np.ndarray, "m rank"], offset: Float[np.ndarray, "
     u, log_weight = wide_draws(slope.shape[1])
     cumulant = np.zeros((len(THETA), len(u)))
     for x in _score_chunks(u, slope, offset):
-        chance = special.ndtr(x)
+        chance = scipy.special.ndtr(x)
         cumulant += np.stack([np.log1p(grow * chance).sum(1) for grow in np.expm1(THETA)])
     return fewest_slots(chernoff(cumulant), log_weight, len(offset))
 
@@ -219,7 +218,7 @@ def wide_draws(rank: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
     u = np.random.default_rng(0).normal(size=(3, n, rank)) * widths[:, None, None]
     u = u.reshape(-1, rank)
     square = (u**2).sum(1, keepdims=True)
-    mixture = special.logsumexp(-square / (2 * widths**2) - rank * np.log(widths), 1) - log(3)
+    mixture = scipy.special.logsumexp(-square / (2 * widths**2) - rank * np.log(widths), 1) - log(3)
     return u, -square[:, 0] / 2 - mixture - log(len(u))
 
 

@@ -10,8 +10,8 @@ with it has 24 bits, an absolute error of 6e-8 of the mean hazard (0.3 % of p fo
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from scipy import special
 
 from .. import draws, pytree
 from ..keys import named_key
@@ -92,7 +92,7 @@ def arrivals(probs: Float[np.ndarray, " n_features"]) -> Arrivals:
     """Returns arrivals that hit each feature with its probability: all below 1, not all 0."""
     hazards = -np.log1p(-probs)
     accept, alias = alias_table(hazards / hazards.sum())
-    cdf = special.pdtr(np.arange(_slots(probs)), hazards.sum())
+    cdf = scipy.special.pdtr(np.arange(_slots(probs)), hazards.sum())
     accept, cdf = jnp.asarray(accept, jnp.float32), jnp.asarray(cdf, jnp.float32)
     return Arrivals(accept, jnp.asarray(alias, jnp.int32), cdf)
 

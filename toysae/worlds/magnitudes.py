@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from scipy import special
 
 from .. import draws, pytree
 from ..checked import shown
@@ -187,6 +187,6 @@ def silent_share(law: Magnitude) -> float:
     if isinstance(law, RectifiedNormal):
         mean, sd = np.asarray(law.mean, np.float64), np.asarray(law.sd, np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(sd > 0, special.ndtr(-mean / sd), mean <= 0)
+            share = np.where(sd > 0, scipy.special.ndtr(-mean / sd), mean <= 0)
         return float(share.mean())
     return 0.0

@@ -6,8 +6,8 @@ cycles impossible.
 
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy import special
 
 from ..errors import ToysaeError, require, unknown
 from .compensation import exact, first_order
@@ -227,7 +227,7 @@ def _generation_slots(parents, slope, offset, exclusive, depth, d: int) -> int:
     u, log_weight = wide_draws(slope.shape[1], 40)
     theta = THETA[::3]
     log_mgf = np.zeros((len(theta), len(u), len(parents)))
-    chance = special.ndtr(u @ slope.T + offset)  # [n_u, n_features]
+    chance = scipy.special.ndtr(u @ slope.T + offset)  # [n_u, n_features]
     for level in range(d, -1, -1):
         nodes = np.flatnonzero(depth == level)
         inner = log_mgf[:, :, nodes] if level < d else theta[:, None, None]

@@ -1,16 +1,18 @@
 """A layer's card: the panel of a world's card on real activations, next to those of worlds."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 
 from ...errors import require
 from ...keys import seed_key
+from ...lazy import pd
 from ...sweeps import train
 from ...worlds import World, make_world
 from ...worlds.panel import compare_panels, world_panel

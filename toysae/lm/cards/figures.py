@@ -1,12 +1,14 @@
 """Figures of SAEs on real activations: how alike seeds are, what replacing activations costs."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ...lazy import pd
 from ...plotting import style as st
 from ...recovery.mcs import EDGES
 

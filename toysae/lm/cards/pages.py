@@ -1,13 +1,14 @@
 """Pages of the latents of SAEs on disk."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from ...disk import write_bytes
 from ...errors import require
+from ...lazy import pd
 from ...runs.mark import is_marked
 from ...runs.results import Results
 from ..capture.stream import spread_sequences

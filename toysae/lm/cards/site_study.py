@@ -1,12 +1,14 @@
 """What studies of real activations share: captures, comparisons of SAEs, notes and figures."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from matplotlib.figure import Figure
 
+from ...lazy import pd
 from ...runs.cell import Cell
 from ...runs.results import Results
 from ..capture.capture import capture, check_run

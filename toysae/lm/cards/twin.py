@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy import special
 
 from ...keys import seed_key
 from ...worlds import World
@@ -124,7 +124,7 @@ def firing_given(t: Twin) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return p, p[None], np.ones(1)
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     own = np.sqrt(1 - t.common**2)
-    probs = special.ndtr((special.ndtri(p) + t.common * nodes[:, None]) / own)
+    probs = scipy.special.ndtr((scipy.special.ndtri(p) + t.common * nodes[:, None]) / own)
     return p, probs, weights / weights.sum()
 
 

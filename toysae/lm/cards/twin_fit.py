@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy import special
 from scipy.optimize import minimize
 
 from ...errors import require, unknown
@@ -116,7 +116,7 @@ def _twin_at(
     share = 1 / (1 + np.exp(-log_noise))  # of the variance that is noise
     l0 = float(np.clip(np.exp(log_l0), 1e-2, 0.5 * start.n_features))
     t = replace(start, exponent=float(abs(exponent)), l0=l0, spread=float(np.exp(log_spread)),
-                common=float(special.expit(common[0])) if common else 0.0)  # fmt: skip
+                common=float(scipy.special.expit(common[0])) if common else 0.0)  # fmt: skip
     p, probs, weights = firing_given(t)
     m1, m2 = np.exp(t.spread**2 / 2), np.exp(2 * t.spread**2)
     variance = (weights @ (probs * m2 - (probs * m1) ** 2)).sum()  # of the features at scale 1

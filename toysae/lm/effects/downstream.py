@@ -1,16 +1,18 @@
 """The effect of changing a latent of one layer on the latents of a later one (Cunningham et al.
 2023, arXiv 2309.08600, ablate a latent and read the later ones)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Float, Int
 
 from ...errors import require
+from ...lazy import pd
 from ..models.edits import Edit
 from ..models.forward import LM, traced_forward
 from ..models.sites import is_behind, parse_site

@@ -6,6 +6,8 @@ Both are compared with coordinates that mean nothing: for random directions, aft
 of the activations, and with principal axes as coordinates.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +15,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Float, Int
 
+from ...lazy import pd
 from ...recovery.geometry import basis_alignment, random_basis_alignment
 from ..capture.stream import Source
 from ..saes.firing import OnBatch, activation_batches, checked_latents

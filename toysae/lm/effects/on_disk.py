@@ -3,13 +3,15 @@
 The functions below take SAEs as :func:`.open_bench` opens them, with their model and text.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ...errors import require
+from ...lazy import pd
 from ..capture.stream import spread_sequences
 from ..models.load import load_tokenizer
 from ..saes.bench import Bench, sample_rows

@@ -6,13 +6,15 @@ set to those of the clean run; all else stays, including an SAE's error. Coeffic
 their attribution, the gradient of the logit difference times their change: one backward pass.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Float
 
 from ...errors import require
+from ...lazy import pd
 from ..models.forward import LM
 from ..saes.site_sae import SiteSAE
 from .attribution import (

@@ -5,17 +5,19 @@ ablation hardly hurts, it is a ratio of noise. So the tables also have the diffe
 cross-entropy, the divergence of the predictions, and the baselines.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Float, Int
 
 from ... import pytree
 from ...errors import require
+from ...lazy import pd
 from ..capture.text import Corpus
 from ..models.edits import Edit, KeepMean, Replace
 from ..models.forward import LM, traced_forward

@@ -1,14 +1,16 @@
 """Opens SAEs on disk with all that they are evaluated with: their capture, its model and text."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from ...errors import ToysaeError, require
+from ...lazy import pd
 from ...runs.mark import is_marked
 from ...runs.results import Results
 from ..capture.shards import Manifest, find_site, read_manifest

@@ -1,5 +1,7 @@
 """Scores SAEs without the truth, on activations held out from training."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -7,12 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Float
 
 from ...evaluation.failure_modes import DENSE
 from ...evaluation.measure import Measure
 from ...evaluation.scoring import numbers_of
+from ...lazy import pd
 from ...recovery import add_batch, empty_totals, random_floor, summarise
 from ...sae import SAE
 from ...training import Ensemble, Probe, Trained

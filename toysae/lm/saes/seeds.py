@@ -1,13 +1,15 @@
 """Compares the dictionaries of several seeds, at the end of training and before any step."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Bool, Float
 
+from ...lazy import pd
 from ...recovery import cosines
 from ...runs.cell import Cell
 from ...runs.results import Results

@@ -5,6 +5,8 @@ OUT holds what any run writes, see :mod:`toysae.runs.results`, and
 OUT/seeds.csv      by row of table.csv, how alike the dictionaries of several seeds are
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -14,11 +16,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jaxtyping import Array
 
 from ...aliases import accepts_old_names
 from ...errors import require, unknown
+from ...lazy import pd
 from ...points import grid
 from ...runs.cell import Cell, Data
 from ...runs.options import DEFAULTS, Options

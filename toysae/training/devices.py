@@ -81,8 +81,14 @@ class Layout:
     def gather(self, tree: Any, specs: Any) -> Any:
         """Leaves out the rows with which :meth:`spread` filled up."""
         rows = {"world": self.n_worlds, "member": self.n_members}
-        filled = any(n % self.mesh.shape[name] for name, n in rows.items())
-        return _cut(tree, self, specs) if filled else tree
+        if not any(n % self.mesh.shape[name] for name, n in rows.items()):
+            return tree
+        on_host = jax.default_backend() == "cpu" and jax.process_count() == 1
+        return _by_branch(self._cut_on_host, specs, tree) if on_host else _cut(tree, self, specs)
+
+    def _cut_on_host(self, spec: P, leaf: jax.Array) -> jax.Array:
+        """Without a program, which would take longer to compile than the copy."""
+        return jax.device_put(np.asarray(leaf)[tuple(slice(n) for _, n in self._lengths(spec))])
 
     def pinned(self, tree: Any, axes: Any) -> Any:
         """Arrays `[n_worlds, n_members, ...]` held split by rows, and by latents along the axis

@@ -44,7 +44,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv "$(VENV)"
 
 $(READY): pyproject.toml | $(BIN)/python
-	"$(BIN)/python" -m pip install -e .
+	"$(BIN)/python" -m pip install -e '.[cpu]'
 	@touch "$@"
 
 $(READY_TEST): pyproject.toml | $(BIN)/python
@@ -52,5 +52,5 @@ $(READY_TEST): pyproject.toml | $(BIN)/python
 	@touch "$@" "$(READY)"
 
 $(READY_LM): pyproject.toml | $(BIN)/python
-	"$(BIN)/python" -m pip install -e '.[lm]'
+	"$(BIN)/python" -m pip install -e '.[cpu,lm]'
 	@touch "$@" "$(READY)"

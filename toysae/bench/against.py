@@ -31,6 +31,9 @@ COMPARED = {
 }
 """The presets whose SAE is SAELens' standard one: an encoder of its own, ReLU, L1."""
 
+_KINDS = {"float32": "float32", "bfloat16": "bf16", "sparse": "sparse"}
+"""Our arithmetics in the words of the columns; SAELens has no sparse steps."""
+
 _TRIAL_S = 0.3
 _APART = 0.2
 """A machine on which the halves of a round differ by more than this share does other work too."""
@@ -170,9 +173,9 @@ def time_against(
     """Returns a row: SAE-samples/s of a preset, of SAELens with one SAE of that shape, and ratios.
 
     Each round trains ours and SAELens' for about `seconds` each, in two halves and in turns, in
-    float32 and with bfloat16 factors (SAELens: under autocast). Ratios are medians over rounds,
-    with the lowest and the highest: of equal arithmetic, and of our faster one to SAELens' faster
-    one.
+    float32 and with bfloat16 factors (SAELens: under autocast), and ours also in sparse steps,
+    where they can be had. Ratios are medians over rounds, with the lowest and the highest: of equal
+    arithmetic (sparse steps are in float32), and of our fastest one to SAELens' faster one.
 
     Args:
         name: of a preset in `COMPARED`.
@@ -195,26 +198,30 @@ def time_against(
         ours.ask("save_world", preset=asdict(p), path=str(path))
         info = theirs.ask("open", **their_world(p, path, toy["l1_coeff"], toy["lr"]))
         ways = best_ways(theirs, info["device"])
-        own = {"float32": {"arithmetic": "float32"}, "bf16": {"arithmetic": "bfloat16"}}
+        own = {_KINDS[name]: {"arithmetic": name} for name in opened["arithmetics"]}
         we = _Side.paced(ours, p.batch_size * p.n_members, own, seconds)
         they = _Side.paced(theirs, p.batch_size, ways, seconds)
         sides: dict[str, Callable[[], float]] = {}
         for kind in ways:
             sides |= {f"our {kind}": partial(we.rate, kind), kind: partial(they.rate, kind)}
+        sides |= {f"our {kind}": partial(we.rate, kind) for kind in own if kind not in ways}
         raw = steady_rounds(sides, rounds)
         their_peak = theirs.ask("peak")
-    ratios = {kind: np.array(raw[f"our {kind}"]) / np.array(raw[kind]) for kind in ways}
-    fastest = np.max([raw[f"our {kind}"] for kind in ways], 0)
+    ratios = {
+        kind: np.array(raw[f"our {kind}"]) / np.array(raw[kind if kind in ways else "float32"])
+        for kind in own
+    }
+    fastest = np.max([raw[f"our {kind}"] for kind in own], 0)
     best = fastest / np.max([raw[kind] for kind in ways], 0)
     return {
         "preset": name,
         "shape": p.shape,
         "SAEs": p.n_members,
         "batch": p.batch_size,
-        **{f"k SAE-samples/s {kind}": median(raw[f"our {kind}"], -2) / 1e3 for kind in ways},
+        **{f"k SAE-samples/s {kind}": median(raw[f"our {kind}"], -2) / 1e3 for kind in own},
         **{f"sae-lens {kind}": median(raw[kind], -2) / 1e3 for kind in ways},
-        **{f"ratio {kind}": median(ratios[kind]) for kind in ways},
-        **{f"low-high {kind}": range_text(ratios[kind]) for kind in ways},
+        **{f"ratio {kind}": median(ratios[kind]) for kind in own},
+        **{f"low-high {kind}": range_text(ratios[kind]) for kind in own},
         "ratio of the best": median(best),
         **{f"sae-lens {kind} runs": _words(way) for kind, way in ways.items()},
         "compile s": round(opened["compile_s"], 2),

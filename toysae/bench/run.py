@@ -41,7 +41,8 @@ class BenchOptions:
             "time-to-mcc" times whole processes until the features are found.
         against: "sae-lens" trains one standard SAE of the same shape with SAELens' own trainer,
             in turns with ours, and prints ratios; needs the peers extra.
-        arithmetic: of the large products where SAEs train; --against times both.
+        arithmetic: of the large products where SAEs train: "float32" times dense ones here,
+            "sparse" begins after 500 dense steps; --against times them all.
         seconds: about how long each round of timing lasts.
         rounds: rounds; the median is reported.
         out: a JSON file for the numbers, also those of every round, with their provenance.
@@ -50,7 +51,7 @@ class BenchOptions:
 
     preset: tuple[str, ...] = ("training",)
     against: str | None = None
-    arithmetic: Literal["float32", "bfloat16", "fused"] = "float32"
+    arithmetic: Literal["float32", "dense", "sparse", "bfloat16", "fused"] = "float32"
     seconds: float = 2.0
     rounds: int = 5
     out: Path | None = None

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..sae.arithmetic import FUSED
+from ..sae.arithmetic import FUSED, SPARSE
 from ..training import TrainState, advance, start
 from ..training.devices import layout_of
 from ..training.ensemble import spread_ensemble
 from ..training.memory import training_bytes
+from ..training.ways import Ways, dense
 from .counts import preset_step_flops, step_bytes
 from .device import copy_rate, matmul_rate, peak_bytes
 from .presets import (
@@ -25,6 +26,8 @@ from .presets import (
 from .timing import median, seconds_of
 
 BASELINE = "untied"
+DENSE_STEPS = 500
+"""Those before sparse steps are timed, while many latents are active."""
 
 
 class Trainer:
@@ -40,9 +43,13 @@ class Trainer:
         ensemble = preset_ensemble(p)
         self.planned = training_bytes(ensemble)
         self.layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds))
-        ensemble = spread_ensemble(ensemble, self.layout)
+        is_sparse, spec = p.arithmetic == SPARSE, dense(ensemble.spec)
+        ensemble = spread_ensemble(replace(ensemble, spec=spec), self.layout)
         self.state: TrainState = start(ensemble, self.layout)
         self.ensemble = ensemble.once_started()
+        if is_sparse:
+            self.train(DENSE_STEPS)
+            self.ensemble = Ways(True, [(0, SPARSE)]).taking(self.ensemble)
         self.n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.members.params))
         self.compile_s = self.train(1)
         self.chunk = max(int(seconds * 10 / self.train(10)), 10)

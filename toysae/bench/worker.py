@@ -19,19 +19,21 @@ class Worker:
 
         return TIMERS[name](name, seconds, rounds, *([arithmetic] if arithmetic else []))
 
-    def open(self, preset: dict[str, Any]) -> dict[str, float]:
+    def open(self, preset: dict[str, Any]) -> dict[str, Any]:
         """Compiles an ensemble in each arithmetic and returns the seconds of the imports and of the
-        first step in float32."""
+        first step in float32, and the arithmetics."""
         begun = time.perf_counter()
+        from ..sae.sparse import missing
         from .presets import Preset
         from .training import Trainer
 
         import_s = time.perf_counter() - begun
         self.trainers = {
             arithmetic: Trainer(replace(Preset(**preset), arithmetic=arithmetic), seconds=1.0)
-            for arithmetic in ("float32", "bfloat16")
+            for arithmetic in ("float32", "bfloat16", *(["sparse"] if not missing() else []))
         }
-        return {"import_s": import_s, "compile_s": self.trainers["float32"].compile_s}
+        compile_s = self.trainers["float32"].compile_s
+        return {"import_s": import_s, "compile_s": compile_s, "arithmetics": list(self.trainers)}
 
     def train(self, n_steps: int, arithmetic: str = "float32") -> float:
         """Trains this many steps more and returns their seconds."""

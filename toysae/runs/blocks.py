@@ -8,11 +8,10 @@ import jax
 import numpy as np
 
 from ..digests import digest
-from ..sae.arithmetic import FUSED
-from ..sae.fused import check_fused
 from ..training import Ensemble
 from ..training.devices import UNSPLIT, Split, layout_of
 from ..training.memory import check_memory, fits
+from ..training.ways import check_arithmetic
 from .cell import Cell
 
 
@@ -83,8 +82,7 @@ def check_cells(cells: Sequence[Cell], split: Split = UNSPLIT) -> None:
     for cell in cells:
         ensemble = replace(cell.ensemble, split=split)
         layout_of(len(cell.data.seeds), len(ensemble.sae_seeds), split)
-        if cell.spec.arithmetic == FUSED:
-            check_fused(cell.spec, cell.batch_size, split.batch * split.latent)
+        check_arithmetic(cell.spec, cell.batch_size, split)
         if not fits(ensemble):
             check_memory(Block(cell, (0,), (0,), split).ensemble())
 

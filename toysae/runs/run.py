@@ -233,7 +233,8 @@ class _Run:
         self._check_held(block)
 
         def save() -> None:
-            manifest = {**manifest_of(block), **provenance()}
+            ways = [list(way) for way in trained.ways]
+            manifest = {**manifest_of(block), "ways": ways, **provenance()}
             directory = Directory.open(self.path)
             save_block(directory, block.name, keys, scores, arrays, weights, manifest)
             self._forget(block)

@@ -19,6 +19,9 @@ class Activation(Component, ABC):
     """Base of activations."""
 
     axis: ClassVar = "activation"
+    selects: ClassVar[bool] = False
+    """Whether z is pre_acts where a latent is on and exactly 0 elsewhere, and has the gradient of
+    that: what sparse steps need, and what an activation must say of itself."""
 
     def init(self, d_sae: int, h: Hypers) -> Act:
         """The activation's own learned arrays by name."""
@@ -34,12 +37,26 @@ class Activation(Component, ABC):
         """The activation used outside training."""
         return self
 
+    @property
+    def flat_where_off(self) -> bool:
+        """Whether z is exactly 0 where a latent is off, and has a gradient only where :meth:`live`
+        says so."""
+        return self.selects
+
+    def live(
+        self, pre_acts: Float[Array, "*batch d_sae"], z: Array, act: Act, h: Hypers
+    ) -> Array | None:
+        """Not 0 where z has a gradient; None if that is where z is not 0."""
+        return None
+
 
 @dataclass(frozen=True)
 class ReLU(Activation):
     """max(pre_acts, 0)."""
 
     provides: ClassVar = frozenset({"all_positive"})
+
+    selects = True
 
     def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         return jax.nn.relu(pre_acts)
@@ -65,6 +82,8 @@ class TopK(Activation):
 
     hypers: ClassVar = (Hyper("k", low=1),)
 
+    selects = True
+
     def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         z = jax.nn.relu(pre_acts)
         return jnp.where(largest(z, h["k"]), z, 0.0)
@@ -80,6 +99,8 @@ class AbsTopK(Activation):
 
     provides: ClassVar = frozenset({"signed"})
     hypers: ClassVar = (Hyper("k", low=1),)
+
+    selects = True
 
     def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         return jnp.where(largest(jnp.abs(pre_acts), h["k"]), pre_acts, 0.0)
@@ -111,6 +132,8 @@ class BatchTopK(Activation):
 
     hypers: ClassVar = (Hyper("k", low=0.0),)
     stats: ClassVar = (RunningThreshold(),)
+
+    selects = True
 
     def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         z = jax.nn.relu(pre_acts)

@@ -1,5 +1,9 @@
 """The products of a training step: in float32, with bfloat16 factors, or fused.
 
+"float32" takes dense products or, on a CPU and while few latents are active, sparse ones
+(:mod:`toysae.sae.sparse`), whichever is faster; "dense" and "sparse" say which. They differ in the
+order of sums alone.
+
 With "bfloat16" both factors are rounded to 8 bits and the sums are kept in float32, as autocast
 does (Micikevicius et al. 2018, "Mixed precision training"); parameters, Adam and all else stay in
 float32. "float32" leaves it to jax's `jax_default_matmul_precision`. "fused" is float32 too, with
@@ -11,14 +15,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, BFloat16, Float
 
-FUSED = "fused"
-ARITHMETICS = ("float32", "bfloat16", FUSED)
+FUSED, SPARSE, DENSE = "fused", "sparse", "dense"
+ARITHMETICS = ("float32", DENSE, SPARSE, "bfloat16", FUSED)
 
 
 def product(
     arithmetic: str, a: Float[Array, "*batch k"], b: Float[Array, "k n"]
 ) -> Float[Array, "*batch n"]:
-    """The product a b, in one of :data:`ARITHMETICS`."""
+    """The dense product a b, in one of :data:`ARITHMETICS`."""
     return _rounded_product(a, b) if arithmetic == "bfloat16" else a @ b
 
 

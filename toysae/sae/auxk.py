@@ -53,7 +53,7 @@ class AuxK(Penalty):
             # A shift that all latents share keeps their order, and makes them candidates.
             order = jnp.where(dead, z - z.min(-1, keepdims=True) + 1, 0.0)
         z = jnp.where(largest(order, k_aux), z, 0.0)
-        error = jnp.sum((left_over - f.w.product(z, f.w.W_dec)) ** 2, -1).mean()
+        error = jnp.sum((left_over - f.w.reconstruction(z, f.w.W_dec)) ** 2, -1).mean()
         return jnp.where(dead.any(), share * h["aux_coeff"] * error, 0.0)
 
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:

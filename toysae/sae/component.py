@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 from .. import pytree
 from ..disk import subclasses
 from ..errors import ToysaeError, require
-from .arithmetic import product
+from . import sparse
+from .arithmetic import SPARSE, product
 
 Hypers = dict[str, Array]
 """Numbers read by the components of one SAE, by name; an ensemble's have a leading member axis."""
@@ -175,6 +176,24 @@ class Weights:
         """a W, in the spec's arithmetic: for products as large as the batch times the SAE."""
         return product(self.arithmetic, a, W)
 
+    def pre_acts(
+        self, x: Float[Array, "*batch d_in"], W: Float[Array, "d_in d_sae"]
+    ) -> Float[Array, "*batch d_sae"]:
+        """x W, of which few entries have a gradient if the arithmetic is sparse."""
+        return sparse.encoding_product(x, W) if self.arithmetic == SPARSE else self.product(x, W)
+
+    def reconstruction(
+        self,
+        z: Float[Array, "*batch n"],
+        W: Float[Array, "n d_in"],
+        live: Float[Array, "*batch n"] | None = None,
+    ) -> Float[Array, "*batch d_in"]:
+        """z W, of which few entries are not 0 if the arithmetic is sparse. Only where `live` is not
+        0, or else z, z then has a gradient."""
+        return (
+            sparse.decoding_product(z, W, live) if self.arithmetic == SPARSE else self.product(z, W)
+        )
+
 
 @pytree.dataclass
 class Encoding:
@@ -186,7 +205,8 @@ class Encoding:
 
 @pytree.dataclass
 class Forward:
-    """One pass: x, x_hat `[*batch, d_in]`; z, pre_acts, gate_acts `[*batch, d_sae]`."""
+    """One pass: x, x_hat `[*batch, d_in]`; z, pre_acts, gate_acts `[*batch, d_sae]`; and where z
+    may have a gradient, see :meth:`Weights.reconstruction`."""
 
     x: Array
     x_hat: Array
@@ -194,6 +214,7 @@ class Forward:
     pre_acts: Array
     gate_acts: Array | None
     w: Weights
+    live: Array | None = None
 
     @property
     def fire_rate(self) -> Float[Array, " d_sae"]:

@@ -37,11 +37,11 @@ def affine(
     rounded the shift is taken out first, or what is left of x would be rounded as coarsely as x.
     """
     if shift is None:
-        return w.product(x, W) + bias
+        return w.pre_acts(x, W) + bias
     if w.arithmetic == "bfloat16":
         known = jax.lax.stop_gradient(shift)
         x, shift = x - known, shift - known  # the gradient is that of what is folded
-    return w.product(x, W) + (bias - shift @ W)
+    return w.pre_acts(x, W) + (bias - shift @ W)
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Encoder(Component, ABC):
     """Base of encoders."""
 
     axis: ClassVar = "encoder"
+    affine: ClassVar[bool] = False
+    """Whether pre-activations are those of :func:`affine` and have a gradient through it alone."""
 
     @abstractmethod
     def init(
@@ -68,6 +70,7 @@ class Untied(Encoder):
     """pre_acts = x W_enc + b_enc."""
 
     provides: ClassVar = PRE_ACTS | {"W_enc"}
+    affine: ClassVar = True
 
     def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
         return {"W_enc": (-1,), "b_enc": (-1,)}
@@ -84,6 +87,7 @@ class Tied(Encoder):
     """pre_acts = x W_dec^T + b_enc: the encoder is the (resolved) decoder's transpose."""
 
     provides: ClassVar = PRE_ACTS
+    affine: ClassVar = True
 
     def latent_axes(self) -> Mapping[str, tuple[int, ...]]:
         return {"b_enc": (-1,)}
@@ -104,6 +108,7 @@ class TiedGain(Encoder):
     """
 
     provides: ClassVar = PRE_ACTS
+    affine: ClassVar = True
 
     def check(self, spec: Spec) -> None:
         remedy = "use decoder=UnitNorm(): with a free one the gain has two names"
@@ -132,6 +137,7 @@ class Gated(Encoder):
     """
 
     provides: ClassVar = PRE_ACTS | {"gate", "W_enc"}
+    affine: ClassVar = True
 
     def check(self, spec: Spec) -> None:
         remedy = "add GatedAux() to the penalty, or the gate is not trained"

@@ -9,6 +9,7 @@ from .. import pytree
 from ..door import asked
 from ..errors import require
 from ..keys import named_key
+from .arithmetic import SPARSE
 from .component import Forward, Hypers, Params, Stats, Weights
 from .inits import InitData, first_bias
 from .spec import SAESpec
@@ -75,12 +76,15 @@ def forward(
     z = spec.activation.apply(encoding.pre_acts, w.act, run, h)
     if encoding.gate_acts is not None:
         z = jnp.where(encoding.gate_acts > 0, z, 0.0)
-    return Forward(x, decode(w, z), z, encoding.pre_acts, encoding.gate_acts, w)
+    live = spec.activation.live(encoding.pre_acts, z, w.act, h) if w.arithmetic == SPARSE else None
+    return Forward(x, decode(w, z, live), z, encoding.pre_acts, encoding.gate_acts, w, live)
 
 
-def decode(w: Weights, z: Float[Array, "*batch d_sae"]) -> Float[Array, "*batch d_in"]:
-    """The reconstruction x_hat from z."""
-    x_hat = w.product(z, w.W_dec)
+def decode(
+    w: Weights, z: Float[Array, "*batch d_sae"], live: Float[Array, "*batch d_sae"] | None = None
+) -> Float[Array, "*batch d_in"]:
+    """The reconstruction x_hat from z; `live` as in :meth:`.Weights.reconstruction`."""
+    x_hat = w.reconstruction(z, w.W_dec, live)
     return x_hat if w.b_dec is None else x_hat + w.b_dec
 
 

@@ -58,6 +58,8 @@ class FrequencyTopK(Activation):
     hypers: ClassVar = (*TopK.hypers, Hyper("freq_coeff", low=0.0), FREQ_FLOOR)
     stats: ClassVar = (RelativeFrequency(),)
 
+    selects = True
+
     def apply(
         self, pre_acts: Float[Array, "*batch d_sae"], act: Act, run: Stats, h: Hypers
     ) -> Array:

@@ -6,15 +6,13 @@
 import warnings
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..errors import require
 from .activations import ReLU
 from .component import Hypers, Stats, Weights
-from .encoders import Tied, Untied
 from .objectives import Plain
-from .penalties import L1, L1DecoderNorm, Sum, coefficient_now, row_norms
+from .plain import ENCODERS, LINEAR, arrays_of, parts_of
 from .spec import SAESpec
 from .tiles import SMALLEST, tile_of
 
@@ -33,18 +31,7 @@ def loss_of(spec: SAESpec, w: Weights, run: Stats, h: Hypers, x: Array) -> Float
             stacklevel=2,
         )
 
-    E = w.W_dec if isinstance(spec.encoder, Tied) else w.enc["W_enc"].T
-    bias = w.enc["b_enc"]
-    if spec.decoder.bias == "pre":
-        assert w.b_dec is not None
-        bias = bias - E @ w.b_dec
-    assert isinstance(spec.penalty, Sum)
-    cost = jnp.zeros(spec.d_sae)
-    for part in spec.penalty.parts:
-        now = coefficient_now("l1", run, h)
-        cost = cost + (now * row_norms(w.W_dec) if isinstance(part, L1DecoderNorm) else now)
-    b_dec = jnp.zeros(spec.d_in) if w.b_dec is None else w.b_dec
-    return fused_loss(x, E, bias, w.W_dec, b_dec, cost)
+    return fused_loss(x, *arrays_of(spec, w, run, h))
 
 
 def check_fused(spec: SAESpec, batch_size: int, n_devices: int) -> None:
@@ -59,10 +46,9 @@ def check_fused(spec: SAESpec, batch_size: int, n_devices: int) -> None:
         ToysaeError: naming the component or the size.
     """
     other = 'give arithmetic="float32"'
-    parts = spec.penalty.parts if isinstance(spec.penalty, Sum) else (spec.penalty,)
     for component, kinds in (
-        (spec.encoder, (Untied, Tied)), (spec.activation, (ReLU,)), (spec.objective, (Plain,)),
-        *((part, (L1, L1DecoderNorm)) for part in parts),
+        (spec.encoder, ENCODERS), (spec.activation, (ReLU,)), (spec.objective, (Plain,)),
+        *((part, LINEAR) for part in parts_of(spec.penalty)),
     ):  # fmt: skip
         names = " or ".join(kind.__name__ for kind in kinds)
         require(

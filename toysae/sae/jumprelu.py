@@ -131,5 +131,14 @@ class JumpReLU(Activation):
         threshold = jnp.exp(act["log_threshold"])
         return jump_relu(pre_acts, threshold, h["bandwidth"], self.surrogate, self.to_input)
 
+    @property
+    def flat_where_off(self) -> bool:
+        return self.surrogate == "step"
+
+    def live(self, pre_acts: Array, z: Array, act: Act, h: Hypers) -> Array:
+        """Where it is on, or the straight-through gradient reaches."""
+        u = (pre_acts - jnp.exp(act["log_threshold"])) / h["bandwidth"]
+        return jnp.where((z != 0) | (KERNELS[self.surrogate](u) != 0), 1.0, 0.0)
+
     def working_floats(self, batch: int, d_in: int, d_sae: int) -> int:
         return batch * d_sae  # the step

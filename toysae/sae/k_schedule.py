@@ -23,6 +23,8 @@ class AnnealedTopK(Activation):
         Hyper("k_anneal", default=0.5, low=0.0, high=1.0),
     )
 
+    selects = True
+
     def apply(self, pre_acts: Array, act: Act, run: Stats, h: Hypers) -> Array:
         left = jnp.maximum(1 - run["progress"] / jnp.maximum(h["k_anneal"], 1e-9), 0.0)
         k = h["k"] + (h["k_start"] - h["k"]) * left

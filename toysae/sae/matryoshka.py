@@ -34,7 +34,8 @@ class Matryoshka(Objective):
             pairwise((0, *self.widths)), self.weights or (1.0,) * len(self.widths), strict=True
         ):
             earlier = jax.lax.stop_gradient(so_far) if self.detach else so_far
-            so_far = earlier + f.w.product(f.z[..., low:high], f.w.W_dec[low:high])
+            live = None if f.live is None else f.live[..., low:high]
+            so_far = earlier + f.w.reconstruction(f.z[..., low:high], f.w.W_dec[low:high], live)
             total += weight * jnp.sum((x - bias - so_far) ** 2, -1).mean()
         return total
 
@@ -78,7 +79,7 @@ class MatryoshkaRandom(Objective):
         def prefix_loss(width: Array) -> Array:
             # The decoder is masked, not z: [d_sae, d_in] a prefix instead of [batch, d_sae].
             W = jnp.where(jnp.arange(d_sae)[:, None] < width, f.w.W_dec, 0.0)
-            return jnp.sum((x - bias - f.w.product(f.z, W)) ** 2, -1).mean()
+            return jnp.sum((x - bias - f.w.reconstruction(f.z, W, f.live)) ** 2, -1).mean()
 
         return jax.vmap(prefix_loss)(self.widths(key, d_sae, h)).sum()
 

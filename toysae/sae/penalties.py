@@ -126,7 +126,7 @@ class GatedAux(Penalty):
     def cost(self, f: Forward, run: Stats, h: Hypers) -> Array:
         W_dec, b_dec = jax.lax.stop_gradient((f.w.W_dec, f.w.b_dec))
         assert f.gate_acts is not None  # see check
-        through = f.w.product(jax.nn.relu(f.gate_acts), W_dec)
+        through = f.w.reconstruction(jax.nn.relu(f.gate_acts), W_dec)
         through = through if b_dec is None else through + b_dec
         return jnp.sum((f.x - through) ** 2, -1).mean()
 

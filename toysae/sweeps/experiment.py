@@ -61,8 +61,8 @@ class Experiment:
         firings_per_feature: sets the steps so that a feature fires equally often at any ratio.
         n_steps: sets the steps outright instead.
         batch_size: samples a step.
-        arithmetic: of the large products of a training step, "float32", "bfloat16" or "fused", see
-            :func:`toysae.train`.
+        arithmetic: of the large products of a training step, "float32", "dense", "sparse",
+            "bfloat16" or "fused", see :func:`toysae.train`.
         lr: Adam's learning rate.
         lr_warmup: fraction of training over which lr rises.
         lr_decay: fraction over which it falls at the end.

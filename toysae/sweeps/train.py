@@ -97,10 +97,11 @@ def train(
         settings: the source of numbers that are not given: "toy", the row of
             :data:`toysae.sae.RECIPES`, all but the one that sparsity depends on; or "paper", the
             recipe's source. With a spec, the defaults of its components.
-        arithmetic: of the large products of a training step: "bfloat16" is up to twice as fast
-            where the device has it; "fused" takes the steps of plain SAEs (Untied or Tied, ReLU,
-            L1) in kernels that keep z out of memory, for GPUs and TPUs, where it has not been
-            timed. Not with a spec, which has its own.
+        arithmetic: of the large products of a training step: "float32" takes sparse ones where
+            they are faster, see :mod:`toysae.training.ways`, "dense" and "sparse" say which;
+            "bfloat16" is up to twice as fast where the device has it; "fused" takes the steps of
+            plain SAEs (Untied or Tied, ReLU, L1) in kernels that keep z out of memory, for GPUs and
+            TPUs, where it has not been timed. Not with a spec, which has its own.
         split: how each SAE is split among several devices: by samples, latents or both.
         points: of numbers that the recipe reads, if not every combination is wanted, see
             :mod:`toysae.points`; each is trained with every combination of `hypers`.

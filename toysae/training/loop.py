@@ -28,6 +28,7 @@ from .ensemble import STATE, Ensemble, pinned, specs_of, spread_ensemble
 from .resampling import due_steps, resample_member
 from .starting import start
 from .state import Member, TrainState, keys_of, member_step
+from .ways import Ways, dense
 
 PROBE_SAMPLES = 1024
 
@@ -166,6 +167,7 @@ class Trained:
         firings: `[n_worlds, n_features]` how often each feature fired in training.
         curve_steps: `[points]`, the first is 0.
         curves: each `[n_worlds, n_members, points]`, those of vectors `[..., length, points]`.
+        ways: the first step of each stretch of steps, and whether they were "dense" or "sparse".
     """
 
     saes: SAE
@@ -173,6 +175,7 @@ class Trained:
     firings: np.ndarray
     curve_steps: np.ndarray
     curves: dict[str, np.ndarray]
+    ways: tuple[tuple[int, str], ...] = pytree.field(pytree_node=False, default=((0, "dense"),))
 
 
 def train_ensemble(
@@ -201,6 +204,8 @@ def train_ensemble(
     """
     training = _Training.begun(ensemble, n_steps, on_chunk, feed, resume)
     steps = curve_points(n_steps, n_points)
+    for step, point in zip(steps.tolist(), training.points, strict=False):
+        training.looks_at(step, point)
     for target in steps[len(training.points) :].tolist():
         training.go_to(target)
         training.measure(probe, n_eval)
@@ -221,6 +226,7 @@ class _Training:
         step: steps taken.
         points: of the curves, so far.
         pace: of the chunks.
+        ways: of the steps.
     """
 
     ensemble: Ensemble
@@ -232,6 +238,7 @@ class _Training:
     step: int = 0
     points: list[dict[str, np.ndarray]] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
+    ways: Ways = field(default_factory=lambda: Ways(False))
 
     @classmethod
     def begun(
@@ -246,8 +253,10 @@ class _Training:
         layout = layout_of(len(ensemble.world_seeds), len(ensemble.sae_seeds), ensemble.split)
         ensemble = spread_ensemble(ensemble, layout)
         doing("starting", phase="starting SAEs")
+        ways = Ways.of(ensemble, n_steps)
+        ensemble = replace(ensemble, spec=dense(ensemble.spec))
         state = start(ensemble, layout)
-        new = cls(ensemble.once_started(), layout, n_steps, on_chunk, feed, state)
+        new = cls(ensemble.once_started(), layout, n_steps, on_chunk, feed, state, ways=ways)
         if resume is not None:
             saved = resume.state if layout is None else layout.spread(resume.state, STATE)
             new.state, new.step = placed_like(saved, state), resume.step
@@ -271,7 +280,8 @@ class _Training:
             else:
                 doing("compiling its steps", phase="training")
             to, n_steps = np.int32(step), np.float32(self.n_steps)
-            self.state = advance(self.state, self.ensemble, to, n_steps, self.layout)
+            taking = self.ways.taking(self.ensemble)
+            self.state = advance(self.state, taking, to, n_steps, self.layout)
             jax.block_until_ready(self.state.step)
             self.pace.took(step - before)
             if step == target:
@@ -287,6 +297,12 @@ class _Training:
             point["loss"] = np.full_like(point["loss"], np.nan)
         self.points.append(point)
         self.report()
+        if self.step < self.n_steps and self.looks_at(self.step, point):
+            self.go_to(self.step)  # compiles
+
+    def looks_at(self, step: int, point: dict[str, np.ndarray]) -> bool:
+        """Chooses the way of the steps after a point; whether it is another one than before."""
+        return "l0" in point and self.ways.look(step, point["l0"], self.ensemble.spec.d_sae)
 
     def report(self) -> None:
         stacked = {name: np.stack([p[name] for p in self.points]) for name in self.points[0]}
@@ -303,4 +319,4 @@ class _Training:
         saes = self.gathered(trained(self.state, self.ensemble, self.layout), ROWS)
         diverged = np.asarray(self.gathered(self.state.members.diverged, ROWS))
         firings = np.asarray(self.gathered(self.state.firings, P("world")))
-        return Trained(saes, diverged, firings, steps, curves)
+        return Trained(saes, diverged, firings, steps, curves, tuple(self.ways.taken))

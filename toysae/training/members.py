@@ -9,13 +9,12 @@ from .. import checked
 from ..errors import require
 from ..points import Points, grid
 from ..sae import SAESpec, recipe_row, resolve_hypers
-from ..sae.arithmetic import FUSED
-from ..sae.fused import check_fused
 from ..worlds import Drawn, stack
 from . import Ensemble
 from .devices import UNSPLIT, Split, layout_of
 from .memory import check_memory
 from .optimiser import declared
+from .ways import check_arithmetic
 
 _MOST_MEMBERS = 100_000
 
@@ -119,8 +118,7 @@ def ensemble_of(
     require(spec.d_in == d_in, f"the spec's d_in {spec.d_in} is not the world's {d_in}")
     hypers, seeds = member_grid(spec, given, sae_seeds)
     layout_of(n_worlds, len(seeds), split)  # refuses too few devices
-    if spec.arithmetic == FUSED:
-        check_fused(spec, batch_size, split.batch * split.latent)
+    check_arithmetic(spec, batch_size, split)
     return Ensemble(
         worlds,
         jax.device_put(np.asarray(world_seeds, np.int32)),

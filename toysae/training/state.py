@@ -20,10 +20,12 @@ from ..sae import (
     init_stats,
     resolve,
 )
-from ..sae.arithmetic import FUSED
+from ..sae.arithmetic import FUSED, SPARSE
 from ..sae.component import Component, Weights
 from ..sae.fused import loss_of
+from ..sae.plain import arrays_of, is_plain, other_parts
 from ..sae.running import next_stats
+from ..sae.sparse import plain_loss
 from .optimiser import adam, clipped, learning_rate
 
 _DIVERGED = 1e6  # diverged from this loss on, over the largest mean ||x||^2 of a batch
@@ -123,7 +125,12 @@ def member_loss(
     if spec.arithmetic == FUSED:  # without running statistics, see check_fused
         return loss_of(spec, w, run, h, x), {}
     f = training_pass(spec, w, run, h, key, x)
-    return training_loss(spec, f, run, h, key), next_stats(spec.stats(), f, run, h)
+    stats = next_stats(spec.stats(), f, run, h)
+    if spec.arithmetic == SPARSE and is_plain(spec):
+        z, others = jax.lax.stop_gradient(f.z), other_parts(spec.penalty)
+        loss = plain_loss(x, z, *arrays_of(spec, w, run, h))
+        return loss + others.cost(f, run, h), stats
+    return training_loss(spec, f, run, h, key), stats
 
 
 def member_step(

@@ -70,7 +70,7 @@ class Training:
         buffer_rows: activations held in memory and shuffled at a time.
         n_held_out: activations that are never trained on, for scores.
         curve_points: about how many points the learning curves have.
-        arithmetic: "float32", or "bfloat16" in the large products.
+        arithmetic: of the large products, see :func:`toysae.train`.
     """
 
     recipes: tuple[str, ...] = ("untied",)

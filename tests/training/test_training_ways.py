@@ -79,20 +79,20 @@ def test_it_goes_on_from_any_snapshot_with_the_same_bits_and_the_same_way(sparse
 
 def test_the_way_changes_in_either_direction_and_back():
     few, many = np.array([[1.0, 2.0]]), np.array([[1.0, 50.0]])
-    taken = Ways(True)
+    taken = Ways(True, 0.1)
     assert [taken.look(step, l0, 100) for step, l0 in enumerate((many, few, few, many, few))] == [
         False, True, False, True, True,
     ]  # fmt: skip
     assert taken.taken == [(0, "dense"), (1, "sparse"), (3, "dense"), (4, "sparse")]
     assert not taken.look(5, few, 100)
     assert taken.look(6, np.array([[1.0, np.nan]]), 100)  # all of a diverged one may be active
-    assert not Ways(False).look(0, few, 100)
+    assert not Ways(False, 0.1).look(0, few, 100)
 
 
 def test_which_way_is_chosen_by_size_and_by_work(monkeypatch):
     large, long = group_of("float32"), 10**7
     assert not Ways.of(large, long).is_free  # a decoder of 2,048 numbers
-    monkeypatch.setattr(ways, "SMALLEST", D * S)
+    monkeypatch.setitem(ways.SMALLEST, True, D * S)
     assert Ways.of(large, long).is_free and not Ways.of(large, 1000).is_free
     assert not Ways.of(group_of("dense"), long).is_free
     assert not Ways.of(group_of("bfloat16"), long).is_free
@@ -103,7 +103,7 @@ def test_which_way_is_chosen_by_size_and_by_work(monkeypatch):
 
 
 def test_float32_takes_sparse_steps_where_they_pay(monkeypatch, sparse_one):
-    monkeypatch.setattr(ways, "SMALLEST", D * S)
+    monkeypatch.setitem(ways.SMALLEST, True, D * S)
     monkeypatch.setattr(ways, "WORTH", 0)
     world = make_world("sphere", 0, d_in=D, n_features=32, l0=2.0)
     result = train(world, "untied", d_sae=S, l1_coeff=0.5, n_steps=N_STEPS, quiet=True, n_eval=1024)
@@ -125,7 +125,7 @@ def test_what_cannot_be_had_is_refused_if_asked_for(without_loops):
 
 
 def test_what_would_pay_and_cannot_be_had_is_said(without_loops, monkeypatch):
-    monkeypatch.setattr(ways, "SMALLEST", D * S)
+    monkeypatch.setitem(ways.SMALLEST, True, D * S)
     with pytest.warns(UserWarning, match="would be faster here, but Numba is not installed"):
         assert not Ways.of(group_of("float32"), 10**7).is_free
     with warnings.catch_warnings():
@@ -168,7 +168,7 @@ def test_programs_for_other_platforms_take_dense_products():
     program = jax.export.export(advance, platforms=("cpu", "cuda", "tpu"))
     args = start(group), group.once_started(), jnp.int32(1), jnp.float32(5)
     assert "toysae_sparse" not in program(*args).mlir_module()
-    taking = Ways(True, [(0, "sparse")]).taking(group)
+    taking = Ways(True, taken=[(0, "sparse")]).taking(group)
     assert taking.spec.arithmetic == "sparse"
     lowered = advance.lower(start(group), taking, jnp.int32(1), jnp.float32(5))
     assert "toysae_sparse_plain" in lowered.as_text()

@@ -49,7 +49,7 @@ class Trainer:
         self.ensemble = ensemble.once_started()
         if is_sparse:
             self.train(DENSE_STEPS)
-            self.ensemble = Ways(True, [(0, SPARSE)]).taking(self.ensemble)
+            self.ensemble = Ways(True, taken=[(0, SPARSE)]).taking(self.ensemble)
         self.n_params = sum(leaf.size for leaf in jax.tree.leaves(self.state.members.params))
         self.compile_s = self.train(1)
         self.chunk = max(int(seconds * 10 / self.train(10)), 10)

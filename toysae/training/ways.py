@@ -16,16 +16,17 @@ from ..sae import SAESpec
 from ..sae import sparse as loops
 from ..sae.arithmetic import DENSE, FUSED, SPARSE
 from ..sae.fused import check_fused
+from ..sae.plain import is_plain
 from .devices import Split
 from .ensemble import Ensemble
 
-FEW = 0.06
+FEW = {True: 0.1, False: 0.06}
 """The share of active latents below which sparse steps are faster, as measured on two cores with
-256 to 4,096 latents."""
-SMALLEST = 64 * 256
+128 to 4,096 latents; True for plain SAEs, of which every active latent is visited once."""
+SMALLEST = {True: 32 * 128, False: 64 * 256}
 """The numbers in a decoder below which they are hardly faster."""
-WORTH = 1e13
-"""The operations of a training from which it pays to load them: about ten seconds of a core."""
+WORTH = 1e12
+"""The operations of a training from which it pays to load them: some ten seconds of a core."""
 
 
 def check_arithmetic(spec: SAESpec, batch_size: int, split: Split) -> None:
@@ -64,10 +65,12 @@ class Ways:
 
     Attributes:
         is_free: whether both ways are there to choose from.
+        few: the share of active latents below which steps are sparse.
         taken: the first step of each stretch, and its way.
     """
 
     is_free: bool
+    few: float = 0.0
     taken: list[tuple[int, str]] = field(default_factory=lambda: [(0, DENSE)])
 
     @classmethod
@@ -76,22 +79,23 @@ class Ways:
         spec, split = ensemble.spec, ensemble.split
         if spec.arithmetic not in ("float32", SPARSE) or _dense_alone(spec, split):
             return cls(False)
+        few, smallest = FEW[is_plain(spec)], SMALLEST[is_plain(spec)]
         if spec.arithmetic == SPARSE:
-            return cls(True)
+            return cls(True, few)
         size = spec.d_in * spec.d_sae
         cost = 10 * size * ensemble.batch_size * ensemble.n_rows * n_steps
-        if size < SMALLEST or cost < WORTH or jax.default_backend() != "cpu":
+        if size < smallest or cost < WORTH or jax.default_backend() != "cpu":
             return cls(False)
         reason = loops.missing()
         if reason:
             warnings.warn(f"sparse steps would be faster here, but {reason}", stacklevel=2)
-        return cls(not reason)
+        return cls(not reason, few)
 
     def look(self, step: int, l0: np.ndarray, d_sae: int) -> bool:
         """Chooses the way of the steps after `step`, where each SAE has this mean number of active
         latents. Returns whether it is another one than before."""
         share = np.nan_to_num(l0, nan=d_sae).mean() / d_sae
-        way = SPARSE if self.is_free and share < FEW else DENSE
+        way = SPARSE if self.is_free and share < self.few else DENSE
         changes = way != self.taken[-1][1]
         if changes:
             self.taken.append((step, way))

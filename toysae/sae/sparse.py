@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-NEEDS = "pip install 'toysae[cpu]'"
+NEEDS = "pip install numba"
 _TRIED = ("x86_64", "AMD64")
 _SHARE_OF_ERROR = 1e-5
 

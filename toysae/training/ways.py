@@ -17,6 +17,7 @@ from ..sae import sparse as loops
 from ..sae.arithmetic import DENSE, FUSED, SPARSE
 from ..sae.fused import check_fused
 from ..sae.plain import is_plain
+from ..watch import doing
 from .devices import Split
 from .ensemble import Ensemble
 
@@ -86,6 +87,7 @@ class Ways:
         cost = 10 * size * ensemble.batch_size * ensemble.n_rows * n_steps
         if size < smallest or cost < WORTH or jax.default_backend() != "cpu":
             return cls(False)
+        doing("loading sparse steps", phase="starting SAEs")
         reason = loops.missing()
         if reason:
             warnings.warn(f"sparse steps would be faster here, but {reason}", stacklevel=2)

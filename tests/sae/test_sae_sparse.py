@@ -100,6 +100,13 @@ def test_any_batch_axes_will_do():
     np.testing.assert_array_equal(sparse.encoding_product(z, W), z @ W)
 
 
+def test_arrays_of_another_type_are_not_read_as_what_they_are_not():
+    z, W = draw(5, 9, share=0.3), draw(9, 4, seed=1)
+    coarse = z.astype(jnp.bfloat16)
+    found = sparse.decoding_product(coarse, W)
+    np.testing.assert_allclose(found, coarse.astype(jnp.float32) @ W, atol=1e-5)
+
+
 SPARSE = [name for name in RECIPES if not _dense_alone(make_spec(name, D, S), UNSPLIT)]
 PROGRAMS = {make_spec(name, D, S).once_started(): name for name in reversed(SPARSE)}
 

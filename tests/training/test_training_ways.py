@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toysae import ToysaeError, make_world, train
+from toysae import Experiment, ToysaeError, make_world, run, train
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import make_spec, sparse
 from toysae.sae.activations import Activation
@@ -172,3 +172,14 @@ def test_programs_for_other_platforms_take_dense_products():
     assert taking.spec.arithmetic == "sparse"
     lowered = advance.lower(start(group), taking, jnp.int32(1), jnp.float32(5))
     assert "toysae_sparse_plain" in lowered.as_text()
+
+
+def test_a_run_records_its_ways(tmp_path):
+    e = Experiment(
+        question="Which way?", worlds=("sphere",), d_in=D, ratios=(2,), l0=2.0, sizes=(4.0,),
+        recipes=("untied",), l1_coeff=(0.5,), world_seeds=1, n_steps=N_STEPS, batch_size=BATCH,
+        n_eval=1024, curve_points=8, figures=(), arithmetic="sparse", ceiling=False,
+    )  # fmt: skip
+    results = run(e, tmp_path / "out", quiet=True)
+    (dense_from, first), (sparse_from, then) = results.manifest(0).any("ways")
+    assert (dense_from, first, then) == (0, "dense", "sparse") and 0 < sparse_from < N_STEPS

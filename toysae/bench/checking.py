@@ -8,10 +8,13 @@ import numpy as np
 
 from ..recovery.intervals import student_t
 from ..recovery.probe import recovery_probe
-from ..sae.arithmetic import ARITHMETICS, FUSED
+from ..sae.arithmetic import FUSED
 from ..training import train_ensemble
 from .presets import Preset, preset_ensemble
 from .timing import seconds_of
+
+CHECKED = ("float32", "bfloat16", FUSED)
+"""Dense and sparse steps are float32 in another order."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class RecoveryCheck:
         """A row: the MMCS in float32, what each other arithmetic adds to it with the interval over
         seeds, and the seconds of each training with compiling, however many were asked for."""
         mmcs, took = {}, {}
-        for arithmetic in ARITHMETICS:
+        for arithmetic in CHECKED:
             if arithmetic == FUSED and jax.default_backend() == "cpu":
                 continue  # it has an interpreter there, for tests
             mmcs[arithmetic], took[arithmetic] = self.trained(arithmetic)

@@ -44,9 +44,11 @@ def decoding_product(
 
 
 def _call(name: str, *shapes: tuple[int, ...]) -> Callable[..., Any]:
-    """The loops of this name; vmap gives their arrays leading axes, of length 1 where all share."""
+    """The loops of this name, which read and write float32 whatever they are given; vmap gives
+    their arrays leading axes, of length 1 where all share."""
     kinds = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return jax.ffi.ffi_call(f"toysae_sparse_{name}", kinds, vmap_method="expand_dims")
+    call = jax.ffi.ffi_call(f"toysae_sparse_{name}", kinds, vmap_method="expand_dims")
+    return lambda *arrays: call(*(array.astype(jnp.float32) for array in arrays))
 
 
 @jax.custom_vjp

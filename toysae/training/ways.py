@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import jax
 import numpy as np
 
+from .. import hosts
 from ..errors import require
 from ..sae import SAESpec
 from ..sae import sparse as loops
@@ -91,7 +92,7 @@ class Ways:
         reason = loops.missing()
         if reason:
             warnings.warn(f"sparse steps would be faster here, but {reason}", stacklevel=2)
-        return cls(not reason, few)
+        return cls(not hosts.largest_of_all(len(reason)), few)  # all processes or none
 
     def look(self, step: int, l0: np.ndarray, d_sae: int) -> bool:
         """Chooses the way of the steps after `step`, where each SAE has this mean number of active

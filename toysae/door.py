@@ -118,7 +118,8 @@ def admit_fields(instance: Any) -> None:
 def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
     """The annotations that can be evaluated: some have names that only type checkers import."""
     fn = inspect.unwrap(fn)
-    hints, space = {}, vars(sys.modules[fn.__module__])
+    module = sys.modules.get(fn.__module__)
+    hints, space = {}, getattr(fn, "__globals__", vars(module) if module else {})
     for name, hint in inspect.get_annotations(fn).items():
         try:
             hints[name] = eval(hint, space) if isinstance(hint, str) else hint

@@ -13,7 +13,8 @@ import pytest
 from toysae import Experiment, ToysaeError, make_world, run, train
 from toysae.recovery.probe import recovery_probe
 from toysae.sae import make_spec, sparse
-from toysae.sae.activations import Activation
+from toysae.sae.activations import Activation, ReLU
+from toysae.sae.encoders import Untied
 from toysae.training import advance, start, ways
 from toysae.training.devices import UNSPLIT, Split
 from toysae.training.loop import train_ensemble
@@ -75,6 +76,27 @@ def test_it_goes_on_from_any_snapshot_with_the_same_bits_and_the_same_way(sparse
         assert again.ways == whole.ways
         for a, b in zip(jax.tree.leaves(whole.saes), jax.tree.leaves(again.saes), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_what_goes_on_without_the_loops_says_that_it_was_dense_from_there(sparse_one, monkeypatch):
+    """On another machine: what was sparse before stays told as such."""
+    whole, snapshots = sparse_one
+    after = min((s for s in snapshots if s.step > whole.ways[1][0]), key=lambda s: s.step)
+    monkeypatch.setattr(Ways, "of", lambda ensemble, n_steps: Ways(False))
+    again = trained(group_of("sparse"), resume=after)
+    assert again.ways == (*whole.ways, (after.step, "dense"))
+    np.testing.assert_allclose(again.curves["mmcs"], whole.curves["mmcs"], atol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", ["untied", "gated"])
+def test_an_sae_that_diverges_is_seen(recipe, monkeypatch):
+    """Its NaN is not read past by the loops, and the others train on."""
+    monkeypatch.setattr(Ways, "look", lambda *_: False)
+    monkeypatch.setattr(Ways, "of", lambda e, n: Ways(True, taken=[(0, "sparse")]))
+    numbers = {"l1_coeff": 0.5, "lr": [3e-3, 1e30]}
+    ended = trained(group_of("sparse", recipe, (0,), **numbers))
+    assert ended.ways == ((0, "sparse"),) and ended.diverged.tolist() == [[False, True]]
+    assert np.isfinite(ended.curves["loss"][0, 0, 1:]).all()
 
 
 def test_the_way_changes_in_either_direction_and_back():
@@ -144,6 +166,19 @@ def test_loops_that_fail_their_own_check_are_left_alone(monkeypatch):
 
 
 @dataclass(frozen=True)
+class ReLUOfTheUser(ReLU):
+    """What ReLU says of itself does not hold of it."""
+
+    def apply(self, pre_acts, act, run, h):
+        return jnp.maximum(pre_acts, 0.01 * pre_acts)
+
+
+@dataclass(frozen=True)
+class UntiedOfTheUser(Untied):
+    """Nor what Untied says."""
+
+
+@dataclass(frozen=True)
 class OfTheUser(Activation):
     """Lets a gradient through where it is off."""
 
@@ -155,6 +190,12 @@ def test_what_sparse_steps_do_not_compute_is_named():
     spec = make_spec("untied", D, S, arithmetic="sparse")
     for changed, split, said in (
         (replace(spec, activation=OfTheUser()), UNSPLIT, "the activation OfTheUser does not say"),
+        (
+            replace(spec, activation=ReLUOfTheUser()),
+            UNSPLIT,
+            "the activation ReLUOfTheUser does not say",
+        ),
+        (replace(spec, encoder=UntiedOfTheUser()), UNSPLIT, "UntiedOfTheUser is not a single"),
         (make_spec("mlp", D, S, arithmetic="sparse"), UNSPLIT, "MLP is not a single affine map"),
         (spec, Split(batch=2), "each SAE stays on one device"),
     ):

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..checked import Fields, parse_json
 from ..errors import ToysaeError, require
+from ..sae.arithmetic import DENSE, SPARSE
 from ..training import Ensemble, Snapshot, start
 from .directory import Directory
 from .progress import say
@@ -23,6 +24,7 @@ from .progress import say
 KEPT = 2
 CHECKPOINTS = "checkpoints"
 _ABOUT = "part.json"
+_WAYS = "ways"  # [stretches, 2]: the first step, and whether it is sparse
 _POINTS = "points/"  # before the name of a curve; the state's names begin with a dot
 
 
@@ -68,7 +70,8 @@ class Checkpoints:
         if snapshot.step in self.steps():
             return
         points = {f"{_POINTS}{name}": values for name, values in snapshot.points.items()}
-        leaves = {**_leaves_by_path(snapshot.state), **points}
+        ways = np.array([(step, way == SPARSE) for step, way in snapshot.ways], np.int64)
+        leaves = {**_leaves_by_path(snapshot.state), **points, _WAYS: ways}
         arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
 
         def write(path: Path) -> None:
@@ -110,13 +113,14 @@ class Checkpoints:
         shapes = jax.eval_shape(start, ensemble.once_started())
         names = [name for name in arrays if name.startswith(_POINTS)]
         points = {name.removeprefix(_POINTS): arrays.pop(name) for name in names}
+        ways = _ways(arrays.pop(_WAYS, np.zeros((1, 2), np.int64)))
         wanted = _leaves_by_path(shapes)
         require(arrays.keys() == wanted.keys(), "it holds other arrays than this block has")
         for name, leaf in wanted.items():
             kind = (arrays[name].shape, arrays[name].dtype)
             require(kind == (leaf.shape, leaf.dtype), f"its {name} has another shape or dtype")
         state = jax.tree.unflatten(jax.tree.structure(shapes), [arrays[name] for name in wanted])
-        return Snapshot(state, points, step)
+        return Snapshot(state, points, step, ways)
 
     @property
     def _folder(self) -> str:
@@ -155,3 +159,10 @@ def _leaves_by_path(state: Any) -> dict[str, Any]:
     """The leaves of a state by their place in it."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def _ways(table: np.ndarray) -> tuple[tuple[int, str], ...]:
+    """The ways of a snapshot; those of older ones are dense."""
+    fits = table.dtype == np.int64 and table.ndim == 2 and table.shape[1:] == (2,) and len(table)
+    require(fits, "its table of ways has another shape or dtype")
+    return tuple((step, SPARSE if is_sparse else DENSE) for step, is_sparse in table.tolist())

@@ -41,7 +41,7 @@ class Activation(Component, ABC):
     def flat_where_off(self) -> bool:
         """Whether z is exactly 0 where a latent is off, and has a gradient only where :meth:`live`
         says so."""
-        return self.selects
+        return self.says("selects")
 
     def live(
         self, pre_acts: Float[Array, "*batch d_sae"], z: Array, act: Act, h: Hypers

@@ -110,6 +110,11 @@ class Component(ABC):
         inputs)."""
         return 0
 
+    def says(self, claim: str) -> bool:
+        """Whether its own class sets a class attribute to True: what a class that it derives from
+        says may not hold of what this one does."""
+        return vars(type(self)).get(claim) is True
+
     def demand(self, holds: object, reason: str, spec: Spec | None = None) -> None:
         """Raises a ToysaeError that names this component, the spec's size and the reason, unless
         `holds`."""

@@ -133,7 +133,7 @@ class JumpReLU(Activation):
 
     @property
     def flat_where_off(self) -> bool:
-        return self.surrogate == "step"
+        return type(self) is JumpReLU and self.surrogate == "step"
 
     def live(self, pre_acts: Array, z: Array, act: Act, h: Hypers) -> Array:
         """Where it is on, or the straight-through gradient reaches."""

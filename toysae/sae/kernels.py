@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pltriton
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from .by_hand import with_gradients
 from .tiles import tile_of
 
 
@@ -92,25 +93,6 @@ def _passes(x: Array, E: Array, b: Array, D: Array, c: Array, cost: Array) -> tu
     return loss, (dE, db[:, 0], dD, 2 * e.sum(0) / n, used[:, 0])
 
 
-@jax.custom_vjp
-def fused_loss(
-    x: Float[Array, "batch d_in"],
-    E: Float[Array, "d_sae d_in"],
-    b: Float[Array, " d_sae"],
-    D: Float[Array, "d_sae d_in"],
-    c: Float[Array, " d_in"],
-    cost: Float[Array, " d_sae"],
-) -> Float[Array, ""]:
-    """The mean of ||x - ReLU(x E^T + b) D - c||^2 + sum cost_i z_i; x has no gradient."""
-    return _passes(x, E, b, D, c, cost)[0]
-
-
-def _forward(x: Array, *others: Array) -> tuple[Array, Any]:
-    return _passes(x, *others)
-
-
-def _backward(gradients: tuple[Array, ...], g: Array) -> tuple[Array | None, ...]:
-    return None, *(g * gradient for gradient in gradients)
-
-
-fused_loss.defvjp(_forward, _backward)
+fused_loss = with_gradients(_passes)
+"""(x, E, b, D, c, cost) -> the mean of ||x - ReLU(x E^T + b) D - c||^2 + sum cost_i z_i, of E and
+D `[d_sae, d_in]`; x `[batch, d_in]` has no gradient."""

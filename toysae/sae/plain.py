@@ -21,7 +21,7 @@ LINEAR = (L1, L1DecoderNorm)
 def is_plain(spec: SAESpec) -> bool:
     """Whether an SAE's reconstruction is computed from these arrays and z alone. By class: a class
     of the user's own may differ in its gradient."""
-    selects = spec.activation.selects
+    selects = spec.activation.says("selects")
     return type(spec.encoder) in ENCODERS and selects and type(spec.objective) is Plain
 
 

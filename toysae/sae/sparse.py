@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .by_hand import with_gradients
+
 NEEDS = "pip install numba"
 _TRIED = ("x86_64", "AMD64")
 _SHARE_OF_ERROR = 1e-5
@@ -87,21 +89,6 @@ def _decoded_backward(factors: tuple[Array, Array, Array], r: Array) -> tuple[Ar
 _decoded.defvjp(_decoded_forward, _decoded_backward)
 
 
-@jax.custom_vjp
-def plain_loss(
-    x: Float[Array, "batch d_in"],
-    z: Float[Array, "batch d_sae"],
-    E: Float[Array, "d_sae d_in"],
-    b: Float[Array, " d_sae"],
-    D: Float[Array, "d_sae d_in"],
-    c: Float[Array, " d_in"],
-    cost: Float[Array, " d_sae"],
-) -> Float[Array, ""]:
-    """The mean of ||x - z D - c||^2 + sum cost_i |z_i|, where z is x E^T + b wherever it is not 0:
-    its gradient is that of E and b. Every active latent is visited once."""
-    return _passes(x, z, E, b, D, c, cost)[0]
-
-
 def _passes(
     x: Array, z: Array, E: Array, b: Array, D: Array, c: Array, cost: Array
 ) -> tuple[Array, tuple[Array, ...]]:
@@ -112,23 +99,18 @@ def _passes(
     return loss[0, 0], (dE, db.reshape(n_latents), dD, dc.reshape(d_in), used.reshape(n_latents))
 
 
-def _plain_forward(*args: Array) -> tuple[Array, tuple[Array, ...]]:
-    return _passes(*args)
-
-
-def _plain_backward(gradients: tuple[Array, ...], g: Array) -> tuple[Array | None, ...]:
-    return None, None, *(g * gradient for gradient in gradients)
-
-
-plain_loss.defvjp(_plain_forward, _plain_backward)
+plain_loss = with_gradients(_passes)
+"""(x, z, E, b, D, c, cost) -> the mean of ||x - z D - c||^2 + sum cost_i |z_i|, of E and D
+`[d_sae, d_in]` and z `[batch, d_sae]`, which is x E^T + b wherever it is not 0: its gradient is
+that of E and b. Every active latent is visited once; x has no gradient."""
 
 
 @cache
 def missing() -> str:
     """Why there are no sparse steps here, as the end of a sentence; "" if there are.
 
-    The first call loads the loops, which takes about as long as to import jax, and compares them
-    with dense products once.
+    The first call loads the loops, which takes one to two seconds, and compares them with dense
+    products once.
     """
     if jax.default_backend() != "cpu":
         return f"a {jax.default_backend()} takes dense ones"

@@ -20,6 +20,8 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, cfunc, types
 
+_FAST = {"reassoc", "contract", "nsz"}
+"""Sums in any order; but NaN and infinity stay what they are, or a diverged SAE is not seen."""
 _VERSION = (0, 3)
 """Of the interface that the functions below say they were built for."""
 
@@ -112,7 +114,7 @@ def _matrix(buffer, like, i):
     return carray(_floats(_load64(buffer + 24) + 4 * offset), (rows, columns))
 
 
-@nb.njit(fastmath=True, boundscheck=False)
+@nb.njit(fastmath=_FAST, boundscheck=False)
 def _some(row, at):
     """Lists where a row is not 0, and returns how many there are."""
     n = 0
@@ -122,7 +124,7 @@ def _some(row, at):
     return n
 
 
-@nb.njit(fastmath=True, boundscheck=False)
+@nb.njit(fastmath=_FAST, boundscheck=False)
 def _decode(z, W, x_hat):
     at = np.empty(z.shape[1] + 1, np.int32)
     for b in range(z.shape[0]):
@@ -135,7 +137,7 @@ def _decode(z, W, x_hat):
                 x_hat[b, i] += scale * W[j, i]
 
 
-@nb.njit(fastmath=True, boundscheck=False)
+@nb.njit(fastmath=_FAST, boundscheck=False)
 def _decode_back(z, live, W, r, dz, dW):
     at = np.empty(z.shape[1] + 1, np.int32)
     dz[:] = 0
@@ -150,7 +152,7 @@ def _decode_back(z, live, W, r, dz, dW):
             dz[b, j] = inner
 
 
-@nb.njit(fastmath=True, boundscheck=False)
+@nb.njit(fastmath=_FAST, boundscheck=False)
 def _outer(x, g, dW):
     at = np.empty(g.shape[1] + 1, np.int32)
     dW[:] = 0
@@ -162,7 +164,7 @@ def _outer(x, g, dW):
                 dW[j, i] += scale * x[b, i]
 
 
-@nb.njit(fastmath=True, boundscheck=False)
+@nb.njit(fastmath=_FAST, boundscheck=False)
 def _plain(x, z, W, c, cost, loss, dE, db, dW, dc, used):
     d_in, share = x.shape[1], np.float32(1 / x.shape[0])
     at, r = np.empty(z.shape[1] + 1, np.int32), np.empty(d_in, np.float32)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import pytree
+from ..sae.arithmetic import DENSE
 from .state import TrainState
 
 CHUNK_SECONDS = 5.0
@@ -23,11 +24,13 @@ class Snapshot:
         state: with leaves on the device, which the next chunk overwrites, or of NumPy.
         points: the learning curves by name, each `[points so far, n_worlds, n_members, ...]`.
         step: steps taken.
+        ways: of the steps so far, as :class:`.Trained` has them.
     """
 
     state: TrainState
     points: dict[str, np.ndarray]
     step: int = pytree.field(pytree_node=False)
+    ways: tuple[tuple[int, str], ...] = pytree.field(pytree_node=False, default=((0, DENSE),))
 
 
 def placed_like(state: TrainState, like: TrainState) -> TrainState:

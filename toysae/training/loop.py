@@ -19,6 +19,7 @@ from .. import hosts, pytree
 from ..keys import named_key
 from ..programs import BRIEF
 from ..sae import SAE, Hypers, finished
+from ..sae.arithmetic import DENSE
 from ..sae.resampling import AtTimes
 from ..watch import doing
 from ..worlds import World
@@ -175,7 +176,7 @@ class Trained:
     firings: np.ndarray
     curve_steps: np.ndarray
     curves: dict[str, np.ndarray]
-    ways: tuple[tuple[int, str], ...] = pytree.field(pytree_node=False, default=((0, "dense"),))
+    ways: tuple[tuple[int, str], ...] = pytree.field(pytree_node=False, default=((0, DENSE),))
 
 
 def train_ensemble(
@@ -204,8 +205,6 @@ def train_ensemble(
     """
     training = _Training.begun(ensemble, n_steps, on_chunk, feed, resume)
     steps = curve_points(n_steps, n_points)
-    for step, point in zip(steps.tolist(), training.points, strict=False):
-        training.looks_at(step, point)
     for target in steps[len(training.points) :].tolist():
         training.go_to(target)
         training.measure(probe, n_eval)
@@ -262,6 +261,8 @@ class _Training:
             new.state, new.step = placed_like(saved, state), resume.step
             n_measured = len(next(iter(resume.points.values())))
             new.points = [{k: p[i] for k, p in resume.points.items()} for i in range(n_measured)]
+            ways.taken[:] = resume.ways
+            new.look()  # the last point was saved before it was looked at
         return new
 
     def go_to(self, target: int) -> None:
@@ -297,17 +298,20 @@ class _Training:
             point["loss"] = np.full_like(point["loss"], np.nan)
         self.points.append(point)
         self.report()
-        if self.step < self.n_steps and self.looks_at(self.step, point):
+        if self.look():
             self.go_to(self.step)  # compiles
 
-    def looks_at(self, step: int, point: dict[str, np.ndarray]) -> bool:
-        """Chooses the way of the steps after a point; whether it is another one than before."""
-        return "l0" in point and self.ways.look(step, point["l0"], self.ensemble.spec.d_sae)
+    def look(self) -> bool:
+        """Chooses the way of the next steps by the last point; whether it is another one."""
+        l0 = self.points[-1].get("l0")
+        if l0 is None or self.step == self.n_steps:
+            return False
+        return self.ways.look(self.step, l0, self.ensemble.spec.d_sae)
 
     def report(self) -> None:
         stacked = {name: np.stack([p[name] for p in self.points]) for name in self.points[0]}
         whole = self.state if self.layout is None else self.layout.gather(self.state, STATE)
-        self.on_chunk(Snapshot(whole, stacked, self.step))
+        self.on_chunk(Snapshot(whole, stacked, self.step, tuple(self.ways.taken)))
 
     def gathered(self, tree: Any, specs: Any) -> Any:
         return hosts.whole(tree if self.layout is None else self.layout.gather(tree, specs))

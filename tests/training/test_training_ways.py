@@ -99,6 +99,12 @@ def test_an_sae_that_diverges_is_seen(recipe, monkeypatch):
     assert np.isfinite(ended.curves["loss"][0, 0, 1:]).all()
 
 
+def test_who_asks_for_sparse_steps_is_told_that_there_were_none():
+    with pytest.warns(UserWarning, match="every step was dense, as at no point .* than 10% of the"):
+        ended = train_ensemble(group_of("sparse", seeds=(0,)), 3, recovery_probe, 1, 256)
+    assert ended.ways == ((0, "dense"),)
+
+
 def test_the_way_changes_in_either_direction_and_back():
     few, many = np.array([[1.0, 2.0]]), np.array([[1.0, 50.0]])
     taken = Ways(True, 0.1)

@@ -323,4 +323,4 @@ class _Training:
         saes = self.gathered(trained(self.state, self.ensemble, self.layout), ROWS)
         diverged = np.asarray(self.gathered(self.state.members.diverged, ROWS))
         firings = np.asarray(self.gathered(self.state.firings, P("world")))
-        return Trained(saes, diverged, firings, steps, curves, tuple(self.ways.taken))
+        return Trained(saes, diverged, firings, steps, curves, self.ways.end())

@@ -70,11 +70,13 @@ class Ways:
     Attributes:
         is_free: whether both ways are there to choose from.
         few: the share of active latents below which steps are sparse.
+        asked: whether sparse ones were asked for.
         taken: the first step of each stretch, and its way.
     """
 
     is_free: bool
     few: float = 0.0
+    asked: bool = False
     taken: list[tuple[int, str]] = field(default_factory=lambda: [(0, DENSE)])
 
     @classmethod
@@ -85,7 +87,7 @@ class Ways:
             return cls(False)
         few, smallest = FEW[is_plain(spec)], SMALLEST[is_plain(spec)]
         if spec.arithmetic == SPARSE:
-            return cls(True, few)
+            return cls(True, few, asked=True)
         size = spec.d_in * spec.d_sae
         cost = 10 * size * ensemble.batch_size * ensemble.n_rows * n_steps
         if size < smallest or cost < WORTH or jax.default_backend() != "cpu":
@@ -105,6 +107,16 @@ class Ways:
         if changes:
             self.taken.append((step, way))
         return changes
+
+    def end(self) -> tuple[tuple[int, str], ...]:
+        """What was taken. Says where it is not what was asked for."""
+        if self.asked and len(self.taken) == 1:
+            warnings.warn(
+                "arithmetic 'sparse': every step was dense, as at no point of the learning curves "
+                f"fewer than {self.few:.0%} of the latents were active",
+                stacklevel=2,
+            )
+        return tuple(self.taken)
 
     def taking(self, ensemble: Ensemble) -> Ensemble:
         """An ensemble of :func:`dense` as the next steps see it."""
